@@ -1,0 +1,12 @@
+"""The PyTorch target: any system of recurrence equations as the text of one readable `nn.Module`.
+
+Architecture invariant: reads the graph only (`seqdsl.ir`); no mixer's name and no user's text is known here beyond
+checked nodes. The generated file imports torch and nothing of seqdsl. Entry points: `emit_module`, `build_module`.
+"""
+
+from __future__ import annotations
+
+from .load import build_module, load_class
+from .module import emit_module
+
+__all__ = ["build_module", "emit_module", "load_class"]

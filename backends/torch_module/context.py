@@ -1,0 +1,215 @@
+"""What one generated function knows while it is being written: names, sizes, where each tensor is, lines so far.
+
+Architecture invariant: the only mutable object of the backend; every other part takes it and returns `Value`s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from seqdsl.ir.node import Node
+from seqdsl.ir.state import StateEntry
+from seqdsl.ir.system import Edge, System, Tensor
+
+from .names import Names
+from .values import ATOM, BATCH, Value
+
+
+class Unsupported(Exception):
+    """Something that this backend has no text for."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in a variable; dims are its own indices. `full`: along the stream it starts at position 0, whatever a
+    state has seen; else at the first new position."""
+
+    value: Value
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class Looped:
+    """A tensor that a loop is computing: `name[i, ..]` for the positions of its indices at `keys`."""
+
+    name: str
+    keys: tuple[int, ...]
+    zero: str
+    primed: bool  # every key that is read exists: the ones before the loop were put in
+    reach: int = 0  # how far back it is read, if entries before that may go; 0 if all are kept
+    local: bool = False  # only read where it is computed: a plain variable
+
+    def entry(self, key: str) -> str:
+        """The text of one entry."""
+        return self.name if self.local else f"{self.name}[{key}]"
+
+
+@dataclass(frozen=True)
+class Layered:
+    """A parameter with a tensor for each position of its first `depth` indices: `self.x[l].q.weight`."""
+
+    path: tuple[str, ...]
+    depth: int
+
+
+Place = Stored | Looped | Layered
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a read takes its entries: a value, its tensor's indices, and the edges it may leave by. `node` is the whole
+    read where loops hold the positions `keys`, of which `value` is one entry."""
+
+    value: Value
+    own: tuple[str, ...]
+    edges: tuple[Edge, ...]
+    name: str
+    full: bool = False
+    node: Node | None = None
+    keys: tuple[int, ...] = ()
+
+
+@dataclass
+class Block:
+    """Lines at one depth of indentation."""
+
+    indent: int
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, text: str) -> None:
+        """One line; an empty one stays empty."""
+        self.lines.append("    " * self.indent + text if text else "")
+
+
+@dataclass
+class LoopScope:
+    """A loop being written: `before` takes lines that must stand before its `for`."""
+
+    axis: str
+    variable: str
+    start: str
+    before: Block
+    steps: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+@dataclass
+class Context:
+    """See the module's docstring. `fixed` maps indices to the loop variable that holds their position."""
+
+    system: System
+    names: Names
+    block: Block
+    parameters: str = "self."  # how a parameter's path begins
+    options: str = "self."  # how an option is reached
+    stateful: bool = False  # may a state be given?
+    past: bool = False  # does the code know how many positions came before?
+    records: dict[str, StateEntry] = field(default_factory=dict)  # by tensor: what the state holds of it
+    places: dict[str, Place] = field(default_factory=dict)
+    histories: dict[str, Value] = field(default_factory=dict)  # what came before a tensor's first new position
+    joined: dict[str, Value] = field(default_factory=dict)  # the same and the tensor, as one
+    finished: dict[str, Looped] = field(default_factory=dict)  # tensors of loops that are over
+    fixed: dict[str, str] = field(default_factory=dict)
+    loops: list[LoopScope] = field(default_factory=list)
+    guards: tuple[Node, ...] = ()
+    caches: list[dict[object, Value]] = field(default_factory=lambda: [{}])
+    order: list[str] = field(default_factory=list)
+    sizes: dict[str, str] = field(default_factory=dict)
+    size_lines: list[tuple[str, str]] = field(default_factory=list)
+    index_lines: list[str] = field(default_factory=list)
+    helpers: set[str] = field(default_factory=set)
+    supports: set[str] = field(default_factory=set)
+    uses: dict[Node, int] = field(default_factory=dict)
+    hoisted: dict[Node, Value] = field(default_factory=dict)
+    current: str = "x"
+    batched: bool = True
+    like: str = "torch.zeros((), device=device)"  # a real input, for what is empty to depend on
+    batch: str = "B"  # the variable of the batch size
+    draws: tuple[str, ...] | None = None  # in an initialiser: the parameter's indices, which a draw fills
+    draw_dtype: str = "real"
+    local: dict[str, tuple[tuple[str, ...], Value]] = field(default_factory=dict)  # a monoid's pseudo-tensors
+
+    def helper(self, name: str) -> str:
+        """A function of `runtime`, which the file then takes along."""
+        self.helpers.add(name)
+        return name
+
+    def support(self, name: str) -> str:
+        """A function of `support`, likewise."""
+        self.supports.add(name)
+        return name
+
+    def axis(self, index: str) -> str:
+        """The axis that an index runs over."""
+        return self.system.axis(index)
+
+    def on_stream(self, index: str) -> bool:
+        """Does the index run over the streamed axis?"""
+        return self.system.stream is not None and self.axis(index) == self.system.stream
+
+    def is_new(self, index: str) -> bool:
+        """The stream's own index runs over the new positions, a second one over all."""
+        return index.rstrip("'") == self.system.stream
+
+    def ordered(self, dims: Iterator[str] | list[str] | tuple[str, ...] | set[str]) -> tuple[str, ...]:
+        """Dimensions in the order in which the current equation met them, the batch first."""
+        found = set(dims)
+        for d in sorted(found):
+            if d != BATCH and d not in self.order:
+                self.order.append(d)
+        return ((BATCH,) if BATCH in found else ()) + tuple(d for d in self.order if d in found)
+
+    def meet(self, node: Node) -> None:
+        """Fix the order of the node's indices, as they appear in the text."""
+        from seqdsl.ir.node import walk
+        from seqdsl.ir.ops import bound, made
+
+        for n in walk(node):
+            for name in (str(n.attr),) if n.op == "index" else (*bound(n), *made(n)):
+                if name not in self.order:
+                    self.order.append(name)
+
+    def bind(self, wanted: str, value: Value, note: str = "") -> Value:
+        """Assign to a new variable, with its shape beside it."""
+        name = self.names.fresh(wanted)
+        self.assign(name, value, note)
+        return Value(name, value.dims, value.dtype, ATOM, value.static, value.zero_outside)
+
+    def assign(self, name: str, value: Value, note: str = "") -> None:
+        """`name = text  # [B, T, H]`"""
+        shape = "" if value.static else "  # [" + ", ".join(self.dim_text(d) for d in value.dims) + "]"
+        self.block.add(f"{name} = {value.text}{shape}{note}")
+
+    def dim_text(self, dim: str) -> str:
+        """The length of a dimension."""
+        if dim == BATCH:
+            return self.batch
+        return self.length(dim)
+
+    def length(self, index: str) -> str:
+        """The length of an index's range: of the stream's own index, the new positions; of the others, all."""
+        from .sizes import size_variable
+
+        return size_variable(self, index)
+
+    @contextmanager
+    def under(self, *conditions: Node) -> Iterator[None]:
+        """Below a guard."""
+        before, self.guards = self.guards, (*self.guards, *conditions)
+        try:
+            yield
+        finally:
+            self.guards = before
+
+    @contextmanager
+    def equation(self, tensor: Tensor) -> Iterator[None]:
+        """While the equation of a tensor is written."""
+        before = self.order, self.current
+        self.order, self.current = list(tensor.indices), tensor.name
+        if tensor.rhs is not None:
+            self.meet(tensor.rhs)
+        try:
+            yield
+        finally:
+            self.order, self.current = before

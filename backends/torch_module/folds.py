@@ -1,0 +1,186 @@
+"""Folds of declared monoids: the balanced tree, all pairs of a level at once; prefixes by doubling strides.
+
+A guarded fold is allowed for associative monoids only (rule 34), so what a guard leaves out may be the identity, and
+`s <= t` may be a scan. Entry point: `fold`.
+"""
+
+from __future__ import annotations
+
+from seqdsl.ir import build
+from seqdsl.ir.node import Node
+from seqdsl.ir.system import Monoid
+
+from . import expressions
+from .context import Block, Context, Unsupported
+from .values import BATCH, Value, merge, spread
+
+
+def fold(ctx: Context, node: Node) -> Value:
+    """The value of `M[s | guard](args)`."""
+    monoid = ctx.system.monoids[str(node.attr[0])]
+    names: tuple[str, ...] = node.attr[1]
+    *arg_nodes, guard = node.args
+    if len(names) != 1:
+        raise Unsupported(f"`{monoid.name}` over several indices")
+    name = names[0]
+    args = [expressions.convert(ctx, expressions.emit(ctx, a), "real") for a in arg_nodes]
+    fields = _lift(ctx, monoid, args, name)
+    facts = build.conjuncts(guard)
+    prefix = _prefix(ctx, facts, name)
+    outer = ctx.ordered(
+        tuple(
+            d for v, (_, own) in zip(fields, monoid.fields, strict=True) for d in v.dims if d != name and d not in own
+        )
+    )
+    if facts and prefix is None:
+        fields, outer = _masked(ctx, monoid, fields, facts, name, outer)
+    lead = (*outer, name)
+    fields = [
+        expressions.full(ctx, v, (*lead, *own), "real") for v, (_, own) in zip(fields, monoid.fields, strict=True)
+    ]
+    combine = _combine(ctx, monoid, lead)
+    function = ctx.helper("_tree_scan" if prefix else "_tree_fold")
+    ctx.helper("_join")
+    results = [ctx.names.fresh(f"{monoid.name}_{n}") for n, _ in monoid.fields]
+    texts = ", ".join(v.text for v in fields)
+    call = f"{function}(({texts},), {combine}, {len(outer)})"
+    line = f"{', '.join(results)}{',' if len(results) == 1 else ''} = {call}"
+    if prefix is None:
+        line = _guard_empty(ctx, monoid, line, results, fields, outer, name)
+    else:
+        ctx.block.add(line)
+    at = prefix or ""
+    values = {}
+    for variable, (field, own) in zip(results, monoid.fields, strict=True):
+        dims = (*outer, *((at,) if prefix else ()), *own)
+        values[field] = (own, Value(variable, dims, "real"))
+    result = _project(ctx, monoid, values)
+    if prefix and ctx.past and ctx.is_new(prefix):
+        at_dim = result.dims.index(prefix)
+        result = Value(f"({result.text}).narrow({at_dim}, past, {ctx.length(prefix)})", result.dims, "real")
+    return result
+
+
+def _prefix(ctx: Context, facts: list[Node], name: str) -> str | None:
+    """The index t of a guard that is just `s <= t`."""
+    if len(facts) != 1 or facts[0].op != "le":
+        return None
+    a, b = facts[0].args
+    if (
+        a.op == "index"
+        and a.attr == name
+        and b.op == "index"
+        and ctx.axis(str(b.attr)) == ctx.axis(name)
+        and b.attr != name
+    ):
+        return str(b.attr)
+    return None
+
+
+def _local(ctx: Context, values: dict[str, tuple[tuple[str, ...], Value]], node: Node) -> Value:
+    before, ctx.local = ctx.local, values
+    ctx.caches.append({})
+    value = expressions.emit(ctx, node)
+    ctx.caches.pop()
+    ctx.local = before
+    return value
+
+
+def _lift(ctx: Context, monoid: Monoid, args: list[Value], name: str) -> list[Value]:
+    named = [
+        a if a.static or a.text.isidentifier() else ctx.bind(f"{monoid.name}_{n}", a)
+        for a, (n, _) in zip(args, monoid.lift_params, strict=True)
+    ]
+    local = {n: (own, v) for (n, own), v in zip(monoid.lift_params, named, strict=True)}
+    return [expressions.tensor(ctx, _local(ctx, local, e), "real") for e in monoid.lift]
+
+
+def _masked(
+    ctx: Context, monoid: Monoid, fields: list[Value], facts: list[Node], name: str, outer: tuple[str, ...]
+) -> tuple[list[Value], tuple[str, ...]]:
+    """The identity where the guard does not hold."""
+    if monoid.identity is None:
+        raise Unsupported(f"a guarded fold of `{monoid.name}`, which has no identity")
+    mask = expressions.condition(ctx, facts)
+    assert mask is not None
+    mask = expressions.tensor(ctx, mask, "bool")
+    outer = ctx.ordered(merge(outer, tuple(d for d in mask.dims if d != name)))
+    result = []
+    for value, unit, (_, own) in zip(fields, monoid.identity, monoid.fields, strict=True):
+        one = expressions.tensor(ctx, expressions.emit(ctx, unit), "real")
+        dims = (*ctx.ordered(tuple(d for d in merge(value.dims, mask.dims) if d not in own)), *own)
+        texts = [spread(v, dims).text for v in (mask, value, one)]
+        result.append(Value(f"torch.where({', '.join(texts)})", dims, "real"))
+    return result, outer
+
+
+def _combine(ctx: Context, monoid: Monoid, lead: tuple[str, ...]) -> str:
+    """A local function of the fields of two neighbours; the folded dimension now counts pairs."""
+    name = ctx.names.fresh(f"combine_{monoid.name}")
+    names = ctx.names.copy()
+    values = {}
+    parameters = []
+    for side in "ab":
+        for field, own in monoid.fields:
+            variable = names.fresh(f"{side}_{field}")
+            parameters.append(variable)
+            values[f"{side}.{field}"] = (own, Value(variable, (*lead, *own), "real"))
+    before = ctx.block, ctx.names, ctx.local, ctx.order
+    ctx.block, ctx.names, ctx.local = Block(before[0].indent + 1), names, values
+    ctx.caches.append({})
+    ctx.order = list(lead)
+    for equation in monoid.combine:
+        assert equation.rhs is not None
+        ctx.order = [d for d in (*lead, *equation.indices) if d != BATCH]
+        ctx.meet(equation.rhs)
+        if equation.comment:
+            ctx.block.add("# " + equation.comment.splitlines()[-1])
+        value = expressions.tensor(ctx, expressions.emit(ctx, equation.rhs), equation.dtype)
+        ctx.local = {**ctx.local, equation.name: (equation.indices, ctx.bind(equation.name, value))}
+    texts = [
+        expressions.full(ctx, ctx.local[f][1], (*lead, *own), "real")
+        if set(ctx.local[f][1].dims) != {*lead, *own}
+        else ctx.local[f][1]
+        for f, own in monoid.fields
+    ]
+    ordered = []
+    for value, (_, own) in zip(texts, monoid.fields, strict=True):
+        from .values import permuted
+
+        ordered.append(permuted(value, (*lead, *own)).text)
+    ctx.block.add(f"return {', '.join(ordered)}{',' if len(ordered) == 1 else ''}")
+    body = ctx.block.lines
+    ctx.block, ctx.names, ctx.local, ctx.order = before
+    ctx.caches.pop()
+    ctx.block.add(f"def {name}({', '.join(parameters)}):")
+    ctx.block.lines.extend(body)
+    return name
+
+
+def _guard_empty(
+    ctx: Context, monoid: Monoid, line: str, results: list[str], fields: list[Value], outer: tuple[str, ...], name: str
+) -> str:
+    """A fold over nothing is the identity, or an error."""
+    length = ctx.length(name)
+    ctx.block.add(f"if {length}:")
+    ctx.block.add("    " + line)
+    ctx.block.add("else:")
+    if monoid.identity is None:
+        ctx.block.add(f'    raise ValueError("`{monoid.name}` has no identity, and a fold of it is empty")')
+        return line
+    for variable, unit, (_, own) in zip(results, monoid.identity, monoid.fields, strict=True):
+        one = expressions.full(ctx, expressions.emit(ctx, unit), (*outer, *own), "real")
+        ctx.block.add(f"    {variable} = {one.text}")
+    return line
+
+
+def _project(ctx: Context, monoid: Monoid, values: dict[str, tuple[tuple[str, ...], Value]]) -> Value:
+    local = dict(values)
+    result = Value("0", (), "int", static=True)
+    for equation in monoid.project:
+        assert equation.rhs is not None
+        result = expressions.tensor(ctx, _local(ctx, local, equation.rhs), "real")
+        if equation.name != monoid.output:
+            result = ctx.bind(f"{monoid.name}_{equation.name}", result)
+        local[equation.name] = (equation.indices, result)
+    return result

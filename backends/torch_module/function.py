@@ -1,0 +1,364 @@
+"""One generated function: sizes, inputs, the equations in the order of the schedule, outputs, and the state.
+
+Architecture invariant: the same text serves every form; what a form changed is in the system.
+Entry point: `write_body`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seqdsl.ir import build
+from seqdsl.ir.dependence import Compute, Loop, Step, schedule
+from seqdsl.ir.node import Node, walk
+from seqdsl.ir.node import reads as reads_below
+from seqdsl.ir.state import POSITION, NotSteppable, StateEntry, state_record
+from seqdsl.ir.system import System, Tensor, folds, monoid_reads
+
+from . import expressions, history, reads, recurrence
+from .context import Block, Context, Layered, Looped, Source, Stored
+from .inlining import SUPPORT_FUNCTIONS
+from .loops import sink
+from .names import Names, safe
+from .sizes import total
+from .table import LEAVES
+from .values import ATOM, BATCH, Value, permuted
+
+
+@dataclass(frozen=True)
+class Stepping:
+    """The state record, or why there is none."""
+
+    entries: tuple[StateEntry, ...]
+    past: bool
+    refusal: str = ""
+
+
+def stepping(system: System) -> Stepping:
+    """Can a state be given to this system, and must it count positions?"""
+    if system.stream is None:
+        return Stepping((), False, "it has no streamed axis")
+    try:
+        entries = state_record(system)
+    except NotSteppable as error:
+        return Stepping((), False, str(error))
+    past = any(e.name == POSITION for e in entries)
+    return Stepping(tuple(e for e in entries if e.name != POSITION), past)
+
+
+def parameter_places(ctx: Context) -> None:
+    """Where each parameter is: `self.q.weight`, or one for each layer."""
+    from .module import attribute_path
+
+    for tensor in ctx.system.params():
+        depth = sum(p.startswith("<") for p in tensor.path)
+        if depth:
+            ctx.places[tensor.name] = Layered(tensor.path, depth)
+        else:
+            path = ctx.parameters + ".".join(attribute_path(p) for p in tensor.path)
+            ctx.places[tensor.name] = Stored(Value(path, tensor.indices, tensor.dtype, weight=True))
+
+
+def input_names(system: System) -> dict[str, str]:
+    """The argument of each input."""
+    names = Names(SUPPORT_FUNCTIONS)
+    return {t.name: names.fresh(t.name) for t in system.inputs()}
+
+
+def write_body(
+    system: System,
+    *,
+    indent: int,
+    layer: bool,
+    known: dict[str, str],
+    arguments: dict[str, str],
+    options: dict[str, str],
+    taken: set[str],
+) -> tuple[list[str], Context]:
+    """The lines of the function, from the check of its inputs to its `return`."""
+    steps = stepping(system)
+    names = Names({*taken, *arguments.values(), *options.values(), *SUPPORT_FUNCTIONS})
+    ctx = Context(
+        system, names, Block(indent + 1), options="self." if layer else "", stateful=not steps.refusal, past=steps.past
+    )
+    ctx.batch = names.fresh("B" if "B" not in names.taken else "batch_size")
+    for name, variable in options.items():
+        ctx.sizes[f"option {name}"] = variable
+    for entry in steps.entries:
+        key = f"{entry.tensor}@boundary" if entry.boundary is not None else entry.tensor
+        if key not in ctx.records or entry.tail is None:  # a cache of all values holds the last ones too
+            ctx.records[key] = entry
+    ctx.uses = _uses(system)
+    parameter_places(ctx)
+    inputs = _inputs(ctx, arguments)
+    real = [arguments[t.name] for t in system.inputs() if t.dtype in ("real", "complex")]
+    ctx.like = real[0] if real else ctx.like
+    late = {t for t in system.finals.values() if not any(t in _read_by(system, other) for other in system.derived())}
+    late -= set(system.outputs)
+    plan = sink(system, tuple(s for s in schedule(system) if not (isinstance(s, Compute) and s.tensor in late)))
+    for step in plan:
+        recurrence.execute(ctx, step, _needed(ctx, plan, step, steps))
+    results = [_output(ctx, system.tensors[n]) for n in system.outputs]
+    _finish(ctx, results, steps, late)
+    body = ctx.block.lines
+    return _prologue(ctx, indent, layer, known, arguments, inputs, steps, body), ctx
+
+
+def _uses(system: System) -> dict[Node, int]:
+    """How often each node is an operand, over the whole system."""
+    count: dict[Node, int] = {}
+    seen: set[Node] = set()
+    for tensor in system.derived():
+        if tensor.rhs is None:
+            continue
+        count[tensor.rhs] = count.get(tensor.rhs, 0) + 1
+        for node in walk(tensor.rhs):
+            if node in seen:
+                continue
+            seen.add(node)
+            for arg in node.args:
+                if arg.op not in LEAVES:
+                    count[arg] = count.get(arg, 0) + 1
+    return count
+
+
+def _inputs(ctx: Context, arguments: dict[str, str]) -> list[str]:
+    """Inputs in the dtype of the computation; a cached one with what the state holds of it."""
+    lines = []
+    for tensor in ctx.system.inputs():
+        name = arguments[tensor.name]
+        cast = {"real": ".to(dtype)", "int": ".long()", "bool": ".bool()", "complex": ".to(complex_dtype)"}[
+            tensor.dtype
+        ]
+        dims = (BATCH, *tensor.indices)
+        entry = ctx.records.get(tensor.name) if ctx.stateful else None
+        lines.append(f"{name} = {name}{cast}  # [{', '.join(_new_dim(ctx, d) for d in dims)}]")
+        if entry is not None and entry.tail is None and not ctx.is_new(tensor.indices[entry.position]):
+            held = history.state_path(entry.name)
+            lines.append(
+                f"{name} = {name} if state is None else {ctx.helper('_join')}([{held}, {name}], {entry.position + 1})"
+                f"  # [{', '.join(ctx.dim_text(d) for d in dims)}]"
+            )
+        full = any(ctx.on_stream(i) and not ctx.is_new(i) for i in tensor.indices)
+        ctx.places[tensor.name] = Stored(Value(name, dims, tensor.dtype), full=full)
+    return lines
+
+
+def _new_dim(ctx: Context, dim: str) -> str:
+    if dim != BATCH and ctx.past and ctx.on_stream(dim):
+        return ctx.dim_text(str(ctx.system.stream))
+    return ctx.dim_text(dim)
+
+
+def _needed(ctx: Context, plan: tuple[Step, ...], step: Step, steps: Stepping) -> set[str]:
+    """Tensors of a loop that something outside it reads as a whole."""
+    if not isinstance(step, Loop):
+        return set()
+    inside = set(step.tensors())
+    system = ctx.system
+    found = set(system.outputs) & inside
+    outside = [t for t in system.derived() if t.name not in inside]
+    for tensor in outside:
+        found |= _read_by(system, tensor) & inside
+    found |= set(system.finals.values()) & inside
+    for entry in steps.entries:
+        if entry.tensor in inside and entry.boundary is None and not _from_loop(system, step, entry):
+            found.add(entry.tensor)
+    return found
+
+
+def _from_loop(system: System, loop: Loop, entry: StateEntry) -> bool:
+    """Can the state's entry be picked from the loop's dictionary?"""
+    keys = sorted(p for _, p in recurrence.keys_of(loop, entry.tensor))
+    return keys == [entry.position] and entry.tail is build.ONE
+
+
+def _read_by(system: System, tensor: Tensor) -> set[str]:
+    found = set()
+    if tensor.rhs is not None:
+        found = {str(r.attr) for r in reads_below(tensor.rhs)}
+        for fold in folds(tensor.rhs):
+            found |= monoid_reads(system.monoids[str(fold.attr[0])])
+    for name in list(found):
+        found |= {e.tensor for e in system.tensors[name].edges}
+    return found
+
+
+def _output(ctx: Context, tensor: Tensor) -> str:
+    """An output over all its dimensions, in the dtype of the inputs."""
+    node = build.read(tensor.name, [build.index(i) for i in tensor.indices], tensor.dtype)
+    with ctx.equation(tensor):
+        value = reads.read(ctx, node)
+        value = expressions.full(ctx, permuted(value, (BATCH, *tensor.indices)), (BATCH, *tensor.indices), tensor.dtype)
+    if value.weight:
+        value = reads.unweighted(value)
+    if tensor.dtype == "real":
+        return f"{value.at(ATOM)}.to(out_dtype)"
+    return value.text
+
+
+def _finish(ctx: Context, results: list[str], steps: Stepping, late: set[str]) -> None:
+    result = results[0] if len(results) == 1 else f"({', '.join(results)})"
+    if steps.refusal:
+        ctx.block.add(f"return {result}")
+        return
+    name = ctx.names.fresh("result") if len(results) > 1 or not result.isidentifier() else result
+    if name != result:
+        ctx.block.add(f"{name} = {result}")
+    ctx.block.add("if not return_state:")
+    ctx.block.add(f"    return {name}")
+    for tensor in [t for t in ctx.system.derived() if t.name in late]:
+        recurrence.compute(ctx, tensor)
+    record: dict[str, object] = {}
+    for entry in steps.entries:
+        _nest(record, entry.name.split("."), _kept(ctx, entry))
+    if ctx.past:
+        record["position"] = total(ctx, str(ctx.system.stream))
+    ctx.block.add(f"return {name}, {_literal(record)}")
+
+
+def _nest(record: dict[str, object], path: list[str], text: str) -> None:
+    for part in path[:-1]:
+        inner = record.setdefault(part, {})
+        assert isinstance(inner, dict), f"the state has both `{part}` and entries below it"
+        record = inner
+    record[path[-1]] = text
+
+
+def _literal(record: object) -> str:
+    if isinstance(record, dict):
+        return "{" + ", ".join(f'"{k}": {_literal(v)}' for k, v in record.items()) + "}"
+    return str(record)
+
+
+def _kept(ctx: Context, entry: StateEntry) -> str:
+    """What the state keeps after the last position."""
+    if entry.name in ctx.system.finals:
+        final = ctx.system.tensors[ctx.system.finals[entry.name]]
+        place = ctx.places[final.name]
+        assert isinstance(place, Stored)
+        return _whole(ctx, place.value, final.indices, final.dtype).text
+    tensor, k = ctx.system.tensors[entry.tensor], entry.position
+    looped = ctx.finished.get(entry.tensor)
+    end = total(ctx, tensor.indices[k])
+    if entry.boundary is not None:
+        return _boundary(ctx, entry, tensor, looped, end)
+    if looped is not None and looped.keys == (k,) and entry.tail is build.ONE:
+        text = f"{looped.name}[{end} - 1]"
+        return text if looped.primed else f"{looped.name}.get({end} - 1, {looped.zero})"
+    place = ctx.places[entry.tensor]
+    assert isinstance(place, Stored)
+    if place.full:
+        return place.value.text
+    source = Source(place.value, tensor.indices, tensor.edges, tensor.name)
+    record = ctx.records[entry.tensor]
+    ctx.order = list(tensor.indices)
+    if record.tail is build.ONE:
+        before = history.past_values(ctx, source, k, place.value, record)
+        whole = _whole(ctx, place.value, tensor.indices, tensor.dtype)
+        return f"({whole.at(ATOM)} if {ctx.length(tensor.indices[k])} else {before.text}).select({k + 1}, -1)"
+    joined = history.join(ctx, source, k, place.value, record)
+    if entry.tail is None:
+        return joined.text
+    count = history.count_text(ctx, entry)
+    text = f"{ctx.helper('_last')}({joined.text}, {k + 1}, {count})"
+    return f"{text}.select({k + 1}, 0)" if entry.tail is build.ONE else text
+
+
+def _whole(ctx: Context, value: Value, indices: tuple[str, ...], dtype: str) -> Value:
+    """Every dimension of a tensor spelled out, the batch first."""
+    return expressions.full(ctx, permuted(value, (BATCH, *indices)), (BATCH, *indices), dtype)
+
+
+def _boundary(ctx: Context, entry: StateEntry, tensor: Tensor, looped: Looped | None, end: str) -> str:
+    """The value at the last boundary that the stream has passed."""
+    assert entry.boundary is not None
+    last = f"({end} - 1)" if entry.name in ctx.system.tensors else end
+    before, ctx.fixed = ctx.fixed, {**ctx.fixed, str(ctx.system.stream): last}
+    ctx.caches.append({})
+    if looped is not None and looped.keys == (entry.position,):
+        place = expressions.emit(ctx, entry.boundary)
+        result = f"{looped.name}.get({place.text}, {looped.zero})"
+    else:
+        subscripts = [entry.boundary if k == entry.position else build.index(i) for k, i in enumerate(tensor.indices)]
+        value = reads.read(ctx, build.read(tensor.name, subscripts, tensor.dtype))
+        dims = (BATCH, *(i for k, i in enumerate(tensor.indices) if k != entry.position))
+        result = expressions.full(ctx, value, dims, tensor.dtype).text
+    ctx.caches.pop()
+    ctx.fixed = before
+    return result
+
+
+def _prologue(
+    ctx: Context,
+    indent: int,
+    layer: bool,
+    known: dict[str, str],
+    arguments: dict[str, str],
+    inputs: list[str],
+    steps: Stepping,
+    body: list[str],
+) -> list[str]:
+    system = ctx.system
+    top = Block(indent)
+    axes = [
+        f'"{t.name}": ({arguments[t.name]}, "{" ".join(system.axis(i) for i in t.indices)}")' for t in system.inputs()
+    ]
+    fixed = "{" + ", ".join(f'"{a}": {t}' for a, t in known.items()) + "}"
+    ctx.helper("_input_sizes")
+    if steps.refusal:
+        top.add("if state is not None or return_state:")
+        top.add(f"    raise ValueError({f'{system.name} has no state: {steps.refusal}'!r})")
+    top.add(f'sizes = _input_sizes("{safe(system.name)}", {{{", ".join(axes)}}}, {fixed})')
+    tensors = ", ".join(arguments.values())
+    first = next(iter(arguments.values()), None)
+    source = "*self.parameters(), *self.buffers()" if layer else ""
+    device = f"{first}.device" if first else "next(self.parameters()).device"
+    top.add(f"device = {device}")
+    ctx.helper("_compute_dtype")
+    top.add(f"dtype = _compute_dtype({', '.join(x for x in (tensors, source) if x)})")
+    lines = body + inputs + ctx.index_lines
+    text = "\n".join(lines)
+    if "complex_dtype" in text:
+        ctx.helper("_complex_dtype")
+        top.add("complex_dtype = _complex_dtype(dtype)")
+    if "out_dtype" in text:
+        ctx.helper("_output_dtype")
+        fallback = f" or _output_dtype({source})" if layer else ""
+        top.add(f"out_dtype = _output_dtype({tensors}){fallback} or dtype")
+    if "matmul_dtype)" in text:
+        ctx.helper("_low_dtype")
+        top.add("matmul_dtype = _low_dtype(device, *self.parameters())")
+    if ctx.past:
+        top.add('past = 0 if state is None else state["position"]')
+    if ctx.batch in _words(text) or any(ctx.batch in _words(v) for _, v in ctx.size_lines):
+        top.add(f'{ctx.batch} = sizes["batch"]')
+    for variable, formula in ctx.size_lines:
+        top.add(f"{variable} = {formula}")
+    _checks(ctx, top, known)
+    top.add("with torch.autocast(device.type, enabled=False):")
+    inner = Block(indent + 1)
+    for line in (*inputs, *ctx.index_lines):
+        inner.add(line)
+    return [*top.lines, *inner.lines, *body]
+
+
+def _words(text: str) -> set[str]:
+    import re
+
+    return set(re.findall(r"[A-Za-z_]\w*", text))
+
+
+def _checks(ctx: Context, top: Block, known: dict[str, str]) -> None:
+    """Axes that must be equally long (rule 6)."""
+    done = set()
+    for a, b in ctx.system.constraints:
+        x, y = ctx.system.index(a), ctx.system.index(b)
+        pair = (x.axis, y.axis)
+        if x.axis == y.axis or pair in done or x.size is not None or y.size is not None:
+            continue
+        done.add(pair)
+        ctx.helper("_equal_sizes")
+        top.add(
+            f'_equal_sizes("{safe(ctx.system.name)}", "{x.axis}", "{y.axis}", sizes["{x.axis}"], sizes["{y.axis}"])'
+        )

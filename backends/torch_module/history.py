@@ -1,0 +1,299 @@
+"""Reads along an axis by index arithmetic: shifts, windows, selections, and what lies before the first position.
+
+Along the stream the positions before the first come from the state where one is given, else from the edge at -1, else
+they are 0; on every other axis the state plays no part. Entry points: `simple`, `origin`, `past_values`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from seqdsl.ir import build
+from seqdsl.ir.node import Node
+from seqdsl.ir.order import Linear, linear
+from seqdsl.ir.state import StateEntry
+from seqdsl.ir.system import Edge
+
+from . import expressions, reads
+from .context import Context, Source
+from .sizes import size_value
+from .values import ATOM, BATCH, CHOICE, SUM, Value
+
+
+def is_new(ctx: Context, source: Source, own: str) -> bool:
+    """Does the variable start at the first new position along this index of the stream?"""
+    return ctx.is_new(own) and not source.full
+
+
+def simple(ctx: Context, source: Source, k: int, own: str, subscript: Node, value: Value) -> tuple[Value, bool] | None:
+    """Dimension `@k` at a subscript, and whether its edges are dealt with; None where it takes a gather."""
+    free = subscript.free - set(ctx.fixed)
+    if free and subscript.op == "index" and reads.direct(ctx, source, own, str(subscript.attr)):
+        return replace(value, dims=tuple(str(subscript.attr) if d == f"@{k}" else d for d in value.dims)), True
+    if not free and not _data(subscript):
+        return _selected(ctx, source, k, own, subscript, value)
+    form = linear(subscript)
+    moving = [t for t in form if t is not None and t.free - set(ctx.fixed)]
+    if any(t.op != "index" for t in moving):
+        return None
+    rest: Linear = {t: c for t, c in form.items() if t not in moving}
+    if any(c.denominator != 1 for c in form.values()) or not 1 <= len(moving) <= 2:
+        return None
+    main = [t for t in moving if form[t] == 1]
+    axis = [t for t in main if ctx.axis(str(t.attr)) == ctx.axis(own)] or main
+    if not axis:
+        return None
+    lead = axis[0]
+    other = [t for t in moving if t is not lead]
+    if other and abs(form[other[0]]) != 1:
+        return None
+    edges = _sides(ctx, source, k, own, subscript)
+    if edges is None:
+        return None
+    return _shifted(ctx, source, k, own, lead, (other[0], int(form[other[0]])) if other else None, rest, value, edges)
+
+
+def _data(node: Node) -> bool:
+    from seqdsl.ir.node import walk
+
+    return any(n.op == "read" for n in walk(node))
+
+
+def _selected(ctx: Context, source: Source, k: int, own: str, subscript: Node, value: Value) -> tuple[Value, bool]:
+    dim = value.dims.index(f"@{k}")
+    rest = tuple(d for d in value.dims if d != f"@{k}")
+    if (
+        subscript.op == "index"
+        and str(subscript.attr) in ctx.fixed
+        and reads.direct(ctx, source, own, str(subscript.attr))
+    ):
+        variable = ctx.fixed[str(subscript.attr)]
+        if source.node is None and any(s.variable == variable for s in ctx.loops) and not source.keys:
+            moved = replace(value, dims=tuple(str(subscript.attr) if d == f"@{k}" else d for d in value.dims))
+            return reads.step(ctx, variable, str(subscript.attr), moved), True
+    place = expressions.emit(ctx, subscript)
+    value, shift = origin(ctx, source, k, subscript, value)
+    if shift:
+        place = Value(f"{place.at(SUM)} - {shift}", (), "int", SUM, True)
+    if reads.within(ctx, own, subscript, everywhere=True) and not shift and place.static:
+        return replace(value, text=f"{value.at(ATOM)}.select({dim}, {place.text})", dims=rest, level=ATOM), False
+    return replace(
+        value, text=f"{ctx.helper('_select')}({value.text}, {dim}, {place.text})", dims=rest, level=ATOM
+    ), False
+
+
+def _sides(ctx: Context, source: Source, k: int, own: str, subscript: Node) -> tuple[Edge | None, Edge | None] | None:
+    """The edges just before and just after the axis, where the subscript may reach them; None for any other edge."""
+    left = right = None
+    for edge in source.edges:
+        if edge.position != k or not reads.possible(ctx, subscript, edge.point):
+            continue
+        if build.value_of(edge.point) == -1 and left is None:
+            left = edge
+        elif edge.point.op == "size" and ctx.axis(str(edge.point.attr)) == ctx.axis(own) and right is None:
+            right = edge
+        else:
+            return None
+    return left, right
+
+
+def _offset(ctx: Context, rest: Linear) -> str:
+    """The part of a subscript that does not move, as text."""
+    node = build.ZERO
+    for term, factor in rest.items():
+        node = build.add(node, build.const(int(factor)) if term is None else build.mul(build.const(int(factor)), term))
+    value = expressions.emit(ctx, node)
+    return value.at(SUM)
+
+
+def _plus(*texts: str) -> str:
+    kept = [t for t in texts if t not in ("", "0")]
+    return " + ".join(kept).replace("+ -", "- ") if kept else "0"
+
+
+def _shifted(
+    ctx: Context,
+    source: Source,
+    k: int,
+    own: str,
+    lead: Node,
+    window: tuple[Node, int] | None,
+    rest: Linear,
+    value: Value,
+    edges: tuple[Edge | None, Edge | None],
+) -> tuple[Value, bool] | None:
+    """`x[i + c]` or `x[i + c + j]`, `x[i + c - j]`."""
+    index = str(lead.attr)
+    dim = value.dims.index(f"@{k}")
+    streamed = ctx.on_stream(own)
+    start = _offset(ctx, rest)
+    left, right = edges
+    entry = record(ctx, source) if streamed and ctx.stateful else None
+    if streamed and entry is not None and ctx.is_new(own):
+        value = join(ctx, source, k, value, entry)
+        if entry.tail is None:  # now from position 0
+            start = _plus(start, "past" if ctx.is_new(index) else "")
+        else:
+            start = _plus(start, count_text(ctx, entry))
+        left = None
+    elif streamed and ctx.past and is_new(ctx, source, own) != ctx.is_new(index):
+        start = _plus(start, "past") if ctx.is_new(index) else _plus(start, "-past")
+    elif not streamed and ctx.past and ctx.is_new(index):
+        start = _plus(start, "past")
+    if left is not None:
+        value = _beside(ctx, source, k, value, left, before=True)
+        start = _plus(start, "1")
+    if right is not None:
+        value = _beside(ctx, source, k, value, right, before=False)
+    length = ctx.length(index)
+    if window is None:
+        dims = tuple(index if d == f"@{k}" else d for d in value.dims)
+        text = f"{ctx.helper('_span')}({value.text}, {dim}, {start}, {length})"
+        return Value(text, dims, value.dtype), True
+    other, sign = window
+    width = ctx.length(str(other.attr))
+    dims = (*(index if d == f"@{k}" else d for d in value.dims), str(other.attr))
+    if sign < 0:
+        start = _plus(start, f"1 - {width}")
+    text = f"{ctx.helper('_windows')}({value.text}, {dim}, {start}, {length}, {width})"
+    return Value(text + (".flip(-1)" if sign < 0 else ""), dims, value.dtype), True
+
+
+def record(ctx: Context, source: Source) -> StateEntry | None:
+    """What the state holds of a tensor, its boundary apart."""
+    return ctx.records.get(source.name)
+
+
+def count_text(ctx: Context, entry: StateEntry) -> str:
+    return "past" if entry.tail is None else size_value(ctx, entry.tail).at(SUM)
+
+
+def _beside(ctx: Context, source: Source, k: int, value: Value, edge: Edge, *, before: bool) -> Value:
+    """The tensor with the edge's values just before, or just after, the axis."""
+    own = [i for j, i in enumerate(source.own) if j != k]
+    slots = [f"@{j}" for j in range(len(source.own)) if j != k]
+    dim = value.dims.index(f"@{k}")
+    other = edge_value(ctx, source, edge, k)
+    names = dict(zip(own, slots, strict=True))
+    other = replace(other, dims=tuple(names.get(d, d) for d in other.dims))
+    missing = [d for d in other.dims if d not in value.dims]
+    order = tuple([d for d in missing if d == BATCH] + list(value.dims) + [d for d in missing if d != BATCH])
+    dim = order.index(f"@{k}")
+    wide = _wide(ctx, value, order, source)
+    beside = _wide(ctx, expressions.convert(ctx, other, value.dtype), tuple(d for d in order if d != f"@{k}"), source)
+    piece = f"{beside.at(ATOM)}.unsqueeze({dim})"
+    parts = f"{piece}, {wide.text}" if before else f"{wide.text}, {piece}"
+    return Value(f"{ctx.helper('_join')}([{parts}], {dim})", order, value.dtype)
+
+
+def _wide(ctx: Context, value: Value, order: tuple[str, ...], source: Source) -> Value:
+    """All of `order`, of length 1 where the value does not vary (`_join` broadcasts)."""
+    if value.static:
+        value = expressions.tensor(ctx, value, value.dtype)
+    if value.dims == order:
+        return value
+    kept = [d for d in order if d in value.dims]
+    text = value.at(ATOM)
+    places = [value.dims.index(d) for d in kept]
+    if places != sorted(places):
+        text = f"{text}.permute({', '.join(map(str, places))})"
+    slots = ", ".join(":" if d in value.dims else "None" for d in order)
+    return replace(value, text=f"{text}[{slots}]" if slots else text, dims=order, level=ATOM)
+
+
+def edge_value(ctx: Context, source: Source, edge: Edge, k: int) -> Value:
+    """The edge's tensor at its own indices (at the loops' positions where loops hold them)."""
+    target = ctx.system.tensors[edge.tensor]
+    if source.node is None:
+        subscripts = [build.index(n) for j, n in enumerate(source.own) if j != k]
+    else:
+        names = iter(source.own)
+        subscripts = []
+        for j, a in enumerate(source.node.args):
+            if j in source.keys:
+                subscripts.append(a)
+            else:
+                subscripts.append(build.index(next(names)))
+        position = [j for j in range(len(source.node.args)) if j not in source.keys][k]
+        del subscripts[position]
+    before, ctx.guards = ctx.guards, ()
+    value = reads.read(ctx, build.read(target.name, subscripts, target.dtype))
+    ctx.guards = before
+    return value
+
+
+def state_path(name: str) -> str:
+    """`state["o"]["S"]`"""
+    return "state" + "".join(f'["{part}"]' for part in name.split("."))
+
+
+def past_values(ctx: Context, source: Source, k: int, value: Value, entry: StateEntry) -> Value:
+    """The entries before the first new position, with the time axis: from the state, else the edge at -1 and zeros."""
+    if source.name in ctx.histories and source.node is None:
+        return ctx.histories[source.name]
+    order = tuple(source.own) if not ctx.batched else (BATCH, *source.own)
+    dim = order.index(source.own[k])
+    count = count_text(ctx, entry)
+    shape = ", ".join(count if d == source.own[k] else ctx.dim_text(d) for d in order)
+    kind = {"real": "dtype", "complex": "complex_dtype", "int": "torch.long", "bool": "torch.bool"}[value.dtype]
+    left = next((e for e in source.edges if e.position == k and build.value_of(e.point) == -1), None)
+    if left is None or entry.tail is None:
+        text = f"torch.zeros({shape}, dtype={kind}, device=device)"
+    else:
+        one = tuple(d for d in order if d != source.own[k])
+        edge = expressions.full(
+            ctx, expressions.convert(ctx, edge_value(ctx, source, left, k), value.dtype), one, value.dtype
+        )
+        text = f"{edge.at(ATOM)}.unsqueeze({dim})"
+        if entry.tail is not build.ONE:
+            zeros = ", ".join(f"{count} - 1" if d == source.own[k] else ctx.dim_text(d) for d in order)
+            text = f"{ctx.helper('_join')}([torch.zeros({zeros}, dtype={kind}, device=device), {text}], {dim})"
+    held = state_path(entry.name)
+    for number, j in enumerate(source.keys):
+        assert source.node is not None
+        place = expressions.emit(ctx, source.node.args[j])
+        held += f".select({j + 1 - number}, {place.text})"
+    if entry.tail is build.ONE:
+        held += f".unsqueeze({dim})"
+    made = Value(f"{text} if state is None else {held}", order, value.dtype, CHOICE)
+    bound_value = ctx.bind(f"{source.name}_past", made)
+    if source.node is None and not ctx.loops:
+        ctx.histories[source.name] = bound_value
+    return bound_value
+
+
+def join(ctx: Context, source: Source, k: int, value: Value, entry: StateEntry) -> Value:
+    """The tensor with what came before it, dimensions named by slots."""
+    slots = {n: f"@{j}" for j, n in enumerate(source.own)}
+    if source.name in ctx.joined and source.node is None:
+        found = ctx.joined[source.name]
+        return replace(found, dims=tuple(slots.get(d, d) for d in found.dims))
+    plain = replace(value, dims=tuple(source.own[int(d[1:])] if d.startswith("@") else d for d in value.dims))
+    past = past_values(ctx, source, k, plain, entry)
+    order = past.dims
+    wide = expressions.full(ctx, plain, order, plain.dtype)
+    made = Value(f"{ctx.helper('_join')}([{past.text}, {wide.text}], {order.index(source.own[k])})", order, plain.dtype)
+    result = Value(ctx.names.fresh(f"{source.name}_all"), order, plain.dtype)
+    ctx.block.add(f"{result.text} = {made.text}")
+    if source.node is None and not ctx.loops:
+        ctx.joined[source.name] = result
+    return replace(result, dims=tuple(slots.get(d, d) for d in order))
+
+
+def origin(ctx: Context, source: Source, k: int, subscript: Node, value: Value) -> tuple[Value, str]:
+    """For a gather along `@k`: the value to take from, and the position that its first entry has."""
+    own = source.own[k]
+    if not ctx.on_stream(own) or not is_new(ctx, source, own):
+        return value, ""
+    entry = record(ctx, source) if ctx.stateful else None
+    if entry is not None and not (subscript.op == "index" and ctx.is_new(str(subscript.attr))):
+        value = join(ctx, source, k, value, entry)
+        return (
+            value,
+            ""
+            if entry.tail is None
+            else f"(past - {count_text(ctx, entry)})"
+            if ctx.past
+            else f"-{count_text(ctx, entry)}",
+        )
+    return value, "past" if ctx.past else ""

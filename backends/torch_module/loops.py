@@ -1,0 +1,117 @@
+"""What stands inside a loop and what does not: parts computed before it, readers moved into it.
+
+Architecture invariant: changes where something is computed, never what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from seqdsl.ir import build
+from seqdsl.ir.dependence import Compute, Loop, Step
+from seqdsl.ir.node import Node, walk
+from seqdsl.ir.node import reads as reads_below
+from seqdsl.ir.ops import OPS
+from seqdsl.ir.system import System, Tensor, folds
+
+from . import expressions
+from .context import Context
+from .table import LEAVES
+
+
+def sink(system: System, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Move what reads a loop's tensors at the same position into the loop: then the states are not all kept."""
+    result: list[Step] = []
+    pending = list(steps)
+    kept = set(system.outputs)
+    kept |= set(system.finals.values())
+    while pending:
+        step = pending.pop(0)
+        if isinstance(step, Loop) and not any(isinstance(s, Loop) for s in step.body):
+            step = _absorb(system, step, pending)
+        result.append(step)
+    return tuple(result)
+
+
+def _absorb(system: System, loop: Loop, pending: list[Step]) -> Loop:
+    inside = dict(loop.positions)
+    later: set[str] = set()
+    for step in list(pending):
+        if not isinstance(step, Compute):
+            later |= set(step.tensors())
+            continue
+        tensor = system.tensors[step.tensor]
+        position = _absorbable(system, tensor, loop, inside, later)
+        if position is None:
+            later.add(tensor.name)
+            continue
+        inside[tensor.name] = position
+        pending.remove(step)
+        loop = Loop(loop.axis, loop.reverse, (*loop.body, step), (*loop.positions, (tensor.name, position)))
+    return loop
+
+
+def _absorbable(system: System, tensor: Tensor, loop: Loop, inside: dict[str, int], later: set[str]) -> int | None:
+    """The position of the looped index, where the tensor reads a wider one of the loop at the same position only."""
+    places = [k for k, i in enumerate(tensor.indices) if system.axis(i) == loop.axis]
+    if len(places) != 1 or tensor.edges or tensor.kind != "derived":
+        return None
+    wider = False
+    for read in reads_below(tensor.rhs) if tensor.rhs is not None else ():
+        if read.attr in later or any(e.tensor in later for e in system.tensors[str(read.attr)].edges):
+            return None
+        if read.attr in inside:
+            subscript = read.args[inside[str(read.attr)]]
+            if subscript.op != "index" or subscript.attr != tensor.indices[places[0]]:
+                return None
+            wider |= len(system.tensors[str(read.attr)].indices) > len(tensor.indices)
+    if folds(tensor.rhs):
+        return None
+    return places[0] if wider else None
+
+
+def hoist(ctx: Context, loop: Loop, inside: set[str]) -> None:
+    """Compute what does not depend on the loop before it, over the whole axis."""
+    dependent = inside | _waiting(ctx, inside)
+    for name in [n for n in ctx.system.tensors if n in inside]:
+        tensor = ctx.system.tensors[name]
+        with ctx.equation(tensor):
+            assert tensor.rhs is not None
+            for node in _candidates(ctx, tensor.rhs, dependent, safe=True):
+                if node not in ctx.hoisted:
+                    value = expressions.emit(ctx, node)
+                    if not value.static and not value.text.isidentifier():
+                        value = ctx.bind(expressions.temporary(ctx, node), value)
+                    ctx.hoisted[node] = value
+
+
+def _waiting(ctx: Context, inside: set[str]) -> set[str]:
+    """Tensors that are not computed yet."""
+    return {t.name for t in ctx.system.derived() if t.name not in ctx.places}
+
+
+def _depends(ctx: Context, node: Node, inside: set[str]) -> bool:
+    for n in walk(node):
+        if n.op == "read":
+            tensor = ctx.system.tensors[str(n.attr)]
+            if n.attr in inside or any(e.tensor in inside for e in tensor.edges):
+                return True
+    return False
+
+
+def _candidates(ctx: Context, node: Node, inside: set[str], *, safe: bool) -> Iterator[Node]:
+    """The largest parts that do not depend on the loop and are no wider than what they are made of."""
+    if node.op in LEAVES and not (node.op == "read" and any(a.op != "index" for a in node.args)):
+        return
+    if not _depends(ctx, node, inside) and any(n.op == "read" for n in walk(node)):
+        fits = bool(OPS[node.op].binding) or node.op == "read" or any(node.free <= a.free for a in node.args)
+        if fits and (safe or not expressions.sensitive(node)):
+            yield node
+            return
+    below_guard = node.op == "where" or OPS[node.op].binding in ("reduce", "along")
+    for k, arg in enumerate(node.args):
+        guarded = below_guard and (k > 0 if node.op == "where" else k == 0 and node.args[-1] is not build.TRUE)
+        if OPS[node.op].binding and not guarded:
+            yield from _candidates(ctx, arg, inside, safe=safe)
+        else:
+            yield from _candidates(ctx, arg, inside, safe=safe and not guarded)

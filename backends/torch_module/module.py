@@ -1,0 +1,387 @@
+"""The generated file: header, functions it takes along, the mixer's function, and its `nn.Module`.
+
+A mixer without parameters is a plain function that the class wraps; one with parameters computes in a method. Options
+are fixed when the module is built, sizes that no parameter needs are free at each call. Entry point: `emit_module`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seqdsl.ir import build
+from seqdsl.ir.node import Node, walk
+from seqdsl.ir.system import System, Tensor
+
+from .context import Block, Context
+from .function import Stepping, input_names, stepping, write_body
+from .inlining import SUPPORT_FUNCTIONS, inlined
+from .names import Names, attribute, safe
+from .parameters import write_parameters
+from .sizes import size_value
+
+
+def attribute_path(path: str) -> str:
+    """`o.q.weight` as attributes."""
+    return ".".join(attribute(p) for p in path.split("."))
+
+
+@dataclass(frozen=True)
+class _Built:
+    """What `__init__` takes: lengths of axes by name, and options with their defaults."""
+
+    axes: dict[str, str]
+    options: dict[str, str]
+
+
+def emit_module(
+    system: System, *, class_name: str, header: str = "", form: str = "", stepper: System | None = None
+) -> str:
+    """The text of a Python file with one class. `stepper` is the system that `step` runs, if not `system` itself."""
+    class_name = safe(class_name)
+    layer = bool(system.params())
+    names = Names({class_name, *SUPPORT_FUNCTIONS})
+    function = safe(system.name) if layer else names.fresh(system.name)
+    arguments = input_names(system)
+    built = _built(system, layer, set(arguments.values()))
+    runs = [(function, system)]
+    if stepper is not None and stepper is not system:
+        runs.append((names.fresh(f"{system.name}_recurrent"), stepper))
+    bodies, helpers = [], set()
+    for name, one in runs:
+        text, ctx = _function(one, name, layer, built, arguments)
+        bodies.append(text)
+        helpers |= ctx.helpers | ctx.supports
+    steps = stepping(runs[-1][1])
+    if any(t.dtype == "complex" for t in system.inputs()):
+        helpers.add("_complex_dtype")
+    cls, more = _class(
+        system, class_name, [n for n, _ in runs], layer, built, arguments, steps, form, bodies if layer else []
+    )
+    helpers |= more | {"_run_packed"}
+    parts = [_header(system, header, form), inlined(helpers), *([] if layer else bodies), cls]
+    return "\n\n\n".join(p for p in parts if p) + "\n"
+
+
+def _header(system: System, header: str, form: str) -> str:
+    lines = [line if line.startswith("#") else f"# {line}" for line in header.splitlines()]
+    lines += _docstring([*system.doc, *(["Form: " + form + "."] if form else [])] or [system.name], 0)
+    lines += [
+        "",
+        "from __future__ import annotations",
+        "",
+        "import math",
+        "from collections.abc import Callable, Sequence",
+        "from typing import Any",
+        "",
+        "import torch",
+        "from torch import Tensor, nn",
+    ]
+    return "\n".join(lines)
+
+
+def _docstring(lines: list[str], indent: int) -> list[str]:
+    pad = "    " * indent
+    clean = [
+        "".join(c if c.isprintable() else " " for c in line).replace("\\", "\\\\").replace('"""', "'''")
+        for line in lines
+    ]
+    if clean and clean[-1].endswith('"'):
+        clean[-1] += " "
+    if len(clean) == 1:
+        return [f'{pad}"""{clean[0]}"""']
+    return [f'{pad}"""{clean[0]}', *(f"{pad}{line}".rstrip() for line in clean[1:]), f'{pad}"""']
+
+
+def _sizes_in(node: Node) -> set[str]:
+    return {str(n.attr).rstrip("'") for n in walk(node) if n.op == "size"}
+
+
+def _built(system: System, layer: bool, taken: set[str]) -> _Built:
+    """The axes whose lengths parameters and defaults need."""
+    names = Names({"device", "dtype", *SUPPORT_FUNCTIONS})
+    options = {name: names.fresh(name) for name in system.options}
+    if not layer:
+        return _Built({}, options)
+    pending = [i.rstrip("'") for t in system.params() for i in t.indices]
+    pending += [s for t in system.params() if t.rhs is not None for s in _sizes_in(t.rhs)]
+    pending += [s for default in system.options.values() if default is not None for s in _sizes_in(default)]
+    seen: set[str] = set()
+    needed: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        index = system.index(name)
+        if index.size is not None:
+            pending += sorted(_sizes_in(index.size))
+        elif index.axis != name:
+            pending.append(index.axis)
+        else:
+            needed.add(name)
+    return _Built({a: names.fresh(a) for a in system.indices if a in needed}, options)
+
+
+def _signature(system: System, arguments: dict[str, str]) -> list[str]:
+    return [f"{arguments[t.name]}: Tensor" for t in system.inputs()]
+
+
+def _defaults(system: System, built: _Built) -> list[str]:
+    """`H: int = 4, D: int | None = None`"""
+    found = []
+    for name, variable in built.options.items():
+        default = system.options[name]
+        value = None if default is None else build.value_of(default)
+        if default is None:
+            found.append(f"{variable}: int")
+        else:
+            found.append(f"{variable}: int = {value}" if value is not None else f"{variable}: int | None = None")
+    return found
+
+
+def _function(system: System, name: str, layer: bool, built: _Built, arguments: dict[str, str]) -> tuple[str, Context]:
+    """The computation: a function, or a method of a layer."""
+    indent = 1 if layer else 0
+    top = Block(indent)
+    parameters = ["self", *_signature(system, arguments)] if layer else _signature(system, arguments)
+    keywords = ["state: Any = None", "return_state: bool = False"]
+    if not layer:
+        keywords += _defaults(system, built)
+    shown = f"_{name}" if layer else name
+    opening = (
+        f"def {shown}({', '.join(parameters)}{', ' if parameters else ''}*, {', '.join(_ordered(keywords))}) -> Any:"
+    )
+    if not layer and parameters:
+        plain = keywords[:2]
+        rest = keywords[2:]
+        opening = f"def {shown}({', '.join([*parameters, *plain])}{', *, ' + ', '.join(rest) if rest else ''}) -> Any:"
+    top.add(opening)
+    for line in _docstring(_describe(system, arguments), indent + 1):
+        top.lines.append(line)
+    known = {axis: f"self.{attribute(axis)}" for axis in built.axes} if layer else {}
+    options = {} if layer else dict(built.options)
+    body, ctx = write_body(
+        system, indent=indent + 1, layer=layer, known=known, arguments=arguments, options=options, taken={name}
+    )
+    if not layer:
+        body = _late_defaults(system, built, arguments, body, ctx)
+    return "\n".join([*top.lines, *body]), ctx
+
+
+def _ordered(keywords: list[str]) -> list[str]:
+    """Keywords without a default may stand anywhere after the star."""
+    return keywords
+
+
+def _late_defaults(
+    system: System, built: _Built, arguments: dict[str, str], body: list[str], ctx: Context
+) -> list[str]:
+    """Options whose defaults are formulas over sizes: computed once the sizes are known."""
+    lines = []
+    for name, variable in built.options.items():
+        default = system.options[name]
+        if default is None or build.value_of(default) is not None:
+            continue
+        inner = Context(system, ctx.names.copy(), Block(1), options="")
+        inner.sizes = {
+            **{f"option {o}": v for o, v in built.options.items()},
+            **{a: f'sizes["{a}"]' for a in system.indices if system.index(a).size is None and system.axis(a) == a},
+        }
+        text = size_value(inner, default).text
+        ctx.helpers |= inner.helpers
+        lines += [f"    if {variable} is None:", f"        {variable} = {text}"]
+    place = next(k for k, line in enumerate(body) if line.strip().startswith("sizes = "))
+    return [*body[: place + 1], *lines, *body[place + 1 :]]
+
+
+def _describe(system: System, arguments: dict[str, str]) -> list[str]:
+    """Shapes in, shapes out."""
+    shown = [f"{arguments[t.name]} [{', '.join(['batch', *t.indices])}]" for t in system.inputs()]
+    results = [f"{t.name} [{', '.join(['batch', *t.indices])}]" for t in (system.tensors[o] for o in system.outputs)]
+    return [
+        f"{system.name}: the outputs, and the state after the last position if asked for.",
+        "",
+        f"Shapes:  {', '.join(shown) or 'no inputs'} -> {', '.join(results)}",
+    ]
+
+
+def _class(
+    system: System,
+    class_name: str,
+    functions: list[str],
+    layer: bool,
+    built: _Built,
+    arguments: dict[str, str],
+    steps: Stepping,
+    form: str,
+    bodies: list[str],
+) -> tuple[str, set[str]]:
+    out = Block(0)
+    helpers: set[str] = set()
+    out.add(f"class {class_name}(nn.Module):")
+    out.lines += _docstring([*(system.doc or (system.name,))], 1)
+    out.add("")
+    out.indent = 1
+    helpers |= write_parameters(out, system, built.axes, built.options, _defaults(system, built), layer=layer)
+    if any(t.dtype == "complex" for t in system.params()):
+        helpers.add("_keep_complex")
+        out.add("")
+        out.add("def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:")
+        out.add("    return super()._apply(_keep_complex(fn), recurse)")
+    out.add("")
+    _forward(out, system, functions[0], layer, built, arguments)
+    for body in bodies:
+        out.add("")
+        out.lines += body.splitlines()
+    out.add("")
+    _step(out, system, functions, layer, built, arguments, steps)
+    out.add("")
+    _init_state(out, system, layer, built, arguments, steps)
+    out.add("")
+    _extra_repr(out, built, form)
+    return "\n".join(out.lines), helpers
+
+
+def _call(function: str, layer: bool, built: _Built, arguments: list[str], more: list[str]) -> str:
+    name = f"self._{function}" if layer else function
+    given = [] if layer else [f"{v}=self.{attribute(o)}" for o, v in built.options.items()]
+    return f"{name}({', '.join([*arguments, *more, *given])})"
+
+
+def _streamed(system: System, tensor: Tensor) -> int | None:
+    """The dimension of the streamed axis, the batch in front."""
+    return next((k + 1 for k, i in enumerate(tensor.indices) if system.axis(i) == system.stream), None)
+
+
+def _forward(out: Block, system: System, function: str, layer: bool, built: _Built, arguments: dict[str, str]) -> None:
+    out.add(
+        f"def forward(self, {', '.join([*_signature(system, arguments), '*', 'state: Any = None'])}, "
+        "return_state: bool = False, cu_seqlens: Any = None) -> Any:"
+    )
+    out.add('    """The outputs; with `return_state` the state as well. `cu_seqlens`: ends of packed sequences."""')
+    dims = [str(_streamed(system, t)) for t in system.inputs()]
+    results = [str(_streamed(system, system.tensors[o])) for o in system.outputs]
+    names = list(arguments.values())
+    if system.stream is not None:
+        out.add("    if cu_seqlens is not None:")
+        out.add(
+            f"        return _run_packed(self.forward, ({', '.join(names)},), ({', '.join(dims)},), "
+            f"({', '.join(results)},),"
+        )
+        out.add("                           cu_seqlens, state, return_state)")
+    out.add(f"    return {_call(function, layer, built, names, ['state=state', 'return_state=return_state'])}")
+
+
+def _step(
+    out: Block,
+    system: System,
+    functions: list[str],
+    layer: bool,
+    built: _Built,
+    arguments: dict[str, str],
+    steps: Stepping,
+) -> None:
+    names = [arguments[t.name] for t in system.inputs()]
+    out.add(f"def step(self, {', '.join([*_signature(system, arguments), 'state: Any'])}) -> Any:")
+    out.add('    """One position: the outputs there, and the new state. Inputs lack the streamed axis."""')
+    if steps.refusal:
+        out.add(f"    raise ValueError({f'{system.name} cannot be stepped: {steps.refusal}'!r})")
+        return
+    given = [
+        n if (d := _streamed(system, t)) is None else f"{n}.unsqueeze({d})"
+        for n, t in zip(names, system.inputs(), strict=True)
+    ]
+    call = _call(functions[-1], layer, built, given, ["state=state", "return_state=True"])
+    out.add(f"    result, state = {call}")
+    dims = [_streamed(system, system.tensors[o]) for o in system.outputs]
+    if len(dims) == 1:
+        out.add(f"    return {'result' if dims[0] is None else f'result.select({dims[0]}, 0)'}, state")
+    else:
+        parts = [f"result[{k}]" if d is None else f"result[{k}].select({d}, 0)" for k, d in enumerate(dims)]
+        out.add(f"    return ({', '.join(parts)}), state")
+
+
+def _init_state(
+    out: Block, system: System, layer: bool, built: _Built, arguments: dict[str, str], steps: Stepping
+) -> None:
+    """The state before the first position: that of an empty input."""
+    free = dict.fromkeys(system.axis(i) for t in system.inputs() for i in t.indices)
+    axes = [a for a in free if a != system.stream and a not in built.axes and system.index(a).size is None]
+    names = Names({"batch", "device", "dtype", *arguments.values()})
+    sizes = {a: names.fresh(a) for a in axes}
+    base = _base_inputs(system)
+    keywords = [f"{v}: int" for v in sizes.values()] + [f"{arguments[n]}: Tensor" for n in base]
+    keywords += [] if layer else ["device: Any = None", "dtype: Any = None"]
+    star = f", *, {', '.join(keywords)}" if keywords else ""
+    out.add(f"def init_state(self, batch: int = 1{star}) -> Any:")
+    out.add('    """The state before the first position."""')
+    if steps.refusal:
+        out.add(f"    raise ValueError({f'{system.name} cannot be stepped: {steps.refusal}'!r})")
+        return
+    if layer:
+        out.add("    some = next(self.parameters(), None)")
+        out.add("    device, dtype = (None, None) if some is None else (some.device, some.dtype.to_real())")
+    given = []
+    inner = Context(system, names, Block(1), options="")
+    inner.sizes = {
+        **{f"option {o}": f"self.{attribute(o)}" for o in built.options},
+        **sizes,
+        **{a: f"self.{attribute(a)}" for a in built.axes},
+    }
+    if system.stream is not None:
+        inner.sizes[system.stream] = "0"
+    for tensor in system.inputs():
+        if tensor.name in base:
+            given.append(arguments[tensor.name])
+            continue
+        shape = ["batch"]
+        for i in tensor.indices:
+            size = system.index(i).size
+            axis = system.axis(i)
+            shape.append(
+                "0"
+                if axis == system.stream
+                else inner.sizes[axis]
+                if axis in inner.sizes
+                else size_value(inner, size).text
+                if size is not None
+                else inner.sizes[axis]
+            )
+        kind = {"real": "dtype", "int": "torch.long", "bool": "torch.bool"}.get(
+            tensor.dtype, "_complex_dtype(dtype or torch.get_default_dtype())"
+        )
+        given.append(f"torch.zeros({', '.join(shape)}, device=device, dtype={kind})")
+    out.add("    empty = (")
+    for text in given:
+        out.add(f"        {text},")
+    out.add("    )")
+    out.add("    return self.forward(*empty, return_state=True)[1]")
+
+
+def _base_inputs(system: System) -> list[str]:
+    """Inputs without the streamed axis that base cases read."""
+    from seqdsl.ir.system import sources
+
+    found: set[str] = set()
+    pending = [
+        e.tensor for t in system.derived() for e in t.edges if system.axis(t.indices[e.position]) == system.stream
+    ]
+    pending += [t.name for t in system.derived() if t.kind == "carry"]
+    seen: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        tensor = system.tensors[name]
+        if tensor.kind == "input" and _streamed(system, tensor) is None:
+            found.add(name)
+        pending += sorted(sources(system, tensor))
+    return [t.name for t in system.inputs() if t.name in found]
+
+
+def _extra_repr(out: Block, built: _Built, form: str) -> None:
+    out.add("def extra_repr(self) -> str:")
+    out.add('    """The sizes and options that the module was built with."""')
+    shown = [f"{n}={{self.{attribute(n)}}}" for n in [*built.axes, *built.options]] + ([f"form={form}"] if form else [])
+    out.add(f"    return {'f' if built.axes or built.options else ''}{', '.join(shown)!r}")

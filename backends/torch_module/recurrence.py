@@ -1,0 +1,310 @@
+"""Recurrences as Python loops, in the order of `dependence.schedule`.
+
+A loop holds the position of its axis fixed. A tensor it computes is a dictionary from positions to entries, `S[t]`; the
+entries before the first (from a state, an edge, or zeros) are put in before the loop, so that `S[t - 1]` needs no test.
+What does not depend on the loop is computed before it, over the whole axis, unless that would build a product wider
+than its factors; tensors are taken apart once, before the loop. Entry point: `execute`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from seqdsl.ir import build
+from seqdsl.ir.dependence import Compute, Loop, Step
+from seqdsl.ir.node import Node
+from seqdsl.ir.node import reads as reads_below
+from seqdsl.ir.order import difference
+from seqdsl.ir.state import StateEntry
+from seqdsl.ir.system import Edge, Tensor
+
+from . import expressions, history
+from .context import Block, Context, Looped, LoopScope, Source, Stored
+from .loops import hoist
+from .values import BATCH, CHOICE, Value
+
+
+def execute(ctx: Context, step: Step, needed: set[str]) -> None:
+    """Write one step of the schedule; `needed` are the tensors that something after the loops reads."""
+    if isinstance(step, Compute):
+        compute(ctx, ctx.system.tensors[step.tensor])
+    else:
+        _outer_loop(ctx, step, needed)
+
+
+def compute(ctx: Context, tensor: Tensor) -> None:
+    """`name = expression`, under the equation's own text."""
+    assert tensor.rhs is not None
+    with ctx.equation(tensor):
+        _comment(ctx, tensor)
+        if tensor.kind == "carry":
+            value = _carry(ctx, tensor)
+        else:
+            value = expressions.emit(ctx, tensor.rhs)
+        value = expressions.convert(ctx, value, tensor.dtype)
+        if value.static:
+            value = expressions.tensor(ctx, value, tensor.dtype)
+        ctx.places[tensor.name] = Stored(ctx.bind(tensor.name, value))
+
+
+def _carry(ctx: Context, tensor: Tensor) -> Value:
+    """The state that entered, or the base case."""
+    assert tensor.rhs is not None
+    dims = (BATCH, *tensor.indices)
+    start = expressions.full(ctx, expressions.emit(ctx, tensor.rhs), dims, tensor.dtype)
+    return Value(
+        f"{start.at(CHOICE + 1)} if state is None else {history.state_path(tensor.path[0])}", dims, tensor.dtype, CHOICE
+    )
+
+
+def _comment(ctx: Context, tensor: Tensor) -> None:
+    for line in tensor.comment.splitlines():
+        ctx.block.add("# " + " ".join(line.split()))
+
+
+def _outer_loop(ctx: Context, loop: Loop, needed: set[str]) -> None:
+    inside = set(loop.tensors())
+    hoist(ctx, loop, inside)
+    keys = {name: tuple(p for _, p in sorted(keys_of(loop, name))) for name in inside}
+    for name in [n for n in ctx.system.tensors if n in inside]:
+        _open(ctx, ctx.system.tensors[name], keys, loop, needed)
+    ctx.caches.append({})
+    _loop(ctx, loop)
+    ctx.caches.pop()
+    for name in [n for n in ctx.system.tensors if n in inside]:
+        _close(ctx, ctx.system.tensors[name], keys[name], needed)
+
+
+def keys_of(loop: Loop, name: str, depth: int = 0) -> Iterator[tuple[int, int]]:
+    """(depth, position) of the indices of a tensor that loops drive."""
+    for tensor, position in loop.positions:
+        if tensor == name:
+            yield depth, position
+    for step in loop.body:
+        if isinstance(step, Loop):
+            yield from keys_of(step, name, depth + 1)
+
+
+def _entry_dims(ctx: Context, tensor: Tensor, keys: tuple[int, ...]) -> tuple[str, ...]:
+    return ((BATCH,) if ctx.batched else ()) + tuple(i for k, i in enumerate(tensor.indices) if k not in keys)
+
+
+def _kind(tensor: Tensor) -> str:
+    return {"real": "dtype", "complex": "complex_dtype", "int": "torch.long", "bool": "torch.bool"}[tensor.dtype]
+
+
+def _open(ctx: Context, tensor: Tensor, all_keys: dict[str, tuple[int, ...]], loop: Loop, needed: set[str]) -> None:
+    """The dictionary of a tensor's entries, with those that the loop's first steps read."""
+    name, keys = ctx.names.fresh(tensor.name), all_keys[tensor.name]
+    dims = _entry_dims(ctx, tensor, keys)
+    shape = ", ".join(ctx.dim_text(d) for d in dims)
+    zero = f"torch.zeros({shape + ', ' if shape else '(), '}dtype={_kind(tensor)}, device=device)"
+    inside = set(loop.tensors())
+    found = [r for n in inside for r in reads_below(_rhs(ctx, n)) if r.attr == tensor.name]
+    offsets = [_offsets(ctx, tensor, keys, r) for r in found]
+    earlier = any(o is None or any(o) for o in offsets)
+    entry = ctx.records.get(tensor.name) if ctx.stateful else None
+    stream_key = next((k for k in keys if ctx.on_stream(tensor.indices[k])), None)
+    if not earlier and not (entry is not None and stream_key in keys):
+        readers = [n for n in inside if any(r.attr == tensor.name for r in reads_below(_rhs(ctx, n)))]
+        local = tensor.name not in needed and all(len(all_keys[n]) >= len(keys) for n in readers)
+        ctx.places[tensor.name] = Looped(name, keys, zero, True, local=local)
+        if not local:
+            ctx.block.add(f"{name} = {{}}")
+        return
+    zero_name = ctx.names.fresh(f"{tensor.name}_zero")
+    ctx.block.add(f"{zero_name} = {zero}")
+    first: list[str] = []
+    simple = len(keys) == 1 and all(o is not None for o in offsets)
+    edges = [e for e in tensor.edges if e.position in keys]
+    if simple:
+        first, done = _primed(ctx, tensor, keys[0], [o[0] for o in offsets if o], zero_name, loop, edges, entry)
+        simple = done
+    ctx.block.add(f"{name} = {{{', '.join(first)}}}")
+    back = max((-o[0] for o in offsets if o), default=0) if simple and tensor.name not in needed else 0
+    place = Looped(name, keys, zero_name, simple, 0 if loop.reverse else back)
+    ctx.places[tensor.name] = place
+    if not simple and entry is not None and stream_key is not None:
+        _restore(ctx, tensor, place, stream_key)
+    boundary = ctx.records.get(f"{tensor.name}@boundary") if ctx.stateful else None
+    if boundary is not None and boundary.boundary is not None:
+        ctx.block.add("if state is not None:")
+        before, ctx.fixed = ctx.fixed, {**ctx.fixed, str(ctx.system.stream): "(past - 1)"}
+        at = expressions.emit(ctx, boundary.boundary)
+        ctx.fixed = before
+        ctx.block.add(f"    {name}.setdefault({at.text}, {history.state_path(boundary.name)})")
+
+
+def _rhs(ctx: Context, name: str) -> Node:
+    rhs = ctx.system.tensors[name].rhs
+    assert rhs is not None
+    return rhs
+
+
+def _offsets(ctx: Context, tensor: Tensor, keys: tuple[int, ...], read: Node) -> list[int] | None:
+    """How far from the current position each looped subscript reads; None where that is no constant."""
+    found = []
+    for k in keys:
+        subscript = read.args[k]
+        index = [n for n in subscript.free if ctx.axis(n) == ctx.axis(tensor.indices[k])]
+        if len(index) != 1:
+            return None
+        gap = difference(subscript, build.index(index[0]))
+        if set(gap) - {None}:
+            return None
+        found.append(int(gap.get(None, 0)))
+    return found
+
+
+def _primed(
+    ctx: Context,
+    tensor: Tensor,
+    key: int,
+    offsets: list[int],
+    zero: str,
+    loop: Loop,
+    edges: list[Edge],
+    entry: StateEntry | None,
+) -> tuple[list[str], bool]:
+    """`-1: start` for each position outside that the loop reads; False where an edge is of another kind."""
+    index = tensor.indices[key]
+    streamed = ctx.on_stream(index)
+    length = ctx.length(index)
+    items: list[str] = []
+    for offset in sorted({o for o in offsets if o}):
+        reach = range(offset, 0) if offset < 0 else range(offset)
+        for place in reach:
+            at = str(place) if offset < 0 else (f"{length} + {place}" if place else length)
+            if offset > 0 and streamed and ctx.past:
+                at = f"past + {at}"
+            text = zero
+            for edge in tensor.edges:
+                point = build.value_of(edge.point)
+                hit = point == place if offset < 0 else edge.point.op == "size" and place == 0
+                if edge.position == key and hit:
+                    source = Source(Value(zero), tensor.indices, tensor.edges, tensor.name)
+                    dims = _entry_dims(ctx, tensor, (key,))
+                    found = history.edge_value(ctx, source, edge, key)
+                    found = expressions.full(ctx, expressions.convert(ctx, found, tensor.dtype), dims, tensor.dtype)
+                    text = ctx.bind(f"{tensor.name}_start", found).text if not found.text.isidentifier() else found.text
+            if offset < 0 and streamed and entry is not None:
+                held = history.state_path(entry.name)
+                if entry.tail is not build.ONE:
+                    held = f"{ctx.helper('_last')}({held}, {key + 1}, {-place}).select({key + 1}, 0)"
+                text = f"{text} if state is None else {held}"
+                at = f"past - {-place}" if ctx.past else at
+            items.append(f"{at}: {text}")
+    if streamed and entry is not None and not any(i.startswith(("past - 1:", "-1:")) for i in items):
+        if entry.tail is build.ONE:
+            at = "past - 1" if ctx.past else "-1"
+            items.append(f"{at}: {zero} if state is None else {history.state_path(entry.name)}")
+        else:
+            return [], False
+    return items, True
+
+
+def _restore(ctx: Context, tensor: Tensor, place: Looped, key: int) -> None:
+    """Put the state's entries into a dictionary with several looped indices, or with a tail."""
+    from .sizes import size_value
+
+    entry = ctx.records[tensor.name]
+    ctx.block.add("if state is not None:")
+    others = [k for k in place.keys if k != key]
+    names = {k: f"i{n}" for n, k in enumerate(others)}
+    held = history.state_path(entry.name)
+    past = "past" if ctx.past else "0"
+    depth = 1
+    single = entry.tail is build.ONE
+    if not single:
+        count = "past" if entry.tail is None else size_value(ctx, entry.tail).at(CHOICE + 9)
+        names[key] = "n"
+        ctx.block.add("    " * depth + f"for n in range({count}):")
+        depth += 1
+        at_key = f"{past} - {count} + n"
+    else:
+        at_key = f"{past} - 1"
+    for k in others:
+        ctx.block.add("    " * depth + f"for {names[k]} in range({ctx.length(tensor.indices[k])}):")
+        depth += 1
+    removed = 0
+    for k in range(len(tensor.indices)):
+        if k == key and single:
+            continue
+        if k in names:
+            dim = k + 1 - removed - (1 if single and k > key else 0)
+            held += f".select({dim}, {names[k]})"
+            removed += 1
+    at = ", ".join(at_key if k == key else names[k] for k in place.keys)
+    ctx.block.add("    " * depth + f"{place.name}[{at}] = {held}")
+
+
+def _loop(ctx: Context, loop: Loop) -> None:
+    outer = ctx.block
+    name, position = loop.positions[0]
+    index = ctx.system.tensors[name].indices[position]
+    variable = ctx.names.fresh(loop.axis)
+    start, length = (
+        ("past", f"past + {ctx.length(index)}") if ctx.past and ctx.is_new(index) else ("0", ctx.length(index))
+    )
+    body = Block(outer.indent + 1)
+    scope = LoopScope(loop.axis, variable, start, outer)
+    span = length if start == "0" else f"{start}, {length}"
+    header = f"for {variable} in {'reversed(range(' + span + '))' if loop.reverse else 'range(' + span + ')'}:"
+    before = ctx.fixed
+    ctx.fixed = {**ctx.fixed, **{ctx.system.tensors[n].indices[p]: variable for n, p in loop.positions}}
+    ctx.loops.append(scope)
+    ctx.block = body
+    ctx.caches.append({})
+    for step in loop.body:
+        if isinstance(step, Loop):
+            _loop(ctx, step)
+        else:
+            _entry(ctx, ctx.system.tensors[step.tensor])
+    for name, _ in loop.positions:
+        place = ctx.places[name]
+        if isinstance(place, Looped) and place.reach and len(place.keys) == 1:
+            body.add(f"{place.name}.pop({variable} - {place.reach}, None)")
+    ctx.caches.pop()
+    ctx.loops.pop()
+    ctx.fixed, ctx.block = before, outer
+    outer.add(header)
+    outer.lines.extend(body.lines)
+
+
+def _entry(ctx: Context, tensor: Tensor) -> None:
+    """`S[t] = ..`: one entry of a tensor inside its loops."""
+    place = ctx.places[tensor.name]
+    assert isinstance(place, Looped) and tensor.rhs is not None
+    with ctx.equation(tensor):
+        _comment(ctx, tensor)
+        value = expressions.convert(ctx, expressions.emit(ctx, tensor.rhs), tensor.dtype)
+        dims = _entry_dims(ctx, tensor, place.keys)
+        if value.dims != dims or value.static:
+            value = expressions.full(ctx, value, dims, tensor.dtype)
+        key = ", ".join(ctx.fixed[tensor.indices[k]] for k in place.keys)
+        shape = ", ".join(ctx.dim_text(d) for d in dims)
+        ctx.block.add(f"{place.entry(key)} = {value.text}  # [{shape}]")
+
+
+def _close(ctx: Context, tensor: Tensor, keys: tuple[int, ...], needed: set[str]) -> None:
+    """After the loop: all entries as one tensor, if anything reads it."""
+    place = ctx.places[tensor.name]
+    assert isinstance(place, Looped)
+    ctx.finished[tensor.name] = place
+    if tensor.name not in needed:
+        return
+    variables = [f"i{n}" if len(keys) > 1 else "n" for n in range(len(keys))]
+    text = f"{place.name}[{', '.join(variables)}]"
+    for number in reversed(range(len(keys))):
+        index = tensor.indices[keys[number]]
+        inner = [tensor.indices[k] for k in keys[:number]]
+        now = tuple(d for d in ((BATCH,) if ctx.batched else ()) + tensor.indices if d not in inner)
+        dim = now.index(index)
+        span = f"past, past + {ctx.length(index)}" if ctx.past and ctx.is_new(index) else ctx.length(index)
+        shape = ", ".join(ctx.dim_text(d) for d in now)
+        entries = f"[{text} for {variables[number]} in range({span})]"
+        text = f"{ctx.helper('_stack')}({entries}, {dim}, ({shape},), {_kind(tensor)}, {ctx.like})"
+    whole = ((BATCH,) if ctx.batched else ()) + tensor.indices
+    name = ctx.names.fresh(f"{tensor.name}_")
+    ctx.assign(name, Value(text, whole, tensor.dtype))
+    ctx.places[tensor.name] = Stored(Value(name, whole, tensor.dtype))

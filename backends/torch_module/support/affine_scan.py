@@ -1,0 +1,217 @@
+"""All states of a diagonal affine recurrence, in two passes over pieces of the time axis."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class _AffineScan(torch.autograd.Function):
+    """h[t] = a[t] h[t-1] + b[t]; saves the decays and the states only. The adjoint is the same scan, run backwards."""
+
+    @staticmethod
+    def forward(a: Tensor, log_a: Tensor | None, b: Tensor, start: Tensor | None, reverse: bool) -> Tensor:
+        h = torch.empty(b.shape, dtype=b.dtype, device=b.device)
+        _affine_scan_fill(a, log_a, b, start, h, reverse)
+        return h
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        a, log_a, _, start, ctx.reverse = inputs
+        ctx.save_for_backward(a, log_a, start, output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        a, log_a, start, h = ctx.saved_tensors
+        adjoint = _affine_scan_adjoint if torch.is_grad_enabled() else _affine_scan_adjoint_in_place
+        d_a, d_b = adjoint(a, log_a, start, h, grads[0], ctx.reverse)
+        d_start = None
+        if start is not None:
+            d_start = _affine_scan_step(a, ctx.reverse).conj() * d_b[:, -1 if ctx.reverse else 0]
+        return d_a, None, d_b, d_start, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
+        """The mapped axis joins the batch axis."""
+        b, b_dim = inputs[2], in_dims[2]
+        batch = b.shape[0] if b_dim is None else b.movedim(b_dim, 0).shape[1]
+        merged: list[Tensor | None] = []
+        for x, dim in zip(inputs[:4], in_dims[:4], strict=True):
+            if x is None:
+                merged.append(None)
+                continue
+            x = x.unsqueeze(0) if dim is None else x.movedim(dim, 0)
+            merged.append(x.expand(info.batch_size, batch, *x.shape[2:]).flatten(0, 1))
+        h = _AffineScan.apply(*merged, inputs[4])  # type: ignore[no-untyped-call]
+        return h.unflatten(0, (info.batch_size, batch)), 0
+
+
+def _affine_scan_step(a: Tensor, reverse: bool) -> Tensor:
+    """The decay of the step that reads `start`: [B, ...]."""
+    return a[:, -1] if reverse else a[:, 0]
+
+
+def _affine_scan_shifted(x: Tensor | None, reverse: bool) -> Tensor | None:
+    """The decays that the adjoint reads, a[t+1] (a[t-1] for a reversed scan); a constant decay stays as it is."""
+    if x is None or x.shape[1] == 1:
+        return x
+    return x[:, :-1] if reverse else x[:, 1:]
+
+
+def _affine_scan_fill(
+    a: Tensor, log_a: Tensor | None, b: Tensor, start: Tensor | None, h: Tensor, reverse: bool
+) -> None:
+    """Write the states into h [B, T, ...].
+
+    Pass 1 finds each piece's own end state, a short loop carries the states across pieces, pass 2 writes all states.
+    A piece's total decay is the exponential of a sum where logs are known: a product of rounded decays near 1 drifts.
+    """
+    time = b.shape[1]
+    size = 16 if time < 512 else 32
+    count = time // size
+    if count < 2:
+        count, size = 0, 1
+    whole = count * size
+    head = slice(time - whole, time) if reverse else slice(0, whole)
+    rest = range(time - whole - 1, -1, -1) if reverse else range(whole, time)
+    a = a.expand(-1, time, *a.shape[2:])
+    state = start
+    if whole:
+        rows = range(size - 1, -1, -1) if reverse else range(size)
+        a_rows, b_rows, h_rows = (x[:, head].unflatten(1, (count, size)).unbind(2) for x in (a, b, h))
+        total = a_rows[rows[0]].clone()
+        end = b_rows[rows[0]].clone()
+        for i in rows[1:]:
+            torch.addcmul(b_rows[i], a_rows[i], end, out=end)
+            if log_a is None:
+                total.mul_(a_rows[i])
+        if log_a is not None:
+            log_a = log_a.expand(-1, time, *log_a.shape[2:])
+            total = log_a[:, head].unflatten(1, (count, size)).sum(2)
+        carries = _affine_scan_carry(total, end, state, reverse, log=log_a is not None)
+        for i in rows:
+            torch.addcmul(b_rows[i], a_rows[i], carries, out=h_rows[i])
+            carries = h_rows[i]
+        state = h_rows[rows[-1]][:, 0 if reverse else -1]
+    for t in rest:
+        h_row = h[:, t]
+        if state is None:
+            h_row.copy_(b[:, t])
+        else:
+            torch.addcmul(b[:, t], a[:, t], state, out=h_row)
+        state = h_row
+
+
+def _affine_scan_carry(total: Tensor, end: Tensor, start: Tensor | None, reverse: bool, *, log: bool) -> Tensor:
+    """The state that enters each piece: total, end [B, N, ...] -> [B, N, ...].
+
+    Slow decays act as S + expm1(g) S: exp(g) alone, rounded to float32, would be off in the same direction every time.
+    """
+    carries = torch.empty_like(end)
+    if log:
+        slow = total.abs() < 0.5
+        kept = slow.to(end.dtype).unbind(1)
+        total = torch.where(slow, total.expm1(), total.exp())
+    totals, ends, entering = total.unbind(1), end.unbind(1), carries.unbind(1)
+    order = range(len(ends) - 1, -1, -1) if reverse else range(len(ends))
+    entering[order[0]].copy_(start) if start is not None else entering[order[0]].zero_()
+    for n, following in zip(order, order[1:], strict=False):
+        torch.addcmul(ends[n], totals[n], entering[n], out=entering[following])
+        if log:
+            entering[following].addcmul_(kept[n], entering[n])
+    return carries
+
+
+def _affine_scan_adjoint_in_place(
+    a: Tensor, log_a: Tensor | None, start: Tensor | None, h: Tensor, grad: Tensor, reverse: bool
+) -> tuple[Tensor, Tensor]:
+    """Gradients of a and b: d_b[t] = grad[t] + a[t+1]* d_b[t+1], d_a[t] = d_b[t] h[t-1]*."""
+    time = grad.shape[1]
+    d_b = torch.empty_like(h)
+    d_a = torch.empty_like(h)
+    first, last = (time - 1, 0) if reverse else (0, time - 1)
+    early, late = (slice(1, time), slice(0, time - 1)) if reverse else (slice(0, time - 1), slice(1, time))
+    d_b[:, last] = grad[:, last]
+    shifted, log_shifted = _affine_scan_shifted(a, reverse), _affine_scan_shifted(log_a, reverse)
+    assert shifted is not None
+    if log_shifted is not None:
+        log_shifted = log_shifted.conj()
+    _affine_scan_fill(shifted.conj(), log_shifted, grad[:, early], d_b[:, last], d_b[:, early], not reverse)
+    torch.mul(d_b[:, late], h[:, early].conj(), out=d_a[:, late])
+    if start is None:
+        d_a[:, first] = 0
+    else:
+        torch.mul(d_b[:, first], start.conj(), out=d_a[:, first])
+    return d_a.sum_to_size(a.shape), d_b
+
+
+def _affine_scan_adjoint(
+    a: Tensor, log_a: Tensor | None, start: Tensor | None, h: Tensor, grad: Tensor, reverse: bool
+) -> tuple[Tensor, Tensor]:
+    """The same in operations that can be differentiated again."""
+    begin = torch.zeros_like(h[:, :1]) if start is None else start.unsqueeze(1)
+    shifted, log_shifted = _affine_scan_shifted(a, reverse), _affine_scan_shifted(log_a, reverse)
+    assert shifted is not None
+    if log_shifted is not None:
+        log_shifted = log_shifted.conj()
+    early, seed = (grad[:, 1:], grad[:, 0]) if reverse else (grad[:, :-1], grad[:, -1])
+    d_b = _AffineScan.apply(  # type: ignore[no-untyped-call]
+        shifted.conj(), log_shifted, early, seed, not reverse
+    )
+    d_b = torch.cat([seed.unsqueeze(1), d_b] if reverse else [d_b, seed.unsqueeze(1)], 1)
+    before = torch.cat([h[:, 1:], begin] if reverse else [begin, h[:, :-1]], 1)
+    return (d_b * before.conj()).sum_to_size(a.shape), d_b
+
+
+def _affine_scan_traced(a: Tensor, b: Tensor, start: Tensor | None, reverse: bool) -> Tensor:
+    """The scan as a graph without in-place writes, for torch.compile and torch.export, whatever T is."""
+    size = 64
+    if reverse:
+        a, b = a.flip(1), b.flip(1)
+    time = b.shape[1]
+    count = (time + 2 * size - 1) // size  # one more than needed: a size of 1 would be built into an exported graph
+    pieces = torch.arange(count, device=b.device)[:, None] * size + torch.arange(size, device=b.device)
+    pieces = pieces.clamp(max=time)
+    a = torch.cat([a.expand(-1, time, *a.shape[2:]), a.new_ones(a.shape[0], 1, *a.shape[2:])], 1)
+    b = torch.cat([b, b.new_zeros(b.shape[0], 1, *b.shape[2:])], 1)
+    a_rows, b_rows = a[:, pieces].unbind(2), b[:, pieces].unbind(2)
+    products, states = [a_rows[0]], [b_rows[0]]
+    for a_row, b_row in zip(a_rows[1:], b_rows[1:], strict=True):
+        products.append(a_row * products[-1])
+        states.append(b_row + a_row * states[-1])
+    begin = torch.zeros_like(b[:, :1]) if start is None else start.unsqueeze(1)
+    ends = torch.cat([begin, states[-1]], 1)
+    totals = torch.cat([torch.ones_like(products[-1][:, :1]), products[-1]], 1)
+    at = torch.arange(ends.shape[1], device=b.device)
+    later = (at[:, None] > at[None, :]).reshape(1, ends.shape[1], ends.shape[1], *[1] * (b.dim() - 2))
+    spans = torch.where(later, totals.unsqueeze(2), 1).cumprod(1)
+    reached = (at[:, None] >= at[None, :]).reshape(later.shape)
+    entering = (torch.where(reached, spans, 0) * ends.unsqueeze(1)).sum(2)[:, :-1]
+    h = torch.stack([s + p * entering for s, p in zip(states, products, strict=True)], 2).flatten(1, 2)
+    h = h[:, torch.arange(time, device=b.device)]
+    return h.flip(1) if reverse else h
+
+
+def affine_scan(
+    decay: Tensor, b: Tensor, start: Tensor | None = None, *, log: bool = False, reverse: bool = False
+) -> Tensor:
+    """h[t] = a[t] h[t-1] + b[t] along dim 1, with h[-1] = start; reversed, h[t] = a[t] h[t+1] + b[t] and h[T] = start.
+
+    Shapes:  decay broadcasts to b [B, T, ...], start [B, ...] or None for zeros -> h [B, T, ...], float32 for 16 bits
+    Units:   a = exp(decay) if log, else a = decay; any sign, complex, or 0 (log -inf)
+    """
+    dtype = torch.promote_types(torch.promote_types(decay.dtype, b.dtype), torch.float32)
+    decay, b = decay.to(dtype), b.to(dtype)
+    decay = decay.reshape((1,) * (b.dim() - decay.dim()) + decay.shape)
+    b = b.expand(torch.broadcast_shapes(decay.shape, b.shape))
+    if start is not None:
+        start = start.to(dtype).expand(b.shape[:1] + b.shape[2:])
+    a = decay.exp() if log else decay
+    if torch.compiler.is_compiling():
+        return _affine_scan_traced(a, b, start, reverse)
+    if b.numel() == 0:
+        return b + a
+    h: Tensor = _AffineScan.apply(  # type: ignore[no-untyped-call]
+        a, decay.detach() if log else None, b, start, reverse
+    )
+    return h

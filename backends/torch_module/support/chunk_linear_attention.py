@@ -1,0 +1,262 @@
+"""Linear attention with decays, chunk by chunk: products inside a chunk, one state between two chunks."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .decay_apply import decay_apply
+from .decay_gram import decay_gram
+from .decayed_factors import decayed_factors
+from .decayed_factors_adjoint import decayed_factors_adjoint
+from .from_chunks import from_chunks
+from .from_rows import from_rows
+from .prefix_products import prefix_products
+from .segment_products import segment_products
+from .shared_factors import shared_factors
+from .shared_factors_adjoint import shared_factors_adjoint
+from .suffix_products import suffix_products
+from .to_chunks import to_chunks
+from .to_rows import to_rows
+
+USES = (
+    "decay_apply",
+    "decay_gram",
+    "decayed_factors",
+    "decayed_factors_adjoint",
+    "from_chunks",
+    "from_rows",
+    "prefix_products",
+    "segment_products",
+    "shared_factors",
+    "shared_factors_adjoint",
+    "suffix_products",
+    "to_chunks",
+    "to_rows",
+)
+
+
+class _ChunkLinearAttention(torch.autograd.Function):
+    """Keeps the chunked inputs, the weights and the states at the chunks' starts; no gradient passes through an exp.
+
+    M = N B H chunks are worked on at once; the only loop goes over the N states. The adjoint has the same shape.
+    """
+
+    @staticmethod
+    def forward(
+        q: Tensor, k: Tensor, v: Tensor, decay: Tensor, start: Tensor, log: bool, size: int, keep: bool
+    ) -> tuple[Tensor, ...]:
+        o, final, saved = _chunk_linear_attention_chunks(q, k, v, decay, start, log=log, size=size, keep=keep)
+        return o, final, *saved
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        *given, ctx.log, ctx.size, _ = inputs
+        ctx.mark_non_differentiable(*output[2:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*given, *output[2:])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        q, k, v, decay, start, *saved = ctx.saved_tensors
+        d_o = torch.zeros_like(v, dtype=start.dtype) if grads[0] is None else grads[0]
+        d_final = torch.zeros_like(start) if grads[1] is None else grads[1]
+        if torch.is_grad_enabled():
+            pull = torch.func.vjp(
+                lambda *given: _chunk_linear_attention_plain(*given, log=ctx.log, size=ctx.size), q, k, v, decay, start
+            )[1]
+            return *pull((d_o, d_final)), None, None, None
+        if not saved:
+            forward = _chunk_linear_attention_chunks
+            *_, saved = forward(q, k, v, decay, start, log=ctx.log, size=ctx.size, keep=True)
+        found = _chunk_linear_attention_adjoint(q, v, decay, d_o, d_final, saved, log=ctx.log, size=ctx.size)
+        return *found, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
+        """The mapped axis joins the batch; what is saved stays as the enlarged batch has it."""
+        merged = [
+            (x.unsqueeze(0).expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)).flatten(0, 1)
+            for x, dim in zip(inputs[:5], in_dims[:5], strict=True)
+        ]
+        o, final, *saved = _ChunkLinearAttention.apply(*merged, *inputs[5:])  # type: ignore[no-untyped-call]
+        lead = (info.batch_size, -1)
+        return (o.unflatten(0, lead), final.unflatten(0, lead), *saved), (0, 0, *[None] * len(saved))
+
+
+def _chunk_linear_attention_chunks(
+    q: Tensor, k: Tensor, v: Tensor, decay: Tensor, start: Tensor, *, log: bool, size: int, keep: bool
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """o [B, T, H, V], final [B, H, K, V], and what the adjoint wants if it is to be kept."""
+    batch, time, heads, width = q.shape
+    dtype = start.dtype
+    split = to_chunks if decay.shape[-1] == 1 else to_rows
+    q_chunks, k_chunks = split(q, size, 0, dtype), split(k, size, 0, dtype)
+    decays = split(decay, size, 0.0 if log else 1.0, dtype)
+    values = to_chunks(v, size, 0, dtype)
+    count = values.shape[0]
+    kept: tuple[Tensor, ...] = ()
+    if decay.shape[-1] == 1:
+        flat = q_chunks.flatten(0, 2), k_chunks.flatten(0, 2), decays.flatten(0, 2).squeeze(-1)
+        weights, reads, writes, total, kept = shared_factors(*flat, log=log, keep=keep)
+    else:
+        if log:
+            kept = (decays.sum(0).flatten(0, 2),)
+            decays.exp_()
+        rows = q_chunks.flatten(1, 3), k_chunks.flatten(1, 3), decays.flatten(1, 3)
+        weights, reads, writes, total = decayed_factors(*rows, *kept)
+    v_flat = values.flatten(0, 2)
+    states = v.new_empty(count + 1, batch * heads, width, v.shape[-1], dtype=dtype)
+    states[0] = start.flatten(0, 1)
+    torch.bmm(writes.mT, v_flat, out=states[1:].flatten(0, 1))
+    totals = total.view(count, batch * heads, -1, 1).unbind(0)
+    for left, entering, following in zip(totals, states[:-1].unbind(0), states[1:].unbind(0), strict=True):
+        following.addcmul_(entering, left)
+    o = torch.bmm(weights, v_flat).baddbmm_(reads, states[:-1].flatten(0, 1))
+    final = states[-1].view(batch, heads, width, -1).clone()
+    saved = (q_chunks, k_chunks, values, decays, weights, reads, writes, total, states, *kept) if keep else ()
+    return from_chunks(o.view(values.shape), time, dtype), final, saved
+
+
+def _chunk_linear_attention_adjoint(
+    q: Tensor,
+    v: Tensor,
+    decay: Tensor,
+    d_o: Tensor,
+    d_final: Tensor,
+    saved: list[Tensor] | tuple[Tensor, ...],
+    *,
+    log: bool,
+    size: int,
+) -> tuple[Tensor, ...]:
+    """Gradients of q, k, v, decay and start."""
+    q_chunks, k_chunks, values, decays, weights, reads, writes, total, states, *kept = saved
+    time = q.shape[1]
+    count, batch, heads = values.shape[:3]
+    d_out = to_chunks(d_o, size, 0, states.dtype).flatten(0, 2)
+    d_states = torch.empty_like(states)
+    torch.bmm(reads.mT, d_out, out=d_states[:-1].flatten(0, 1))
+    d_states[-1] = d_final.flatten(0, 1)
+    totals = total.view(count, batch * heads, -1, 1)
+    for n in range(count - 1, -1, -1):
+        d_states[n].addcmul_(d_states[n + 1], totals[n])
+    entering, d_leaving = states[:-1].flatten(0, 1), d_states[1:].flatten(0, 1)
+    v_flat = values.flatten(0, 2)
+    d_v = torch.bmm(weights.mT, d_out).baddbmm_(writes, d_leaving)
+    d_weights = torch.bmm(d_out, v_flat.mT)
+    d_reads = torch.bmm(d_out, entering.mT)
+    d_writes = torch.bmm(v_flat, d_leaving.mT)
+    d_total = (entering * d_leaving).sum(-1)
+    given = d_weights, d_reads, d_writes, d_total
+    join = from_chunks if decay.shape[-1] == 1 else from_rows
+    if decay.shape[-1] == 1:
+        d_q, d_k, d_a = shared_factors_adjoint(q_chunks.flatten(0, 2), k_chunks.flatten(0, 2), tuple(kept), *given)
+        a = decays.exp() if log else None
+    else:
+        rows = q_chunks.flatten(1, 3), k_chunks.flatten(1, 3), decays.flatten(1, 3)
+        d_q, d_k, d_a = decayed_factors_adjoint(*rows, *given, *kept)
+        a = decays if log else None
+    d_a = d_a.view(decays.shape)
+    return (
+        join(d_q.view(q_chunks.shape), time, q.dtype),
+        join(d_k.view(q_chunks.shape), time, q.dtype),
+        from_chunks(d_v.view(values.shape), time, v.dtype),
+        join(d_a if a is None else d_a.mul_(a), time, decay.dtype),
+        d_states[0].view(d_final.shape),
+    )
+
+
+def _chunk_linear_attention_plain(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    decay: Tensor,
+    start: Tensor,
+    *,
+    log: bool,
+    size: int,
+    columns: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The same in operations that can be traced, mapped and differentiated any number of times."""
+    q, k, v, decay = (x.to(start.dtype) for x in (q, k, v, decay))
+    batch, time, heads, width = q.shape
+    count = (time + 2 * size - 1) // size  # one more than needed: a size of 1 would be built into an exported graph
+    at = torch.arange(count, device=q.device)[:, None] * size + torch.arange(size, device=q.device)
+    at = at.clamp(max=time)
+    q, k, v, decay = (
+        torch.cat([x, torch.full_like(x[:, :1], fill)], 1)[:, at].transpose(2, 3).contiguous().flatten(0, 2)
+        for x, fill in ((q, 0.0), (k, 0.0), (v, 0.0), (decay, 0.0 if log else 1.0))
+    )
+    prefix, suffix = prefix_products(decay, log=log), suffix_products(decay, log=log)
+    total = decay.sum(1) if log else prefix[:, -1]
+    if columns:
+        inside = decay_apply(torch.bmm(q, k.mT).tril(), v, decay, log=log)
+        reads, writes = q, torch.bmm(k.mT, v * suffix)
+    else:
+        inside = torch.bmm(decay_gram(q, k, decay, log=log), v)
+        reads, writes = q * prefix, torch.bmm((k * suffix).mT, v)
+    # Chunks are steps of the same recurrence, few enough for the products between all of them: start is step 0.
+    total = total.view(batch, count, heads, decay.shape[-1])
+    unit = torch.full_like(total[:, :1], 0.0 if log else 1.0)
+    spans = segment_products(torch.cat([unit, total], 1).movedim(1, -1), log=log)  # [B, H, 1 or K or V, N+1, N+1]
+    steps = torch.cat([start.unsqueeze(1), writes.view(batch, count, heads, width, v.shape[-1])], 1)
+    along = "bhvij,bjhkv->bihkv" if columns else "bhkij,bjhkv->bihkv"
+    states = torch.einsum(along, spans.expand(-1, -1, steps.shape[4 if columns else 3], -1, -1), steps)
+    across = torch.bmm(reads, states[:, :-1].contiguous().flatten(0, 2))
+    o = inside + (across * prefix if columns else across)
+    o = o.view(batch, count, heads, size, v.shape[-1]).transpose(2, 3).contiguous().flatten(1, 2)
+    return o[:, torch.arange(time, device=o.device)], states[:, -1]
+
+
+def chunk_linear_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    decay: Tensor | None = None,
+    start: Tensor | None = None,
+    *,
+    log: bool = True,
+    strict: bool = False,
+    columns: bool = False,
+    chunk: int = 64,
+) -> tuple[Tensor, Tensor]:
+    """S[t] = a[t] S[t-1] + k[t] v[t]^T; o[t] = q[t]^T S[t], or strictly q[t]^T S[t-1]; final = S[T-1].
+
+    Shapes:  q, k [B, T, H, K], v [B, T, H, V], decay [B, T, H, 1] (all channels), [B, T, H, K] (rows of S), with
+             `columns` [B, T, H, V] (columns of S), or None for 1; each axis may be 1; start [B, H, K, V] or None
+             -> o [B, T, H, V], final [B, H, K, V], both float32 for 16 bits. `chunk` is a power of two, at least 8
+    Units:   a = exp(decay) if log, else a = decay; any sign, complex, or 0 (log -inf)
+    """
+    dtype = torch.promote_types(torch.promote_types(q.dtype, k.dtype), torch.promote_types(v.dtype, torch.float32))
+    if decay is not None:
+        dtype = torch.promote_types(dtype, decay.dtype)
+    if start is not None:
+        dtype = torch.promote_types(dtype, start.dtype)
+    if decay is None:
+        decay = torch.full((1, 1, 1, 1), 0.0 if log else 1.0, dtype=dtype, device=q.device)
+    if start is None:
+        start = torch.zeros((1, 1, 1, 1), dtype=dtype, device=q.device)
+    lead = (x.shape[:3] for x in (q, k, v, decay))
+    batch, time, heads = torch.broadcast_shapes(*lead, (start.shape[0], 1, start.shape[1]))
+    width = max(q.shape[-1], k.shape[-1])
+    q, k = q.expand(batch, time, heads, width), k.expand(batch, time, heads, width)
+    v, decay = v.expand(batch, time, heads, v.shape[-1]), decay.expand(batch, time, heads, decay.shape[-1])
+    start = start.to(dtype).expand(batch, heads, width, v.shape[-1])
+    if strict:
+        # A read before the step is a read after the step before it.
+        first = q[:, :1].to(dtype)
+        q = torch.cat([q[:, 1:], torch.zeros_like(q[:, :1])], 1)
+    traced = torch.compiler.is_compiling() or dtype.is_complex or (columns and decay.shape[-1] > 1)
+    size = chunk if traced else min(chunk, max(8, 1 << max(time - 1, 0).bit_length()))
+    if time == 0:
+        o, final = (q @ k.mT @ v + decay.sum() * 0).to(dtype), start + k.sum() * 0
+    elif traced:
+        o, final = _chunk_linear_attention_plain(q, k, v, decay, start, log=log, size=size, columns=columns)
+    else:
+        keep = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, decay, start))
+        given = q, k, v, decay, start, log, size, keep
+        o, final = _ChunkLinearAttention.apply(*given)[:2]  # type: ignore[no-untyped-call]
+    if strict:
+        before = torch.einsum("bthk,bhkv->bthv", first, start)
+        o = torch.cat([before, o[:, :-1]], 1)[:, :time] if time else o
+    return o, final

@@ -1,0 +1,282 @@
+"""The update of a recurrence as an affine map of one earlier state, read off its equations.
+
+Tensors of the recurrence that are only read at the same step are inlined first, so what remains is one equation for
+each state. `split` then writes an expression as sum(coefficient * read) + rest, over the reads that `wanted` picks; it
+follows + - * / and `where`, moves what does not depend on the state out of the way, and says what stops it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from seqdsl.ir import build
+from seqdsl.ir.dependence import Compute, Loop, Step
+from seqdsl.ir.node import Node, reads, rebuild, walk
+from seqdsl.ir.ops import bound
+from seqdsl.ir.system import System, Tensor
+
+
+class NotAffine(Exception):
+    """Why an expression is not affine in the wanted reads; the message is for people."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """`coefficient * read`, summed over `over` where `guard` holds (a contraction of the read)."""
+
+    coefficient: Node
+    read: Node
+    over: tuple[str, ...] = ()
+    guard: Node = build.TRUE
+
+
+def split(node: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term], Node]:
+    """The expression as terms in the wanted reads, and what is left. Raises `NotAffine`."""
+    if node.op == "read" and wanted(node):
+        return [Term(build.ONE, node)], build.ZERO
+    if not any(wanted(r) for r in reads(node)):
+        return [], node
+    match node.op:
+        case "add" | "sub":
+            (xs, x), (ys, y) = (split(a, wanted) for a in node.args)
+            if node.op == "sub":
+                return xs + [replace(t, coefficient=build.neg(t.coefficient)) for t in ys], build.sub(x, y)
+            return xs + ys, build.add(x, y)
+        case "neg":
+            xs, x = split(node.args[0], wanted)
+            return [replace(t, coefficient=build.neg(t.coefficient)) for t in xs], build.neg(x)
+        case "mul":
+            return _product(node, wanted)
+        case "div":
+            if any(wanted(r) for r in reads(node.args[1])):
+                raise NotAffine(f"the state stands in a denominator, `{node!r}`")
+            xs, x = split(node.args[0], wanted)
+            d = node.args[1]
+            return [replace(t, coefficient=build.div(t.coefficient, d)) for t in xs], _quotient(x, d)
+        case "where":
+            return _choice(node, wanted)
+        case "sum":
+            return _contraction(node, wanted)
+    raise NotAffine(f"the state stands inside `{node.op}`, as in `{node!r}`")
+
+
+def _quotient(x: Node, d: Node) -> Node:
+    return x if x is build.ZERO else build.div(x, d)
+
+
+def _product(node: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term], Node]:
+    a, b = node.args
+    if any(wanted(r) for r in reads(a)) and any(wanted(r) for r in reads(b)):
+        raise NotAffine(f"two reads of the state are multiplied, `{node!r}`")
+    if any(wanted(r) for r in reads(b)):
+        a, b = b, a
+    terms, rest = split(a, wanted)
+    return [replace(t, coefficient=build.mul(t.coefficient, b)) for t in terms], build.mul(rest, b)
+
+
+def _choice(node: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term], Node]:
+    condition, a, b = node.args
+    if any(wanted(r) for r in reads(condition)):
+        raise NotAffine(f"the state decides a choice, `{condition!r}`")
+    xs, x = split(a, wanted)
+    ys, y = split(b, wanted)
+    terms = [replace(t, coefficient=build.where(condition, t.coefficient, build.ZERO)) for t in xs]
+    terms += [replace(t, coefficient=build.where(condition, build.ZERO, t.coefficient)) for t in ys]
+    return terms, build.where(condition, x, y)
+
+
+def _contraction(node: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term], Node]:
+    body, guard = node.args
+    if any(wanted(r) for r in reads(guard)):
+        raise NotAffine(f"the state decides a guard, `{guard!r}`")
+    terms, rest = split(body, wanted)
+    found = []
+    for term in terms:
+        found.append(replace(term, over=(*bound(node), *term.over), guard=build.both(guard, term.guard)))
+    return found, rest if rest is build.ZERO else build.make("sum", rest, guard, attr=node.attr)
+
+
+def split_update(system: System, rhs: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term], Node]:
+    """`split`, and where it fails once more on the canonical form: (h + x)^2 - h^2 is affine after cancellation."""
+    try:
+        return split(rhs, wanted)
+    except NotAffine as reason:
+        from seqdsl.algebra.canon import Canon
+        from seqdsl.algebra.poly import to_node
+
+        states = frozenset(str(r.attr) for r in reads(rhs) if wanted(r))
+        try:
+            simplified = to_node(Canon(system, states).poly(rhs))
+            return split(simplified, wanted)
+        except (NotAffine, RecursionError, AssertionError, KeyError, ValueError, OverflowError):
+            raise reason from None
+
+
+@dataclass(frozen=True)
+class Update:
+    """One state's equation with same-step auxiliaries inlined; `step` is -1 for time upwards, +1 for downwards."""
+
+    state: Tensor
+    time: str
+    position: int
+    step: int
+    rhs: Node
+
+
+def states_and_updates(system: System, loop: Loop) -> list[Update]:
+    """The tensors of a loop that are read at another step, each with its full update. Raises `NotAffine` where the
+    loop holds an inner loop, or a read at a distance other than one."""
+    if any(not isinstance(s, Compute) for s in loop.body):
+        raise NotAffine("the recurrence runs over two axes at once")
+    members = dict(loop.positions)
+    step = 1 if loop.reverse else -1
+    carried: list[str] = []
+    for name in members:
+        for read in reads(_rhs(system, name)):
+            if read.attr in members:
+                offset = _offset(system, name, members[name], read, members[str(read.attr)])
+                if offset not in (0, step):
+                    raise NotAffine(f"`{name}` reads `{read!r}`, which is not one step away")
+                if offset == step and read.attr not in carried:
+                    carried.append(str(read.attr))
+    inlined = _inline(system, loop, carried)
+    found = []
+    for name in [n for n in members if n in carried]:
+        tensor = system.tensors[name]
+        found.append(Update(tensor, tensor.indices[members[name]], members[name], step, inlined[name]))
+    return found
+
+
+def _rhs(system: System, name: str) -> Node:
+    rhs = system.tensors[name].rhs
+    assert rhs is not None
+    return rhs
+
+
+def _offset(system: System, reader: str, mine: int, read: Node, position: int) -> int | None:
+    from seqdsl.ir.order import difference
+
+    index = build.index(system.tensors[reader].indices[mine])
+    form = difference(read.args[position], index)
+    return int(form.get(None, build.Fraction(0))) if set(form) <= {None} else None
+
+
+def _inline(system: System, loop: Loop, carried: list[str]) -> dict[str, Node]:
+    """Same-step reads of the loop's own tensors replaced by their expressions, in the order of computation."""
+    done: dict[str, Node] = {}
+    members = dict(loop.positions)
+    order: list[Step] = list(loop.body)
+    for step in order:
+        assert isinstance(step, Compute)
+        tensor = system.tensors[step.tensor]
+
+        def open_up(node: Node, reader: Tensor = tensor) -> Node | None:
+            if node.op != "read" or node.attr not in done:
+                return None
+            own = system.tensors[str(node.attr)]
+            at = dict(zip(own.indices, node.args, strict=True))
+            if _offset(system, reader.name, members[reader.name], node, members[own.name]) != 0:
+                return None
+            if not build.can_substitute(done[own.name], at):
+                raise NotAffine(f"`{node!r}` cannot be written out in `{reader.name}`")
+            return build.substitute(done[own.name], at)
+
+        done[tensor.name] = rebuild(_rhs(system, tensor.name), open_up)
+    return done
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """`S[t] = decay * S[t-1] + write`, entry by entry. `log_decay` is given where the decay is `exp(log_decay)`."""
+
+    update: Update
+    decay: Node
+    log_decay: Node | None
+    write: Node
+
+
+def diagonal(system: System, loop: Loop) -> list[Diagonal]:
+    """Every state of a loop as an entrywise affine recurrence of its own. Raises `NotAffine` with the reason."""
+    found = []
+    updates = states_and_updates(system, loop)
+    names = {u.state.name for u in updates}
+    for update in updates:
+        terms, write = split_update(system, update.rhs, lambda r: r.attr in names)
+        decay = build.ZERO
+        for term in terms:
+            if term.read.attr != update.state.name:
+                raise NotAffine(f"`{update.state.name}` reads the state `{term.read.attr}`: the two are coupled")
+            if term.over or term.guard is not build.TRUE:
+                raise NotAffine(f"`{update.state.name}` reads its state through a sum over {', '.join(term.over)}")
+            for position, (index, subscript) in enumerate(zip(update.state.indices, term.read.args, strict=True)):
+                if position != update.position and subscript is not build.index(index):
+                    raise NotAffine(f"`{term.read!r}` reads the state at another place of `{index}`")
+            decay = build.add(decay, term.coefficient)
+        log_decay = log_of(decay) if update.state.dtype in ("real", "complex") else None  # integers stay integers
+        found.append(Diagonal(update, decay, log_decay, write))
+    return found
+
+
+def log_of(decay: Node) -> Node | None:
+    """g where the decay is a product of exponentials, exp(g); None otherwise. 1 is exp(0)."""
+    if decay is build.ONE:
+        return build.const(build.Fraction(0))
+    if decay.op == "exp" and decay.dtype == "real":
+        return decay.args[0]
+    if decay.op == "sigmoid":
+        return build.make("log_sigmoid", decay.args[0])
+    if decay.op == "mul":
+        a, b = (log_of(x) for x in decay.args)
+        return build.add(a, b) if a is not None and b is not None else None
+    return None
+
+
+def factors(node: Node) -> list[Node]:
+    """The factors of a product, signs and divisors included (as factors of their own)."""
+    if node.op == "mul":
+        return factors(node.args[0]) + factors(node.args[1])
+    if node.op == "neg":
+        return [build.const(-1), *factors(node.args[0])]
+    if node.op == "div":
+        return [*factors(node.args[0]), build.div(build.const(build.Fraction(1)), node.args[1])]
+    return [node]
+
+
+Monomial = tuple[list[Node], tuple[str, ...]]
+
+
+def monomials(node: Node, avoid: frozenset[str] = frozenset()) -> list[Monomial]:
+    """A sum of products: for each product its factors and the indices it is summed over (unguarded sums only).
+
+    Summed indices get fresh names, so that a product may be moved to where `avoid` and the old names mean something.
+    """
+    taken = {*avoid, *(i for n in walk(node) for i in n.free)}
+    return _monomials(node, taken)
+
+
+def _monomials(node: Node, taken: set[str]) -> list[Monomial]:
+    if node is build.ZERO:
+        return []
+    if node.op in ("add", "sub"):
+        left, right = (_monomials(a, taken) for a in node.args)
+        return left + [([build.const(-1), *f], o) for f, o in right] if node.op == "sub" else left + right
+    if node.op == "neg":
+        return [([build.const(-1), *f], o) for f, o in _monomials(node.args[0], taken)]
+    if node.op == "sum" and node.args[1] is build.TRUE:
+        names = {}
+        for name in bound(node):
+            names[name] = build.fresh(name + "'", taken)
+            taken.add(names[name])
+        body = build.rename_here(node, names).args[0]
+        return [(f, (*names.values(), *o)) for f, o in _monomials(body, taken)]
+    if node.op == "mul":
+        left, right = (_monomials(a, taken) for a in node.args)
+        if len(left) * len(right) == 1 or not any(o for _, o in (*left, *right)):
+            return [([*f, *g], (*o, *p)) for f, o in left for g, p in right]
+    return [(factors(node), ())]
+
+
+def uses(node: Node, names: set[str]) -> bool:
+    """Does an expression read one of the tensors?"""
+    return any(n.op == "read" and n.attr in names for n in walk(node))

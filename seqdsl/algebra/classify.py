@@ -1,0 +1,226 @@
+"""What a recurrence is: the smallest class of DESIGN section 5 that holds its update map, found by computation.
+
+The update of each state, same-step auxiliaries inlined, is split into terms that are linear in an earlier state and a
+rest. What the linear terms do to the state's axes decides: carry every axis (diagonal), contract one with a factor on
+either side (low rank), contract it through a matrix (dense), shift along it (convolution). Where the update is not
+affine over (+, *) it is tried over the semirings of `semirings`; else it is nonlinear, or sequential where a step of it
+has no useful derivative. DERIVATIONS 1.2 and 1.3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from seqdsl.algebra.affine import NotAffine, Term, Update, factors, log_of, split, split_update, states_and_updates
+from seqdsl.algebra.semirings import ring_of
+from seqdsl.ir import build
+from seqdsl.ir.dependence import Loop, Step, schedule
+from seqdsl.ir.node import Node, reads, walk
+from seqdsl.ir.system import System
+
+_ROUGH = frozenset(
+    "round step sign floor ceil argmax rank floor_div mod xor bit_and bit_length popcount lt le eq ne".split()
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One linear term of a state's update: `coefficient` times a read of `source`, contracted over `contracted`."""
+
+    state: str
+    source: str
+    coefficient: Node
+    contracted: tuple[str, ...]
+    kind: str
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """A strongly connected component and its class. `evidence` says, in words, what put it there."""
+
+    loop: Loop
+    axis: str
+    reverse: bool
+    states: tuple[str, ...]
+    kind: str
+    ring: str = "+ *"
+    time_invariant: bool = False
+    complex: bool = False
+    parts: tuple[Part, ...] = ()
+    writes: tuple[tuple[str, Node], ...] = ()
+    evidence: str = ""
+    varies: frozenset[str] = field(default_factory=frozenset)
+    log_decay: Node | None = None
+
+
+def classify_all(system: System) -> tuple[Recurrence, ...]:
+    """Every recurrence, outer loops first."""
+    return tuple(r for step in schedule(system) for r in _below(system, step))
+
+
+def _below(system: System, step: Step) -> list[Recurrence]:
+    if not isinstance(step, Loop):
+        return []
+    return [classify(system, step), *(r for inner in step.body for r in _below(system, inner))]
+
+
+def classify(system: System, loop: Loop) -> Recurrence:
+    """The class of one loop's recurrence."""
+    names = tuple(loop.tensors())
+    is_complex = any(system.tensors[n].dtype == "complex" for n in names)
+    try:
+        updates = states_and_updates(system, loop)
+    except NotAffine as reason:
+        return _without_update(system, loop, names, str(reason), is_complex)
+    states = tuple(u.state.name for u in updates)
+    try:
+        return _affine(system, loop, updates, is_complex)
+    except NotAffine as reason:
+        ring = ring_of(updates)
+        if ring is not None:
+            return Recurrence(
+                loop,
+                loop.axis,
+                loop.reverse,
+                states,
+                "semiring",
+                ring,
+                evidence=f"affine over ({ring.replace(' ', ', ')})",
+            )
+        rough = sorted({n.op for u in updates for n in walk(u.rhs) if _is_rough(n, set(states))})
+        if rough:
+            return Recurrence(
+                loop,
+                loop.axis,
+                loop.reverse,
+                states,
+                "sequential",
+                "",
+                complex=is_complex,
+                evidence=f"the state passes through a hard step, `{rough[0]}`",
+            )
+        return Recurrence(
+            loop, loop.axis, loop.reverse, states, "nonlinear", "", complex=is_complex, evidence=str(reason)
+        )
+
+
+def _is_rough(node: Node, states: set[str]) -> bool:
+    """A hard step of the state: rounding, a threshold, a choice by position."""
+    if node.op == "read":
+        return any(_touches(a, states) for a in node.args)
+    return node.op in _ROUGH and _touches(node, states)
+
+
+def _touches(node: Node, states: set[str]) -> bool:
+    return any(r.attr in states for r in reads(node))
+
+
+def _without_update(system: System, loop: Loop, names: tuple[str, ...], reason: str, is_complex: bool) -> Recurrence:
+    """No single update map: two axes at once, micro-steps, or reads further back. Still affine, or not."""
+    members = set(names)
+    kind, why = "dense", reason
+    for name in names:
+        rhs = system.tensors[name].rhs
+        assert rhs is not None
+        try:
+            split(rhs, lambda r: r.attr in members)
+        except NotAffine as failure:
+            kind, why = "nonlinear", str(failure)
+            if any(_is_rough(n, members) for n in walk(rhs)):
+                kind = "sequential"
+            break
+    if kind == "dense":
+        kind = _kind_of_terms(system, names)
+        why = f"affine; {reason}"
+    return Recurrence(
+        loop,
+        loop.axis,
+        loop.reverse,
+        names,
+        kind,
+        "+ *" if kind not in ("nonlinear", "sequential") else "",
+        complex=is_complex,
+        evidence=why,
+    )
+
+
+def _kind_of_terms(system: System, names: tuple[str, ...]) -> str:
+    """diagonal if no term contracts an axis of the state, else low-rank."""
+    members = set(names)
+    for name in names:
+        rhs = system.tensors[name].rhs
+        assert rhs is not None
+        terms, _ = split(rhs, lambda r: r.attr in members)
+        if any(t.over for t in terms):
+            return "low-rank"
+    return "diagonal"
+
+
+def _affine(system: System, loop: Loop, updates: list[Update], is_complex: bool) -> Recurrence:
+    states = {u.state.name: u for u in updates}
+    parts: list[Part] = []
+    writes: list[tuple[str, Node]] = []
+    for update in updates:
+        terms, rest = split_update(system, update.rhs, lambda r: r.attr in states)
+        parts += [_part(system, update, states[str(t.read.attr)], t) for t in terms]
+        writes.append((update.state.name, rest))
+    order = ("diagonal", "convolution", "low-rank", "dense")
+    kind = max((p.kind for p in parts), key=order.index, default="diagonal")
+    times = {u.time for u in updates}
+    invariant = not any(times & p.coefficient.free for p in parts)
+    varies = frozenset(i for p in parts for i in p.coefficient.free if p.kind == "diagonal")
+    only = parts[0] if len(parts) == 1 and kind == "diagonal" else None
+    return Recurrence(
+        loop,
+        loop.axis,
+        loop.reverse,
+        tuple(states),
+        kind,
+        "+ *",
+        invariant,
+        is_complex,
+        tuple(parts),
+        tuple(writes),
+        _words(parts, kind),
+        varies,
+        log_of(only.coefficient) if only is not None else None,
+    )
+
+
+def _part(system: System, update: Update, source: Update, term: Term) -> Part:
+    """What one linear term does to the axes of the state."""
+    own = update.state.indices
+    kind = "diagonal"
+    for position, (index, subscript) in enumerate(zip(source.state.indices, term.read.args, strict=True)):
+        if position == source.position or subscript is build.index(index):
+            continue
+        if subscript.op == "index" and str(subscript.attr) in term.over:
+            kind = "low-rank" if kind != "dense" else kind
+        elif subscript.free & frozenset(term.over) and index in subscript.free:
+            kind = "convolution" if kind == "diagonal" else kind
+        else:
+            kind = "dense"
+    if term.over and kind == "diagonal":
+        kind = "low-rank"  # the contracted axis is read at its own name, under a sum
+    if kind == "low-rank" and _mixes(term, frozenset(own)):
+        kind = "dense"
+    return Part(update.state.name, source.state.name, term.coefficient, term.over, kind)
+
+
+def _mixes(term: Term, own: frozenset[str]) -> bool:
+    """Does one factor tie a contracted axis to the axis of the result that takes its place (a matrix)?"""
+    contracted = frozenset(term.over)
+    replaced = own - frozenset(i for a in term.read.args for i in a.free)
+    return any(f.free & contracted and f.free & replaced for f in factors(term.coefficient))
+
+
+def _words(parts: list[Part], kind: str) -> str:
+    if kind == "diagonal":
+        coupled = sorted({f"`{p.state}` reads `{p.source}`" for p in parts if p.state != p.source})
+        return f"a small block for each entry: {', '.join(coupled)}" if coupled else ""
+    if kind == "low-rank":
+        found = [p for p in parts if p.kind == "low-rank"]
+        return f"the state is contracted over {', '.join(sorted({i for p in found for i in p.contracted}))} and written back"
+    if kind == "dense":
+        return "a matrix acts on an axis of the state, or its entries are permuted"
+    return "the state is convolved along an axis of its own"

@@ -1,0 +1,77 @@
+"""The monoid of a recurrence's steps, by its class, with the obligations that a scan relies on.
+
+Associativity is not correctness: a step must also be the action of its lift (homomorphism). For the affine classes both
+are theorems once the update is known to be affine, which `classify` has shown by computing its coefficients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seqdsl.algebra.classify import Recurrence
+from seqdsl.algebra.semirings import RINGS
+from seqdsl.algebra.verdict import Proved, Verdict
+from seqdsl.ir.system import System
+
+
+@dataclass(frozen=True)
+class MonoidForm:
+    """Readable text of each piece, and a verdict for each law."""
+
+    element: str
+    identity: str
+    combine: str
+    lift: str
+    project: str
+    verdicts: tuple[tuple[str, Verdict], ...] = ()
+
+
+def monoid_of(system: System, recurrence: Recurrence) -> MonoidForm | None:
+    """The monoid, or None where the class has none (nonlinear, sequential)."""
+    if recurrence.kind in ("nonlinear", "sequential"):
+        return None
+    if recurrence.kind == "semiring":
+        return _semiring(recurrence)
+    if recurrence.kind == "diagonal" and len(recurrence.states) == 1 and len(recurrence.parts) <= 1:
+        coefficient = repr(recurrence.parts[0].coefficient) if recurrence.parts else "0"
+        write = repr(recurrence.writes[0][1]) if recurrence.writes else "0"
+        return MonoidForm(
+            "(a, b), entry by entry",
+            "(1, 0)",
+            "(a, b) then (a', b') = (a' a, a' b + b')",
+            f"a = {coefficient}; b = {write}",
+            "S = a S0 + b",
+            _laws("theorem of the class: entrywise affine maps S -> a S + b compose associatively", "a = 1, b = 0"),
+        )
+    return MonoidForm(
+        "(A, b), A a matrix over the state's axes",
+        "(I, 0)",
+        "(A, b) then (A', b') = (A' A, A' b + b')",
+        "A, b = the coefficients of the step",
+        "S = A S0 + b",
+        _laws("theorem of the class: affine maps S -> A S + b compose associatively", "A = I, b = 0"),
+    )
+
+
+def _laws(associative: str, identity: str) -> tuple[tuple[str, Verdict], ...]:
+    return (
+        ("associative", Proved("associativity", associative)),
+        ("identity", Proved("identity", f"{identity} is the map S -> S")),
+        ("homomorphism", Proved("a step is the action of its lift", "the coefficients are read off the update itself")),
+    )
+
+
+def _semiring(recurrence: Recurrence) -> MonoidForm:
+    ring = next(r for r in RINGS if r.name == recurrence.ring)
+    add, mul = ring.name.split()
+    return MonoidForm(
+        f"(a, b) over ({add}, {mul})",
+        f"({ring.one}, {ring.zero})",
+        f"(a, b) then (a', b') = (a' {mul} a, (a' {mul} b) {add} b')",
+        "the coefficients of the step",
+        f"S = (a {mul} S0) {add} b",
+        _laws(
+            f"theorem of the class: affine maps over the semiring ({add}, {mul}) compose associatively",
+            f"a = {ring.one}, b = {ring.zero}",
+        ),
+    )

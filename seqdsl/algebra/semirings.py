@@ -1,0 +1,83 @@
+"""Updates that are affine over another semiring than (+, *): (max, +), (min, +), (logaddexp, +), (or, and), (max, *).
+
+DERIVATIONS 1.3: state -> coefficient 1; state-free subterm -> constant, whatever is inside; the ring's addition joins;
+its multiplication takes the state on one side only; anything else on the state leaves the ring.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seqdsl.algebra.affine import Update
+from seqdsl.ir import build
+from seqdsl.ir.node import Node, reads
+
+
+@dataclass(frozen=True)
+class Ring:
+    """`add` and `mul` are operators; `zero` and `one` their neutral elements, in words."""
+
+    name: str
+    add: frozenset[str]
+    mul: frozenset[str]
+    zero: str
+    one: str
+
+
+RINGS = (
+    Ring("max +", frozenset(("maximum",)), frozenset(("add", "sub")), "-inf", "0"),
+    Ring("min +", frozenset(("minimum",)), frozenset(("add", "sub")), "inf", "0"),
+    Ring("logaddexp +", frozenset(("logaddexp",)), frozenset(("add", "sub")), "-inf", "0"),
+    Ring("or and", frozenset(("or",)), frozenset(("and",)), "false", "true"),
+    Ring("max *", frozenset(("maximum",)), frozenset(("mul",)), "0", "1"),
+)
+
+
+def ring_of(updates: list[Update]) -> str | None:
+    """The first ring over which every update is affine."""
+    states = {u.state.name for u in updates}
+    for ring in RINGS:
+        if all(_inside(u.rhs, states, ring) for u in updates):
+            return ring.name
+    return None
+
+
+def _mentions(node: Node, states: set[str]) -> bool:
+    return any(r.attr in states for r in reads(node))
+
+
+def _inside(node: Node, states: set[str], ring: Ring) -> bool:
+    if not _mentions(node, states):
+        return True
+    if node.op == "read":
+        return node.attr in states and not any(_mentions(a, states) for a in node.args)
+    if node.op == "relu" and ring.name == "max +":  # relu(x) = max(x, 0)
+        return _inside(node.args[0], states, ring)
+    if node.op in ("max", "min", "logsumexp", "any") and _reduces(node.op) in ring.add:
+        return not _mentions(node.args[1], states) and _inside(node.args[0], states, ring)
+    if node.op in ring.add:
+        return all(_inside(a, states, ring) for a in node.args)
+    if node.op in ring.mul:
+        left, right = (_mentions(a, states) for a in node.args)
+        if left and right or (node.op == "sub" and right):
+            return False
+        if ring.name == "max *" and not _not_negative(node.args[1] if left else node.args[0]):
+            return False
+        return all(_inside(a, states, ring) for a in node.args)
+    if node.op == "where" and not _mentions(node.args[0], states):
+        return all(_inside(a, states, ring) for a in node.args[1:])
+    return False
+
+
+def _reduces(op: str) -> str:
+    return {"max": "maximum", "min": "minimum", "logsumexp": "logaddexp", "any": "or"}[op]
+
+
+def _not_negative(node: Node) -> bool:
+    """Shown not to be negative by its outermost operator."""
+    if node.op in ("exp", "sigmoid", "softplus", "relu", "abs"):
+        return True
+    value = build.value_of(node)
+    if value is not None:
+        return value >= 0
+    return node.op in ("mul", "add") and all(_not_negative(a) for a in node.args)

@@ -1,0 +1,33 @@
+"""Every error code with its explanation: those of the language, and those of forms, backends and the command line."""
+
+from __future__ import annotations
+
+COMPILER = {
+    "unknown-form": "A form is one of recurrent, scan, chunkwise, quadratic and convolution; `auto` asks the planner.",
+    "form-not-available": "The mixer has no such form, or not as a whole. The notes say for each recurrence what stands in "
+    "the way. An explicit choice never falls back in silence; `auto` uses each form where it goes.",
+    "unknown-backend": "A backend is loaded by its name. The one there is writes PyTorch.",
+    "backend-not-available": "The backend is not there, or what it imports is not installed.",
+    "validation-failed": "Before a module is written it is run on random inputs and compared with the interpreter. It "
+    "differed, so nothing was written. This is a bug of the compiler.",
+    "claim-refuted": "A claim of the file does not hold: the note has sizes or elements for which it fails. A refuted "
+    "claim is no error of the language: `seqc check` reports it and exits with 1.",
+    "bad-setting": "An option of the command line has a value that it cannot have.",
+    "bad-ir-text": "The text is no system as `seqc ir` prints one.",
+    "invalid-system": "A system read from text is not well formed: a read names no tensor, or has the wrong number of "
+    "subscripts, or an index has no axis.",
+    "unsupported": "The backend has no text for an operator of the system, and no decomposition of it.",
+}
+
+
+def explanation(code: str) -> tuple[str, str] | None:
+    """The long form of a code and a smallest file that has the fault (or ""), or None for what is no code."""
+    if code in COMPILER:
+        return COMPILER[code], ""
+    if "-" not in code or "." in code or "/" in code:
+        return None
+    from seqdsl.semantics.faults import SEMANTICS
+    from seqdsl.syntax.faults import SYNTAX
+
+    fault = SYNTAX.get(code) or SEMANTICS.get(code)
+    return (fault.explanation, fault.example) if fault is not None else None

@@ -1,0 +1,93 @@
+"""`seqc explain FILE` prints the derivation of every form; `seqc explain CODE` the long form of an error."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from seqdsl.cli.codes import explanation
+from seqdsl.cli.common import console, escape, mark, print_json, programs
+from seqdsl.diagnostics import SeqError
+from seqdsl.forms import FORMS, derive
+from seqdsl.ir.show import show
+from seqdsl.ir.system import System
+from seqdsl.plan import cost
+from seqdsl.report import Report, report
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 where nothing is refuted, else 1."""
+    known = explanation(arguments.file)
+    if known is not None:
+        print_json({"code": arguments.file, "explanation": known[0], "example": known[1]}) if arguments.json else _code(
+            arguments.file, *known
+        )
+        return 0
+    reports = [report(p.system()) for p in programs(arguments)]
+    if arguments.json:
+        print_json([{**r.to_dict(), "derivation": derivation(r.system)} for r in reports])
+    else:
+        for one in reports:
+            _explain(one)
+    return 0 if all(r.ok for r in reports) else 1
+
+
+def _code(code: str, text: str, example: str) -> None:
+    out = console()
+    out.print(f"{mark(code, 'bold')}\n\n{escape(text)}")
+    if example:
+        out.print("\nFor example:\n\n" + "\n".join("    " + escape(line) for line in example.rstrip().split("\n")))
+
+
+def derivation(system: System) -> dict[str, Any]:
+    """For each form: the equations it changes, the law it relies on, its cost; or why it cannot be had."""
+    found: dict[str, Any] = {}
+    for name in FORMS:
+        try:
+            derived = derive(system, name)
+        except SeqError as error:
+            found[name] = {"unavailable": error.diagnostics[0].message, "because": list(error.diagnostics[0].notes)}
+            continue
+        changed = [t for t in derived.system.derived() if system.tensors.get(t.name) != t]
+        found[name] = {
+            "equations": [f"{_signature(t.name, t.indices)} = {show(t.rhs)}" for t in changed if t.rhs is not None],
+            "law": [f"{o.law}: {o.because}" for o in derived.obligations],
+            "cost": cost(derived.system).to_dict(),
+        }
+    return found
+
+
+def _signature(name: str, indices: tuple[str, ...]) -> str:
+    return f"{name}[{','.join(indices)}]" if indices else name
+
+
+def _explain(found: Report) -> None:
+    from seqdsl.cli.check import show as show_report
+
+    out = console()
+    show_report(found)
+    system = found.system
+    out.print("\n  " + mark("equations", "bold"))
+    for tensor in system.derived():
+        if tensor.rhs is not None:
+            out.print(escape(f"    {_signature(tensor.name, tensor.indices)} = {show(tensor.rhs)}"))
+    for finding in found.findings:
+        if finding.monoid is not None:
+            out.print(f"\n  {mark('monoid', 'bold')} of {escape(', '.join(finding.recurrence.states))}")
+            for label in ("element", "identity", "combine", "lift", "project"):
+                text = getattr(finding.monoid, label, "")
+                if text:
+                    out.print(escape(f"    {label:9} {text}"))
+    for name, form in derivation(system).items():
+        out.print("\n  " + mark(f"form {name}", "bold") + (" (auto)" if name == found.chosen else ""))
+        if "unavailable" in form:
+            out.print(escape(f"    not available: {form['unavailable']}"))
+            for reason in form["because"]:
+                out.print(escape(f"      {reason}"))
+            continue
+        for line in form["law"]:
+            out.print(escape(f"    relies on: {line}"))
+        for line in form["equations"]:
+            out.print(escape(f"    {line}"))
+        out.print(escape("    cost: " + "; ".join(f"{k} {v}" for k, v in form["cost"].items())))
+    out.print()

@@ -1,0 +1,27 @@
+"""`seqc ir FILE --after PASS`: the system as text; `seqc ir -` reads one back, checks it and prints it again."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from seqdsl.cli.common import programs
+from seqdsl.forms import derive
+from seqdsl.ir.text import print_system, read_system
+from seqdsl.ir.validate import validate
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0; errors are a `SeqError`."""
+    if arguments.file == "-":
+        system = read_system(sys.stdin.read())
+        validate(system)
+        systems = [system]
+    else:
+        systems = [p.system() for p in programs(arguments)]
+    for system in systems:
+        if arguments.after != "lower":
+            system = derive(system, arguments.after).system
+        validate(system)
+        sys.stdout.write(print_system(system))
+    return 0

@@ -1,0 +1,157 @@
+"""Convolution form of time-invariant recurrences: `S[t] = a S[t-1] + b x[t]` with a and b that do not read t.
+
+Unrolling gives S[t] = a^(t+1) S[-1] + sum_{l <= t} a^l b x[t-l]; a read `sum[rows] c S[t]` with c that does not read t
+moves inside, so the kernel `sum[rows] c a^l b` has no state axis. The power is the closed form of the kernel for every
+entrywise decay, real or complex. Backends evaluate a kernel as long as the sequence by FFT.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, monomials, split, uses
+from seqdsl.forms.chunkwise import final_tensor
+from seqdsl.forms.scan import starting_value
+from seqdsl.ir import build
+from seqdsl.ir.dependence import Loop
+from seqdsl.ir.node import Node, rebuild, walk
+from seqdsl.ir.ops import bound, make
+from seqdsl.ir.system import Index, System, Tensor
+
+
+def to_convolution(system: System, loop: Loop) -> System:
+    """Rewrite each time-invariant state and its linear reads. Else `NotAffine`, naming what reads t."""
+    if loop.reverse:
+        raise NotAffine("the recurrence runs backwards")
+    for state in diagonal(system, loop):
+        system = _rewrite_state(system, loop, state)
+    return system
+
+
+def _rewrite_state(system: System, loop: Loop, state: Diagonal) -> System:
+    time, tensor = state.update.time, state.update.state
+    if time in state.decay.free:
+        raise NotAffine(f"the coefficient `{state.decay!r}` depends on `{time}`")
+    start, carry = starting_value(system, state, loop)
+    avoid = frozenset(i for t in system.derived() if t.rhs is not None for n in walk(t.rhs) for i in n.free)
+    writes = [_split_write(f, over, time, tensor.indices) for f, over in monomials(state.write, avoid)]
+    lag = build.fresh(f"{tensor.name}.l", system.indices)
+    system = replace(system, indices={**system.indices, lag: Index(lag, lag, build.size(time))})
+    made: list[Tensor] = []
+    whole = _unrolled(state, writes, start, lag, build.ONE, (), made)
+    readers = [
+        t for t in system.derived() if t.name != tensor.name and t.rhs is not None and uses(t.rhs, {tensor.name})
+    ]
+    kept = (
+        tensor.name in system.outputs or system.record is not None and any(e.name == tensor.name for e in system.record)
+    )
+    changed = []
+    for reader in readers:
+        assert reader.rhs is not None
+        rhs = rebuild(reader.rhs, lambda n: _read(state, writes, start, lag, n, made))
+        kept = kept or uses(rhs, {tensor.name})
+        changed.append(replace(reader, rhs=rhs))
+    finals = dict(system.finals)
+    if kept and tensor.name not in system.outputs and not any(uses(c.rhs, {tensor.name}) for c in changed if c.rhs):
+        last = final_tensor(state, _final(state, start))
+        finals[tensor.name] = last.name
+        return replace(system.with_tensors(*changed, *carry, *made, last, drop=(tensor.name,)), finals=finals)
+    return system.with_tensors(*changed, *carry, *made, replace(tensor, rhs=whole))
+
+
+def _split_write(
+    factors: list[Node], over: tuple[str, ...], time: str, own: tuple[str, ...]
+) -> tuple[Node, Node, tuple[str, ...]]:
+    """(b, x, summed): what does not read t, what does."""
+    return (
+        build.product(f for f in factors if time not in f.free),
+        build.product(f for f in factors if time in f.free),
+        over,
+    )
+
+
+def _power(decay: Node, exponent: Node) -> Node:
+    return build.ONE if decay is build.ONE else make("pow", _at_least_real(decay), exponent)
+
+
+def _at_least_real(node: Node) -> Node:
+    return make("div", node, build.ONE) if node.dtype in ("int", "bool") else node
+
+
+def _convolve(name: str, kernel: Node, x: Node, time: str, lag: str, made: list[Tensor]) -> Node:
+    """`sum[l | l <= t] kernel[l] * x[t-l]`, with the kernel and the signal as tensors of their own."""
+    index, shift = build.index(lag), build.sub(build.index(time), build.index(lag))
+    kernel_tensor = _tensor(f"{name}.kernel{len(made)}", kernel, lag, made)
+    signal = _tensor(f"{name}.signal{len(made)}", x, time, made)
+    at = [shift if i == time else build.index(i) for i in signal.indices]
+    body = build.mul(
+        build.read(kernel_tensor.name, [build.index(i) for i in kernel_tensor.indices], kernel_tensor.dtype),
+        build.read(signal.name, at, signal.dtype),
+    )
+    return build.reduce("sum", (lag,), body, make("le", index, build.index(time)))
+
+
+def _tensor(name: str, node: Node, first: str, made: list[Tensor]) -> Tensor:
+    tensor = Tensor(name, (first, *sorted(node.free - {first})), node.dtype, "derived", node, comment=name)
+    made.append(tensor)
+    return tensor
+
+
+def _unrolled(
+    state: Diagonal,
+    writes: list[tuple[Node, Node, tuple[str, ...]]],
+    start: Node,
+    lag: str,
+    weight: Node,
+    rows: tuple[str, ...],
+    made: list[Tensor],
+) -> Node:
+    """sum[rows] weight * S[t], unrolled."""
+    time, name = state.update.time, state.update.state.name
+    result = build.ZERO
+    for b, x, over in writes:
+        inner = tuple(i for i in (*rows, *over) if i not in x.free)
+        outer = tuple(i for i in (*rows, *over) if i in x.free)
+        kernel = build.reduce("sum", inner, build.product((weight, b, _power(state.decay, build.index(lag)))))
+        result = build.add(result, build.reduce("sum", outer, _convolve(name, kernel, x, time, lag, made)))
+    if start is not build.ZERO:
+        steps = build.add(build.sub(build.index(time), make("first", attr=time)), build.ONE)
+        term = build.product((weight, _power(state.decay, steps), start))
+        result = build.add(result, build.reduce("sum", rows, term))
+    return result
+
+
+def _read(
+    state: Diagonal,
+    writes: list[tuple[Node, Node, tuple[str, ...]]],
+    start: Node,
+    lag: str,
+    node: Node,
+    made: list[Tensor],
+) -> Node | None:
+    """A contraction of the state with weights that do not read t, as a convolution; None where it is not one."""
+    tensor, time = state.update.state, state.update.time
+    if node.op != "sum" or node.args[1] is not build.TRUE or not uses(node, {tensor.name}):
+        return None
+    rows = tuple(i for i in bound(node) if i in tensor.indices)
+    if len(rows) != len(bound(node)):
+        return None
+    terms, rest = split(node.args[0], lambda r: r.attr == tensor.name)
+    plain = all(
+        t.read.args == tuple(build.index(i) for i in tensor.indices) and not t.over and time not in t.coefficient.free
+        for t in terms
+    )
+    if not plain:
+        return None
+    result = build.ZERO
+    for term in terms:
+        result = build.add(result, _unrolled(state, writes, start, lag, term.coefficient, rows, made))
+    return result if rest is build.ZERO else build.add(result, build.make("sum", rest, build.TRUE, attr=node.attr))
+
+
+def _final(state: Diagonal, start: Node) -> Node:
+    """The state after the last position: sum over positions of a^(last - t) b x[t], plus the decayed start."""
+    time = state.update.time
+    decay = state.decay if state.log_decay is None else state.log_decay
+    attr = ((time,), (), (("log", state.log_decay is not None),))
+    return make("decayed_state", state.write, build.ONE, decay, start, attr=attr)

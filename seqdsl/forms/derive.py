@@ -1,0 +1,176 @@
+"""Choose and apply a form by name; say why where it cannot be had.
+
+A form rewrites every recurrence along a streamed axis that it can. `derive` refuses (with the reasons) where it can
+rewrite none, or where one that it should rewrite resists; recurrences that are not its business (over depth, over an
+iteration) stay loops in every form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from seqdsl.algebra.affine import NotAffine
+from seqdsl.diagnostics import SeqError
+from seqdsl.forms.chunkwise import to_chunkwise, to_quadratic
+from seqdsl.forms.convolution import to_convolution
+from seqdsl.forms.scan import to_scan
+from seqdsl.ir.dependence import Loop, recurrences
+from seqdsl.ir.state import NotSteppable, state_record
+from seqdsl.ir.system import System, live
+from seqdsl.ir.validate import checked
+
+Rewrite = Callable[[System, Loop], System]
+
+
+@dataclass(frozen=True)
+class Obligation:
+    """What must hold for a rewriting to be right: proved by algebra where it can be, tested always."""
+
+    law: str
+    because: str
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A system in a form. `rewritten` are the states it no longer steps through, `kept` the loops that stay and why."""
+
+    form: str
+    system: System
+    obligations: tuple[Obligation, ...] = ()
+    rewritten: tuple[str, ...] = ()
+    kept: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Form:
+    """A row of the table: the rewriting of one recurrence, and the law it relies on."""
+
+    name: str
+    rewrite: Rewrite | None
+    law: str
+    because: str
+
+
+_ROWS = [
+    Form("recurrent", None, "none", "the equations themselves, one step at a time"),
+    Form(
+        "scan",
+        to_scan,
+        "composition of affine maps is associative with identity (1, 0)",
+        "affine maps over a commutative ring compose associatively; the update is affine and entrywise",
+    ),
+    Form(
+        "chunkwise",
+        to_chunkwise,
+        "the state is a sum over earlier writes, each decayed by the product in between",
+        "unrolling S[t] = a S[t-1] + k v; a read that is linear in S moves inside the sum, and the sum splits at chunks",
+    ),
+    Form(
+        "quadratic",
+        to_quadratic,
+        "the state is a sum over earlier writes, each decayed by the product in between",
+        "unrolling S[t] = a S[t-1] + k v over the whole sequence, in one chunk",
+    ),
+    Form(
+        "convolution",
+        to_convolution,
+        "with coefficients that do not read t, the read is a convolution with c a^l b",
+        "the product of l equal decays is their power",
+    ),
+]
+FORMS: dict[str, Form] = {row.name: row for row in _ROWS}
+NOT_YET = {
+    "newton": "nonlinear recurrences are stepped",
+    "wavefront": "recurrences over two axes are stepped row by row",
+    "distributed": "context parallelism is not generated",
+}
+
+
+def derive(system: System, form: str) -> Derived:
+    """The system in a form. Errors: `unknown-form`; `form-not-available`, with the reason for each recurrence."""
+    if form in NOT_YET:
+        raise SeqError(
+            "form-not-available",
+            f"the form `{form}` cannot be had yet: {NOT_YET[form]}",
+            help="use `recurrent`, or `auto`",
+        )
+    if form not in FORMS:
+        raise SeqError("unknown-form", f"no form is named `{form}`", help="forms: " + ", ".join([*FORMS, *NOT_YET]))
+    row = FORMS[form]
+    system = _with_record(system)
+    if row.rewrite is None:
+        return Derived(form, system, kept=_names(system, recurrences(system), "stepped"))
+    derived = apply(system, row)
+    if derived.kept and not derived.rewritten:
+        reasons = tuple(f"`{names}`: {why}" for names, why in derived.kept)
+        raise SeqError(
+            "form-not-available",
+            f"`{system.name}` has no {form} form",
+            notes=reasons,
+            help="`seqc explain` shows the forms that it has",
+        )
+    if not derived.rewritten:
+        raise SeqError(
+            "form-not-available",
+            f"`{system.name}` has no recurrence to rewrite: nothing of it is sequential",
+            help="use the form `recurrent`, in which such a mixer is already parallel",
+        )
+    resisting = tuple(f"`{names}`: {why}" for names, why in derived.kept if not why.startswith("="))
+    if resisting:
+        raise SeqError(
+            "form-not-available",
+            f"`{system.name}` has no {form} form as a whole",
+            notes=resisting,
+            help="`auto` uses it where it can, and steps the rest",
+        )
+    return derived
+
+
+def apply(system: System, row: Form) -> Derived:
+    """Rewrite each recurrence that the form can; keep the others, with reasons."""
+    assert row.rewrite is not None
+    system = _with_record(system)
+    rewritten: list[str] = []
+    kept: list[tuple[str, str]] = []
+    for loop in recurrences(system):
+        names = ", ".join(loop.tensors())
+        if not _streamed(system, loop):
+            kept.append((names, f"= a recurrence over `{loop.axis}`, a loop in every form"))
+            continue
+        try:
+            system = row.rewrite(system, loop)
+            rewritten.append(names)
+        except NotAffine as reason:
+            kept.append((names, str(reason)))
+    obligations = (Obligation(row.law, row.because),) if rewritten else ()
+    return Derived(row.name, checked(live(system), row.name), obligations, tuple(rewritten), tuple(kept))
+
+
+def _streamed(system: System, loop: Loop) -> bool:
+    """Is it a recurrence over an axis that the inputs give (not over depth, or over an iteration)?"""
+    return any(system.axis(i) == loop.axis for t in system.inputs() for i in t.indices)
+
+
+def _with_record(system: System) -> System:
+    if system.record is not None:
+        return system
+    try:
+        return replace(system, record=state_record(system))
+    except NotSteppable:
+        return system
+
+
+def _names(system: System, loops: Sequence[Loop], why: str) -> tuple[tuple[str, str], ...]:
+    return tuple((", ".join(loop.tensors()), why) for loop in loops)
+
+
+def available(system: System) -> dict[str, Derived | SeqError]:
+    """Each form of the table with its result, or the error that says why not."""
+    found: dict[str, Derived | SeqError] = {}
+    for name in FORMS:
+        try:
+            found[name] = derive(system, name)
+        except SeqError as error:
+            found[name] = error
+    return found

@@ -1,0 +1,53 @@
+"""Associative scan: `S[t] = a S[t-1] + b` entry by entry becomes one scan over the maps (a, b)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal
+from seqdsl.ir import build
+from seqdsl.ir.dependence import Loop
+from seqdsl.ir.node import Node
+from seqdsl.ir.ops import make
+from seqdsl.ir.system import System, Tensor
+
+
+def to_scan(system: System, loop: Loop) -> System:
+    """Replace each state's equation by `affine_scan`. Valid for entrywise affine updates; else `NotAffine`."""
+    changed: list[Tensor] = []
+    for state in diagonal(system, loop):
+        start, carry = starting_value(system, state, loop)
+        decay = state.decay if state.log_decay is None else state.log_decay
+        options = (("log", state.log_decay is not None), ("reverse", loop.reverse))
+        node = make("affine_scan", decay, state.write, start, attr=((state.update.time,), (), options))
+        changed += [replace(state.update.state, rhs=node), *carry]
+    return system.with_tensors(*changed)
+
+
+def starting_value(system: System, state: Diagonal, loop: Loop) -> tuple[Node, list[Tensor]]:
+    """The state before the first step as a term over its other indices, and the tensor that holds it, if it needs one.
+
+    Along the stream, upwards, it is the entry of the state record, with the base case as its default.
+    """
+    tensor, position = state.update.state, state.update.position
+    rest = tensor.indices[:position] + tensor.indices[position + 1 :]
+    default = build.ZERO
+    for edge in tensor.edges:
+        if edge.position == position:
+            edge_tensor = system.tensors[edge.tensor]
+            default = build.read(edge.tensor, [build.index(i) for i in rest], edge_tensor.dtype)
+        elif edge.position != position:
+            raise NotAffine(f"`{tensor.name}` has a base case along `{tensor.indices[edge.position]}` as well")
+    if loop.reverse or system.axis(tensor.indices[position]) != system.stream:
+        return default, []
+    name = f"{tensor.name}@start"
+    carry = Tensor(
+        name,
+        rest,
+        tensor.dtype,
+        "carry",
+        default,
+        path=(tensor.name,),
+        comment=f"{tensor.name} before the first position",
+    )
+    return build.read(name, [build.index(i) for i in rest], tensor.dtype), [carry]

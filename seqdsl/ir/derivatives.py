@@ -1,0 +1,204 @@
+"""The derivative of every operator: one row each, giving the cotangents of its operands.
+
+A row takes the node, the cotangent of its value (an expression that varies along what the value varies along) and
+gives one cotangent for each operand, None where none flows (integers, guards, `stop`). A reduction's row sees its
+body under fresh bound names; the caller sums over them. Derivatives at kinks: max and argmax choose the lowest index,
+`abs`, `relu` and `sign` have derivative 0 at 0. Checked against finite differences and autograd in tests/ir.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+from seqdsl.ir import build
+from seqdsl.ir.build import add, const, div, index, mul, neg, reduce, sub
+from seqdsl.ir.node import Node
+from seqdsl.ir.ops import bound, make, options
+
+Row = Callable[[Node, Node], tuple[Node | None, ...]]
+
+_HALF, _TWO = const(Fraction(1, 2)), const(2)
+
+
+def _f(op: str, *args: Node) -> Node:
+    return make(op, *args)
+
+
+def _setting(node: Node, name: str) -> Node:
+    """An option of the operator as an exact constant: the shortest decimal that names the float."""
+    return const(Fraction(str(options(node)[name])))
+
+
+def _inverse(x: Node) -> Node:
+    return div(const(Fraction(1)), x)
+
+
+def _unary(partial: Callable[[Node, Node], Node]) -> Row:
+    """A row from the derivative as a function of the operand x and the value y."""
+    return lambda node, c: (mul(c, partial(node.args[0], node)),)
+
+
+def _where(condition: Node, x: Node) -> Node:
+    return build.where(condition, x, build.ZERO)
+
+
+def _choose(node: Node, c: Node) -> tuple[Node, Node]:
+    a, b = node.args
+    first = _f("le", b, a) if node.op == "maximum" else _f("le", a, b)
+    return _where(first, c), _where(_f("not", first), c)
+
+
+def _power(node: Node, c: Node) -> tuple[Node | None, ...]:
+    a, b = node.args
+    base = mul(c, mul(b, build.make("pow", a, sub(b, build.ONE)) if build.value_of(b) != 2 else a))
+    if b.dtype in ("int", "bool") or build.value_of(b) is not None:
+        return base, None
+    return base, mul(c, mul(node, _f("log", a)))
+
+
+def _clamp(node: Node, c: Node) -> tuple[Node, Node, Node]:
+    x, low, high = node.args
+    inside = build.both(_f("le", low, x), _f("le", x, high))
+    return _where(inside, c), _where(_f("lt", x, low), c), _where(_f("lt", high, x), c)
+
+
+def _surrogate(node: Node, c: Node) -> tuple[Node | None]:
+    """`round`, `sign`, `step` with `grad = ..` (rule 33)."""
+    x, kind = node.args[0], options(node)["grad"]
+    if kind == "identity":
+        return (c,)
+    if kind == "clamp":
+        return (_where(_f("le", _f("abs", x), build.ONE), c),)
+    if kind == "atan":
+        scaled = mul(const("pi"), x)
+        return (mul(c, _inverse(add(const(Fraction(1)), mul(scaled, scaled)))),)
+    return (None,)
+
+
+def _sigmoid_slope(y: Node) -> Node:
+    return mul(y, sub(const(Fraction(1)), y))
+
+
+def _gelu(x: Node, y: Node) -> Node:
+    normal = _f("exp", mul(const(Fraction(-1, 2)), mul(x, x)))
+    cumulative = mul(_HALF, add(_f("erf", div(x, _f("sqrt", const(Fraction(2))))), build.ONE))
+    return add(cumulative, mul(x, div(normal, _f("sqrt", mul(_TWO, const("pi"))))))
+
+
+def _silu(x: Node, y: Node) -> Node:
+    gate = _f("sigmoid", x)
+    return mul(gate, add(mul(x, sub(const(Fraction(1)), gate)), build.ONE))
+
+
+ELEMENTWISE: dict[str, Row] = {
+    "add": lambda n, c: (c, c),
+    "sub": lambda n, c: (c, neg(c)),
+    "mul": lambda n, c: (mul(c, n.args[1]), mul(c, n.args[0])),
+    "div": lambda n, c: (div(c, n.args[1]), neg(div(mul(c, n), n.args[1]))),
+    "neg": lambda n, c: (neg(c),),
+    "pow": _power,
+    "maximum": _choose,
+    "minimum": _choose,
+    "where": lambda n, c: (None, _where(n.args[0], c), _where(_f("not", n.args[0]), c)),
+    "exp": _unary(lambda x, y: y),
+    "log": _unary(lambda x, y: _inverse(x)),
+    "log2": _unary(lambda x, y: _inverse(mul(x, _f("log", const(Fraction(2)))))),
+    "sqrt": _unary(lambda x, y: div(_HALF, y)),
+    "abs": _unary(lambda x, y: make("sign", x, attr=(("grad", "zero"),))),
+    "sin": _unary(lambda x, y: _f("cos", x)),
+    "cos": _unary(lambda x, y: neg(_f("sin", x))),
+    "tanh": _unary(lambda x, y: sub(const(Fraction(1)), mul(y, y))),
+    "sigmoid": _unary(lambda x, y: _sigmoid_slope(y)),
+    "log_sigmoid": _unary(lambda x, y: _f("sigmoid", neg(x))),
+    "softplus": _unary(lambda x, y: _f("sigmoid", x)),
+    "inv_softplus": _unary(lambda x, y: _inverse(neg(_f("expm1", neg(x))))),
+    "silu": _unary(_silu),
+    "gelu": _unary(_gelu),
+    "relu": _unary(lambda x, y: _where(_f("lt", build.ZERO, x), const(Fraction(1)))),
+    "leaky_relu": lambda n, c: (build.where(_f("lt", build.ZERO, n.args[0]), c, mul(c, _setting(n, "slope"))),),
+    "elu": _unary(lambda x, y: build.where(_f("lt", build.ZERO, x), const(Fraction(1)), _f("exp", x))),
+    "erf": _unary(lambda x, y: mul(div(_TWO, _f("sqrt", const("pi"))), _f("exp", neg(mul(x, x))))),
+    "expm1": _unary(lambda x, y: _f("exp", x)),
+    "log1p": _unary(lambda x, y: _inverse(add(x, build.ONE))),
+    "logaddexp": lambda n, c: (
+        mul(c, _f("sigmoid", sub(n.args[0], n.args[1]))),
+        mul(c, _f("sigmoid", sub(n.args[1], n.args[0]))),
+    ),
+    "clamp": _clamp,
+    "round": _surrogate,
+    "sign": _surrogate,
+    "step": _surrogate,
+}
+STOPS = frozenset(  # no derivative flows: integers, booleans, and what the user stopped
+    "const index size option read lt le eq ne and or not stop floor ceil floor_div mod exact_div xor bit_and bit_length "
+    "popcount argmax rank any all normal uniform orthogonal".split()
+)
+
+
+def _softmax(node: Node, c: Node) -> Node:
+    return mul(node, sub(c, reduce("sum", bound(node), mul(c, node), node.args[1])))
+
+
+def _count(node: Node) -> Node:
+    return reduce("sum", bound(node), build.ONE, node.args[1])
+
+
+def _rms_norm(node: Node, c: Node) -> Node:
+    x, guard = node.args
+    axes = bound(node)
+    eps = _setting(node, "eps")
+    scale = _inverse(_f("sqrt", add(reduce("mean", axes, mul(x, x), guard), eps)))
+    return sub(mul(c, scale), mul(mul(node, mul(scale, scale)), reduce("mean", axes, mul(c, x), guard)))
+
+
+def _l2_norm(node: Node, c: Node) -> Node:
+    x, guard = node.args
+    axes = bound(node)
+    square = add(reduce("sum", axes, mul(x, x), guard), _setting(node, "eps"))
+    return sub(div(c, _f("sqrt", square)), mul(node, div(reduce("sum", axes, mul(c, x), guard), square)))
+
+
+def _layer_norm(node: Node, c: Node) -> Node:
+    x, guard = node.args
+    axes = bound(node)
+    centred = sub(x, reduce("mean", axes, x, guard))
+    variance = reduce("mean", axes, mul(centred, centred), guard)
+    scale = _inverse(_f("sqrt", add(variance, _setting(node, "eps"))))
+    inner = sub(c, add(reduce("mean", axes, c, guard), mul(node, reduce("mean", axes, mul(c, node), guard))))
+    return mul(scale, inner)
+
+
+ALONG: dict[str, Callable[[Node, Node], Node]] = {
+    "softmax": _softmax,
+    "rms_norm": _rms_norm,
+    "l2_norm": _l2_norm,
+    "layer_norm": _layer_norm,
+}
+
+
+def _position(names: tuple[str, ...]) -> Node:
+    """The row-major position of bound indices."""
+    result = build.ZERO
+    for name in names:
+        result = add(mul(result, build.size(name)), index(name))
+    return result
+
+
+def reduction_cotangent(node: Node, renamed: Node, c: Node) -> Node | None:
+    """The cotangent of a reduction's body; `renamed` is the node with fresh bound names, in which the result stands."""
+    body, guard = renamed.args
+    names = bound(renamed)
+    if node.op == "sum":
+        return c
+    if node.op == "mean":
+        return div(c, _count(node))
+    if node.op == "logsumexp":
+        return mul(c, _f("exp", sub(body, node)))
+    if node.op in ("max", "min"):
+        best = make("argmax", node.args[0] if node.op == "max" else neg(node.args[0]), node.args[1], attr=node.attr)
+        return _where(_f("eq", _position(names), best), c)
+    if node.op == "prod":
+        others = build.both(node.args[1], _f("ne", _position(bound(node)), _position(names)))
+        return mul(c, make("prod", node.args[0], others, attr=node.attr))
+    return None

@@ -1,0 +1,96 @@
+"""The one expression node of the compiler: frozen, interned, typed.
+
+Equal terms are the same object, so `is` is equality, dictionaries keyed by nodes are cheap, and common subexpressions
+are shared by construction. Source spans therefore live outside, in `System.spans`.
+
+Architecture invariant: a node does not know what its operator means; that is `ops.OPS`. Build nodes with `ops.make`
+or the constructors of `build`, which check arity and infer the dtype, not with `Node` itself.
+
+Leaf operators and their `attr`:
+  const   the value: bool, int, Fraction (reals), or one of the names "inf", "pi", "i"
+  index   name of an index; the value is its integer position
+  size    name of an index; the value is the length of its axis, `|t|`
+  first   name of an axis; the position of its first element in this run: 0, or what a state record has seen
+  option  name of an option (an integer that is fixed when the module is built)
+  read    name of a tensor; `args` holds one integer subscript for each of the tensor's indices
+Operators along axes have `attr = (indices, options)` or `(consumed, made, options)`: see `ops`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
+from weakref import WeakValueDictionary
+
+_interned: WeakValueDictionary[tuple[Any, ...], Node] = WeakValueDictionary()
+
+
+class Node:
+    """An operator applied to nodes. `free` holds the names of the indices that the value varies along."""
+
+    __slots__ = ("op", "args", "attr", "dtype", "free", "__weakref__")
+    op: str
+    args: tuple[Node, ...]
+    attr: Any
+    dtype: str  # "bool", "int", "real" or "complex"
+    free: frozenset[str]
+
+    def __new__(cls, op: str, args: tuple[Node, ...], attr: Hashable, dtype: str, free: frozenset[str]) -> Node:
+        key = (op, args, type(attr), attr, dtype)
+        found = _interned.get(key)
+        if found is not None:
+            return found
+        node = object.__new__(cls)
+        for slot, value in zip(cls.__slots__, (op, args, attr, dtype, free), strict=False):
+            object.__setattr__(node, slot, value)
+        _interned[key] = node
+        return node
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("nodes are immutable")
+
+    def __copy__(self) -> Node:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Node:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Node, (self.op, self.args, self.attr, self.dtype, self.free)
+
+    def __repr__(self) -> str:
+        from seqdsl.ir.show import show
+
+        return show(self)
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """Every distinct node below and including `node`, operands before operators."""
+    seen: set[Node] = set()
+    stack: list[tuple[Node, bool]] = [(node, False)]
+    while stack:
+        current, done = stack.pop()
+        if done:
+            yield current
+        elif current not in seen:
+            seen.add(current)
+            stack.append((current, True))
+            stack.extend((arg, False) for arg in reversed(current.args))
+
+
+def rebuild(node: Node, change: Callable[[Node], Node | None]) -> Node:
+    """Replace bottom up: `change` sees each node with its operands already replaced; None means no change."""
+    from seqdsl.ir.ops import remake
+
+    done: dict[Node, Node] = {}
+    for current in walk(node):
+        args = tuple(done[arg] for arg in current.args)
+        new = current if args == current.args else remake(current, args)
+        changed = change(new)
+        done[current] = new if changed is None else changed
+    return done[node]
+
+
+def reads(node: Node) -> Iterator[Node]:
+    """Every distinct read below `node`."""
+    return (n for n in walk(node) if n.op == "read")

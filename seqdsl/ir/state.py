@@ -1,0 +1,236 @@
+"""The state record of rule 20: what a mixer must remember to go on after its last position.
+
+Architecture invariant: read off the system's reads along the stream; nothing else decides what is kept.
+
+Along the stream the first index of the axis (`t`) runs over the new positions, `offset <= t < offset + T`, where
+`offset` counts the positions before them; a second index (`s over t`) runs over all, `0 <= s < offset + T`. A tensor
+declared over `t` is computed for the new positions only; one declared over `s` for all of them, from cached inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from seqdsl.ir import build
+from seqdsl.ir.node import Node, walk
+from seqdsl.ir.ops import OPS, bound
+from seqdsl.ir.order import difference, distance, linear, upper_bound
+from seqdsl.ir.support import named_conditions, relevant_reads, support
+from seqdsl.ir.system import System, Tensor
+
+
+@dataclass(frozen=True)
+class StateEntry:
+    """Of `tensor`, along its index at `position`: the last value (`tail` is 1: stored without that axis), the last
+    `tail` values (stored with it), or all of them (`tail` is None: a cache that grows; "k[s]" where k is declared
+    over t). With `boundary`, the value at the last boundary, `boundary` being the subscript as a function of the
+    stream's index."""
+
+    name: str
+    tensor: str
+    position: int
+    tail: Node | None
+    boundary: Node | None = None
+
+
+POSITION = "position"  # the entry that counts positions; it has no tensor
+
+
+class NotSteppable(Exception):
+    """Something on the streamed axis is read later than the current position (rule 22)."""
+
+    def __init__(self, reader: str, read: Node | None) -> None:
+        self.reader, self.read = reader, read
+        super().__init__(f"`{reader}` reads {read!r}")
+
+
+def state_record(system: System) -> tuple[StateEntry, ...]:
+    """The entries, in the order of the text. Raises `NotSteppable`."""
+    if system.record is not None:
+        return system.record  # a rewriting keeps the record of what it rewrites
+    position = (StateEntry(POSITION, "", 0, None),) if needs_position(system) else ()
+    return (*_entries(system), *position)
+
+
+def _entries(system: System) -> tuple[StateEntry, ...]:
+    stream = system.stream
+    if stream is None:
+        return ()
+    _refuse_lengths(system, stream)
+    entries: dict[str, StateEntry] = {}
+    for reader in system.derived():
+        if "@" in reader.name and not any(system.axis(i) == stream for i in reader.indices):
+            continue
+        for read, facts in relevant_reads(system, reader):
+            for entry in _needs(system, stream, reader, read, facts):
+                others = [e for e in entries.values() if e.boundary is not None and e.tensor == entry.tensor]
+                if entry.boundary is not None and any(e.boundary is not entry.boundary for e in others):
+                    entry = StateEntry(f"{entry.tensor}[..]", entry.tensor, entry.position, None)  # two boundaries
+                entries[entry.name] = _merge(entries.get(entry.name), entry)
+    _refuse_open_ends(system, stream)
+    order = {name: k for k, name in enumerate(system.tensors)}
+    return tuple(sorted(entries.values(), key=lambda e: order[e.tensor]))
+
+
+def needs_position(system: System) -> bool:
+    """Is the absolute position along the stream used: as a value, in a comparison, or in a subscript that is not
+    simply so many steps away?"""
+    if system.record is not None:
+        return any(e.name == POSITION for e in system.record)
+    entries = _entries(system)
+    return any(e.tail is None or e.boundary is not None for e in entries) or any(
+        _absolute(system, t.rhs) for t in system.derived() if t.rhs is not None
+    )
+
+
+def _absolute(system: System, node: Node) -> bool:
+    if node.op == "index":
+        return system.axis(str(node.attr)) == system.stream
+    if node.op != "read":
+        return any(_absolute(system, a) for a in node.args)
+    tensor = system.tensors[str(node.attr)]
+    return any(
+        _absolute(system, a) and not _relative(system, a, own) for own, a in zip(tensor.indices, node.args, strict=True)
+    )
+
+
+def _relative(system: System, subscript: Node, own: str) -> bool:
+    """Is it a number of steps from the current position, on the stream itself?"""
+    here = build.index(str(system.stream))
+    if system.axis(own) != system.stream:
+        return False
+    return (
+        not any(t is not None and _absolute(system, t) for t in difference(subscript, here)) or subscript.op == "index"
+    )
+
+
+def _refuse_lengths(system: System, stream: str) -> None:
+    """Rule 22: `|t|` may only be the length of an axis, and an axis of another length cannot grow step by step."""
+    for index in system.indices.values():
+        if index.size is not None and _mentions(system, index.size, stream) and index.size.op != "size":
+            raise NotSteppable(f"|{index.name}|", index.size)
+        given = any(index.name in t.indices for t in system.inputs())
+        if index.size is not None and given and index.axis != stream and _mentions(system, index.size, stream):
+            raise NotSteppable(f"|{index.name}|", index.size)  # an input as long as the sequence is not known yet
+    for tensor in system.derived():
+        if tensor.rhs is not None and _mentions(system, tensor.rhs, stream):
+            raise NotSteppable(tensor.name, build.size(stream))
+
+
+def _refuse_open_ends(system: System, stream: str) -> None:
+    """Without a read too, `sum[s] s` says how long the stream is."""
+    for tensor in system.derived():
+        for node in walk(tensor.rhs) if tensor.rhs is not None else ():
+            if not all(_ends_here(system, stream, node, name) for name in bound(node) if system.axis(name) == stream):
+                raise NotSteppable(tensor.name, node)
+
+
+def _ends_here(system: System, stream: str, node: Node, name: str) -> bool:
+    """Does nothing after the current position take part, in an operator that binds an index of the stream?"""
+    if OPS[node.op].binding not in ("reduce", "along", "fold"):
+        return OPS[node.op].binding in ("scan", "last")
+    other = build.index(build.fresh(name + "'", set().union(*(a.free for a in node.args))))
+    *bodies, guard = (build.substitute(a, {name: other}) for a in node.args)
+    facts = named_conditions(system, guard)
+    if node.op in ("sum", "any", "cumsum"):
+        facts += support(system, bodies[0])
+    return distance(system, stream, other, tuple(facts)) in (0, "+", "0+")
+
+
+def _mentions(system: System, node: Node, stream: str) -> bool:
+    return any(n.op == "size" and system.axis(str(n.attr)) == stream for n in walk(node))
+
+
+def _merge(old: StateEntry | None, new: StateEntry) -> StateEntry:
+    if old is None or old.tail is new.tail or old.tail is None:
+        return old or new
+    if new.tail is None:
+        return new
+    a, b = build.value_of(old.tail), build.value_of(new.tail)
+    if a is not None and b is not None:
+        return old if a >= b else new
+    return StateEntry(old.name, old.tensor, old.position, build.make("maximum", old.tail, new.tail))
+
+
+def _needs(system: System, stream: str, reader: Tensor, read: Node, facts: tuple[Node, ...]) -> Iterator[StateEntry]:
+    tensor = system.tensors[str(read.attr)]
+    for position, own in enumerate(tensor.indices):
+        if system.axis(own) != stream or tensor.kind in ("param", "const"):
+            continue
+        subscript = read.args[position]
+        if own != stream:  # declared over a second index: an input is cached whole
+            both = stream in tensor.indices  # a weight w[t, s]: what it needs is checked at its own equation
+            if (
+                stream in reader.indices
+                and not both
+                and distance(system, stream, subscript, facts) not in (0, "+", "0+")
+            ):
+                raise NotSteppable(reader.name, read)
+            if tensor.kind == "input" and both:
+                raise NotSteppable(reader.name, read)  # its earlier rows would grow
+            if tensor.kind == "input":
+                yield StateEntry(tensor.name, tensor.name, position, None)
+            continue
+        gap = distance(system, stream, subscript, facts)
+        if gap == 0:
+            continue
+        if isinstance(gap, int) and gap < 0:
+            raise NotSteppable(reader.name, read)
+        if sum(system.axis(i) == stream for i in tensor.indices) > 1:
+            raise NotSteppable(reader.name, read)  # its row at an earlier position is longer by now
+        if isinstance(gap, int):
+            yield StateEntry(tensor.name, tensor.name, position, build.const(gap))
+            continue
+        if gap not in ("+", "0+"):
+            raise NotSteppable(reader.name, read)
+        yield from _bounded(system, stream, reader, tensor, position, subscript, facts)
+
+
+def _before_block(stream: str, subscript: Node) -> int | None:
+    """How far before its block `t // m * m` the subscript lies, where it is a fixed number of steps."""
+    form = linear(subscript)
+    term, factor = next(((t, c) for t, c in form.items() if t is not None), (None, Fraction(0)))
+    if term is None or len(form) - (None in form) != 1:
+        return None
+    block = term
+    if term.op == "mul":  # m is a size or an option
+        block = next((a for a in term.args if a.op == "floor_div"), term)
+        factor *= 1 if block.op == "floor_div" and {*term.args} == {block, block.args[1]} else 0
+    if block.op != "floor_div" or block.args[0] is not build.index(stream) or block.args[1].free:
+        return None
+    length = 1 if term.op == "mul" else build.value_of(block.args[1])
+    fixed = not any(n.op == "read" for n in walk(block.args[1]))
+    return -int(form.get(None, Fraction(0))) if fixed and factor == length else None
+
+
+def _bounded(
+    system: System, stream: str, reader: Tensor, tensor: Tensor, position: int, subscript: Node, facts: tuple[Node, ...]
+) -> Iterator[StateEntry]:
+    """A read at an unknown distance: a boundary, a window of known width, or the whole past."""
+    lead = _before_block(stream, subscript)
+    if lead is not None:  # t // m * m - lead: what the block's first position reads is in the tail, the rest is kept
+        name = reader.name if reader.rhs is not None and reader.rhs.op == "read" else f"{tensor.name}[boundary]"
+        yield StateEntry(tensor.name, tensor.name, position, build.const(max(1, lead)))
+        yield StateEntry(name, tensor.name, position, build.const(1), boundary=subscript)
+        return
+    behind = difference(build.index(stream), subscript)
+    widest = build.const(0)
+    for term, factor in behind.items():
+        if term is None:
+            widest = build.add(widest, build.const(int(factor)))
+            continue
+        size = system.index(str(term.attr)).size if term.op == "index" else None
+        known = term.op == "index" and system.axis(str(term.attr)) != stream and factor > 0
+        if not known or (
+            size is not None and any(n.op == "size" and system.axis(str(n.attr)) == stream for n in walk(size))
+        ):
+            written = repr(subscript).replace("'", "")  # a summed index is primed while facts are gathered
+            yield StateEntry(f"{tensor.name}[{written}]", tensor.name, position, None)
+            return
+        widest = build.add(
+            widest, build.mul(build.const(int(factor)), build.sub(build.size(str(term.attr)), build.ONE))
+        )
+    bound = upper_bound(system, behind, facts)
+    yield StateEntry(tensor.name, tensor.name, position, build.const(int(bound)) if bound is not None else widest)

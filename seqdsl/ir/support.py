@@ -1,0 +1,141 @@
+"""Where a value can be non-zero, and which reads can matter there.
+
+A normaliser is 0 outside its guard (rule 11), so in `sum[s] p * v[s]` with `p = softmax[s | s <= t](..)` nothing of
+`v` after t matters, although the sum itself has no guard. Causality, stepping and the state record ask what can
+matter; the schedule does not use this (there every read must be computable).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from seqdsl.ir import build
+from seqdsl.ir.dependence import build_not, may_equal, unshadowed
+from seqdsl.ir.node import Node, reads
+from seqdsl.ir.ops import OPS
+from seqdsl.ir.order import distance
+from seqdsl.ir.system import System, Tensor
+
+Facts = tuple[Node, ...]
+
+
+def support(system: System, node: Node, depth: int = 4) -> Facts:
+    """Conditions that hold wherever the value is not zero."""
+    if depth == 0:
+        return ()
+    if node.op == "mul":
+        return support(system, node.args[0], depth) + support(system, node.args[1], depth)
+    if node.op in ("div", "neg"):
+        return support(system, node.args[0], depth)
+    if node.op == "where":
+        condition, a, b = node.args
+        if b is build.ZERO:
+            return (*build.conjuncts(condition), *support(system, a, depth))
+        return (*build.conjuncts(build_not(condition)), *support(system, b, depth)) if a is build.ZERO else ()
+    if node.op in ("softmax", "rms_norm", "layer_norm", "l2_norm"):
+        return tuple(build.conjuncts(node.args[1]))
+    if node.op == "read" and system.tensors[str(node.attr)].kind == "derived":
+        tensor = system.tensors[str(node.attr)]
+        if (
+            tensor.rhs is None
+            or tensor.edges
+            or tensor.rhs.dtype == "bool"
+            or tensor.name in {r.attr for r in reads(tensor.rhs)}
+        ):
+            return ()
+        at = dict(zip(tensor.indices, node.args, strict=True))
+        facts = [f for f in support(system, tensor.rhs, depth - 1) if build.can_substitute(f, at)]
+        return tuple(build.substitute(f, at) for f in facts)
+    return ()
+
+
+def relevant_reads(system: System, reader: Tensor) -> list[tuple[Node, Facts]]:
+    """The reads below a tensor's equation, each with what holds where it can matter."""
+    if reader.rhs is None:
+        return []
+    return list(_reads(system, reader.rhs, _weights(system).get(reader.name, ())))
+
+
+def _reads(system: System, node: Node, facts: Facts) -> Iterator[tuple[Node, Facts]]:
+    if node.op == "read":
+        yield from _with_edges(system, node, facts)
+    binding = OPS[node.op].binding
+    if binding in ("reduce", "along", "fold"):
+        *bodies, guard = unshadowed(node, facts)
+        inner = (*facts, *named_conditions(system, guard))
+        for body in bodies:
+            yield from _reads(system, body, inner)
+        yield from _reads(system, guard, facts)
+    elif binding:
+        for arg in unshadowed(node, facts):
+            yield from _reads(system, arg, facts)
+    elif node.op == "where":
+        condition, a, b = node.args
+        yield from _reads(system, condition, facts)
+        yield from _reads(system, a, (*facts, *named_conditions(system, condition)))
+        yield from _reads(system, b, (*facts, *build.conjuncts(build_not(condition))))
+    elif node.op == "mul":
+        a, b = node.args
+        yield from _reads(system, a, (*facts, *support(system, b)))
+        yield from _reads(system, b, (*facts, *support(system, a)))
+    else:
+        for arg in node.args:
+            yield from _reads(system, arg, facts)
+
+
+def _with_edges(system: System, read: Node, facts: Facts) -> Iterator[tuple[Node, Facts]]:
+    """A read, and those of the base cases that it may reach."""
+    yield read, facts
+    for edge in system.tensors[str(read.attr)].edges:
+        if may_equal(read.args[edge.position], edge.point):
+            rest = read.args[: edge.position] + read.args[edge.position + 1 :]
+            yield from _with_edges(system, build.read(edge.tensor, rest, system.tensors[edge.tensor].dtype), facts)
+
+
+def named_conditions(system: System, guard: Node, depth: int = 4) -> list[Node]:
+    """Conjuncts of a guard, with named boolean tensors (`see[t,s]`) opened up."""
+    found = []
+    for fact in build.conjuncts(guard):
+        tensor = system.tensors.get(str(fact.attr)) if fact.op == "read" else None
+        if depth and tensor is not None and tensor.kind == "derived" and tensor.rhs is not None and not tensor.edges:
+            at = dict(zip(tensor.indices, fact.args, strict=True))
+            opened = [c for c in build.conjuncts(tensor.rhs) if build.can_substitute(c, at)]
+            for conjunct in opened:
+                found += named_conditions(system, build.substitute(conjunct, at), depth - 1)
+        else:
+            found.append(fact)
+    return found
+
+
+def _weights(system: System) -> dict[str, Facts]:
+    """For a weight w[t, s] over two indices of the stream: `s <= t`, where no use of it needs another point.
+
+    The greatest fixpoint: assume it of every such tensor that is no output, and drop it where a use does not show it.
+    """
+    stream = system.stream
+    assumed: dict[str, Facts] = {}
+    for tensor in system.derived():
+        own = [i for i in tensor.indices if system.axis(i) == stream]
+        if len(own) == 2 and own[0] == stream and tensor.name not in system.outputs:
+            assumed[tensor.name] = (build.make("le", build.index(own[1]), build.index(own[0])),)
+    changed = bool(assumed)
+    while changed:
+        changed = False
+        for reader in system.derived():
+            if reader.rhs is None:
+                continue
+            for read, facts in _reads(system, reader.rhs, assumed.get(reader.name, ())):
+                name = str(read.attr)
+                if name in assumed and not _shown(system, system.tensors[name], read, facts):
+                    del assumed[name]
+                    changed = True
+    return assumed
+
+
+def _shown(system: System, tensor: Tensor, read: Node, facts: Facts) -> bool:
+    t, s = (k for k, i in enumerate(tensor.indices) if system.axis(i) == system.stream)
+    at = read.args[t]
+    if at.op != "index":
+        return False
+    gap = distance(system, str(at.attr), read.args[s], facts)
+    return gap in ("+", "0+") or (isinstance(gap, int) and gap >= 0)

@@ -1,0 +1,72 @@
+"""What the reference interpreter keeps: arrays with named dimensions, stored tensors, and the run they belong to.
+
+Architecture invariant: data only; `evaluate` and `interpreter` compute with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from seqdsl.ir.sizes import Sizes
+from seqdsl.ir.state import StateEntry
+from seqdsl.ir.system import System
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Value:
+    """An array whose axes are indices."""
+
+    dims: tuple[str, ...]
+    data: Array
+
+    def spread(self, dims: tuple[str, ...]) -> Array:
+        """The array over `dims`, of length 1 along those that the value does not vary along."""
+        order = [self.dims.index(d) for d in dims if d in self.dims]
+        data = self.data.transpose(order)
+        return data.reshape(
+            [data.shape[[e for e in dims if e in self.dims].index(d)] if d in self.dims else 1 for d in dims]
+        )
+
+
+def union(values: list[Value]) -> tuple[str, ...]:
+    """The dimensions of all, in order of appearance."""
+    return tuple(dict.fromkeys(d for v in values for d in v.dims))
+
+
+@dataclass
+class Store:
+    """A tensor's entries; along `axis` they start at position `base` (a state record supplies the earlier ones)."""
+
+    data: Array
+    known: Array | None = None
+    axis: int | None = None
+    base: int = 0
+    boundary: Array | None = None
+
+
+class Undefined(AssertionError):
+    """A point was read before it was computed: the schedule, and so the compiler, is wrong."""
+
+
+@dataclass
+class Run:
+    """One run of a system: its sizes, how many positions of the stream lie before it, and what is computed so far."""
+
+    system: System
+    sizes: Sizes
+    offset: int
+    stores: dict[str, Store] = field(default_factory=dict)
+    entries: tuple[StateEntry, ...] = ()
+    steppable: bool = True
+
+    def extent(self, index: str) -> tuple[int, int]:
+        """First position and length of an index: the stream's own index runs over the new positions only."""
+        name = index.rstrip("'")
+        if name == self.system.stream:
+            return self.offset, self.sizes[name] - self.offset
+        return 0, self.sizes[name]

@@ -1,0 +1,165 @@
+"""What `seqc check` says of a mixer: each recurrence's class, its monoid, every verdict, the forms and their costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from seqdsl.algebra import check_claim, classify_all, monoid_of, monoid_verdicts, prove_equal
+from seqdsl.algebra.affine import monomials
+from seqdsl.algebra.classify import Recurrence
+from seqdsl.algebra.verdict import Proved, Refuted, Unknown, Verdict
+from seqdsl.diagnostics import Diagnostic, SeqError
+from seqdsl.ir.state import NotSteppable, state_record
+from seqdsl.ir.system import Claim, System
+from seqdsl.plan import Cost, choose, cost, costs
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One recurrence: its class, and what is known of its monoid."""
+
+    recurrence: Recurrence
+    monoid: Any
+    verdicts: dict[str, Verdict]
+
+
+@dataclass(frozen=True)
+class Report:
+    """`ok` is False when a claim, or a law that a form relies on, is refuted."""
+
+    system: System
+    findings: tuple[Finding, ...]
+    claims: tuple[tuple[Claim, Verdict], ...]
+    forms: dict[str, Cost | SeqError]
+    chosen: str
+    state: tuple[str, ...] | str
+    monoids: dict[str, dict[str, Verdict]] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Nothing that is claimed is refuted."""
+        return not self.refuted()
+
+    def refuted(self) -> list[Diagnostic]:
+        """One diagnostic for each refuted claim, at the claim, with the numbers."""
+        found = [
+            Diagnostic("claim-refuted", f"`{c.text}` does not hold", c.span, notes=(v.counterexample,))
+            for c, v in self.claims
+            if isinstance(v, Refuted)
+        ]
+        for name, verdicts in self.monoids.items():
+            claims = {c.kind: c for c in self.system.monoids[name].claims}
+            for law, verdict in verdicts.items():
+                claimed = claims.get(law)
+                if isinstance(verdict, Refuted) and (
+                    claimed is not None or law in ("identity", "left identity", "right identity")
+                ):
+                    span = claimed.span if claimed is not None else self.system.spans.get(("monoid", name))
+                    found.append(
+                        Diagnostic(
+                            "claim-refuted",
+                            f"the monoid `{name}` is not {_adjective(law)}",
+                            span,
+                            notes=(verdict.counterexample,),
+                        )
+                    )
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `--json`."""
+        return {
+            "mixer": self.system.name,
+            "ok": self.ok,
+            "recurrences": [
+                {
+                    "states": list(f.recurrence.states),
+                    "axis": f.recurrence.axis,
+                    "reverse": f.recurrence.reverse,
+                    "class": f.recurrence.kind,
+                    "ring": f.recurrence.ring,
+                    "time_invariant": f.recurrence.time_invariant,
+                    "evidence": f.recurrence.evidence,
+                    "verdicts": {k: v.to_dict() for k, v in f.verdicts.items()},
+                }
+                for f in self.findings
+            ],
+            "claims": [{"claim": c.text, **v.to_dict()} for c, v in self.claims],
+            "monoids": {n: {k: v.to_dict() for k, v in vs.items()} for n, vs in self.monoids.items()},
+            "forms": {
+                n: c.to_dict() if isinstance(c, Cost) else {"unavailable": c.diagnostics[0].message}
+                for n, c in self.forms.items()
+            },
+            "auto": self.chosen,
+            "state": self.state if isinstance(self.state, str) else list(self.state),
+        }
+
+
+def _adjective(law: str) -> str:
+    return {
+        "identity": "a monoid with this identity",
+        "left identity": "a monoid with this identity on the left",
+        "right identity": "a monoid with this identity on the right",
+    }.get(law, law)
+
+
+def report(system: System, *, test: bool = True) -> Report:
+    """Everything about a system. With `test`, claims that algebra leaves open are tried on numbers."""
+    findings = []
+    for recurrence in classify_all(system):
+        form = monoid_of(system, recurrence)
+        findings.append(Finding(recurrence, form, dict(form.verdicts) if form is not None else {}))
+    try:
+        state: tuple[str, ...] | str = tuple(e.name for e in state_record(system))
+    except NotSteppable as error:
+        state = f"not steppable: {error}"
+    claims = tuple((c, verdict_of(system, c, test=test)) for c in system.claims)
+    monoids = {name: monoid_verdicts(system, name) for name in system.monoids}
+    return Report(system, tuple(findings), claims, costs(system), choose(system).form, state, monoids)
+
+
+def verdict_of(system: System, claim: Claim, *, test: bool = True) -> Verdict:
+    """Algebra first; where it cannot tell, random inputs."""
+    if claim.kind == "equal" and claim.system is not None:
+        verdict = prove_equal(claim.system, *claim.args)
+    elif claim.kind == "cost":
+        verdict = _cost_claim(system, claim)
+    else:
+        verdict = check_claim(system, claim)
+    if isinstance(verdict, Unknown) and test:
+        from seqdsl.verify.claims import test_claim
+
+        tried = test_claim(system, claim)
+        return verdict if isinstance(tried, Unknown) and claim.kind not in ("equal",) else tried
+    return verdict
+
+
+def _cost_claim(system: System, claim: Claim) -> Verdict:
+    """`cost(o) <= bound`: the leading terms of the chosen form's flops, compared as orders of growth."""
+    chosen = choose(system)
+    leading = list(cost(chosen.system).flops)
+    allowed = _monomials(system, claim)
+    for monomial in leading:
+        names = [n for n in monomial if not n.isdigit()]
+        if not any(_divides(names, list(a)) for a in allowed):
+            shown = " ".join(f"|{n}|" for n in names)
+            return Refuted(f"the {chosen.form} form needs {shown} operations, which the bound does not cover")
+    return Proved(
+        "cost", f"every term of the {chosen.form} form's cost is covered by the bound, up to a constant factor"
+    )
+
+
+def _monomials(system: System, claim: Claim) -> list[tuple[str, ...]]:
+    found = []
+    for factors, _ in monomials(claim.nodes[0]):
+        found.append(tuple(system.axis(str(f.attr)) for f in factors if f.op == "size"))
+    return found
+
+
+def _divides(names: list[str], allowed: list[str]) -> bool:
+    rest = list(allowed)
+    for name in names:
+        if name not in rest:
+            return False
+        rest.remove(name)
+    return True

@@ -1,0 +1,232 @@
+"""First pass over a mixer's body: which names are indices, tensors and sizes, before any expression is read.
+
+Rules 1, 5, 7 and 8. Equations are unordered, so every index and every tensor with a bracketed left side is known here;
+a bare left side (`o = gla(..)`) is remembered and lowered when it is first read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+from seqdsl.diagnostics import SeqError, Span
+from seqdsl.ir.node import Node, walk
+from seqdsl.ir.system import SizeCheck
+from seqdsl.semantics.builtins import FUNCTIONS, RESERVED_SETTINGS
+from seqdsl.semantics.scope import Ref, Scope
+from seqdsl.semantics.sizes import lower_size
+from seqdsl.syntax import tree
+
+
+def declare_indices(scope: Scope, body: tuple[tree.Node, ...]) -> None:
+    """Every `h: H` of the body, and every `index s over t`."""
+    sized = list(_new_indices(body))
+    for new in sized:
+        _declare_sized(scope, new)
+    stated: dict[str, Node] = {}
+    for new in sized:  # sizes may mention any index of the mixer
+        name = scope.indices[new.name.plain]
+        size = lower_size(scope, new.size)
+        index = scope.builder.indices[name]
+        if stated.setdefault(name, size) is not size:
+            raise SeqError(
+                "duplicate-index",
+                f"the index `{new.name.plain}` gets two sizes",
+                new.span,
+                label="another size here",
+                help="give the second index a name of its own",
+            )
+        if index.size is None:
+            scope.builder.indices[name] = type(index)(name, index.axis, size)
+            free = any(
+                n.op == "size" and scope.builder.indices[scope.builder.axis(str(n.attr))].size is None
+                for n in walk(size)
+            )
+            label = f"{scope.owner}: the axis `{new.name.plain}`"
+            scope.builder.checks.append(SizeCheck(label, size, 0 if free else 1, new.span))
+    pairs = [pair for s in body if isinstance(s, tree.IndexDecl) for pair in s.pairs]
+    for _ in range(len(pairs) + 1):
+        pairs = [pair for pair in pairs if not _declare_second(scope, *pair)]
+    for new_name, over in pairs:
+        raise SeqError(
+            "unknown-index",
+            f"`{over.plain}` is not an index of `{scope.owner}`",
+            over.span,
+            help=f"declare it in the header or with a size before `{new_name.plain}` runs over its axis",
+        )
+
+
+def _declare_sized(scope: Scope, new: tree.NewIndex) -> None:
+    name = new.name.plain
+    _refuse_reuse(scope, name, new.name.span, as_what="index")
+    if name not in scope.indices:
+        scope.indices[name] = scope.builder.add_index(scope.prefix + name, "", None)
+
+
+def _declare_second(scope: Scope, new: tree.Name, over: tree.Name) -> bool:
+    if over.plain not in scope.indices:
+        return False
+    if new.plain in scope.indices:  # a header index that the mixer says runs over another's axis
+        name, axis = scope.indices[new.plain], scope.builder.axis(scope.indices[over.plain])
+        index = scope.builder.indices[name]
+        if index.axis == name and index.size is None and name.startswith(scope.prefix) and not scope.prefix:
+            scope.builder.indices[name] = type(index)(name, axis, None)
+        return True
+    _refuse_reuse(scope, new.plain, new.span, as_what="index")
+    axis = scope.builder.axis(scope.indices[over.plain])
+    scope.indices[new.plain] = scope.builder.add_index(scope.prefix + new.plain, axis, None)
+    return True
+
+
+def _refuse_reuse(scope: Scope, name: str, span: Span, *, as_what: str) -> None:
+    kind = scope.kind_of(name)
+    if kind is not None and kind != as_what:
+        raise SeqError(
+            "name-clash",
+            f"`{name}` is both {article(kind)} and {article(as_what)}",
+            span,
+            label=f"{article(as_what)} here",
+            help="within a mixer a name is one thing (rule 1)",
+        )
+
+
+def article(kind: str) -> str:
+    """The kind of a name with its article."""
+    return {"index": "an index", "tensor": "a tensor", "size": "a size"}[kind]
+
+
+def _new_indices(node: Any) -> Iterator[tree.NewIndex]:
+    """Outermost first, in the order of the text."""
+    if isinstance(node, tree.NewIndex):
+        yield node
+    if isinstance(node, tuple):
+        for item in node:
+            yield from _new_indices(item)
+    elif isinstance(node, tree.Node):
+        for f in fields(node):
+            if f.name not in ("span", "comments", "doc"):
+                yield from _new_indices(getattr(node, f.name))
+
+
+def declare_tensors(scope: Scope, body: tuple[tree.Statement, ...]) -> None:
+    """Every left side and parameter. Bare left sides go to `scope.pending`."""
+    for statement in body:
+        if isinstance(statement, tree.ParamDecl | tree.ConstDecl):
+            _declare(scope, statement.target, statement.target.indices or (), leading=False)
+        elif isinstance(statement, tree.Equation):
+            for target in statement.targets:
+                if target.indices is None or len(statement.targets) > 1:
+                    _declare_bare(scope, target, statement)
+    for statement in body:  # base cases may stand before the equation that they belong to
+        if isinstance(statement, tree.Equation) and len(statement.targets) == 1:
+            target = statement.targets[0]
+            if target.indices is not None and not _has_points(target):
+                _declare(scope, target, target.indices, leading=True)
+    for statement in body:
+        if isinstance(statement, tree.Equation) and _has_points(statement.targets[0]):
+            target = statement.targets[0]
+            if target.name.plain not in scope.tensors:
+                raise SeqError(
+                    "base-case-alone",
+                    f"`{target.name.plain}` has a base case but no equation",
+                    target.span,
+                    help=f"add the equation that gives `{target.name.plain}` at every index",
+                )
+
+
+def _has_points(target: tree.Target) -> bool:
+    return any(not isinstance(i, tree.Name | tree.NewIndex) for i in target.indices or ())
+
+
+def _declare(scope: Scope, target: tree.Target, indices: tuple[Any, ...], *, leading: bool) -> None:
+    name = target.name.plain
+    _check_tensor_name(scope, target.name)
+    if name in scope.tensors or name in scope.pending:
+        raise SeqError(
+            "duplicate-definition",
+            f"`{name}` is defined twice",
+            target.span,
+            label="defined again here",
+            help="each point is defined once; a base case has a constant subscript, `S[-1,h] = ..`",
+        )
+    system_name = scope.prefix + name
+    scope.tensors[name] = Ref(system_name, scope.mapped if leading else (), target_indices(scope, indices), name)
+    scope.builder.spans[system_name] = target.span
+
+
+def target_indices(scope: Scope, indices: tuple[Any, ...]) -> tuple[str, ...]:
+    """The system's names of the indices of a left side; each must exist and occur once."""
+    found: list[str] = []
+    for item in indices:
+        name = item.name if isinstance(item, tree.NewIndex) else item
+        if not isinstance(name, tree.Name):
+            continue
+        if name.plain not in scope.indices:
+            clash = scope.kind_of(name.plain)
+            if clash is not None:
+                raise SeqError("name-clash", f"`{name.plain}` is {article(clash)}, not an index", name.span)
+            raise SeqError(
+                "unknown-index",
+                f"`{name.plain}` is not an index of `{scope.owner}`",
+                name.span,
+                label="no size is known for it",
+                help=f"give it a size where it is made, `{name.plain}: N`",
+            )
+        if scope.indices[name.plain] in found:
+            raise SeqError(
+                "repeated-index",
+                f"the index `{name.plain}` stands twice on one left side",
+                name.span,
+                help=f"declare a second index of its axis, `index {name.plain}2 over {name.plain}`",
+            )
+        found.append(scope.indices[name.plain])
+    return tuple(found)
+
+
+def _declare_bare(scope: Scope, target: tree.Target, equation: tree.Equation) -> None:
+    name = target.name.plain
+    _check_tensor_name(scope, target.name)
+    if name in scope.tensors or name in scope.pending:
+        raise SeqError("duplicate-definition", f"`{name}` is defined twice", target.span, label="defined again here")
+    scope.pending[name] = equation
+    scope.builder.spans[scope.prefix + name] = target.span
+
+
+def _check_tensor_name(scope: Scope, name: tree.Name) -> None:
+    _refuse_reuse(scope, name.plain, name.span, as_what="tensor")
+    if name.plain in FUNCTIONS or name.plain in RESERVED_SETTINGS:
+        raise SeqError(
+            "name-clash",
+            f"`{name.plain}` is a function of the language, not a tensor",
+            name.span,
+            help="choose another name",
+        )
+
+
+def declare_options(scope: Scope, options: tuple[tree.Option, ...], given: dict[str, Node]) -> None:
+    """Options in order; a default may read `|x|` of the header and earlier options."""
+    for option in options:
+        name = option.name.plain
+        if name in scope.sizes or scope.kind_of(name) is not None:
+            raise SeqError("name-clash", f"`{name}` is declared twice in the header", option.span)
+        if name in given:
+            scope.sizes[name] = given[name]
+        elif option.default is not None:
+            scope.sizes[name] = lower_size(scope, option.default)
+            if any(n.op == "exact_div" for n in walk(scope.sizes[name])):
+                scope.builder.checks.append(SizeCheck(f"{scope.owner}: {name}", scope.sizes[name], 1, option.span))
+
+
+def check_given(callee: tree.Mixer | tree.Fn | tree.Monoid, given: dict[str, Node], call: tree.Call) -> None:
+    """Every option without a default has a value in the call."""
+    for option in callee.options:
+        if option.default is None and option.name.plain not in given:
+            name = option.name.plain
+            raise SeqError(
+                "missing-option",
+                f"`{callee.name.plain}` needs a value for `{name}`",
+                call.span,
+                label="not given here",
+                help=f"write `{call.function.plain}(..; {name} = 4)`",
+            )

@@ -1,0 +1,139 @@
+"""Files and imports (rule 37): a sibling file, else the library; no paths; cycles are errors.
+
+Architecture invariant: the only place that opens files for the language. An import is a name, so nothing outside the
+file's own folder and the library can be reached.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from seqdsl.diagnostics import SeqError, Source, Span
+from seqdsl.semantics.builtins import FUNCTIONS
+from seqdsl.semantics.scope import File
+from seqdsl.syntax import parse, read_source, tree
+
+
+@dataclass
+class _Loader:
+    """Files loaded so far by identity, and those being loaded (for cycles)."""
+
+    done: dict[str, File] = field(default_factory=dict)
+    open: list[str] = field(default_factory=list)
+
+
+@cache
+def library() -> dict[str, Traversable]:
+    """Every file of the library by its stem."""
+    found: dict[str, Traversable] = {}
+    folders = [resources.files("seqdsl.library")]
+    while folders:
+        for entry in sorted(folders.pop().iterdir(), key=lambda e: e.name):
+            if entry.is_dir() and not entry.name.startswith((".", "_")):
+                folders.append(entry)
+            elif entry.name.endswith(".seq"):
+                found[entry.name.removesuffix(".seq")] = entry
+    return found
+
+
+def source_of(what: str | Path) -> tuple[Source, Path | None]:
+    """The text for a path, a library name, or source text (anything with a newline), and its folder if it has one."""
+    text = str(what)
+    if isinstance(what, str) and "\n" in text:
+        return Source("<text>", text), None
+    path = Path(text)
+    try:
+        exists = path.exists()
+    except (OSError, ValueError):
+        exists = False
+    if exists and (path.suffix == ".seq" or path.is_file()) or text.endswith(".seq") or "/" in text:
+        return read_source(path), path.parent
+    if text in library():
+        return _library_source(text), None
+    near = difflib.get_close_matches(text, list(library()), 3, 0.5)
+    hint = "did you mean " + " or ".join(f"`{n}`" for n in near) + "?" if near else "`seqc list` shows the library"
+    raise SeqError("file-not-found", f"no file `{text}`, and the library has no such name", help=hint)
+
+
+def _library_source(name: str) -> Source:
+    entry = library()[name]
+    return Source(f"{name}.seq", entry.read_text(encoding="utf-8"))
+
+
+def load_file(what: str | Path) -> File:
+    """Parse a file and everything it imports."""
+    source, folder = source_of(what)
+    return _load(_Loader(), source, folder, Path(source.name).stem)
+
+
+def _load(loader: _Loader, source: Source, folder: Path | None, stem: str) -> File:
+    key = f"{folder}/{stem}"
+    if key in loader.done:
+        return loader.done[key]
+    loader.open.append(stem)
+    module = parse(source)
+    declarations: dict[str, tuple[File, tree.Mixer | tree.Fn | tree.Monoid]] = {}
+    file = File(stem, declarations, module)
+    for item in module.items:
+        if isinstance(item, tree.Import):
+            other = _imported(loader, item, folder)
+            for name in item.names:
+                if name.plain not in other.declarations or other.declarations[name.plain][0] is not other:
+                    near = difflib.get_close_matches(name.plain, list(other.declarations), 3, 0.5)
+                    raise SeqError(
+                        "unknown-import",
+                        f"`{item.file.plain}` declares no `{name.plain}`",
+                        name.span,
+                        help=f"did you mean `{near[0]}`?" if near else "",
+                    )
+                _declare(declarations, name.plain, other.declarations[name.plain], name.span)
+        else:
+            _declare(declarations, item.name.plain, (file, item), item.name.span)
+    loader.open.pop()
+    loader.done[key] = file
+    return file
+
+
+def _declare(
+    declarations: dict[str, tuple[File, tree.Mixer | tree.Fn | tree.Monoid]],
+    name: str,
+    entry: tuple[File, tree.Mixer | tree.Fn | tree.Monoid],
+    span: Span,
+) -> None:
+    if name in declarations:
+        raise SeqError(
+            "duplicate-definition", f"`{name}` is declared twice in this file", span, label="declared again here"
+        )
+    if name in FUNCTIONS:
+        raise SeqError("name-clash", f"`{name}` is a function of the language", span, help="choose another name")
+    declarations[name] = entry
+
+
+def _imported(loader: _Loader, item: tree.Import, folder: Path | None) -> File:
+    stem = item.file.plain
+    if stem in loader.open:
+        cycle = " -> ".join(f"`{name}`" for name in (*loader.open[loader.open.index(stem) :], stem))
+        raise SeqError(
+            "import-cycle",
+            f"`{stem}` imports itself",
+            item.file.span,
+            notes=(cycle,),
+            help="move what both need into a third file",
+        )
+    sibling = folder / f"{stem}.seq" if folder is not None else None
+    if sibling is not None and sibling.is_file():
+        return _load(loader, read_source(sibling), folder, stem)
+    if stem in library():
+        return _load(loader, _library_source(stem), None, stem)
+    near = difflib.get_close_matches(stem, list(library()), 3, 0.5)
+    raise SeqError(
+        "unknown-import",
+        f"no file `{stem}.seq` beside this one, and none in the library",
+        item.file.span,
+        help=f"did you mean `{near[0]}`?" if near else "an import names a sibling file or a library file",
+    )

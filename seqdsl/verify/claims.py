@@ -1,0 +1,278 @@
+"""Claims that algebra leaves open, tried on random inputs through the interpreter, and refuted with the numbers found.
+
+A test never proves: the verdict is `Tested(n, worst)`, or `Refuted` with sizes and entries that anyone can check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from seqdsl.algebra.verdict import Refuted, Tested, Unknown, Verdict
+from seqdsl.ir import build
+from seqdsl.ir.evaluate import Evaluation, Run
+from seqdsl.ir.interpreter import flatten, interpret, nest
+from seqdsl.ir.node import Node, walk
+from seqdsl.ir.sizes import SizeError, Sizes, evaluate_size
+from seqdsl.ir.system import Claim, System
+from seqdsl.verify.inputs import draw_inputs, draw_sizes
+
+Array = np.ndarray[Any, Any]
+TOLERANCE = 1e-9  # relative to the largest entry; the interpreter works in float64
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One draw: what went in."""
+
+    system: System
+    sizes: Sizes
+    inputs: dict[str, Array]
+
+    def run(self, **changed: Any) -> dict[str, Array]:
+        """The outputs for these inputs, some of them changed."""
+        given = {**self.inputs, **changed}
+        return interpret(self.system, inputs=given, sizes=_named(self.sizes))["outputs"]
+
+
+def _named(sizes: Sizes) -> dict[str, int]:
+    return {**sizes.lengths, **sizes.options}
+
+
+def test_claim(system: System, claim: Claim, *, count: int = 12, seed: int = 0) -> Verdict:
+    """Try a claim on `count` draws of growing size."""
+    tester = TESTERS.get(claim.kind)
+    if tester is None:
+        return Unknown(f"no test for `{claim.kind}`")
+    target = claim.system if claim.kind == "equal" and claim.system is not None else system
+    rng = np.random.default_rng(seed)
+    worst, done = 0.0, 0
+    for attempt in range(6 * count):
+        try:
+            sizes = draw_sizes(target, rng, stream=(1, 2, 3, 5, 8, 4, 7, 6)[attempt % 8], fixed=_fixed(claim))
+        except SizeError as error:
+            return Unknown(f"no sizes to test it with: {error.message}")
+        if not _holds(target, claim.condition, sizes):
+            continue
+        trial = Trial(target, sizes, draw_inputs(_with_claim(target, claim), sizes, rng))
+        try:
+            error_size, evidence = tester(trial, claim, rng)
+        except SizeError as error:
+            if attempt > 4 * count:
+                return Unknown(f"it could not be tried: {error.message}")
+            continue
+        if not error_size <= TOLERANCE:
+            return Refuted(f"{evidence}; sizes {_shown(sizes)}", (("error", f"{error_size:.3g}"),))
+        worst, done = max(worst, error_size), done + 1
+        if done == count:
+            break
+    return Tested(done, worst, "random inputs, float64") if done else Unknown("its condition was never met")
+
+
+def _with_claim(system: System, claim: Claim) -> System:
+    return replace(system, claims=(*system.claims, replace(claim, system=None)))
+
+
+def _shown(sizes: Sizes) -> str:
+    return ", ".join(f"|{n}| = {v}" for n, v in sizes.lengths.items() if "." not in n and "@" not in n)
+
+
+def _fixed(claim: Claim) -> dict[str, int]:
+    """Sizes that the condition pins, `|j| == 1`."""
+    found = {}
+    for fact in build.conjuncts(claim.condition) if claim.condition is not None else ():
+        if (
+            fact.op == "eq"
+            and fact.args[0].op in ("size", "option")
+            and isinstance(v := build.value_of(fact.args[1]), int)
+        ):
+            found[str(fact.args[0].attr)] = v
+    return found
+
+
+def _holds(system: System, condition: Node | None, sizes: Sizes) -> bool:
+    """The conjuncts of a condition that are about sizes alone; those about inputs shape the draw."""
+    for fact in build.conjuncts(condition) if condition is not None else ():
+        if any(n.op == "read" for n in walk(fact)):
+            continue
+        value = Evaluation(Run(system, sizes, 0), {}).value(fact, None)
+        if not bool(np.all(value.data)):
+            return False
+    return True
+
+
+def _distance(a: Array, b: Array) -> float:
+    """The largest difference relative to the largest finite entry; equal infinities agree."""
+    if a.shape != b.shape:
+        return float("inf")
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    finite = np.abs(np.where(np.isfinite(a), a, 0))
+    scale = max(1.0, float(finite.max(initial=0.0)))
+    with np.errstate(all="ignore"):
+        gap = np.where(same, 0.0, np.abs(a - b))
+    return float(np.nan_to_num(gap, nan=np.inf).max(initial=0.0)) / scale
+
+
+def _axis_of(system: System, name: str, index: str) -> int | None:
+    axis = system.axis(index)
+    return next((k for k, i in enumerate(system.tensors[name].indices) if system.axis(i) == axis), None)
+
+
+def _causal(trial: Trial, claim: Claim, rng: np.random.Generator) -> tuple[float, str]:
+    system, index = trial.system, claim.args[0]
+    length = trial.sizes[index]
+    cut = int(rng.integers(0, length)) if length else 0
+    changed = {}
+    for tensor in system.inputs():
+        k = _axis_of(system, tensor.name, index)
+        if k is not None and tensor.dtype in ("real", "complex"):
+            array = trial.inputs[tensor.name].copy()
+            later = (slice(None),) * k + (slice(cut + 1, None),)
+            array[later] = array[later] * 0.5 - 0.25
+            changed[tensor.name] = array
+    before, after = trial.run(), trial.run(**changed)
+    worst = 0.0
+    for name in before:
+        k = _axis_of(system, name, index)
+        if k is not None:
+            part = (slice(None),) * k + (slice(0, cut + 1),)
+            worst = max(worst, _distance(before[name][part], after[name][part]))
+    return worst, f"changing inputs after {index} = {cut} changes an output up to it"
+
+
+def _linear(trial: Trial, claim: Claim, rng: np.random.Generator) -> tuple[float, str]:
+    name = claim.args[0]
+    x, y = trial.inputs[name], rng.standard_normal(trial.inputs[name].shape)
+    a, b = 2.0, -3.0
+    fx, fy, both = (trial.run(**{name: v}) for v in (x, y, a * x + b * y))
+    return max(
+        _distance(both[o], a * fx[o] + b * fy[o]) for o in both
+    ), f"f(2 x - 3 y) differs from 2 f(x) - 3 f(y) in `{name}`"
+
+
+def _moved(trial: Trial, index: str, move: Callable[[Array, int], Array], arrays: dict[str, Array]) -> dict[str, Array]:
+    moved = {}
+    for name, array in arrays.items():
+        own = trial.system.tensors[name].indices
+        for k, i in enumerate(own):
+            if trial.system.axis(i) == trial.system.axis(index):
+                array = move(array, k)
+        moved[name] = array
+    return moved
+
+
+def _permutation(trial: Trial, claim: Claim, rng: np.random.Generator) -> tuple[float, str]:
+    index = claim.args[0]
+    order = rng.permutation(trial.sizes[index])
+    move = lambda array, k: np.take(array, order, axis=k)  # noqa: E731
+    outputs, moved = trial.run(), trial.run(**_moved(trial, index, move, trial.inputs))
+    wanted = _moved(trial, index, move, outputs)
+    return max(
+        _distance(moved[o], wanted[o]) for o in moved
+    ), f"permuting `{index}` by {order.tolist()} does more than permute"
+
+
+def _shift(trial: Trial, claim: Claim, rng: np.random.Generator) -> tuple[float, str]:
+    """Along a causal axis a shift brings in zeros; along others it is circular, by the stated step."""
+    index, system = claim.args[0], trial.system
+    step = evaluate_size(claim.nodes[0], trial.sizes.options, trial.sizes.lengths) if claim.nodes else 1
+
+    def move(array: Array, k: int) -> Array:
+        rolled = np.roll(array, step, axis=k)
+        if _zero_fill(system, index):
+            rolled[(slice(None),) * k + (slice(0, step),)] = 0
+        return rolled
+
+    varying = {n: v for n, v in trial.inputs.items() if system.tensors[n].dtype in ("real", "complex")}
+    outputs, moved = trial.run(), trial.run(**_moved(trial, index, move, varying))
+    wanted = _moved(trial, index, move, outputs)
+    worst = 0.0
+    for name in moved:
+        k = _axis_of(system, name, index)
+        part = (slice(None),) * k + (slice(step, None),) if k is not None and _zero_fill(system, index) else ()
+        worst = max(worst, _distance(moved[name][part], wanted[name][part]))
+    return worst, f"shifting `{index}` by {step} does more than shift"
+
+
+def _zero_fill(system: System, index: str) -> bool:
+    """Is a shift along the index one that brings zeros in (a causal axis), not a circular one?"""
+    return any(c.kind == "causal" and c.args[0] == index for c in system.claims)
+
+
+def _sums(trial: Trial, claim: Claim, rng: np.random.Generator) -> tuple[float, str]:
+    name, *indices = claim.args
+    whole = interpret(_with_output(trial.system, name), inputs=trial.inputs, sizes=_named(trial.sizes))["outputs"][name]
+    own = trial.system.tensors[name].indices
+    worst = 0.0
+    groups = [tuple(indices)] if claim.kind == "rows_sum_to_one" else [(i,) for i in indices]
+    for group in groups:
+        total = whole.sum(axis=tuple(own.index(i) for i in group))
+        filled = total[np.abs(total) > 0] if claim.kind == "rows_sum_to_one" else total  # an empty row is all 0
+        worst = max(worst, _distance(filled, np.ones_like(filled)))
+    if np.any(whole < -TOLERANCE):
+        return float("inf"), f"`{name}` has a negative entry"
+    return worst, f"the sums of `{name}` over {', '.join(indices)} are not 1"
+
+
+def _with_output(system: System, name: str) -> System:
+    return replace(system, outputs=(*system.outputs, name) if name not in system.outputs else system.outputs)
+
+
+def _stable(trial: Trial, claim: Claim, rng: np.random.Generator) -> tuple[float, str]:
+    """The product of the step maps, not one step's norm: a state without input must not grow. The difference of two
+    runs that start apart is that product."""
+    system, name = trial.system, claim.args[0]
+    probe = interpret(system, inputs=trial.inputs, sizes=_named(trial.sizes))
+    if name not in _flat(probe["state"]):
+        raise SizeError("untestable", f"`{name}` is no entry of a state record")
+    shape = np.asarray(_flat(probe["state"])[name]).shape
+    start = rng.standard_normal(shape)
+    ends = []
+    for value in (np.zeros(shape), start):
+        state = nest(
+            {**{k: np.zeros_like(np.asarray(v)) for k, v in _flat(probe["state"]).items()}, name: value, "position": 0}
+        )
+        ends.append(
+            np.asarray(
+                _flat(interpret(system, inputs=trial.inputs, sizes=_named(trial.sizes), state=state)["state"])[name]
+            )
+        )
+    grown = float(np.abs(ends[1] - ends[0]).max(initial=0)) - float(np.abs(start).max(initial=0))
+    return max(
+        0.0, grown
+    ), f"two states of `{name}` that start {np.abs(start).max(initial=0):.3g} apart end further apart"
+
+
+def _flat(state: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in flatten(state).items() if k != "position"}
+
+
+def _equal(trial: Trial, claim: Claim, rng: np.random.Generator) -> tuple[float, str]:
+    outputs = trial.run()
+    left, right = (outputs[n] for n in claim.args)
+    where = (
+        np.unravel_index(int(np.argmax(np.abs(left - right))), left.shape)
+        if left.size and left.shape == right.shape
+        else ()
+    )
+    shown = (
+        f" at {tuple(int(i) for i in where)}: {left[where]:.6g} and {right[where]:.6g}"
+        if len(where) or left.shape == ()
+        else ""
+    )
+    return _distance(left, right), f"the two sides differ{shown}"
+
+
+TESTERS: dict[str, Callable[[Trial, Claim, np.random.Generator], tuple[float, str]]] = {
+    "causal": _causal,
+    "linear": _linear,
+    "permutation": _permutation,
+    "shift": _shift,
+    "rows_sum_to_one": _sums,
+    "doubly_stochastic": _sums,
+    "stable": _stable,
+    "equal": _equal,
+}

@@ -1,0 +1,166 @@
+"""Inputs for a system: lengths of its free axes, and values that respect what its claims assume.
+
+A claim's `when` clause (`g <= 0`, `0 <= f <= 1`, `A <= 0 and dt >= 0`) states the domain the author had in mind, so the
+same bounds shape the inputs of every test of the mixer. Within them values are made to break things: decays of 0,
+-1e-6, -20 and -200, equal entries, large entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from seqdsl.ir import build
+from seqdsl.ir.node import Node, walk
+from seqdsl.ir.sizes import SizeError, Sizes, bind
+from seqdsl.ir.system import System, Tensor
+
+Array = np.ndarray[Any, Any]
+HARSH = (0.0, -1e-6, -1e-3, -0.1, -1.0, -20.0, -200.0)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The interval an input's entries lie in; None is unbounded."""
+
+    low: float | None = None
+    high: float | None = None
+
+
+def bounds_of(system: System) -> dict[str, Bounds]:
+    """Intervals of inputs, from the `when` clauses of the claims."""
+    found: dict[str, Bounds] = {}
+    for claim in system.claims:
+        if claim.condition is None:
+            continue
+        for fact in build.conjuncts(claim.condition):
+            if fact.op not in ("lt", "le", "eq"):
+                continue
+            a, b = (x.args[0] if x.op == "re" else x for x in fact.args)  # `re(A) <= 0` bounds the real part
+            if fact.op == "eq" and a.op == "read" and (value := _number(b)) is not None:
+                found[str(a.attr)] = Bounds(value, value)
+                continue
+            if a.op == "read" and (value := _number(b)) is not None:
+                found[str(a.attr)] = _tighter(found.get(str(a.attr), Bounds()), Bounds(high=value))
+            elif b.op == "read" and (value := _number(a)) is not None:
+                found[str(b.attr)] = _tighter(found.get(str(b.attr), Bounds()), Bounds(low=value))
+    return {n: b for n, b in found.items() if system.tensors[n].kind == "input"}
+
+
+def _number(node: Node) -> float | None:
+    value = build.value_of(node)
+    return None if value is None else float(value)
+
+
+def _tighter(a: Bounds, b: Bounds) -> Bounds:
+    low = max((x for x in (a.low, b.low) if x is not None), default=None)
+    high = min((x for x in (a.high, b.high) if x is not None), default=None)
+    return Bounds(low, high)
+
+
+def draw_sizes(
+    system: System, rng: np.random.Generator, *, stream: int, fixed: Mapping[str, int] | None = None, tries: int = 60
+) -> Sizes:
+    """Small lengths for the free axes that satisfy every check; options keep their defaults where those fit.
+
+    Errors: `SizeError` of the last try, if none fits.
+    """
+    fixed = dict(fixed or {})
+    last: SizeError | None = None
+    for attempt in range(tries):
+        lengths = {n: int(rng.integers(1, 5)) for n, i in system.indices.items() if i.axis == n and i.size is None}
+        if attempt % 2:
+            lengths = {n: int(rng.choice((4, 8, 16, 32))) for n in lengths}
+        if system.stream in lengths:
+            lengths[str(system.stream)] = stream
+        options = {n: int(rng.integers(1, 4)) for n, d in system.options.items() if d is None}
+        if attempt % 4 > 1:  # defaults may be larger than what a test can afford
+            options.update({n: int(rng.integers(1, 5)) for n in system.options})
+        lengths.update({k: v for k, v in fixed.items() if k in lengths})
+        options.update({k: v for k, v in fixed.items() if k in system.options})
+        try:
+            sizes = bind(system, options, lengths)
+        except SizeError as error:
+            last = error
+            continue
+        if sum(_count(t, sizes) for t in system.derived()) < 3_000_000:
+            return sizes
+    raise last if last is not None else SizeError("bad-size", f"no small sizes fit `{system.name}`")
+
+
+def _count(tensor: Tensor, sizes: Sizes) -> int:
+    count = 1
+    for index in tensor.indices:
+        count *= sizes[index]
+    return count
+
+
+def draw_inputs(system: System, sizes: Sizes, rng: np.random.Generator, *, harsh: bool = False) -> dict[str, Array]:
+    """One array for each input. Integer inputs stay within the axes that they index."""
+    bounds = bounds_of(system)
+    logs = log_decays(system)
+    found: dict[str, Array] = {}
+    for tensor in system.inputs():
+        shape = tuple(sizes[i] for i in tensor.indices)
+        if tensor.dtype == "int":
+            found[tensor.name] = rng.integers(0, max(1, _range_of(system, sizes, tensor)), shape)
+        elif tensor.dtype == "bool":
+            found[tensor.name] = rng.random(shape) < 0.5
+        elif tensor.dtype == "complex":
+            z = rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+            z = 0.6 * z / np.maximum(1, np.abs(z))
+            if tensor.name in bounds:
+                z = _real(shape, bounds[tensor.name], rng, harsh=False) + 1j * z.imag
+            found[tensor.name] = z
+        else:
+            limit = bounds.get(tensor.name, Bounds(high=0.0) if tensor.name in logs else Bounds())
+            found[tensor.name] = _real(shape, limit, rng, harsh=harsh and tensor.name in logs)
+    return found
+
+
+def _real(shape: tuple[int, ...], limit: Bounds, rng: np.random.Generator, *, harsh: bool) -> Array:
+    if harsh:
+        return rng.choice(HARSH, shape)
+    x = rng.standard_normal(shape)
+    if limit.low is not None and limit.high is not None:
+        return limit.low + (limit.high - limit.low) / (1 + np.exp(-x))
+    if limit.high is not None:
+        return limit.high - np.abs(x)
+    return x if limit.low is None else limit.low + np.abs(x)
+
+
+def log_decays(system: System) -> set[str]:
+    """Inputs that stand alone in the exponent of a recurrence's coefficient, where growth would drown every test."""
+    names: set[str] = set()
+    for tensor in system.derived():
+        if tensor.rhs is None or not any(n.op == "read" and n.attr == tensor.name for n in walk(tensor.rhs)):
+            continue
+        for node in walk(tensor.rhs):
+            if (
+                node.op == "exp"
+                and node.args[0].op == "read"
+                and system.tensors[str(node.args[0].attr)].kind == "input"
+            ):
+                names.add(str(node.args[0].attr))
+    return names
+
+
+def _range_of(system: System, sizes: Sizes, tensor: Tensor) -> int:
+    """One more than the largest value: the shortest axis that the input subscripts, or is compared with."""
+    lengths = []
+    for other in system.derived():
+        for node in walk(other.rhs) if other.rhs is not None else ():
+            if node.op == "read":
+                own = system.tensors[str(node.attr)].indices
+                lengths += [
+                    sizes[i] for i, a in zip(own, node.args, strict=True) if a.op == "read" and a.attr == tensor.name
+                ]
+            elif node.op in ("eq", "ne"):
+                a, b = node.args
+                for x, y in ((a, b), (b, a)):
+                    if x.op == "read" and x.attr == tensor.name and y.op == "index":
+                        lengths.append(sizes[str(y.attr)])
+    return min(lengths, default=4)

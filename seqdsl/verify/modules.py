@@ -1,0 +1,152 @@
+"""Generated modules against the interpreter: values, states, stepping, gradients.
+
+Used twice: quickly, before `seqc compile` writes anything (translation validation), and at length by `seqc test`.
+Tolerances are those of DESIGN section 9, relative RMS against the float64 interpreter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from seqdsl.diagnostics import SeqError
+from seqdsl.forms import Derived
+from seqdsl.ir.initial import state_names
+from seqdsl.ir.interpreter import interpret
+from seqdsl.ir.sizes import SizeError, Sizes
+from seqdsl.ir.system import System
+from seqdsl.verify.inputs import draw_inputs, draw_sizes
+
+Array = np.ndarray[Any, Any]
+FLOAT32_VALUES = 2e-6
+FLOAT64_VALUES = 1e-9
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """Where a module and the interpreter differ, and by how much."""
+
+    what: str
+    error: float
+    sizes: str
+
+
+def relative_rms(found: Array, wanted: Array) -> float:
+    """RMS of the difference over RMS of what is wanted; tiny values count as 1."""
+    if found.shape != wanted.shape:
+        return float("inf")
+    if wanted.size == 0:
+        return 0.0
+    if wanted.dtype == bool or np.issubdtype(wanted.dtype, np.integer):
+        return float(np.any(found != wanted))
+    with np.errstate(all="ignore"):
+        gap = np.where((found == wanted) | (np.isnan(found) & np.isnan(wanted)), 0, found - wanted)
+        scale = float(np.sqrt(np.mean(np.abs(np.where(np.isfinite(wanted), wanted, 0)) ** 2)))
+        error = float(np.sqrt(np.mean(np.abs(gap) ** 2)))
+    return float("inf") if np.isnan(error) else error / max(scale, 1e-3)
+
+
+def module_sizes(system: System, sizes: Sizes) -> dict[str, int]:
+    """What a module is built with: every option, and the lengths that its parameters need."""
+    needed = {i for t in system.params() for i in t.indices}
+    free = {system.axis(i) for i in needed if system.index(system.axis(i)).size is None}
+    return {**sizes.options, **{n: sizes[n] for n in sorted(free)}}
+
+
+def state_dict(system: System, sizes: Sizes, values: Mapping[str, Array]) -> dict[str, Array]:
+    """Parameters by state_dict name."""
+    found: dict[str, Array] = {}
+    for tensor in system.params():
+        if tensor.kind == "param":
+            for place, name in state_names(tensor, sizes):
+                found[name] = values[tensor.name][place]
+    return found
+
+
+def validate_module(derived: Derived, text: str, class_name: str, backend: Any, *, seed: int = 0) -> None:
+    """A quick check that the text computes what the equations say. Errors: `validation-failed`, with the evidence."""
+    rng = np.random.default_rng(seed)
+    for stream in (5, 1):
+        try:
+            sizes = draw_sizes(derived.system, rng, stream=stream)
+        except SizeError:
+            continue
+        mismatch = compare(derived.system, text, class_name, backend, sizes, rng)
+        if mismatch is not None:
+            raise SeqError(
+                "validation-failed",
+                f"the generated module `{class_name}` differs from its equations; nothing is written",
+                notes=(f"{mismatch.what}: relative error {mismatch.error:.2g}", mismatch.sizes),
+                help="this is a bug of the compiler; `--form recurrent` may serve meanwhile",
+            )
+
+
+def compare(
+    system: System,
+    text: str,
+    class_name: str,
+    backend: Any,
+    sizes: Sizes,
+    rng: np.random.Generator,
+    *,
+    harsh: bool = False,
+    tolerance: float = FLOAT64_VALUES,
+) -> Mismatch | None:
+    """Outputs and final state of a float64 module and of the interpreter, on one draw."""
+    import torch
+
+    from seqdsl.ir.initial import initial_values
+
+    inputs = draw_inputs(system, sizes, rng, harsh=harsh)
+    values = {n: _perturbed(v, rng) for n, v in initial_values(system, sizes, {}).items()}
+    params = state_dict(system, sizes, values)
+    named = {**sizes.lengths, **sizes.options}
+    reference = interpret(system, inputs=inputs, params=params, sizes=named)
+    module = backend.build_module(text, class_name, **module_sizes(system, sizes)).to(torch.float64)
+    module.load_state_dict({k: torch.as_tensor(np.asarray(v)) for k, v in params.items()}, strict=True)
+    tensors = [torch.as_tensor(np.asarray(inputs[t.name]))[None] for t in system.inputs()]
+    steppable = system.record is not None
+    with torch.no_grad():
+        result = module(*tensors, return_state=True) if steppable else module(*tensors)
+    outputs, state = result if steppable else (result, {})
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    for name, output in zip(system.outputs, outputs, strict=True):
+        error = relative_rms(_plain(output), np.asarray(reference["outputs"][name]))
+        if not error <= tolerance:
+            return Mismatch(f"output `{name}`", error, _shown(sizes))
+    return _compare_states(state, reference["state"], sizes, tolerance)
+
+
+def _perturbed(value: Array, rng: np.random.Generator) -> Array:
+    """Initial values moved a little, so that constant ones (zeros, ones) do not hide a transposed weight."""
+    return value + 0.1 * rng.standard_normal(value.shape)
+
+
+def _plain(tensor: Any) -> Array:
+    return np.asarray(tensor.detach().resolve_conj().numpy()[0])
+
+
+def _compare_states(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], sizes: Sizes, tolerance: float, prefix: str = ""
+) -> Mismatch | None:
+    for name, value in wanted.items():
+        if isinstance(value, Mapping):
+            mismatch = _compare_states(found.get(name, {}), value, sizes, tolerance, f"{prefix}{name}.")
+            if mismatch is not None:
+                return mismatch
+            continue
+        if name not in found:
+            return Mismatch(f"state `{prefix}{name}` is missing", float("inf"), _shown(sizes))
+        if name == "position":
+            continue
+        error = relative_rms(_plain(found[name]), np.asarray(value))
+        if not error <= tolerance:
+            return Mismatch(f"state `{prefix}{name}`", error, _shown(sizes))
+    return None
+
+
+def _shown(sizes: Sizes) -> str:
+    return ", ".join(f"|{n}| = {v}" for n, v in sizes.lengths.items() if "." not in n)

@@ -1,0 +1,171 @@
+"""Every recurrence of the library and every one without a name lands in its class, with its monoid and its verdicts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from seqdsl.algebra import Proved, Refuted, Unknown, classify_all, monoid_of, monoid_verdicts
+from seqdsl.report import report
+from seqdsl.semantics import library, load_file, load_system, lower_mixer, mixers
+
+ROOT = Path(__file__).resolve().parent.parent
+UNNAMED = sorted((ROOT / "unnamed").glob("*.seq"))
+
+
+def expectations(path: Path) -> dict[str, str]:
+    return dict(re.findall(r"(class|associative|identity)=([\w-]+)", "\n".join(path.read_text().split("\n")[:4])))
+
+
+@pytest.mark.parametrize("path", UNNAMED, ids=lambda p: p.stem)
+def test_a_recurrence_without_a_name_lands_in_its_class(path: Path) -> None:
+    expected = expectations(path)
+    file = load_file(path)
+    system = lower_mixer(file, mixers(file)[0])
+    kinds = [r.kind for r in classify_all(system)]
+    wanted = {"affine-diagonal": "diagonal"}.get(expected["class"], expected["class"])
+    if wanted == "monoid":
+        assert system.monoids
+    elif wanted == "none":
+        assert kinds == []
+    else:
+        assert wanted in kinds
+
+
+@pytest.mark.parametrize("path", [p for p in UNNAMED if "associative" in expectations(p)], ids=lambda p: p.stem)
+def test_declared_monoids_get_the_right_verdict(path: Path) -> None:
+    expected = expectations(path)
+    file = load_file(path)
+    system = lower_mixer(file, mixers(file)[0])
+    (name,) = system.monoids
+    verdicts = monoid_verdicts(system, name)
+    assert verdicts["associative"].holds is (expected["associative"] == "proved")
+    if expected["associative"] == "proved":
+        assert isinstance(verdicts["associative"], Proved)
+    if "identity" in expected:
+        assert isinstance(verdicts["identity"], Refuted)
+
+
+MONOID = """
+monoid m(x):
+    {identity}
+    combine(a, b):
+        x = {combine}
+    claim associative
+
+mixer f(x[t]) -> y:
+    y = m[t](x)
+"""
+
+
+def verdicts_of(combine: str, identity: str = "identity = (0)") -> dict[str, object]:
+    return dict(monoid_verdicts(load_system(MONOID.format(combine=combine, identity=identity), "f"), "m"))
+
+
+@pytest.mark.parametrize(
+    ("combine", "associative", "commutative"),
+    [
+        ("a.x - b.x", False, False),
+        ("a.x / b.x", False, False),
+        ("(a.x + b.x) / 2", False, True),
+        ("clamp(a.x + b.x, -1, 1)", False, True),
+        ("a.x + b.x + 1", True, True),
+        ("max(a.x, b.x)", True, True),
+        ("a.x + b.x + 2 * a.x * b.x", True, True),
+        ("a.x * b.x", True, True),
+        ("b.x", True, False),
+        ("logaddexp(a.x, b.x)", True, True),
+    ],
+)
+def test_operators(combine: str, associative: bool, commutative: bool) -> None:
+    found = verdicts_of(combine)
+    assert found["associative"].holds is associative  # type: ignore[attr-defined]
+    assert found["commutative"].holds is commutative  # type: ignore[attr-defined]
+
+
+def test_a_refutation_has_the_smallest_numbers() -> None:
+    verdict = verdicts_of("a.x - b.x")["associative"]
+    assert isinstance(verdict, Refuted)
+    assert verdict.counterexample == "x = 0; y = 0; z = 1: (x . y) . z and x . (y . z) give -1 and 1 in `m`"
+
+
+def test_a_sum_that_saturates_is_refuted_where_it_saturates() -> None:
+    verdict = verdicts_of("clamp(a.x + b.x, -1, 1)")["associative"]
+    assert isinstance(verdict, Refuted)
+    assert "1" in verdict.counterexample
+
+
+def test_a_wrong_identity_is_refuted_beside_a_proved_associativity() -> None:
+    found = verdicts_of("a.x + b.x + 1")
+    assert isinstance(found["associative"], Proved)
+    assert isinstance(found["identity"], Refuted)
+    assert isinstance(verdicts_of("a.x + b.x + 1", "identity = (-1)")["identity"], Proved)
+
+
+def test_gates_that_do_not_read_the_state_are_found_affine() -> None:
+    (recurrence,) = classify_all(load_system("min_gru", "min_gru"))
+    assert recurrence.kind == "diagonal"
+    (recurrence,) = classify_all(load_system("gru", "gru"))
+    assert recurrence.kind == "nonlinear"
+
+
+def test_linearity_hidden_by_cancellation_is_found() -> None:
+    text = "mixer f(x[t]) -> h[t]:\n    h[t] = (h[t-1] + x)^2 - h[t-1]^2 - x^2\n"
+    (recurrence,) = classify_all(load_system(text))
+    assert recurrence.kind == "diagonal"
+
+
+@pytest.mark.parametrize(
+    ("step", "ring"),
+    [("max(a + S[t-1], x)", "max +"), ("min(a + S[t-1], x)", "min +"), ("logaddexp(S[t-1] + a, x)", "logaddexp +"),
+     ("relu(S[t-1] + x)", "max +"), ("max(exp(a) * S[t-1], x)", "max *")],
+)  # fmt: skip
+def test_semirings(step: str, ring: str) -> None:
+    system = load_system(f"mixer f(x[t], a[t]) -> S[t]:\n    S[t] = {step}\n")
+    (recurrence,) = classify_all(system)
+    assert (recurrence.kind, recurrence.ring) == ("semiring", ring)
+    form = monoid_of(system, recurrence)
+    assert form is not None and all(v.holds for _, v in form.verdicts)
+
+
+@pytest.mark.parametrize("name", sorted(library()))
+def test_every_claim_of_the_library_holds(name: str) -> None:
+    file = load_file(name)
+    for mixer in mixers(file):
+        found = report(lower_mixer(file, mixer))
+        assert found.refuted() == []
+        open_claims = [c.text for c, v in found.claims if isinstance(v, Unknown)]
+        assert open_claims == []
+
+
+@pytest.mark.parametrize(
+    ("claim", "note"),
+    [("causal", "changing inputs after"), ("linear(x)", "differs from"), ("y == x", "the two sides differ"),
+     ("shift(t)", "does more than shift")],
+)  # fmt: skip
+def test_false_claims_are_refuted_with_numbers(claim: str, note: str) -> None:
+    text = f"""
+mixer f(x[t], a[t]) -> y[t]:
+    S[t] = exp(a) * S[t-1] + x
+    y[t] = S * S + x[t+1] + t
+    claim {claim}
+"""
+    found = report(load_system(text))
+    (diagnostic,) = found.refuted()
+    assert diagnostic.code == "claim-refuted"
+    assert note in diagnostic.notes[0] and "|t| = " in diagnostic.notes[0]
+    assert diagnostic.span is not None and diagnostic.span.text == claim.split(" when")[0]
+
+
+def test_growth_is_refuted_by_the_product_of_the_steps() -> None:
+    text = "mixer f(x[t], a[t]) -> S[t]:\n    S[t] = exp(a) * S[t-1] + x\n    claim stable(S) when a >= 0\n"
+    (diagnostic,) = report(load_system(text)).refuted()
+    assert "end further apart" in diagnostic.notes[0]
+
+
+def test_equal_recurrences_are_proved_by_bisimulation() -> None:
+    found = report(load_system("retention", "retention"))
+    verdict = next(v for c, v in found.claims if c.text == "o == gla(q, k, v, g)")
+    assert isinstance(verdict, Proved) and "bisimulation" in verdict.how

@@ -1,0 +1,97 @@
+"""What one would write by hand today, to be measured against.
+
+Entry points: the loops, `diagonal_associative_scan`, `naive_simple_gla` (flash-linear-attention's own chunk form,
+loaded by path), `attention`, `gru`. A baseline that is not installed says why: `Missing`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Missing(Exception):
+    """A baseline that cannot run here; the message names what is missing."""
+
+
+def linear_attention_loop(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, start: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The differentiable unbind loop: q, k [B, T, H, K], v [B, T, H, V], log decay g [B, T, H, 1 or K] -> o, S_T."""
+    state = q.new_zeros(*k[:, 0].shape, v.shape[-1]) if start is None else start
+    outputs = []
+    for q_t, k_t, v_t, a_t in zip(q.unbind(1), k.unbind(1), v.unbind(1), g.exp().unbind(1), strict=True):
+        state = a_t.unsqueeze(-1) * state + k_t.unsqueeze(-1) * v_t.unsqueeze(-2)
+        outputs.append((q_t.unsqueeze(-2) @ state).squeeze(-2))
+    return torch.stack(outputs, 1), state
+
+
+def simple_gla_loop(q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """One log decay per head: g [B, T, H]."""
+    return linear_attention_loop(q, k, v, g.unsqueeze(-1))
+
+
+def gla_loop(q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """One log decay per key channel: g [B, T, H, K]."""
+    return linear_attention_loop(q, k, v, g)
+
+
+def diagonal_loop(a: Tensor, b: Tensor) -> Tensor:
+    """h[t] = a[t] h[t-1] + b[t], all [B, T, D]."""
+    state = torch.zeros_like(b[:, 0])
+    states = []
+    for a_t, b_t in zip(a.unbind(1), b.unbind(1), strict=True):
+        state = a_t * state + b_t
+        states.append(state)
+    return torch.stack(states, 1)
+
+
+def diagonal_associative_scan(a: Tensor, b: Tensor) -> Tensor:
+    """The same by torch's associative_scan, the only mode of it that runs on a CPU."""
+    try:
+        from torch._higher_order_ops.associative_scan import associative_scan
+    except ImportError as error:
+        raise Missing("torch has no associative_scan") from error
+
+    def combine(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return left[0] * right[0], right[0] * left[1] + right[1]
+
+    _, h = associative_scan(combine, (a, b), dim=1, combine_mode="generic")
+    return h  # type: ignore[no-any-return]
+
+
+def naive_simple_gla() -> Callable[..., Any]:
+    """flash-linear-attention's naive chunk form of simple_gla; the package itself wants Triton and a GPU to import."""
+    path = Path(sysconfig.get_paths()["purelib"]) / "fla" / "ops" / "simple_gla" / "naive.py"
+    if not path.is_file():
+        raise Missing(f"no {path}: pip install --no-deps fla-core, and einops")
+    if importlib.util.find_spec("einops") is None:
+        raise Missing("fla-core's naive.py imports einops, which is not installed")
+    spec = importlib.util.spec_from_file_location("fla_naive_simple_gla", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.naive_chunk_simple_gla  # type: ignore[no-any-return]
+
+
+def plain_fft_conv(x: Tensor, w: Tensor) -> Tensor:
+    """A causal convolution by rfft and irfft under plain autograd: x [B, C, T], w [C, T], time last."""
+    size = 2 * x.shape[-1]
+    return torch.fft.irfft(torch.fft.rfft(x, size) * torch.fft.rfft(w, size), size)[..., : x.shape[-1]]
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal softmax attention by torch's own kernel: [B, T, H, D]."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+
+
+def gru(width: int) -> torch.nn.GRU:
+    """torch's own GRU, dense recurrent weights: [B, T, width] -> [B, T, width]."""
+    return torch.nn.GRU(width, width, batch_first=True)

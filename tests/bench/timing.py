@@ -1,0 +1,98 @@
+"""Timing on a shared machine: only ratios inside one interleaved run are claimed, never single milliseconds.
+
+Entry points: `interleaved`, `fit_exponent`, `peak_memory`, `machine_facts`. Nothing here knows what it times.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of every round, by candidate."""
+
+    seconds: dict[str, list[float]]
+
+    def medians(self) -> dict[str, float]:
+        return {name: statistics.median(rounds) for name, rounds in self.seconds.items()}
+
+    def ratios(self, slow: str, fast: str) -> list[float]:
+        """How many times faster `fast` was than `slow`, round by round."""
+        return [a / b for a, b in zip(self.seconds[slow], self.seconds[fast], strict=True)]
+
+    def ratio(self, slow: str, fast: str) -> float:
+        """The median of `ratios`: the number to quote."""
+        return statistics.median(self.ratios(slow, fast))
+
+
+def interleaved(candidates: dict[str, Callable[[], object]], rounds: int = 7) -> Timing:
+    """Run the candidates in turn, round after round, after one untimed run of each."""
+    for run in candidates.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name, run in candidates.items():
+            begin = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - begin)
+    return Timing(seconds)
+
+
+def fit_exponent(ts: Sequence[float], seconds: Sequence[float]) -> float:
+    """The slope of log(seconds) over log(T) by least squares: 1 is linear, 2 quadratic."""
+    x, y = [math.log(t) for t in ts], [math.log(s) for s in seconds]
+    x_mean, y_mean = statistics.fmean(x), statistics.fmean(y)
+    covariance = sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True))
+    return covariance / sum((a - x_mean) ** 2 for a in x)
+
+
+_MEASURE = """
+import importlib.util, resource, sys
+spec = importlib.util.spec_from_file_location("measured", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+run = getattr(module, sys.argv[2])(*map(int, sys.argv[3:]))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+run()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def peak_memory(prepare: Callable[..., Callable[[], object]], *sizes: int) -> int:
+    """Bytes by which running `prepare(*sizes)()` raises the peak of a fresh process.
+
+    `prepare` is a function at the top level of a file; it makes the inputs and returns what is to be measured.
+    """
+    path = Path(prepare.__code__.co_filename)
+    command = [sys.executable, "-c", _MEASURE, str(path), prepare.__name__, *map(str, sizes)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return int(done.stdout) * unit
+
+
+def machine_facts() -> dict[str, str | int]:
+    """What a number was measured on."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = [line for line in info.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
+        model = lines[0].split(":", 1)[1].strip() if lines else model
+    return {
+        "cpu": model,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "peak_rss_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    }

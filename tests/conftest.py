@@ -1,0 +1,69 @@
+"""What every test shares: Hypothesis profiles, the `gpu` and `deep` markers, golden files.
+
+Entry points: `--deep` for the long searches, `--update-golden` to rewrite the files under `tests/golden/`,
+and the fixture `golden`: `golden(text)` holds when `tests/golden/<test file>/<test>.txt` is exactly `text`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+HERE = Path(__file__).resolve().parent
+
+# The validator runs after every pass in the tests, in this process and in those it starts.
+os.environ.setdefault("SEQDSL_VALIDATE", "1")
+
+# "ci" gives the same examples on every machine and in every run; "deep" searches afresh each time.
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50, print_blob=False, database=None,
+                          suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("deep", deadline=None, max_examples=2000, print_blob=True,
+                          suppress_health_check=[HealthCheck.too_slow])
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--deep", action="store_true", help="run the long searches too, with fresh random examples")
+    parser.addoption("--update-golden", action="store_true", help="write the files under tests/golden/, compare none")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("deep" if config.getoption("--deep") else "ci")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--deep"):
+        for item in items:
+            if item.get_closest_marker("deep"):
+                item.add_marker(pytest.mark.skip(reason="a long search: run with --deep"))
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if on_gpu and not _has_gpu():
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="needs a gpu: no CUDA device here"))
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Compare a text with the file named after the test, or write that file under `--update-golden`."""
+    name = re.sub(r"[^\w.=-]+", "_", request.node.name).strip("_")
+    path = HERE / "golden" / request.path.stem / f"{name}.txt"
+
+    def check(text: str) -> None:
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            return
+        assert path.is_file(), f"no golden file {path.relative_to(HERE)}: run pytest --update-golden and read the diff"
+        assert text == path.read_text(encoding="utf-8")
+
+    return check

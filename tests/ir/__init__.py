@@ -1,0 +1,1 @@
+"""The system of recurrence equations: operators, sizes, dependences, state, text, validator, interpreter."""

@@ -1,0 +1,1 @@
+"""Support functions against literal loops."""
