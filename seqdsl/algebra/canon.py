@@ -10,7 +10,7 @@ With `states`, only what depends on those tensors is taken apart: every maximal 
 product, a sum or an exponential stays as it was written, one factor (expanding long gates would be exponential).
 
 Source: the rules are those of ordinary algebra; the fresh-then-least renaming follows Kapoor, "Normal forms of tensor
-expressions", and de Bruijn levels. Entry points: `canon`, `equal`, `Canon`, `to_node`.
+expressions", and de Bruijn levels. Entry points: `canon`, `Canon`, `to_node`; equality is `equal`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from seqdsl.ir.node import Node, reads, walk
 from seqdsl.ir.ops import OPS, bound, make, remake
 from seqdsl.ir.system import System
 
-__all__ = ["Canon", "canon", "equal", "to_node"]
+__all__ = ["Canon", "canon", "to_node"]
 
 LIMIT = 400  # monomials of a product; a larger one stays a factor
 HOIST_LIMIT = 40  # the same for a state-free product next to states
@@ -217,9 +217,9 @@ class Canon:
                 merged[factor] = exponent
         if not special:
             return {(ordered(merged), tuple(sorted(names))): ONE}
-        return self._reduced(merged, names)
+        return self.reduced(merged, names)
 
-    def _reduced(self, merged: dict[Node, Fraction], names: tuple[str, ...]) -> Terms:
+    def reduced(self, merged: dict[Node, Fraction], names: tuple[str, ...]) -> Terms:
         """Laws of single factors: [p]^2 = [p], i^2 = -1, sqrt(p)^2 = p, and sums with a positive power multiply out."""
         sign = ONE
         extra: list[Terms] = []
@@ -374,42 +374,6 @@ def _look(monomial: Monomial, name: str) -> str:
 def canon(system: System, node: Node) -> Poly:
     """The canonical form of an expression over a system."""
     return Canon(system).poly(node)
-
-
-def equal(system: System, a: Node, b: Node, within: Canon | None = None) -> bool:
-    """Are two expressions equal for all sizes and inputs? True is a proof; False proves nothing.
-
-    Denominators of a - b are cleared, at most four times (DERIVATIONS 6.1).
-    """
-    forms = Canon(system) if within is None else within
-    if a is b:
-        return True
-    gap = forms.poly(make("sub", a, b))
-    for _ in range(4):
-        if gap.is_zero:
-            return True
-        lowest: dict[Node, Fraction] = {}
-        for m in gap.terms:
-            for factor, e in m.factors:
-                if e < 0 and not factor.free & frozenset(m.bound) and factor.op != "exp":
-                    lowest[factor] = min(lowest.get(factor, e), e)
-        if not lowest:
-            return False
-        clear: Terms = {(ordered({f: -e for f, e in lowest.items()}), ()): ONE}
-        gap = forms.settle(_expanded(forms, gap, clear))
-    return gap.is_zero
-
-
-def _expanded(forms: Canon, gap: Poly, clear: Terms) -> Terms:
-    """gap * clear with sums that are left with a positive power multiplied out."""
-    result: Terms = {}
-    ((extra, _),) = clear
-    for m in gap.terms:
-        merged = dict(m.factors)
-        for factor, e in extra:
-            merged[factor] = merged.get(factor, Fraction(0)) + e
-        accumulate(result, forms._reduced(merged, m.bound), m.coefficient)
-    return result
 
 
 def state_reads(node: Node, states: frozenset[str]) -> list[Node]:

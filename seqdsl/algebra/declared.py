@@ -14,8 +14,10 @@ from itertools import islice, product
 from random import Random
 from typing import Any
 
-from seqdsl.algebra.canon import Canon, equal
-from seqdsl.algebra.exact import DIGITS, NotExact, Number, World, agree, evaluate, show_number
+from seqdsl.algebra.canon import Canon
+from seqdsl.algebra.equal import equal
+from seqdsl.algebra.exact import World, evaluate
+from seqdsl.algebra.numbers import DIGITS, NotExact, Number, agree, show_number
 from seqdsl.algebra.verdict import Proved, Refuted, Tested, Unknown, Verdict
 from seqdsl.ir import build
 from seqdsl.ir.build import Fraction

@@ -79,7 +79,7 @@ def inverse(forms: Canon, poly: Poly, exponent: Fraction) -> Terms:
     content = _content(poly, lambda f: f.dtype != "bool")
     lead = poly.terms[0].coefficient
     rest = _without(forms, poly, content, lead)
-    result = forms._reduced({f: -e * exponent for f, e in content.items()}, ())
+    result = forms.reduced({f: -e * exponent for f, e in content.items()}, ())
     if rest.constant != 1:
         scale = rest.terms[0].coefficient  # division may have changed the order of the terms
         rest = _without(forms, rest, {}, scale)

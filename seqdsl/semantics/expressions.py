@@ -11,9 +11,9 @@ from fractions import Fraction
 from seqdsl.diagnostics import SeqError, Span
 from seqdsl.ir import build
 from seqdsl.ir.node import Node
-from seqdsl.ir.ops import OPS, make
-from seqdsl.semantics import calls, equations, folds, parameters
-from seqdsl.semantics.builtins import ALONG, CONSTANTS, ELEMENTWISE, GRADIENTS, RANDOM, REDUCTIONS, TRANSFORMS, VARIADIC
+from seqdsl.ir.ops import make
+from seqdsl.semantics import calls, equations, folds, gradients, operators, parameters
+from seqdsl.semantics.builtins import ALONG, CONSTANTS, ELEMENTWISE, RANDOM, REDUCTIONS, TRANSFORMS
 from seqdsl.semantics.scope import Place, Ref, Scope
 from seqdsl.semantics.sizes import size_of
 from seqdsl.syntax import tree
@@ -54,7 +54,7 @@ def _lower(place: Place, expr: tree.Expr) -> Node:
         case tree.Read():
             return _read(place, expr)
         case tree.Reduction():
-            return _reduction(place, expr.op, expr.brackets, expr.body, expr.span)
+            return operators.reduction(place, expr.op, expr.brackets, expr.body, expr.span)
         case tree.Call():
             return _call(place, expr)
         case tree.Tuple():
@@ -106,7 +106,7 @@ def _name(place: Place, expr: tree.Name) -> Node:
     scope, name = place.scope, expr.plain
     if name in scope.indices:
         index = scope.indices[name]
-        _visible(place, (index,), expr.span, f"`{name}` is an index")
+        visible(place, (index,), expr.span, f"`{name}` is an index")
         return build.index(index)
     if scope.kind_of(name) == "tensor":
         ref = equations.resolve(scope, name, expr.span)
@@ -135,7 +135,7 @@ def _field(place: Place, expr: tree.Field) -> Ref:
 
 def _read_all(place: Place, ref: Ref, span: Span, text: str) -> Node:
     """An elided read: every declared index stands for itself."""
-    _visible(place, ref.indices, span, f"`{text}` is {signature(place.scope, ref)}")
+    visible(place, ref.indices, span, f"`{text}` is {signature(place.scope, ref)}")
     return read_ref(ref, [build.index(i) for i in ref.indices])
 
 
@@ -159,7 +159,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun if number == 1 else 'indices' if noun == 'index' else noun + 's'}"
 
 
-def _visible(place: Place, indices: tuple[str, ...], span: Span, label: str) -> None:
+def visible(place: Place, indices: tuple[str, ...], span: Span, label: str) -> None:
     stray = [i for i in indices if i not in place.visible]
     if not stray:
         return
@@ -240,7 +240,7 @@ def power(a: Node, b: Node) -> Node:
 
 
 def _compare(place: Place, expr: tree.Compare) -> Node:
-    _few_operands(expr.args, expr.span)
+    few_operands(expr.args, expr.span)
     args = [lower(place, a) for a in expr.args]
     result = build.TRUE
     for op, a, b in zip(expr.ops, args[:-1], args[1:], strict=True):
@@ -251,7 +251,7 @@ def _compare(place: Place, expr: tree.Compare) -> Node:
     return result
 
 
-def _few_operands(args: tuple[tree.Expr, ...], span: Span) -> None:
+def few_operands(args: tuple[tree.Expr, ...], span: Span) -> None:
     if len(args) > _MOST_OPERANDS:
         raise SeqError(
             "too-deep",
@@ -290,7 +290,7 @@ def _read(place: Place, expr: tree.Read) -> Node:
         _relate(place, ref, ref.indices[position], node, item.span)
         subscripts.append(node)
     rest = ref.indices[len(subscripts) :]
-    _visible(place, rest, expr.span, f"`{name}` is {signature(scope, ref)}")
+    visible(place, rest, expr.span, f"`{name}` is {signature(scope, ref)}")
     return read_ref(ref, subscripts + [build.index(i) for i in rest])
 
 
@@ -308,66 +308,25 @@ def _relate(place: Place, ref: Ref, own: str, subscript: Node, span: Span) -> No
     builder.spans[(name, own)] = span
 
 
-def bound_indices(place: Place, items: tuple[tree.Expr | tree.NewIndex, ...]) -> tuple[str, ...]:
-    """The system's names of the indices in the brackets of a binder."""
-    found = []
-    for item in items:
-        name = item.name if isinstance(item, tree.NewIndex) else item
-        if not isinstance(name, tree.Name) or name.plain not in place.scope.indices:
-            if isinstance(name, tree.Name) and place.scope.kind_of(name.plain) is None:
-                raise place.scope.unknown(name.plain, name.span, "index")
-            kind = place.scope.kind_of(name.plain) if isinstance(name, tree.Name) else "position"
-            raise SeqError(
-                "not-an-index",
-                f"`{name.span.text}` is a {kind}, not an index",
-                name.span,
-                help="before the guard stand indices only",
-            )
-        found.append(place.scope.indices[name.plain])
-        if found.count(found[-1]) > 1:
-            raise SeqError("repeated-index", f"`{name.plain}` stands twice in these brackets", name.span)
-    return tuple(found)
-
-
-def _reduction(place: Place, op: str, brackets: tree.Brackets, body: tree.Expr, span: Span) -> Node:
-    if brackets.made is not None:
-        raise SeqError("unexpected-arrow", f"`{op}` makes no axes", brackets.span, help="remove the arrow")
-    indices = bound_indices(place, brackets.items)
-    inner = place.inside(indices, summed=op in ("sum", "mean"))
-    guard = build.TRUE if brackets.guard is None else lower(place.inside(indices), brackets.guard)
-    node = lower(inner, body)
-    for name, item in zip(indices, brackets.items, strict=True):
-        if name not in node.free | guard.free:
-            local = local_name(place.scope, name)
-            raise SeqError(
-                "unused-reduction-index",
-                f"`{local}` occurs neither in the body nor in the guard",
-                item.span,
-                label=f"`{op}` over `{local}`",
-                help=f"for a multiple write `|{local}| * ..`",
-            )
-    return make(op, node, guard, attr=(indices, ()))
-
-
 def _call(place: Place, expr: tree.Call) -> Node:
     name = expr.function.plain
     if name == "linear":
         return parameters.linear(place, expr)
     if name == "grad":
-        return calls.gradient(place, expr)
+        return gradients.gradient(place, expr)
     declared = place.scope.file.declarations.get(name)
     if declared is not None:
         if isinstance(declared[1], tree.Monoid):
             return folds.lower_fold(place, expr, declared[0], declared[1])
         return calls.lower_call(place, expr, declared[0], declared[1])
     if expr.brackets is None:
-        return _elementwise(place, expr, name)
+        return operators.elementwise(place, expr, name)
     if name in REDUCTIONS:
-        _one_argument(expr)
-        options(place, expr, name)
-        return _reduction(place, name, expr.brackets, expr.args[0], expr.span)
+        operators.one_argument(expr)
+        operators.options(place, expr, name)
+        return operators.reduction(place, name, expr.brackets, expr.args[0], expr.span)
     if name in ALONG or name in TRANSFORMS:
-        return _along(place, expr, name)
+        return operators.along(place, expr, name)
     if name in ELEMENTWISE or name in RANDOM:
         raise SeqError(
             "unexpected-brackets",
@@ -376,148 +335,3 @@ def _call(place: Place, expr: tree.Call) -> Node:
             help=f"write `{name}(..)`",
         )
     raise place.scope.unknown(name, expr.function.span, "function")
-
-
-def _one_argument(expr: tree.Call) -> None:
-    if len(expr.args) != 1:
-        raise SeqError(
-            "wrong-number-of-arguments", f"`{expr.function.plain}` takes one argument, not {len(expr.args)}", expr.span
-        )
-
-
-def _elementwise(place: Place, expr: tree.Call, name: str) -> Node:
-    if name in RANDOM:
-        return parameters.random_draw(place, expr, name)
-    if name in REDUCTIONS | ALONG | TRANSFORMS and name not in VARIADIC:
-        raise SeqError(
-            "missing-indices",
-            f"`{name}` needs the indices that it works along",
-            expr.function.span,
-            help=f"write `{name}[s](..)`",
-        )
-    if name not in ELEMENTWISE and name not in VARIADIC:
-        raise place.scope.unknown(name, expr.function.span, "function")
-    wanted = None if name in VARIADIC else OPS[ELEMENTWISE[name]].arity
-    if len(expr.args) < 2 if wanted is None else len(expr.args) != wanted:
-        expected = "two arguments or more" if wanted is None else f"{wanted} argument{'s' if wanted != 1 else ''}"
-        raise SeqError(
-            "wrong-number-of-arguments",
-            f"`{name}` takes {expected}, not {len(expr.args)}",
-            expr.span,
-            help=f"along an axis write `{name}[s](..)`" if wanted is None else "",
-        )
-    attr = options(place, expr, ELEMENTWISE.get(name, name))
-    _few_operands(expr.args, expr.span)
-    args = [lower(place, a) for a in expr.args]
-    if name in VARIADIC:
-        result = args[0]
-        for arg in args[1:]:
-            result = make(VARIADIC[name], result, arg)
-        return result
-    if name == "where":
-        return build.where(*args)
-    return make(ELEMENTWISE[name], *args, attr=attr)
-
-
-def options(place: Place, expr: tree.Call, op: str) -> tuple[tuple[str, object], ...]:
-    """The settings of a built-in call, checked against the operator's row."""
-    known = dict(OPS[op].options) if op in OPS else {}
-    found: list[tuple[str, object]] = []
-    for setting in expr.settings:
-        name = setting.name.plain
-        if name not in known:
-            listed = ", ".join(f"`{k}`" for k in known) or "none"
-            raise SeqError(
-                "unknown-option",
-                f"`{expr.function.plain}` has no option `{name}`",
-                setting.span,
-                help=f"its options: {listed}",
-            )
-        if name == "grad":
-            if not isinstance(setting.value, tree.Name) or setting.value.plain not in GRADIENTS:
-                raise SeqError("unknown-option", "`grad` is one of identity, clamp, atan, zero", setting.value.span)
-            found.append((name, setting.value.plain))
-            continue
-        value = build.value_of(lower(place, setting.value))
-        if value is None:
-            raise SeqError(
-                "option-not-constant",
-                f"`{name}` of `{expr.function.plain}` is a number, the same at every point",
-                setting.value.span,
-                label="no number",
-                help="multiply by a tensor outside the call instead",
-            )
-        found.append((name, Fraction(value)))
-    return tuple(sorted(found))
-
-
-def _along(place: Place, expr: tree.Call, name: str) -> Node:
-    brackets = expr.brackets
-    assert brackets is not None
-    attr = options(place, expr, name)
-    consumed = bound_indices(place, brackets.items)
-    made = consumed if brackets.made is None else bound_indices(place, brackets.made)
-    if name in ALONG and brackets.made is not None:
-        raise SeqError("unexpected-arrow", f"`{name}` keeps its axes", brackets.span, help="remove the arrow")
-    if len(expr.args) != (2 if name == "solve" else 1):
-        raise SeqError(
-            "wrong-number-of-arguments",
-            f"`{name}` takes {2 if name == 'solve' else 1} arguments, not {len(expr.args)}",
-            expr.span,
-        )
-    _visible(place, made, brackets.span, "the result varies along it")
-    inner = place.inside((*consumed, *made))
-    guard = build.TRUE if brackets.guard is None else lower(inner, brackets.guard)
-    args = [lower(inner, a) for a in expr.args]
-    missing = [i for i in consumed if not any(i in a.free for a in (*args, guard))]
-    if missing:
-        local = local_name(place.scope, missing[0])
-        raise SeqError(
-            "unused-reduction-index",
-            f"`{local}` occurs neither in the body nor in the guard",
-            expr.span,
-            label=f"`{name}` along `{local}`",
-        )
-    if name in ALONG:
-        return make(name, args[0], guard, attr=(consumed, attr))
-    if brackets.guard is not None:
-        raise SeqError(
-            "unexpected-guard",
-            f"`{name}` takes no guard",
-            brackets.guard.span,
-            help=f"mask the operand, `{name}[..](where({brackets.guard.span.text}, .., 0))`",
-        )
-    _check_transform(place, expr, name, consumed, made, args)
-    if name == "qr":  # A[d, f] has rows d and columns f; so has Q
-        made = (*consumed, *made)
-    return make(name, *args, attr=(consumed, made, attr))
-
-
-def _check_transform(
-    place: Place, expr: tree.Call, name: str, consumed: tuple[str, ...], made: tuple[str, ...], args: list[Node]
-) -> None:
-    """A transform takes one axis to one axis, which its operand lacks; only a matrix has both."""
-    if len(consumed) > 1 or len(made) > 1:
-        raise SeqError(
-            "too-many-indices",
-            f"`{name}` works along one index, not {max(len(consumed), len(made))}",
-            expr.function.span.to(expr.brackets.span if expr.brackets is not None else expr.span),
-            help=f"nest two of them, `{name}[i]({name}[j](..))`" if len(args) == 1 else "",
-        )
-    matrix = name in ("solve", "qr")
-    if made != consumed and made[0] in (args[1] if name == "solve" else args[0]).free and name != "qr":
-        local = local_name(place.scope, made[0])
-        raise SeqError(
-            "made-and-mapped",
-            f"`{name}` makes `{local}`, and its operand varies along `{local}` already",
-            expr.args[-1].span,
-            help="make a second index of that axis, or read the operand at one place",
-        )
-    if matrix and made[0] not in args[0].free:
-        local = local_name(place.scope, made[0])
-        raise SeqError(
-            "unused-reduction-index",
-            f"`{local}` does not occur in the matrix",
-            expr.args[0].span,
-            help=f"the matrix of `{name}` has both indices of the arrow",
-        )

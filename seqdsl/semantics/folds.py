@@ -9,7 +9,7 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import make
 from seqdsl.ir.system import Claim, Monoid, Tensor
-from seqdsl.semantics import equations, expressions, parameters
+from seqdsl.semantics import equations, expressions, operators, parameters
 from seqdsl.semantics.declare import check_given, declare_indices, declare_options, declare_tensors
 from seqdsl.semantics.scope import Builder, File, Place, Ref, Scope
 from seqdsl.semantics.sizes import lower_size
@@ -44,7 +44,7 @@ def lower_fold(place: Place, call: tree.Call, file: File, declared: tree.Monoid)
             f"{expressions.counted(len(formals), 'value')} ({listed}), not {len(call.args)}",
             call.span,
         )
-    names = expressions.bound_indices(place, call.brackets.items)
+    names = operators.bound_indices(place, call.brackets.items)
     inner = place.inside(names)
     args = [expressions.lower(inner, a) for a in call.args]
     guard = build.TRUE if call.brackets.guard is None else expressions.lower(inner, call.brackets.guard)

@@ -9,7 +9,7 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node, reads, walk
 from seqdsl.ir.ops import make
 from seqdsl.ir.system import Tensor
-from seqdsl.semantics import expressions
+from seqdsl.semantics import expressions, operators
 from seqdsl.semantics.builtins import RANDOM
 from seqdsl.semantics.scope import Builder, Place, Ref, Scope
 from seqdsl.syntax import tree
@@ -118,7 +118,7 @@ def linear(place: Place, call: tree.Call) -> Node:
     if call.brackets.guard is not None:
         raise SeqError("unexpected-guard", "`linear` takes no guard", call.brackets.guard.span)
     name = scope.count(place.target)
-    consumed = expressions.bound_indices(place, call.brackets.items)
+    consumed = operators.bound_indices(place, call.brackets.items)
     bias, per = _linear_settings(place, call)
     nested = place.inside(consumed)
     if call.brackets.made is None:
@@ -135,10 +135,10 @@ def linear(place: Place, call: tree.Call) -> Node:
                 help=f"say it with an arrow, `linear[{local} -> {local}](..)`",
             )
     else:
-        made = expressions.bound_indices(place, call.brackets.made)
+        made = operators.bound_indices(place, call.brackets.made)
         for index in made:
             if index not in place.visible:
-                expressions._visible(place, (index,), call.brackets.span, "it makes this axis")
+                expressions.visible(place, (index,), call.brackets.span, "it makes this axis")
         body = expressions.lower(nested, call.args[0])
     unused = [i for i in consumed if i not in body.free]
     if unused:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
-from importlib.util import find_spec
 from typing import Any
 
-import pytest
 from lark import Lark
 from lark.lexer import Lexer
 
@@ -31,7 +29,6 @@ def test_the_automaton_has_no_conflict() -> None:
     Lark(GRAMMAR, parser="lalr", lexer=NoLexer, start=["start", "arith"], strict=True)
 
 
-@pytest.mark.skipif(find_spec("interegular") is None, reason="needs interegular, which lark's strict mode asks for")
 def test_no_two_terminals_match_the_same_text() -> None:
     Lark(GRAMMAR, parser="lalr", lexer="basic", start=["start", "arith"], strict=True)
 
