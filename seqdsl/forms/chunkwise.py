@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, monomials, split, uses
 from seqdsl.forms.feedback import loop_of, without_feedback
-from seqdsl.forms.scan import starting_value, to_scan
+from seqdsl.forms.scan import both, starting_value, to_scan
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node, rebuild, walk
@@ -65,7 +65,7 @@ def _entrywise(system: System, loop: Loop, reason: NotAffine, chunk: int) -> Sys
     try:
         return live(without_feedback(system, loop, chunk))  # what only the old equation read would still read the state
     except NotAffine as other:
-        raise NotAffine(f"{reason}; {other}") from None
+        raise both(reason, other) from None
 
 
 def _carries(system: System, name: str) -> bool:
