@@ -112,7 +112,7 @@ def _count(system: System, node: Node, flops: Poly, steps: Poly) -> None:
         _count_matrices(system, node, flops, steps)
     elif node.op == "decayed_solve":
         _count_solve(system, node, flops, steps)
-    elif node.op in ("decayed_read", "decayed_state", "affine_scan"):
+    elif node.op in ("decayed_read", "decayed_state", "affine_scan", "ring_scan"):
         _count_scan(system, node, flops, steps)
     elif binding in ("reduce", "along", "fold"):
         inside = {*node.args[0].free, *bound(node)}
@@ -128,7 +128,7 @@ def _count_scan(system: System, node: Node, flops: Poly, steps: Poly) -> None:
     axis = system.axis(time)
     names = frozenset().union(*(a.free for a in node.args)) | {time}
     full = tuple(system.axis(i) for i in sorted(names))
-    if node.op == "affine_scan":
+    if node.op in ("affine_scan", "ring_scan"):
         _add(flops, full, 4)
         _add(steps, (axis,), 1)  # two short passes over chunks of 32: a launch for about one step in sixteen
         return

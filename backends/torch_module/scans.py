@@ -22,6 +22,8 @@ def scan(ctx: Context, node: Node) -> Value:
     if node.op == "affine_scan":
         a, b, start = (_operand(ctx, x) for x in node.args)
         return _affine(ctx, node, a, b, start)
+    if node.op == "ring_scan":
+        return _ring(ctx, node)
     if node.op == "decayed_read":
         return _read(ctx, node)
     if node.op == "decayed_solve":
@@ -54,6 +56,20 @@ def _affine(ctx: Context, node: Node, a: Value, b: Value, start: Value) -> Value
     )
     text = f"{ctx.support('affine_scan')}({spread(a, dims).text}, {b.text}, {begin}{flags})"
     return Value(text, dims, node.dtype)
+
+
+def _ring(ctx: Context, node: Node) -> Value:
+    """The same over another ring; entries that are conditions stay conditions."""
+    kind = "bool" if node.dtype == "bool" else "real"
+    a, b, start = (expressions.tensor(ctx, expressions.emit(ctx, x), kind) for x in node.args)
+    time: str = node.attr[0][0]
+    lanes = ctx.ordered(tuple(d for d in merge(a.dims, b.dims, start.dims) if d not in (time, BATCH)))
+    dims = (BATCH, time, *lanes)
+    b = expressions.full(ctx, b, dims, kind)
+    texts = [with_ones(a, dims).text, b.text, with_ones(start, (BATCH, *lanes)).text]
+    given = options(node)
+    flags = f"ring={given['ring']!r}" + (", reverse=True" if given["reverse"] else "")
+    return Value(f"{ctx.support('ring_scan')}({', '.join(texts)}, {flags})", dims, node.dtype)
 
 
 @dataclass(frozen=True)

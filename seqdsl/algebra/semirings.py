@@ -1,14 +1,15 @@
 """Updates that are affine over another semiring than (+, *): (max, +), (min, +), (logaddexp, +), (or, and), (max, *).
 
 DERIVATIONS 1.3: state -> coefficient 1; state-free subterm -> constant, whatever is inside; the ring's addition joins;
-its multiplication takes the state on one side only; anything else on the state leaves the ring.
+its multiplication takes the state on one side only; anything else on the state leaves the ring. `coefficients` reads
+the two coefficients of such an update off by the same induction.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqdsl.algebra.affine import Update
+from seqdsl.algebra.affine import NotAffine, Update
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, reads
 
@@ -81,3 +82,65 @@ def _not_negative(node: Node) -> bool:
     if value is not None:
         return value >= 0
     return node.op in ("mul", "add") and all(_not_negative(a) for a in node.args)
+
+
+ZEROS = {
+    "max +": build.neg(build.const("inf")),
+    "min +": build.const("inf"),
+    "logaddexp +": build.neg(build.const("inf")),
+    "or and": build.FALSE,
+    "max *": build.ZERO,
+}
+ONES = {"or and": build.TRUE, "max *": build.ONE}  # 0 for the rings whose product is a sum
+
+
+def coefficients(update: Update, ring: Ring) -> tuple[Node, Node]:
+    """(a, b) with update = (a mul state) add b. Raises `NotAffine` where the state is read at another place of an axis,
+    or through a reduction."""
+    a, b = _coefficients(update.rhs, update, ring)
+    zero = ZEROS[ring.name]
+    return (zero if a is None else a), (zero if b is None else b)
+
+
+def _coefficients(node: Node, update: Update, ring: Ring) -> tuple[Node | None, Node | None]:
+    """None is the ring's zero."""
+    state = {update.state.name}
+    if not _mentions(node, state):
+        return None, node
+    if node.op == "read":
+        for position, (own, subscript) in enumerate(zip(update.state.indices, node.args, strict=True)):
+            if position != update.position and subscript is not build.index(own):
+                raise NotAffine(f"`{node!r}` reads the state at another place of `{own}`")
+        return ONES.get(ring.name, build.ZERO), None
+    if node.op == "relu":
+        a, b = _coefficients(node.args[0], update, ring)
+        return a, _joined("maximum", b, build.ZERO)
+    if node.op in ring.add:
+        (a, b), (c, d) = (_coefficients(x, update, ring) for x in node.args)
+        return _joined(node.op, a, c), _joined(node.op, b, d)
+    if node.op in ring.mul:
+        left = _mentions(node.args[0], state)
+        constant = node.args[1 if left else 0]
+        a, b = _coefficients(node.args[0 if left else 1], update, ring)
+        return _scaled(node.op, a, constant), _scaled(node.op, b, constant)
+    if node.op == "where":
+        zero = ZEROS[ring.name]
+        (a, b), (c, d) = (_coefficients(x, update, ring) for x in node.args[1:])
+        either = [
+            build.where(node.args[0], zero if x is None else x, zero if y is None else y) for x, y in ((a, c), (b, d))
+        ]
+        return either[0], either[1]
+    raise NotAffine(f"the state is read through `{node.op}`")
+
+
+def _joined(add: str, a: Node | None, b: Node | None) -> Node | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return build.make(add, a, b)
+
+
+def _scaled(mul: str, a: Node | None, constant: Node) -> Node | None:
+    if a is None:
+        return None
+    row = {"add": build.add, "sub": build.sub, "mul": build.mul, "and": build.both}[mul]
+    return row(a, constant)

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, monomials, split, uses
+from seqdsl.algebra.classify import classify
+from seqdsl.forms.any_scan import to_any_scan
 from seqdsl.forms.feedback import loop_of, without_feedback
 from seqdsl.forms.scan import both, starting_value, to_scan
 from seqdsl.ir import build
@@ -28,8 +30,17 @@ from seqdsl.ir.system import System, Tensor, live
 
 
 def to_chunkwise(system: System, loop: Loop) -> System:
-    """Rewrite the reads of each state; states used entry by entry become scans. Else `NotAffine`."""
-    return _rewrite(system, loop, chunk=64)
+    """Rewrite the reads of each state; states used entry by entry become scans, and so do recurrences over matrices or
+    another ring, whose scans are evaluated in chunks. Else `NotAffine`."""
+    try:
+        return _rewrite(system, loop, chunk=64)
+    except NotAffine as reason:
+        if classify(system, loop).kind == "low-rank":
+            raise  # a scan over matrices as wide as the keys is for those who ask for it
+        try:
+            return to_any_scan(system, loop)
+        except NotAffine as other:
+            raise both(reason, other) from None
 
 
 def to_quadratic(system: System, loop: Loop) -> System:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from seqdsl.algebra.affine import NotAffine, Term, Update, split_update, states_and_updates
-from seqdsl.forms.scan import both, start_of, to_scan
+from seqdsl.forms.scan import start_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node
@@ -36,17 +36,6 @@ class _Components:
     @property
     def read(self) -> tuple[str, ...]:
         return (*((self.tag[1],) if self.tag else ()), *(m for _, m in self.axes))
-
-
-def scan_or_matrix_scan(system: System, loop: Loop) -> System:
-    """The scan of an affine recurrence: entry by entry where it can be, else over matrices. Raises `NotAffine`."""
-    try:
-        return to_scan(system, loop)
-    except NotAffine as reason:
-        try:
-            return to_matrix_scan(system, loop)
-        except NotAffine as other:
-            raise both(reason, other) from None
 
 
 def to_matrix_scan(system: System, loop: Loop) -> System:
@@ -96,6 +85,9 @@ def _components(system: System, updates: list[Update], terms: list[list[Term]]) 
         tag = (name, name + "'")
     if not axes and tag is None:
         raise NotAffine("no entries of the state mix")
+    if len(axes) > 1:
+        listed = " and ".join(f"`{own}`" for own, _ in axes)
+        raise NotAffine(f"entries mix along {listed} at once: a matrix over both would be too large")
     return system, _Components(tag, tuple(axes))
 
 

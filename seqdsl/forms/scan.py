@@ -41,7 +41,7 @@ def start_of(system: System, update: Update, loop: Loop) -> tuple[Node, list[Ten
     """
     tensor, position = update.state, update.position
     rest = tensor.indices[:position] + tensor.indices[position + 1 :]
-    default = build.ZERO
+    default = build.FALSE if tensor.dtype == "bool" else build.ZERO
     for edge in tensor.edges:
         if edge.position == position:
             edge_tensor = system.tensors[edge.tensor]

@@ -22,7 +22,8 @@ Binding:
             y[t,r] = x[t,r] + sum[consumed] w[t,r] * S[t-1] of the state S[t] = a[t] S[t-1] + sum[r] u[t,r] y[t,r];
             the rank indices r follow the time in attr, and are kept; with `after` it reads a[t] S[t-1].
             `matrix_scan(A, b, start)`: h[t,n] = sum[m] A[t,n,m] h[t-1,m] + b[t,n]; the indices n follow the time in
-            attr and are kept, the indices m, of the same lengths, are the consumed ones; start carries n
+            attr and are kept, the indices m, of the same lengths, are the consumed ones; start carries n.
+            `ring_scan(a, b, start)`: `affine_scan` over another ring, h[t] = (a[t] mul h[t-1]) add b[t]
   "last"    the same attr, but the index is consumed and the rows stay: `decayed_state(k, v, a, start)` is that S at
             the last position, the second part of attr naming the rows that k carries
   "fold"    attr = (monoid, indices, made), args = (lift arguments.., guard): the declared monoid's fold over the guard's
@@ -213,6 +214,7 @@ _ROWS = [
     _row("qr", 1, _real_at_least, ref.qr, "", "map"),
     # made by forms
     _row("affine_scan", 3, _arithmetic, ref.affine_scan, "", "scan", log=False, reverse=False),
+    _row("ring_scan", 3, _same, ref.ring_scan, "", "scan", ring="max_plus", reverse=False),
     _row("matrix_scan", 3, _arithmetic, ref.matrix_scan, "", "scan", reverse=False),
     _row("decayed_read", 5, _arithmetic, ref.decayed_read, "", "scan", log=False, strict=False, chunk=64),
     _row("decayed_solve", 5, _arithmetic, ref.decayed_solve, "", "scan", log=False, after=False, chunk=64),
@@ -227,6 +229,7 @@ OPS: dict[str, Op] = {row.name: row for row in _ROWS}
 # r the rows.
 SCAN_OPERANDS = {
     "affine_scan": ("t", "t", ""),
+    "ring_scan": ("t", "t", ""),
     "matrix_scan": ("tjr", "tj", "j"),
     "decayed_read": ("tr", "tr", "t", "tr", "r"),
     "decayed_solve": ("tjr", "tjr", "tj", "tr", "r"),

@@ -455,6 +455,27 @@ def affine_scan(decay: A, value: A, start: A, log: bool = False, reverse: bool =
     return out
 
 
+_RINGS = {
+    "max_plus": (np.maximum, np.add),
+    "min_plus": (np.minimum, np.add),
+    "logaddexp_plus": (np.logaddexp, np.add),
+    "or_and": (np.logical_or, np.logical_and),
+    "max_times": (np.maximum, np.multiply),
+}
+
+
+def ring_scan(factor: A, value: A, start: A, ring: str = "max_plus", reverse: bool = False) -> A:
+    """h[t] = (a[t] mul h[t-1]) add b[t], h[-1] = start."""
+    add, mul = _RINGS[ring]
+    times = range(value.shape[0])
+    each = np.broadcast_shapes(factor.shape[1:], value.shape[1:], start.shape)
+    out, state = np.zeros((value.shape[0], *each), np.result_type(factor, value, start)), start
+    for t in reversed(times) if reverse else times:
+        state = add(mul(factor[t], state), value[t])
+        out[t] = state
+    return out
+
+
 def matrix_scan(matrix: A, value: A, start: A, reverse: bool = False) -> A:
     """h[t] = A[t] h[t-1] + b[t], h[-1] = start, over the axis after the time; the matrix's other axis is its last."""
     times = range(value.shape[0])

@@ -43,6 +43,9 @@ def relative_rms(found: Array, wanted: Array) -> float:
     if wanted.dtype == bool or np.issubdtype(wanted.dtype, np.integer):
         return float(np.any(found != wanted))
     with np.errstate(all="ignore"):
+        largest = float(np.max(np.abs(wanted), where=np.isfinite(wanted), initial=0))
+        if largest > 1e100:  # the squares of what has blown up would overflow
+            found, wanted = found / largest, wanted / largest
         gap = np.where((found == wanted) | (np.isnan(found) & np.isnan(wanted)), 0, found - wanted)
         scale = float(np.sqrt(np.mean(np.abs(np.where(np.isfinite(wanted), wanted, 0)) ** 2)))
         error = float(np.sqrt(np.mean(np.abs(gap) ** 2)))

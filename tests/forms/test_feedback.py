@@ -73,11 +73,6 @@ def test_chunkwise_is_the_equations(name: str) -> None:
 
 
 REFUSED = {
-    "a matrix over the rows": """
-    index n over d
-    M[t,h,d,n] = w * u[t,h,n] + g
-    S[t,h,d,e] = sum[n] M * S[t-1,h,n] + k * v
-""",
     "on both sides at once": """
     r[t,h,e]   = sum[d] w * S[t-1]
     l[t,h,d]   = sum[e] c * S[t-1]
@@ -96,5 +91,5 @@ def test_what_has_no_such_form_says_why(name: str) -> None:
         derive(load_system(HEAD + REFUSED[name].lstrip("\n") + READ), "chunkwise")
     (diagnostic,) = caught.value.diagnostics
     assert diagnostic.code == "form-not-available"
-    reason = {"a matrix over the rows": "matrix", "on both sides at once": "kinds of unknowns", "the read is squared": "pow"}
+    reason = {"on both sides at once": "kinds of unknowns", "the read is squared": "pow"}
     assert any(reason[name] in note or "multiplied" in note for note in diagnostic.notes), diagnostic.notes

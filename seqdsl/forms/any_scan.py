@@ -1,0 +1,22 @@
+"""The scan of a recurrence, over the smallest monoid that holds its steps: entries, matrices, or another ring."""
+
+from __future__ import annotations
+
+from seqdsl.algebra.affine import NotAffine
+from seqdsl.forms.dense import to_matrix_scan
+from seqdsl.forms.ring import to_ring_scan
+from seqdsl.forms.scan import both, to_scan
+from seqdsl.ir.dependence import Loop
+from seqdsl.ir.system import System
+
+
+def to_any_scan(system: System, loop: Loop) -> System:
+    """The first of the three scans that the update admits. Raises `NotAffine` with every reason."""
+    reason: NotAffine | None = None
+    for rewrite in (to_scan, to_matrix_scan, to_ring_scan):
+        try:
+            return rewrite(system, loop)
+        except NotAffine as other:
+            reason = other if reason is None else both(reason, other)
+    assert reason is not None
+    raise reason

@@ -1,0 +1,39 @@
+"""Scan over another ring than (+, *): running maxima, log-sum-exp states, reachability (DERIVATIONS 1.3).
+
+`S[t] = (a[t] mul S[t-1]) add b[t]`: maps of this kind compose associatively because mul distributes over add. Where the
+ring has no element for "nothing yet" but an infinity, the state starts from what the equations say, not from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from seqdsl.algebra.affine import NotAffine, states_and_updates
+from seqdsl.algebra.semirings import RINGS, coefficients, ring_of
+from seqdsl.forms.scan import start_of
+from seqdsl.ir.dependence import Loop
+from seqdsl.ir.ops import make
+from seqdsl.ir.system import System
+
+NAMES = {
+    "max +": "max_plus",
+    "min +": "min_plus",
+    "logaddexp +": "logaddexp_plus",
+    "or and": "or_and",
+    "max *": "max_times",
+}
+
+
+def to_ring_scan(system: System, loop: Loop) -> System:
+    """Replace the state's equation by `ring_scan`. Raises `NotAffine`."""
+    updates = states_and_updates(system, loop)
+    name = ring_of(updates)
+    if name is None:
+        raise NotAffine("the update is affine over no ring of the table")
+    if len(updates) > 1:
+        raise NotAffine(f"the states {', '.join(f'`{u.state.name}`' for u in updates)} are coupled")
+    (update,) = updates
+    a, b = coefficients(update, next(r for r in RINGS if r.name == name))
+    start, carry = start_of(system, update, loop)
+    attr = ((update.time,), (), (("reverse", loop.reverse), ("ring", NAMES[name])))
+    return system.with_tensors(replace(update.state, rhs=make("ring_scan", a, b, start, attr=attr)), *carry)
