@@ -18,12 +18,12 @@ from torch import Tensor
 import seqdsl
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import FORMS
-from tests.outside import decays, states
+from tests.outside import decays, invariant, states
 from tests.outside.case import BATCH, SIZES, Case, Spec, draw, specs
 
 HERE = Path(__file__).resolve().parent
 CASES = {
-    c.mixer: c for module in (decays, states) for c in module.CASES
+    c.mixer: c for module in (decays, states, invariant) for c in module.CASES
 }
 LIMITS = {torch.float64: (1e-9, 1e-9), torch.float32: (2e-6, 1e-5), torch.bfloat16: (5e-3, 1e-2)}
 GATE_KINDS = ("decay", "mild", "raw", "gate")
