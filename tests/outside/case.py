@@ -30,7 +30,11 @@ GATES = torch.tensor([-30.0, -3.0, -1.0, 0.5, 2.0, 13.0, 40.0], dtype=torch.floa
 
 @dataclass(frozen=True)
 class Case:
-    """`inputs`: `name[axes]:kind ..`; `states` and `params` likewise; `forms` must all be there."""
+    """`inputs`: `name[axes]:kind ..`; `states` and `params` likewise; `forms` must all be there.
+
+    `loose` multiplies the limits where the equations themselves lose digits (a difference of running sums, a maximum
+    that cancels out of the result), `bf16` those of layers, whose projections are rounded to 16 bits one by one.
+    """
 
     file: str
     reference: Reference
@@ -42,6 +46,7 @@ class Case:
     reverse: bool = False
     sizes: tuple[tuple[str, int], ...] = ()
     loose: float = 1.0
+    bf16: float = 1.0
 
     @property
     def mixer(self) -> str:
@@ -60,7 +65,7 @@ class Spec:
     @property
     def time(self) -> int | None:
         """The dimension of `t`, the batch axis counted."""
-        return self.axes.index("t") + 1 if "t" in self.axes else None
+        return next((n + 1 for n, a in enumerate(self.axes) if a in ("t", "s")), None)
 
 
 def specs(text: str) -> list[Spec]:
@@ -85,6 +90,8 @@ def draw(spec: Spec, time: int, generator: torch.Generator, *, batch: int | None
             return 0.3 * normal
         case "key":
             return normal / shape[-1] ** 0.5
+        case "unit":
+            return normal / normal.norm(dim=-1, keepdim=True)
         case "positive":
             return normal.abs() + 0.1
         case "complex":

@@ -18,12 +18,12 @@ from torch import Tensor
 import seqdsl
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import FORMS
-from tests.outside import decays, invariant, states
+from tests.outside import attention, decays, invariant, layers, semiring, states, stepped
 from tests.outside.case import BATCH, SIZES, Case, Spec, draw, specs
 
 HERE = Path(__file__).resolve().parent
 CASES = {
-    c.mixer: c for module in (decays, states, invariant) for c in module.CASES
+    c.mixer: c for module in (decays, states, invariant, semiring, layers, attention, stepped) for c in module.CASES
 }
 LIMITS = {torch.float64: (1e-9, 1e-9), torch.float32: (2e-6, 1e-5), torch.bfloat16: (5e-3, 1e-2)}
 GATE_KINDS = ("decay", "mild", "raw", "gate")
@@ -158,7 +158,7 @@ def _part(x: Tensor, spec: Spec, begin: int, end: int) -> Tensor:
 def agree(case: Case, dtype: torch.dtype, outputs: Any, finals: Any, grads: Any, wanted: Any, what: str) -> None:
     """Everything within the limits of the dtype, all that is not listed together."""
     want_outputs, want_finals, want_grads, scales = wanted
-    value, gradient = (limit * case.loose for limit in LIMITS[dtype])
+    value, gradient = (limit * case.loose * (case.bf16 if dtype == torch.bfloat16 else 1) for limit in LIMITS[dtype])
     found = [(f"output {n}", worst(a, b, rms(b)), value) for n, (a, b) in enumerate(zip(outputs, want_outputs, strict=True))]
     found += [(f"state {n}", worst(finals[n], b, rms(b)), value) for n, b in want_finals.items() if not case.reverse]
     kinds = {s.name: s.kind for s in specs(case.inputs)}
