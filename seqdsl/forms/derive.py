@@ -127,8 +127,8 @@ def derive(system: System, form: str) -> Derived:
     return derived
 
 
-def apply(system: System, row: Form) -> Derived:
-    """Rewrite each recurrence that the form can; keep the others, with reasons."""
+def apply(system: System, row: Form, refuse: Callable[[System, Loop], str] | None = None) -> Derived:
+    """Rewrite each recurrence that the form can, and that nothing speaks against; keep the others, with reasons."""
     assert row.rewrite is not None
     system = _with_record(system)
     rewritten: list[str] = []
@@ -137,6 +137,10 @@ def apply(system: System, row: Form) -> Derived:
         names = ", ".join(loop.tensors())
         if not _streamed(system, loop):
             kept.append((names, f"= a recurrence over `{loop.axis}`, a loop in every form"))
+            continue
+        objection = refuse(system, loop) if refuse is not None else ""
+        if objection:
+            kept.append((names, objection))
             continue
         try:
             system = row.rewrite(system, loop)
