@@ -14,6 +14,7 @@ from seqdsl.algebra.affine import NotAffine
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms.chunkwise import to_chunkwise, to_quadratic
 from seqdsl.forms.convolution import to_convolution
+from seqdsl.forms.prepare import prepared
 from seqdsl.forms.scan import to_scan
 from seqdsl.ir.dependence import Loop, recurrences
 from seqdsl.ir.state import NotSteppable, state_record
@@ -98,7 +99,7 @@ def derive(system: System, form: str) -> Derived:
     if form not in FORMS:
         raise SeqError("unknown-form", f"no form is named `{form}`", help="forms: " + ", ".join([*FORMS, *NOT_YET]))
     row = FORMS[form]
-    system = _with_record(system)
+    system = prepared(_with_record(system))
     if row.rewrite is None:
         return Derived(form, system, kept=_names(system, recurrences(system), "stepped"))
     derived = apply(system, row)
@@ -130,7 +131,7 @@ def derive(system: System, form: str) -> Derived:
 def apply(system: System, row: Form, refuse: Callable[[System, Loop], str] | None = None) -> Derived:
     """Rewrite each recurrence that the form can, and that nothing speaks against; keep the others, with reasons."""
     assert row.rewrite is not None
-    system = _with_record(system)
+    system = prepared(_with_record(system))
     rewritten: list[str] = []
     kept: list[tuple[str, str]] = []
     for loop in recurrences(system):
