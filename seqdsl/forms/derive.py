@@ -15,6 +15,7 @@ from seqdsl.diagnostics import SeqError
 from seqdsl.forms.chunkwise import to_chunkwise, to_quadratic
 from seqdsl.forms.convolution import to_convolution
 from seqdsl.forms.prepare import prepared
+from seqdsl.forms.recurrent import steadied
 from seqdsl.forms.scan import to_scan
 from seqdsl.ir.dependence import Loop, recurrences
 from seqdsl.ir.state import NotSteppable, state_record
@@ -101,6 +102,7 @@ def derive(system: System, form: str) -> Derived:
     row = FORMS[form]
     system = prepared(_with_record(system))
     if row.rewrite is None:
+        system = checked(live(steadied(system)), row.name)
         return Derived(form, system, kept=_names(system, recurrences(system), "stepped"))
     derived = apply(system, row)
     if derived.kept and not derived.rewritten:
