@@ -204,6 +204,8 @@ def _elementwise(ctx: Context, node: Node) -> Value:
         return replace(args[0], text=f"torch.zeros_like({args[0].text})", level=ATOM)
     if node.op in ("add", "sub") and args[1].static and args[1].text == "0":
         return args[0]
+    if all(a.static or a.weight for a in args):  # a gate of parameters alone is not computed in their 16 bits
+        args = [reads.unweighted(a) if a.dtype in ("real", "complex") else a for a in args]
     args = _divisors(ctx, node, shorten(ctx, node, args))
     args = [convert(ctx, a, _operand_dtype(node, a)) for a in args]
     known = _zeros(node, args)
