@@ -213,7 +213,8 @@ def diagonal(system: System, loop: Loop) -> list[Diagonal]:
                 if position != update.position and subscript is not build.index(index):
                     raise NotAffine(f"`{term.read!r}` reads the state at another place of `{index}`")
             decay = build.add(decay, term.coefficient)
-        log_decay = log_of(decay, system) if update.state.dtype in ("real", "complex") else None  # integers stay integers
+        wide = update.state.dtype in ("real", "complex")  # integers stay integers
+        log_decay = log_of(decay, system) if wide else None
         found.append(Diagonal(update, decay, log_decay, write))
     return found
 
@@ -260,7 +261,9 @@ def _resets(log_decay: Node) -> bool:
 def _cheap_definition(system: System, read: Node) -> Node | None:
     """What a gate is defined as, if that is elementwise: a projection is not computed twice."""
     tensor = system.tensors[str(read.attr)]
-    if tensor.kind != "derived" or tensor.edges or tensor.rhs is None or any(OPS[n.op].binding for n in walk(tensor.rhs)):
+    if tensor.kind != "derived" or tensor.edges or tensor.rhs is None:
+        return None
+    if any(OPS[n.op].binding for n in walk(tensor.rhs)):
         return None
     at = dict(zip(tensor.indices, read.args, strict=True))
     recursive = any(r.attr == tensor.name for r in reads(tensor.rhs))

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, monomials, split, uses
+from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, factors, monomials, split, uses
 from seqdsl.forms.scan import starting_value, to_scan
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
@@ -136,12 +136,26 @@ def _one_read(state: Diagonal, start: Node, node: Node, all_rows: set[tuple[str,
     for term in terms:
         if term.over:
             raise NotAffine(f"`{tensor.name}` is read through nested sums")
-        _refuse_mixed(writes, term.coefficient, tensor, quadratic=chunk == 0)
+        q, outside = _query(term.coefficient, rows, others)
+        _refuse_mixed(writes, q, tensor, quadratic=chunk == 0)
         strict = _lag(state, term.read)
-        result = build.add(result, _reads_of(writes, term.coefficient, strict, chunk))
+        result = build.add(result, build.mul(_reads_of(writes, q, strict, chunk), outside))
     all_rows.add(rows)
     result = build.reduce("sum", others, result) if others else result
     return result if rest is build.ZERO else build.add(result, build.make("sum", rest, build.TRUE, attr=node.attr))
+
+
+def _query(coefficient: Node, rows: tuple[str, ...], others: tuple[str, ...]) -> tuple[Node, Node]:
+    """The weight of a read as what stays in the contraction, and what multiplies its result: in `sum[d] q * S * gate`
+    a gate[t,e] on the columns would make every column a head with queries of its own. Numbers stay inside."""
+    kept: list[Node] = []
+    moved: list[Node] = []
+    for factor in factors(coefficient):
+        inside = factor.free & {*rows, *others} or not factor.free
+        (kept if inside else moved).append(factor)
+    if not any(f.free & set(rows) for f in kept):
+        return coefficient, build.ONE  # no query: a sum over the rows as they are
+    return build.product(kept), build.product(moved)
 
 
 def _refuse_mixed(writes: _Writes, q: Node, tensor: Tensor, *, quadratic: bool) -> None:

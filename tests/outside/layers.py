@@ -48,7 +48,34 @@ def multi_query(i: Given, p: Given, s: Finals) -> tuple[Outputs, Finals]:
 
 HEADED = " ".join(f"{n}.weight[c,h,m]:small" for n in "qkvg")
 CASES = [
-    Case("layers", gated_layer, "x[t,c]", "S[h,m,m]", forms="scan chunkwise quadratic", params=HEADED + " g.bias[h,m] y.weight[h,m,c]:small", sizes=(("c", 4),), bf16=4),
-    Case("layers", conv_gate, "x[t,c]", "h[c]", forms="scan chunkwise", params="w[m,c] f.weight[c,c] y.weight[c,c]", sizes=(("c", 4),), bf16=4),
-    Case("layers", multi_query, "x[t,c]", "S[h,m,m]", forms="scan chunkwise quadratic", params="q.weight[c,h,m] k.weight[c,m] v.weight[c,m] dt.weight[c,h] dt.bias[h] A[h] y.weight[h,m,c]", sizes=(("c", 4),), bf16=4),
+    Case(
+        "layers",
+        gated_layer,
+        "x[t,c]",
+        "S[h,m,m]",
+        forms="scan chunkwise quadratic",
+        params=HEADED + " g.bias[h,m] y.weight[h,m,c]:small",
+        sizes=(("c", 4),),
+        bf16=4,
+    ),
+    Case(
+        "layers",
+        conv_gate,
+        "x[t,c]",
+        "h[c]",
+        forms="scan chunkwise",
+        params="w[m,c] f.weight[c,c] y.weight[c,c]",
+        sizes=(("c", 4),),
+        bf16=4,
+    ),
+    Case(
+        "layers",
+        multi_query,
+        "x[t,c]",
+        "S[h,m,m]",
+        forms="scan chunkwise quadratic",
+        params="q.weight[c,h,m] k.weight[c,m] v.weight[c,m] dt.weight[c,h] dt.bias[h] A[h] y.weight[h,m,c]",
+        sizes=(("c", 4),),
+        bf16=4,
+    ),
 ]

@@ -86,7 +86,9 @@ soft_maximum.begin = _empty("z")  # type: ignore[attr-defined]
 CASES = [
     Case("semiring", fading_maximum, "x[t,c] g[t,c]:decay", "m[c]"),
     Case("semiring", running_minimum, "x[t,c] flag[t]:rare", "y[c]"),
-    Case("semiring", stable_gates, "q[t,h,d] k[t,h,d]:key v[t,h,e] u[t,h] g[t,h]:decay", "m[h] S[h,d,e] z[h,d]", loose=2),
+    Case(
+        "semiring", stable_gates, "q[t,h,d] k[t,h,d]:key v[t,h,e] u[t,h] g[t,h]:decay", "m[h] S[h,d,e] z[h,d]", loose=2
+    ),
     Case("semiring", running_softmax, "a[t,h] v[t,h,e]", "m[h] n[h,e] z[h]:positive"),
     Case("semiring", soft_maximum, "x[t,c] g[t,c]:decay", "z[c]"),
     Case("semiring", any_so_far, "on[t,c]:rare clear[t]:rare x[t,c]"),

@@ -162,7 +162,13 @@ QKV, HEADS = "q[t,d] k[t,d]:key v[t,e] ", "q[t,h,d] k[t,h,d]:key v[t,h,e] "
 MATRIX = "scan chunkwise quadratic"
 CASES = [
     Case("states", one_number, "x[t] g[t]:decay", "S", forms="scan chunkwise"),
-    Case("states", four_axes, "q[t,h,d] r[t,h,n] k[t,h,d]:key v[t,h,e] u[t,h,n] g[t,h,d]:decay", "S[h,d,e,n]", forms=MATRIX),
+    Case(
+        "states",
+        four_axes,
+        "q[t,h,d] r[t,h,n] k[t,h,d]:key v[t,h,e] u[t,h,n] g[t,h,d]:decay",
+        "S[h,d,e,n]",
+        forms=MATRIX,
+    ),
     Case("states", normalised, HEADS + "g[t,h]:decay", "S[h,d,e] z[h,d]", forms=MATRIX),
     Case("states", shown, "k[t,d]:key v[t,e] g[t,d]:decay", "S[d,e]", forms="scan chunkwise"),
     Case("states", two_queries, "q[t,h,d] p[t,h,d] k[t,h,d]:key v[t,h,e] g[t,h,d]:decay", "S[h,d,e]", forms=MATRIX),

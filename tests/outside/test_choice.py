@@ -44,3 +44,13 @@ def test_growth_that_overflows_at_the_end_is_right_before_it() -> None:
     for t in range(1, 200):
         wanted.append(1.3 * wanted[-1] + x[:, t])
     assert ((y[:, :200] - torch.stack(wanted, 1)) / torch.stack(wanted, 1)).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("gate", ["", " * silu(r)", " / (t + 1)", " * sigmoid(g)"])
+def test_a_gate_inside_the_sum_does_not_cost_the_matrix_form(gate: str) -> None:
+    text = f"""
+mixer m(q[t,h,d], k[t,h,d], v[t,h,e], g[t,h], r[t,h,e]) -> o[t,h,e]:
+    S[t,h,d,e] = exp(g) * S[t-1] + k * v
+    o[t,h,e]   = sum[d] q * S{gate}
+"""
+    assert seqdsl.load(text).derived("auto").form == "chunkwise"

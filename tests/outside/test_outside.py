@@ -123,8 +123,13 @@ def expected(name: str, time: int, seen: torch.dtype, batch: int = BATCH) -> tup
     drawn = Drawn(case, time, torch.float64, seen, batch)
     outputs, finals = case.reference(SimpleNamespace(**drawn.inputs), drawn.params, drawn.states)
     loss_of(outputs, finals).backward()
-    grads = {n: x.grad if x.grad is not None else torch.zeros_like(x) for n, x in drawn.leaves.items() if x.requires_grad}
-    products = max((rms(x.detach() * grads[n]) for n, x in drawn.inputs.items() if n in ("q", "x", "k", "v") and n in grads), default=0)
+    grads = {
+        n: x.grad if x.grad is not None else torch.zeros_like(x) for n, x in drawn.leaves.items() if x.requires_grad
+    }
+    products = max(
+        (rms(x.detach() * grads[n]) for n, x in drawn.inputs.items() if n in ("q", "x", "k", "v") and n in grads),
+        default=0,
+    )
     kinds = {s.name: s.kind for s in specs(case.inputs)}
     scales = {n: max(rms(g), products if kinds.get(n) in GATE_KINDS else 0.0) for n, g in grads.items()}
     return tuple(o.detach() for o in outputs), {n: x.detach() for n, x in finals.items()}, grads, scales
@@ -159,7 +164,9 @@ def agree(case: Case, dtype: torch.dtype, outputs: Any, finals: Any, grads: Any,
     """Everything within the limits of the dtype, all that is not listed together."""
     want_outputs, want_finals, want_grads, scales = wanted
     value, gradient = (limit * case.loose * (case.bf16 if dtype == torch.bfloat16 else 1) for limit in LIMITS[dtype])
-    found = [(f"output {n}", worst(a, b, rms(b)), value) for n, (a, b) in enumerate(zip(outputs, want_outputs, strict=True))]
+    found = [
+        (f"output {n}", worst(a, b, rms(b)), value) for n, (a, b) in enumerate(zip(outputs, want_outputs, strict=True))
+    ]
     found += [(f"state {n}", worst(finals[n], b, rms(b)), value) for n, b in want_finals.items() if not case.reverse]
     kinds = {s.name: s.kind for s in specs(case.inputs)}
     for n, g in (grads or {}).items():
@@ -175,7 +182,9 @@ LOG: list[tuple[str, str, str, str, float]] = []
 
 def gradients(drawn: Drawn) -> dict[str, Tensor]:
     """Gradients of the leaves; nothing is zero."""
-    return {n: x.grad if x.grad is not None else torch.zeros_like(x) for n, x in drawn.leaves.items() if x.requires_grad}
+    return {
+        n: x.grad if x.grad is not None else torch.zeros_like(x) for n, x in drawn.leaves.items() if x.requires_grad
+    }
 
 
 def check_whole(case: Case, form: str, time: int, dtype: torch.dtype) -> None:
@@ -264,13 +273,23 @@ def check_cut(case: Case, form: str, time: int, cut: int) -> None:
     module = _with_params(case, form, drawn)
     state, pieces = start_of(case, module, drawn), []
     for begin, end in ((0, cut), (cut, time)):
-        y, state = module(*(_part(x, s, begin, end) for x, s in _with_specs(case, drawn)), state=state, return_state=True)
+        y, state = module(
+            *(_part(x, s, begin, end) for x, s in _with_specs(case, drawn)), state=state, return_state=True
+        )
         pieces.append(y if isinstance(y, tuple) else (y,))
     outputs = tuple(torch.cat(column, 1) for column in zip(*pieces, strict=True))
     kept = {n: state[n] for n in drawn.states}
     loss_of(outputs, kept).backward()
     drawn.leaves.update({f"{n} (param)": x for n, x in module.named_parameters()})
-    agree(case, torch.float64, outputs, kept, gradients(drawn), expected(case.mixer, time, torch.float64), f"{form} cut at {cut}")
+    agree(
+        case,
+        torch.float64,
+        outputs,
+        kept,
+        gradients(drawn),
+        expected(case.mixer, time, torch.float64),
+        f"{form} cut at {cut}",
+    )
 
 
 @each
