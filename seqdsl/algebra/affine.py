@@ -239,8 +239,9 @@ def log_of(decay: Node, system: System | None = None) -> Node | None:
         case "mul":
             a, b = (log_of(x, system) for x in decay.args)
             return build.add(a, b) if a is not None and b is not None else None
-        case "pow" if (a := log_of(decay.args[0], system)) is not None and not _resets(a):
-            return build.mul(decay.args[1], a)
+        case "pow" if (a := log_of(decay.args[0], system)) is not None:
+            still = build.make("eq", decay.args[1], build.ZERO)  # a reset, exp(-inf), to the power 0 is 1
+            return build.mul(decay.args[1], build.where(still, build.ZERO, a))
         case "where":
             yes, no = (_minus_infinity() if x is build.ZERO else log_of(x, system) for x in decay.args[1:])
             return build.where(decay.args[0], yes, no) if yes is not None and no is not None else None
@@ -251,11 +252,6 @@ def log_of(decay: Node, system: System | None = None) -> Node | None:
 
 def _minus_infinity() -> Node:
     return build.neg(build.const("inf"))
-
-
-def _resets(log_decay: Node) -> bool:
-    """May it be -inf? Then it must not be multiplied by what may be 0."""
-    return any(n.op == "const" and n.attr == "inf" for n in walk(log_decay))
 
 
 def _cheap_definition(system: System, read: Node) -> Node | None:

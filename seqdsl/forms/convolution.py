@@ -78,9 +78,10 @@ def _power(state: Diagonal, exponent: Node) -> Node:
         return build.ONE
     if log_decay is None and decay.op == "exp":
         log_decay = decay.args[0]  # complex
-    if log_decay is None or any(n.op == "const" and n.attr == "inf" for n in walk(log_decay)):
+    if log_decay is None:
         return make("pow", _at_least_real(decay), exponent)
-    return make("exp", build.mul(exponent, log_decay))
+    still = make("eq", exponent, build.ZERO)  # a reset, exp(-inf), to the power 0 is 1
+    return make("exp", build.mul(exponent, build.where(still, build.ZERO, log_decay)))
 
 
 def _at_least_real(node: Node) -> Node:
