@@ -189,9 +189,9 @@ def _writes(state: Diagonal, start: Node, rows: tuple[str, ...], avoid: frozense
     row_set = frozenset(rows)
     decay = state.decay if state.log_decay is None else state.log_decay
     pairs = []
-    for factors, over in monomials(state.write, avoid):
-        left = [f for f in factors if f.free & row_set]
-        right = [f for f in factors if not f.free & row_set]
+    for parts, over in monomials(state.write, avoid):
+        left = [f for f in parts if f.free & row_set]
+        right = [f for f in parts if not f.free & row_set]
         k = build.product(left)
         pairs.append((k, build.product(right), over))
     return _Writes(tuple(pairs), decay, state.log_decay is not None, start, update.time, rows)
