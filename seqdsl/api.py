@@ -69,7 +69,9 @@ class Program:
         from seqdsl.ir.interpreter import interpret
 
         try:
-            system = self.derived(form, **dict(sizes or {})).system
+            options = dict(sizes or {})
+            literal = form == "recurrent"  # the equations as they are written, nothing rewritten
+            system = self.system(**options) if literal else self.derived(form, **options).system
             return interpret(system, inputs=inputs, params=params, sizes=sizes, state=state)
         except SizeError as error:
             raise size_error(error) from None

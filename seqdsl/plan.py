@@ -4,6 +4,13 @@ Costs are polynomials in the sizes, read off the system: one multiply-add counts
 once and read once, and a loop over an axis makes that many steps one after another. The choice compares forms at
 nominal sizes by a roofline with a price for each sequential step; it decides between forms, and is no prediction.
 
+Cost alone would take the convolution for every time-invariant recurrence, and that is wrong twice. The error of an FFT
+is relative to the largest entry of the whole sequence, later ones included, where a scan's is relative to what a
+position itself has seen; and a kernel that grows overflows at its far end, which an FFT spreads over all positions. So
+`auto` takes it only where it pays, a state that disappears into its kernel (a sum over it is all that is read), and
+where |decay| <= 1 is shown, by the text or by what a claim of stability assumes, and the kernel is not constant. A
+running sum, an EMA whose states are the output, or a raw parameter as the decay is scanned: exact, and as parallel.
+
 Architecture invariant: knows no code text; backends report nothing back.
 """
 
@@ -13,9 +20,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
+from seqdsl.algebra.affine import NotAffine, diagonal
+from seqdsl.algebra.interval import Bounds
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import FORMS, Derived, derive
 from seqdsl.forms.derive import apply
+from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, schedule
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, options
@@ -194,10 +204,35 @@ def candidates(system: System) -> list[Derived]:
     for row in FORMS.values():
         if row.rewrite is None:
             continue
-        derived = apply(system, row)
+        derived = apply(system, row, refuse=unsafe_convolution if row.name == "convolution" else None)
         if derived.rewritten:
             found.append(derived)
     return found
+
+
+def unsafe_convolution(system: System, loop: Loop) -> str:
+    """Why a convolution would be no gain, or a numerical risk; empty where neither."""
+    try:
+        states = diagonal(system, loop)
+        left = FORMS["convolution"].rewrite(system, loop).tensors  # type: ignore[misc]
+    except NotAffine as reason:
+        return str(reason)
+    for state in states:
+        name = state.update.state.name
+        if name in left:
+            return f"every entry of `{name}` is wanted, and a scan gives them as well, without the error of an FFT"
+        if state.decay in (build.ONE, build.const(-1)):
+            return f"the kernel of `{name}` does not decay"
+        if not _at_most_one(system, name, state.decay):
+            return f"|{state.decay!r}| <= 1 is not shown, and a kernel that grows has no FFT"
+    return ""
+
+
+def _at_most_one(system: System, state: str, decay: Node) -> bool:
+    """By the text alone, or where a claim `stable(S) when ..` says what its author assumed of the inputs."""
+    assumed = [c.condition for c in system.claims if c.kind == "stable" and c.args[0] == state]
+    bounds = (Bounds(system, condition).modulus(decay) for condition in (None, *assumed))
+    return any(bound is not None and bound <= 1 for bound in bounds)
 
 
 def choose(system: System) -> Derived:

@@ -193,7 +193,10 @@ def shorten(ctx: Context, node: Node, args: list[Value]) -> list[Value]:
 
 def _elementwise(ctx: Context, node: Node) -> Value:
     args = [emit(ctx, a) for a in node.args]
-    if all(a.static for a in args) and (node.op in SURROGATES or OPS_TEXT[node.op].number):
+    real = not any(a.dtype == "complex" for a in args)  # `math` knows no complex numbers
+    if all(a.static for a in args) and (
+        node.op in SURROGATES or OPS_TEXT[node.op].number and (real or node.op in ("add", "sub", "mul", "div", "neg"))
+    ):
         return number(ctx, node, args)
     if node.op in ("re", "conj") and args[0].dtype != "complex":
         return args[0]
@@ -201,6 +204,8 @@ def _elementwise(ctx: Context, node: Node) -> Value:
         return replace(args[0], text=f"torch.zeros_like({args[0].text})", level=ATOM)
     if node.op in ("add", "sub") and args[1].static and args[1].text == "0":
         return args[0]
+    if all(a.static or a.weight for a in args):  # a gate of parameters alone is not computed in their 16 bits
+        args = [reads.unweighted(a) if a.dtype in ("real", "complex") else a for a in args]
     args = _divisors(ctx, node, shorten(ctx, node, args))
     args = [convert(ctx, a, _operand_dtype(node, a)) for a in args]
     known = _zeros(node, args)
@@ -290,7 +295,8 @@ def _text(ctx: Context, node: Node, args: list[Value], dims: tuple[str, ...]) ->
     if node.op in ("logaddexp", "maximum", "minimum"):
         args = [tensor(ctx, a, node.dtype) for a in args]
     elif all(a.static for a in args):
-        args = [tensor(ctx, args[0], "real" if node.dtype != "complex" else "complex"), *args[1:]]
+        wide = "complex" in (node.dtype, args[0].dtype)
+        args = [tensor(ctx, args[0], "complex" if wide else "real"), *args[1:]]
     spreads = [spread(a, dims) for a in args]
     grad = options(node).get("grad")
     extra = {k: float(v) if isinstance(v, Fraction) else v for k, v in options(node).items()}

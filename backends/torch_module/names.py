@@ -59,6 +59,12 @@ class Names:
         self.taken.add(name)
         return name
 
+    def passing(self, wanted: str) -> str:
+        """The same for a variable that lives within one statement: it stays free for others."""
+        name = self.fresh(wanted)
+        self.taken.discard(name)
+        return name
+
     def copy(self) -> Names:
         """For an inner scope: what is taken outside stays taken."""
         return Names(self.taken)

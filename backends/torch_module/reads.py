@@ -136,7 +136,7 @@ def _collected(ctx: Context, tensor: Tensor, node: Node, place: Looped) -> Value
     static = [k for k in place.keys if not node.args[k].free - set(ctx.fixed)]
     moving = [k for k in place.keys if k not in static]
     lead = (BATCH,) if ctx.batched else ()
-    names = {k: f"n{number or ''}" for number, k in enumerate(moving)}
+    names = {k: ctx.names.passing(f"n{number or ''}") for number, k in enumerate(moving)}
     key = ", ".join(names[k] if k in names else expressions.emit(ctx, node.args[k]).text for k in place.keys)
     text = f"{place.name}.get({f'({key})' if len(place.keys) > 1 else key}, {place.zero})"
     kept = [k for k in range(len(tensor.indices)) if k not in static]

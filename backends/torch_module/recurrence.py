@@ -210,17 +210,17 @@ def _restore(ctx: Context, tensor: Tensor, place: Looped, key: int) -> None:
     entry = ctx.records[tensor.name]
     ctx.block.add("if state is not None:")
     others = [k for k in place.keys if k != key]
-    names = {k: f"i{n}" for n, k in enumerate(others)}
+    names = {k: ctx.names.passing(f"i{n}") for n, k in enumerate(others)}
     held = history.state_path(entry.name)
     past = "past" if ctx.past else "0"
     depth = 1
     single = entry.tail is build.ONE
     if not single:
         count = "past" if entry.tail is None else size_value(ctx, entry.tail).at(CHOICE + 9)
-        names[key] = "n"
-        ctx.block.add("    " * depth + f"for n in range({count}):")
+        names[key] = ctx.names.passing("n")
+        ctx.block.add("    " * depth + f"for {names[key]} in range({count}):")
         depth += 1
-        at_key = f"{past} - {count} + n"
+        at_key = f"{past} - {count} + {names[key]}"
     else:
         at_key = f"{past} - 1"
     for k in others:
@@ -293,7 +293,7 @@ def _close(ctx: Context, tensor: Tensor, keys: tuple[int, ...], needed: set[str]
     ctx.finished[tensor.name] = place
     if tensor.name not in needed:
         return
-    variables = [f"i{n}" if len(keys) > 1 else "n" for n in range(len(keys))]
+    variables = [ctx.names.passing(f"i{n}" if len(keys) > 1 else "n") for n in range(len(keys))]
     text = f"{place.name}[{', '.join(variables)}]"
     for number in reversed(range(len(keys))):
         index = tensor.indices[keys[number]]

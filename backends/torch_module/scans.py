@@ -121,7 +121,8 @@ def _call(
     """The reads and the final state."""
     lead = (BATCH, layout.time)
     heads, rows, columns = layout.heads, layout.rows, layout.columns
-    k = _spelled_time(ctx, k, layout.time, rows)
+    k = _spelled(ctx, k, (layout.time, *rows))
+    v = _spelled(ctx, v, columns)
     texts = [
         _arranged(ctx, q, lead, heads, rows).text,
         _arranged(ctx, k, lead, heads, rows).text,
@@ -161,10 +162,10 @@ def _mixed(ctx: Context, a: Value, layout: _Layout) -> str:
     return f"{whole.at(ATOM)}.reshape({', '.join(shape)})"
 
 
-def _spelled_time(ctx: Context, k: Value, time: str, rows: tuple[str, ...]) -> Value:
-    """The keys give the number of positions and of rows."""
-    missing = [d for d in (time, *rows) if d not in k.dims]
-    return expressions.full(ctx, k, ctx.ordered(merge(k.dims, missing)), k.dtype) if missing else k
+def _spelled(ctx: Context, value: Value, wanted: tuple[str, ...]) -> Value:
+    """With every wanted dimension: the keys give the number of positions and of rows, the values that of columns."""
+    missing = [d for d in wanted if d not in value.dims]
+    return expressions.full(ctx, value, ctx.ordered(merge(value.dims, missing)), value.dtype) if missing else value
 
 
 def _product(ctx: Context, dims: tuple[str, ...]) -> str:

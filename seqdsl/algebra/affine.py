@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, Step, build_not
 from seqdsl.ir.node import Node, reads, rebuild, walk
-from seqdsl.ir.ops import bound
+from seqdsl.ir.ops import OPS, bound
 from seqdsl.ir.system import System, Tensor
 
 
@@ -231,23 +231,57 @@ def diagonal(system: System, loop: Loop) -> list[Diagonal]:
                 if position != update.position and subscript is not build.index(index):
                     raise NotAffine(f"`{term.read!r}` reads the state at another place of `{index}`")
             decay = build.add(decay, term.coefficient)
-        log_decay = log_of(decay) if update.state.dtype in ("real", "complex") else None  # integers stay integers
+        wide = update.state.dtype in ("real", "complex")  # integers stay integers
+        log_decay = log_of(decay, system) if wide else None
         found.append(Diagonal(update, decay, log_decay, write))
     return found
 
 
-def log_of(decay: Node) -> Node | None:
-    """g where the decay is a product of exponentials, exp(g); None otherwise. 1 is exp(0)."""
+def log_of(decay: Node, system: System | None = None) -> Node | None:
+    """g where the decay is shown to be exp(g), for exp, sigmoid, positive numbers, their products, powers, choices, and
+    tensors that are cheap to write out again; None otherwise. 1 is exp(0), and a reset, 0, is exp(-inf) in a choice."""
     if decay is build.ONE:
         return build.const(build.Fraction(0))
-    if decay.op == "exp" and decay.dtype == "real":
-        return decay.args[0]
-    if decay.op == "sigmoid":
-        return build.make("log_sigmoid", decay.args[0])
-    if decay.op == "mul":
-        a, b = (log_of(x) for x in decay.args)
-        return build.add(a, b) if a is not None and b is not None else None
+    value = build.value_of(decay)
+    if value is not None:
+        return build.make("log", build.const(build.Fraction(value))) if value > 0 else None
+    if decay.dtype != "real":
+        return None
+    match decay.op:
+        case "exp":
+            return decay.args[0]
+        case "sigmoid":
+            return build.make("log_sigmoid", decay.args[0])
+        case "sub" if decay.args[0] is build.ONE and decay.args[1].op == "sigmoid":
+            return build.make("log_sigmoid", build.neg(decay.args[1].args[0]))
+        case "mul":
+            a, b = (log_of(x, system) for x in decay.args)
+            return build.add(a, b) if a is not None and b is not None else None
+        case "pow" if (a := log_of(decay.args[0], system)) is not None:
+            still = build.make("eq", decay.args[1], build.ZERO)  # a reset, exp(-inf), to the power 0 is 1
+            return build.mul(decay.args[1], build.where(still, build.ZERO, a))
+        case "where":
+            yes, no = (_minus_infinity() if x is build.ZERO else log_of(x, system) for x in decay.args[1:])
+            return build.where(decay.args[0], yes, no) if yes is not None and no is not None else None
+        case "read" if system is not None and (opened := _cheap_definition(system, decay)) is not None:
+            return log_of(opened, system)
     return None
+
+
+def _minus_infinity() -> Node:
+    return build.neg(build.const("inf"))
+
+
+def _cheap_definition(system: System, read: Node) -> Node | None:
+    """What a gate is defined as, if that is elementwise: a projection is not computed twice."""
+    tensor = system.tensors[str(read.attr)]
+    if tensor.kind != "derived" or tensor.edges or tensor.rhs is None:
+        return None
+    if any(OPS[n.op].binding for n in walk(tensor.rhs)):
+        return None
+    at = dict(zip(tensor.indices, read.args, strict=True))
+    recursive = any(r.attr == tensor.name for r in reads(tensor.rhs))
+    return None if recursive or not build.can_substitute(tensor.rhs, at) else build.substitute(tensor.rhs, at)
 
 
 def factors(node: Node) -> list[Node]:

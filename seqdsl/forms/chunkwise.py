@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, monomials, split, uses
+from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, factors, monomials, split, uses
 from seqdsl.algebra.classify import classify
 from seqdsl.forms.any_scan import to_any_scan
 from seqdsl.forms.feedback import loop_of, without_feedback
@@ -167,12 +167,26 @@ def _one_read(state: Diagonal, start: Node, node: Node, all_rows: set[tuple[str,
     for term in terms:
         if term.over:
             raise NotAffine(f"`{tensor.name}` is read through nested sums")
-        _refuse_mixed(writes, term.coefficient, tensor, quadratic=chunk == 0)
+        q, outside = _query(term.coefficient, rows, others)
+        _refuse_mixed(writes, q, tensor, quadratic=chunk == 0)
         strict = _lag(state, term.read)
-        result = build.add(result, _reads_of(writes, term.coefficient, strict, chunk))
+        result = build.add(result, build.mul(_reads_of(writes, q, strict, chunk), outside))
     all_rows.add(rows)
     result = build.reduce("sum", others, result) if others else result
     return result if rest is build.ZERO else build.add(result, build.make("sum", rest, build.TRUE, attr=node.attr))
+
+
+def _query(coefficient: Node, rows: tuple[str, ...], others: tuple[str, ...]) -> tuple[Node, Node]:
+    """The weight of a read as what stays in the contraction, and what multiplies its result: in `sum[d] q * S * gate`
+    a gate[t,e] on the columns would make every column a head with queries of its own. Numbers stay inside."""
+    kept: list[Node] = []
+    moved: list[Node] = []
+    for factor in factors(coefficient):
+        inside = factor.free & {*rows, *others} or not factor.free
+        (kept if inside else moved).append(factor)
+    if not any(f.free & set(rows) for f in kept):
+        return coefficient, build.ONE  # no query: a sum over the rows as they are
+    return build.product(kept), build.product(moved)
 
 
 def _refuse_mixed(writes: _Writes, q: Node, tensor: Tensor, *, quadratic: bool) -> None:
@@ -206,9 +220,9 @@ def _writes(state: Diagonal, start: Node, rows: tuple[str, ...], avoid: frozense
     row_set = frozenset(rows)
     decay = state.decay if state.log_decay is None else state.log_decay
     pairs = []
-    for factors, over in monomials(state.write, avoid):
-        left = [f for f in factors if f.free & row_set]
-        right = [f for f in factors if not f.free & row_set]
+    for parts, over in monomials(state.write, avoid):
+        left = [f for f in parts if f.free & row_set]
+        right = [f for f in parts if not f.free & row_set]
         k = build.product(left)
         pairs.append((k, build.product(right), over))
     return _Writes(tuple(pairs), decay, state.log_decay is not None, start, update.time, rows)

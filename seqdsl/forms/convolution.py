@@ -70,8 +70,18 @@ def _split_write(
     )
 
 
-def _power(decay: Node, exponent: Node) -> Node:
-    return build.ONE if decay is build.ONE else make("pow", _at_least_real(decay), exponent)
+def _power(state: Diagonal, exponent: Node) -> Node:
+    """decay^exponent, through the logarithm where that is known: a decay near 1 that was rounded first and raised to the
+    power 4096 then is off by 1e-4."""
+    decay, log_decay = state.decay, state.log_decay
+    if decay is build.ONE:
+        return build.ONE
+    if log_decay is None and decay.op == "exp":
+        log_decay = decay.args[0]  # complex
+    if log_decay is None:
+        return make("pow", _at_least_real(decay), exponent)
+    still = make("eq", exponent, build.ZERO)  # a reset, exp(-inf), to the power 0 is 1
+    return make("exp", build.mul(exponent, build.where(still, build.ZERO, log_decay)))
 
 
 def _at_least_real(node: Node) -> Node:
@@ -112,11 +122,11 @@ def _unrolled(
     for b, x, over in writes:
         inner = tuple(i for i in (*rows, *over) if i not in x.free)
         outer = tuple(i for i in (*rows, *over) if i in x.free)
-        kernel = build.reduce("sum", inner, build.product((weight, b, _power(state.decay, build.index(lag)))))
+        kernel = build.reduce("sum", inner, build.product((weight, b, _power(state, build.index(lag)))))
         result = build.add(result, build.reduce("sum", outer, _convolve(name, kernel, x, time, lag, made)))
     if start is not build.ZERO:
         steps = build.add(build.sub(build.index(time), make("first", attr=time)), build.ONE)
-        term = build.product((weight, _power(state.decay, steps), start))
+        term = build.product((weight, _power(state, steps), start))
         result = build.add(result, build.reduce("sum", rows, term))
     return result
 

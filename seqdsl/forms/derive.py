@@ -15,6 +15,8 @@ from seqdsl.diagnostics import SeqError
 from seqdsl.forms.any_scan import to_any_scan
 from seqdsl.forms.chunkwise import to_chunkwise, to_quadratic
 from seqdsl.forms.convolution import to_convolution
+from seqdsl.forms.prepare import prepared
+from seqdsl.forms.recurrent import steadied
 from seqdsl.ir.dependence import Loop, recurrences
 from seqdsl.ir.state import NotSteppable, state_record
 from seqdsl.ir.system import System, live
@@ -98,8 +100,9 @@ def derive(system: System, form: str) -> Derived:
     if form not in FORMS:
         raise SeqError("unknown-form", f"no form is named `{form}`", help="forms: " + ", ".join([*FORMS, *NOT_YET]))
     row = FORMS[form]
-    system = _with_record(system)
+    system = prepared(_with_record(system))
     if row.rewrite is None:
+        system = checked(live(steadied(system)), row.name)
         return Derived(form, system, kept=_names(system, recurrences(system), "stepped"))
     derived = apply(system, row)
     if derived.kept and not derived.rewritten:
@@ -127,16 +130,20 @@ def derive(system: System, form: str) -> Derived:
     return derived
 
 
-def apply(system: System, row: Form) -> Derived:
-    """Rewrite each recurrence that the form can; keep the others, with reasons."""
+def apply(system: System, row: Form, refuse: Callable[[System, Loop], str] | None = None) -> Derived:
+    """Rewrite each recurrence that the form can, and that nothing speaks against; keep the others, with reasons."""
     assert row.rewrite is not None
-    system = _with_record(system)
+    system = prepared(_with_record(system))
     rewritten: list[str] = []
     kept: list[tuple[str, str]] = []
     for loop in recurrences(system):
         names = ", ".join(loop.tensors())
         if not _streamed(system, loop):
             kept.append((names, f"= a recurrence over `{loop.axis}`, a loop in every form"))
+            continue
+        objection = refuse(system, loop) if refuse is not None else ""
+        if objection:
+            kept.append((names, objection))
             continue
         try:
             system = row.rewrite(system, loop)

@@ -78,6 +78,12 @@ def _reads(system: System, node: Node, facts: Facts) -> Iterator[tuple[Node, Fac
         a, b = node.args
         yield from _reads(system, a, (*facts, *support(system, b)))
         yield from _reads(system, b, (*facts, *support(system, a)))
+    elif node.op == "and":
+        # In `s <= t and doc[s] == doc[t]` what is read beside a plain comparison matters only where that holds.
+        parts = build.conjuncts(node)
+        plain = [c for c in parts if next(reads(c), None) is None]
+        for part in parts:
+            yield from _reads(system, part, (*facts, *(c for c in plain if c is not part)))
     else:
         for arg in node.args:
             yield from _reads(system, arg, facts)

@@ -93,12 +93,30 @@ def _affine_scan_fill(
             torch.addcmul(b_rows[i], a_rows[i], carries, out=h_rows[i])
             carries = h_rows[i]
         state = h_rows[rows[-1]][:, 0 if reverse else -1]
+    if log_a is not None and not whole:  # a call for each step would add up the same rounding of exp(g) every time
+        log_a = log_a.expand(-1, time, *log_a.shape[2:])
+        _affine_scan_slow_rows(log_a, b, state, h, rest)
+        return
     for t in rest:
         h_row = h[:, t]
         if state is None:
             h_row.copy_(b[:, t])
         else:
             torch.addcmul(b[:, t], a[:, t], state, out=h_row)
+        state = h_row
+
+
+def _affine_scan_slow_rows(log_a: Tensor, b: Tensor, state: Tensor | None, h: Tensor, rows: range) -> None:
+    """A few rows, one after another, slow decays as S + expm1(g) S."""
+    slow = log_a.abs() < 0.5
+    rate, kept = torch.where(slow, log_a.expm1(), log_a.exp()), slow.to(h.dtype)
+    for t in rows:
+        h_row = h[:, t]
+        if state is None:
+            h_row.copy_(b[:, t])
+        else:
+            torch.addcmul(b[:, t], rate[:, t], state, out=h_row)
+            h_row.addcmul_(kept[:, t], state)
         state = h_row
 
 

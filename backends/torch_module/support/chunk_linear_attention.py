@@ -99,9 +99,12 @@ def _chunk_linear_attention_chunks(
     if decay.shape[-1] == 1:
         flat = q_chunks.flatten(0, 2), k_chunks.flatten(0, 2), decays.flatten(0, 2).squeeze(-1)
         weights, reads, writes, total, kept = shared_factors(*flat, log=log, keep=keep)
+        log_total = decays.sum(3) if log else None
     else:
+        log_total = None
         if log:
             kept = (decays.sum(0).flatten(0, 2),)
+            log_total = kept[0].sum(1)
             decays.exp_()
         rows = q_chunks.flatten(1, 3), k_chunks.flatten(1, 3), decays.flatten(1, 3)
         weights, reads, writes, total = decayed_factors(*rows, *kept)
@@ -111,7 +114,13 @@ def _chunk_linear_attention_chunks(
     torch.bmm(writes.mT, v_flat, out=states[1:].flatten(0, 1))
     totals = total.view(count, batch * heads, -1, 1).unbind(0)
     for left, entering, following in zip(totals, states[:-1].unbind(0), states[1:].unbind(0), strict=True):
-        following.addcmul_(entering, left)
+        if log_total is None or count > 1:
+            following.addcmul_(entering, left)
+            continue
+        # A call for each step or for a few would add up the same rounding of exp(g): slow decays as S + expm1(g) S.
+        logs = log_total.view(batch * heads, -1, 1)
+        slow = logs.abs() < 0.5
+        following.addcmul_(entering, torch.where(slow, logs.expm1(), left)).addcmul_(entering, slow.to(dtype))
     o = torch.bmm(weights, v_flat).baddbmm_(reads, states[:-1].flatten(0, 1))
     final = states[-1].view(batch, heads, width, -1).clone()
     saved = (q_chunks, k_chunks, values, decays, weights, reads, writes, total, states, *kept) if keep else ()
