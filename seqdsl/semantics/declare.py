@@ -21,7 +21,7 @@ from seqdsl.syntax import tree
 
 def declare_indices(scope: Scope, body: tuple[tree.Node, ...]) -> None:
     """Every `h: H` of the body, and every `index s over t`."""
-    sized = list(_new_indices(body))
+    sized = list(new_indices(body))
     for new in sized:
         _declare_sized(scope, new)
     stated: dict[str, Node] = {}
@@ -67,16 +67,38 @@ def _declare_sized(scope: Scope, new: tree.NewIndex) -> None:
 def _declare_second(scope: Scope, new: tree.Name, over: tree.Name) -> bool:
     if over.plain not in scope.indices:
         return False
+    axis = scope.builder.axis(scope.indices[over.plain])
     if new.plain in scope.indices:  # a header index that the mixer says runs over another's axis
-        name, axis = scope.indices[new.plain], scope.builder.axis(scope.indices[over.plain])
+        name = scope.indices[new.plain]
+        _check_second(scope, new, over, name, axis)
         index = scope.builder.indices[name]
         if index.axis == name and index.size is None and name.startswith(scope.prefix) and not scope.prefix:
             scope.builder.indices[name] = type(index)(name, axis, None)
         return True
     _refuse_reuse(scope, new.plain, new.span, as_what="index")
-    axis = scope.builder.axis(scope.indices[over.plain])
     scope.indices[new.plain] = scope.builder.add_index(scope.prefix + new.plain, axis, None)
     return True
+
+
+def _check_second(scope: Scope, new: tree.Name, over: tree.Name, name: str, axis: str) -> None:
+    """An index runs over one axis: not over itself, and neither over two nor over one and a size of its own."""
+    index = scope.builder.indices[name]
+    if name == scope.indices[over.plain]:
+        fault = f"`{new.plain}` runs over itself"
+    elif index.axis not in (name, axis):
+        fault = f"`{new.plain}` runs over `{local_axis(scope, index.axis)}` already"
+    elif index.size is not None and axis != name:
+        fault = f"`{new.plain}` has a size of its own already"
+    else:
+        return
+    raise SeqError(
+        "duplicate-index", fault, new.span.to(over.span), help="give the second index a name of its own"
+    )
+
+
+def local_axis(scope: Scope, axis: str) -> str:
+    """How the text writes the first index of an axis."""
+    return next((k for k, v in scope.indices.items() if v == axis), axis)
 
 
 def _refuse_reuse(scope: Scope, name: str, span: Span, *, as_what: str) -> None:
@@ -96,17 +118,17 @@ def article(kind: str) -> str:
     return {"index": "an index", "tensor": "a tensor", "size": "a size"}[kind]
 
 
-def _new_indices(node: Any) -> Iterator[tree.NewIndex]:
+def new_indices(node: Any) -> Iterator[tree.NewIndex]:
     """Outermost first, in the order of the text."""
     if isinstance(node, tree.NewIndex):
         yield node
     if isinstance(node, tuple):
         for item in node:
-            yield from _new_indices(item)
+            yield from new_indices(item)
     elif isinstance(node, tree.Node):
         for f in fields(node):
             if f.name not in ("span", "comments", "doc"):
-                yield from _new_indices(getattr(node, f.name))
+                yield from new_indices(getattr(node, f.name))
 
 
 def declare_tensors(scope: Scope, body: tuple[tree.Statement, ...]) -> None:

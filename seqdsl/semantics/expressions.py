@@ -22,6 +22,7 @@ PLACEHOLDER = "bool"  # the least dtype; `types` replaces it by the inferred one
 _BINARY = {"+": build.add, "-": build.sub, "*": build.mul, "/": build.div}
 _OTHER = {"//": "floor_div", "%": "mod", "and": "and", "or": "or"}
 _LARGEST_EXPONENT = 400
+_MOST_BITS = 64  # of an integer that is computed here
 _LARGEST_REAL = int(sys.float_info.max)
 _LONGEST_HELP = 48
 _MOST_OPERANDS = 100  # of a comparison chain or `max`: they become nested terms
@@ -229,8 +230,10 @@ def power(a: Node, b: Node) -> Node:
     if exponent == 1:
         return a
     if isinstance(exponent, int) and exponent >= 0:
-        if isinstance(base, int) and exponent < 64 and abs(base) < 2**16:
-            return build.const(base**exponent)
+        if isinstance(base, int) and (abs(base) < 2 or exponent * (abs(base).bit_length() - 1) < _MOST_BITS):
+            return build.const(base ** (exponent if abs(base) > 1 else min(exponent, 2 + exponent % 2)))
+        if isinstance(base, int):
+            return build.const(2**_MOST_BITS)  # refused by `_fitting`, and never computed
         return make("pow", a, b)
     if isinstance(base, int):
         a = build.const(Fraction(base))

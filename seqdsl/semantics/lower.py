@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from seqdsl.diagnostics import SeqError, Span
+from seqdsl.diagnostics import Faults, SeqError, Span
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Dependence, NotWellFounded, dependences, schedule
 from seqdsl.ir.node import Node
@@ -22,6 +22,7 @@ from seqdsl.semantics import tidy, types
 from seqdsl.semantics.files import load_file
 from seqdsl.semantics.parameters import TYPES, order_parameters
 from seqdsl.semantics.scope import Builder, File, Ref, Scope
+from seqdsl.semantics.size_checks import check_sizes
 from seqdsl.semantics.sizes import lower_size
 from seqdsl.semantics.unroll import static_names
 from seqdsl.syntax import tree
@@ -182,7 +183,7 @@ def _finish(
         spans=dict(builder.spans),
     )
     system = types.infer(system)
-    types.check_types(system).check()
+    Faults([*types.check_types(system), *check_sizes(system, mixer)]).check()
     system = tidy.narrow(tidy.inline_copies(system), builder.mapped)
     check_well_founded(system)
     return checked(live(system), "lower")
