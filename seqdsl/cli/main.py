@@ -13,6 +13,7 @@ from importlib import import_module
 
 from seqdsl.config import VERSION
 from seqdsl.diagnostics import SeqError
+from seqdsl.ir.sizes import SizeError
 
 COMMANDS = {  # name -> (one line, example)
     "check": ("what each recurrence is, what is proved, tested or refuted", "seqc check gla"),
@@ -137,7 +138,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command = import_module(f"seqdsl.cli.{_MODULES.get(arguments.command, arguments.command)}")
         return int(command.run(arguments))
-    except SeqError as error:
+    except (SeqError, SizeError) as error:
+        if isinstance(error, SizeError):
+            error = SeqError(error.code, error.message, notes=(error.note,) if error.note else ())
         if getattr(arguments, "json", False):
             import json
 

@@ -62,9 +62,12 @@ def lower_body(
 
 def _check_loop_variables(scope: Scope, body: tuple[tree.Statement, ...]) -> None:
     """Rule 1: the variable of a static loop becomes a number wherever it stands, so nothing else has its name."""
+    loops = list(_loop_variables(body))
+    if not loops:
+        return
     declared = {**dict.fromkeys(scope.indices, "index"), **dict.fromkeys(scope.tensors, "tensor")}
     declared |= dict(_declared(body)) | dict.fromkeys(scope.sizes, "size")
-    for name in _loop_variables(body):
+    for name in loops:
         kind = declared.get(name.plain)
         if kind is not None:
             raise SeqError(

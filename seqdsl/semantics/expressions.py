@@ -214,7 +214,7 @@ def _refuse_ambiguous(place: Place, ref: Ref, expr: tree.Name) -> None:
 
 def _binary(place: Place, expr: tree.Binary) -> Node:
     a, b = lower(place, expr.left), lower(place, expr.right)
-    if expr.op == "/" and build.value_of(b) == 0:
+    if expr.op in ("/", "//", "%") and build.value_of(b) == 0:
         raise SeqError("division-by-zero", "a division by the constant zero", expr.right.span)
     if expr.op in _BINARY:
         return _fitting(_BINARY[expr.op](a, b), expr.span)

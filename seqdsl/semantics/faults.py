@@ -145,12 +145,12 @@ SEMANTICS: dict[str, Fault] = {
     "bad-size": Fault(
         "A size comes out as an integer of at least 1; an axis whose length depends on a call's inputs may be empty. "
         "The note shows the formula with its numbers.",
-        "",
+        _body("a[t, n: 2 - 2] = x[t,n]", "y[t,c] = x"),
     ),
     "inexact-division": Fault(
         "`/` between sizes must be exact, in nested calls too. Write `//` to drop the rest, `ceil(a / b)` to round up, "
         "or choose sizes that divide (rules 8 and 9).",
-        "",
+        _body("a[t, n: 7 / 2] = x[t,n]", "y[t,c] = x"),
     ),
     "division-by-zero": Fault(
         "A constant divisor is zero, or a size's divisor comes out as zero.", _body("y[t,c] = x / 0")
@@ -244,6 +244,11 @@ SEMANTICS: dict[str, Fault] = {
         "`normal`, `uniform` and `orthogonal` draw when the module is built, and stand only in `param`. A random draw "
         "at run time is an input (rules 29 and 33).",
         _body("y[t,c] = x + normal(0, 1)"),
+    ),
+    "bad-draw": Fault(
+        "`normal(m, s)` takes a mean and a standard deviation, which is not negative; `uniform(a, b)` a lower and an "
+        "upper end (rule 29).",
+        _body("param w[c] = normal(0, -1)", "y[t,c] = w * x"),
     ),
     "input-in-parameter": Fault(
         "A param or const is evaluated when the module is built: from indices, sizes and other parameters (rule 29).",
@@ -357,7 +362,11 @@ SEMANTICS: dict[str, Fault] = {
         "its parameters are its `param`s (rule 34).",
         _monoid("combine(p, q):", "    a = p.a + m[t](q.a)"),
     ),
-    "empty-fold": Fault("A fold over no point is the monoid's `identity`, and this monoid has none (rule 34).", ""),
+    "empty-fold": Fault(
+        "A fold over no point is the monoid's `identity`; without one, the guard must show that it is not empty (rule 34).",
+        "monoid m(a):\n    combine(p, q):\n        a = p.a + q.a\n\n"
+        + _body("index s over t", "y[t,c] = m[s | s < t](x[s])"),
+    ),
     "bad-ir-text": Fault("The text of a system, as `seqc ir` prints it, was changed into something that is none.", ""),
     # Claims (rule 35)
     "unknown-claim": Fault(
