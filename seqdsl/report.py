@@ -65,8 +65,8 @@ class Report:
                         )
                     )
         known = {name: verdicts["associative"] for name, verdicts in self.monoids.items()}
-        claimed = {c.span for m in self.system.monoids.values() for c in m.claims if c.kind == "associative"}
-        told = {d.span for d in found} & claimed
+        told = {c.span for m in self.system.monoids.values() for c in m.claims if c.kind == "associative"}
+        told &= {d.span for d in found}
         return found if told else [*found, *check_folds(self.system, known)]
 
     def to_dict(self) -> dict[str, Any]:

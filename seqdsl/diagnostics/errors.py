@@ -6,7 +6,8 @@ Anything else that escapes the compiler is a bug of the compiler.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
@@ -116,6 +117,15 @@ class SeqError(Exception):
 
 class Faults(list[Diagnostic]):
     """Faults collected during a phase; `check()` raises them together."""
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep the faults raised inside, and go on; what was said before in the same words is not said again."""
+        try:
+            yield
+        except SeqError as error:
+            said = {(d.code, d.message) for d in self}
+            self.extend(d for d in error.diagnostics if (d.code, d.message) not in said)
 
     def check(self) -> None:
         """Raise `SeqError` with every fault collected so far, if there is one."""

@@ -42,13 +42,16 @@ def static_values(scope: Scope, callee: tree.Mixer | tree.Fn) -> dict[str, int]:
 
 def lower_body(
     scope: Scope, callee: tree.Mixer | tree.Fn, given: dict[str, Node], output_names: dict[str, str]
-) -> None:
-    """Lower everything; the scope then knows every tensor. `output_names` renames outputs after a bare left side."""
+) -> tuple[tree.Statement, ...]:
+    """Lower everything; the scope then knows every tensor. `output_names` renames outputs after a bare left side.
+
+    Gives the statements with loops written out."""
     declare_options(scope, callee.options, given)
     _check_loop_variables(scope, callee.body)
     body = unroll(callee.body, static_values(scope, callee))
-    declare_indices(scope, (*body, *_header_items(callee)))
-    declare_tensors(scope, body)
+    faults = declare_indices(scope, (*body, *_header_items(callee)))
+    faults += declare_tensors(scope, body)
+    faults.check()
     for local, system_name in output_names.items():
         if local in scope.tensors and local not in {p.name.plain for p in callee.params}:
             scope.tensors[local] = replace(scope.tensors[local], name=system_name)
@@ -58,6 +61,7 @@ def lower_body(
     if not scope.faults:
         equations.apply_overrides(scope)
         _check_outputs(scope, callee)
+    return body
 
 
 def _check_loop_variables(scope: Scope, body: tuple[tree.Statement, ...]) -> None:

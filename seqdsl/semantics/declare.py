@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
-from seqdsl.diagnostics import SeqError, Span
+from seqdsl.diagnostics import Faults, SeqError, Span
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.system import SizeCheck
 from seqdsl.semantics.builtins import FUNCTIONS, RESERVED_SETTINGS
@@ -19,42 +19,59 @@ from seqdsl.semantics.sizes import lower_size
 from seqdsl.syntax import tree
 
 
-def declare_indices(scope: Scope, body: tuple[tree.Node, ...]) -> None:
-    """Every `h: H` of the body, and every `index s over t`."""
+def declare_indices(scope: Scope, body: tuple[tree.Node, ...]) -> Faults:
+    """Every `h: H` of the body, and every `index s over t`; the faults."""
+    faults = Faults()
     sized = list(new_indices(body))
     for new in sized:
-        _declare_sized(scope, new)
+        with faults.kept():
+            _declare_sized(scope, new)
     stated: dict[str, Node] = {}
     for new in sized:  # sizes may mention any index of the mixer
-        name = scope.indices[new.name.plain]
-        size = lower_size(scope, new.size)
-        index = scope.builder.indices[name]
-        if stated.setdefault(name, size) is not size:
-            raise SeqError(
-                "duplicate-index",
-                f"the index `{new.name.plain}` gets two sizes",
-                new.span,
-                label="another size here",
-                help="give the second index a name of its own",
-            )
-        if index.size is None:
-            scope.builder.indices[name] = type(index)(name, index.axis, size)
-            free = any(
-                n.op == "size" and scope.builder.indices[scope.builder.axis(str(n.attr))].size is None
-                for n in walk(size)
-            )
-            label = f"{scope.owner}: the axis `{new.name.plain}`"
-            scope.builder.checks.append(SizeCheck(label, size, 0 if free else 1, new.span))
+        with faults.kept():
+            _state_size(scope, new, stated)
     pairs = [pair for s in body if isinstance(s, tree.IndexDecl) for pair in s.pairs]
     for _ in range(len(pairs) + 1):
-        pairs = [pair for pair in pairs if not _declare_second(scope, *pair)]
+        waiting = []
+        for pair in pairs:
+            with faults.kept():
+                if not _declare_second(scope, *pair):
+                    waiting.append(pair)
+        pairs = waiting
     for new_name, over in pairs:
+        with faults.kept():
+            raise SeqError(
+                "unknown-index",
+                f"`{over.plain}` is not an index of `{scope.owner}`",
+                over.span,
+                help=f"declare it in the header or with a size before `{new_name.plain}` runs over its axis",
+            )
+        if scope.kind_of(new_name.plain) is None:  # what reads it has no fault of its own
+            scope.indices[new_name.plain] = scope.builder.add_index(scope.prefix + new_name.plain, "", None)
+    return faults
+
+
+def _state_size(scope: Scope, new: tree.NewIndex, stated: dict[str, Node]) -> None:
+    name = scope.indices.get(new.name.plain)
+    if name is None:
+        return  # a clash, already reported
+    size = lower_size(scope, new.size)
+    index = scope.builder.indices[name]
+    if stated.setdefault(name, size) is not size:
         raise SeqError(
-            "unknown-index",
-            f"`{over.plain}` is not an index of `{scope.owner}`",
-            over.span,
-            help=f"declare it in the header or with a size before `{new_name.plain}` runs over its axis",
+            "duplicate-index",
+            f"the index `{new.name.plain}` gets two sizes",
+            new.span,
+            label="another size here",
+            help="give the second index a name of its own",
         )
+    if index.size is None:
+        scope.builder.indices[name] = type(index)(name, index.axis, size)
+        free = any(
+            n.op == "size" and scope.builder.indices[scope.builder.axis(str(n.attr))].size is None for n in walk(size)
+        )
+        label = f"{scope.owner}: the axis `{new.name.plain}`"
+        scope.builder.checks.append(SizeCheck(label, size, 0 if free else 1, new.span))
 
 
 def _declare_sized(scope: Scope, new: tree.NewIndex) -> None:
@@ -131,30 +148,36 @@ def new_indices(node: Any) -> Iterator[tree.NewIndex]:
                 yield from new_indices(getattr(node, f.name))
 
 
-def declare_tensors(scope: Scope, body: tuple[tree.Statement, ...]) -> None:
-    """Every left side and parameter. Bare left sides go to `scope.pending`."""
+def declare_tensors(scope: Scope, body: tuple[tree.Statement, ...]) -> Faults:
+    """Every left side and parameter; the faults. Bare left sides go to `scope.pending`."""
+    faults = Faults()
     for statement in body:
         if isinstance(statement, tree.ParamDecl | tree.ConstDecl):
-            _declare(scope, statement.target, statement.target.indices or (), leading=False)
+            with faults.kept():
+                _declare(scope, statement.target, statement.target.indices or (), leading=False)
         elif isinstance(statement, tree.Equation):
             for target in statement.targets:
                 if target.indices is None or len(statement.targets) > 1:
-                    _declare_bare(scope, target, statement)
-    for statement in body:  # base cases may stand before the equation that they belong to
-        if isinstance(statement, tree.Equation) and len(statement.targets) == 1:
-            target = statement.targets[0]
-            if target.indices is not None and not _has_points(target):
+                    with faults.kept():
+                        _declare_bare(scope, target, statement)
+    equations = [s for s in body if isinstance(s, tree.Equation)]
+    for statement in equations:  # base cases may stand before the equation that they belong to
+        target = statement.targets[0]
+        if len(statement.targets) == 1 and target.indices is not None and not _has_points(target):
+            with faults.kept():
                 _declare(scope, target, target.indices, leading=True)
-    for statement in body:
-        if isinstance(statement, tree.Equation) and _has_points(statement.targets[0]):
-            target = statement.targets[0]
-            if target.name.plain not in scope.tensors:
+    given = {s.targets[0].name.plain for s in equations if not _has_points(s.targets[0])}
+    for statement in equations:
+        target = statement.targets[0]
+        if _has_points(target) and target.name.plain not in scope.tensors and target.name.plain not in given:
+            with faults.kept():
                 raise SeqError(
                     "base-case-alone",
                     f"`{target.name.plain}` has a base case but no equation",
                     target.span,
                     help=f"add the equation that gives `{target.name.plain}` at every index",
                 )
+    return faults
 
 
 def _has_points(target: tree.Target) -> bool:

@@ -311,8 +311,20 @@ def _relate(place: Place, ref: Ref, own: str, subscript: Node, span: Span) -> No
     builder.spans[(name, own)] = span
 
 
+def once(settings: tuple[tree.Setting, ...]) -> None:
+    """A setting is given once."""
+    names = [s.name.plain for s in settings]
+    for k, setting in enumerate(settings):
+        if names[k] in names[:k]:
+            raise SeqError(
+                "duplicate-setting", f"`{names[k]}` is given twice", setting.span, label="given again here",
+                help="keep one of them",
+            )  # fmt: skip
+
+
 def _call(place: Place, expr: tree.Call) -> Node:
     name = expr.function.plain
+    once(expr.settings)
     if name == "linear":
         return parameters.linear(place, expr)
     if name == "grad":

@@ -211,6 +211,9 @@ SEMANTICS: dict[str, Fault] = {
         "A setting after `;` is an option of what is called, or an index of its header (rules 23 and 30).",
         _body("y[t,c] = rms_norm[c](x; epsilon = 1e-6)"),
     ),
+    "duplicate-setting": Fault(
+        "A setting after `;` is given once in a call.", _body("y[t,c] = rms_norm[c](x; eps = 1e-6, eps = 1e-5)")
+    ),
     "option-not-constant": Fault(
         "The option of a function of the language is a number, the same at every point.",
         _body("y[t,c] = rms_norm[c](x; eps = x)"),
@@ -354,7 +357,8 @@ SEMANTICS: dict[str, Fault] = {
         _monoid("identity = (0, 0)", "combine(p, q):", "    a = p.a + q.a"),
     ),
     "unexpected-statement": Fault(
-        "`combine` and `project` hold equations only; params stand in the monoid, beside them (rule 34).",
+        "`combine` and `project` hold equations only; params stand in the monoid, beside them (rule 34). A `fn` has "
+        "neither params, `linear` among them, nor claims: what has is a mixer (rule 26).",
         _monoid("combine(p, q):", "    param w", "    a = p.a + w * q.a"),
     ),
     "fold-in-monoid": Fault(

@@ -73,13 +73,15 @@ def lower_mixer(file: File, mixer: tree.Mixer, options: Mapping[str, int] | None
 def _lower_mixer(file: File, mixer: tree.Mixer, options: Mapping[str, int]) -> System:
     scope = Scope(Builder(), file, mixer.name.plain, stack=(mixer.name.plain,))
     public = _declare_header(scope, mixer, options)
-    bodies.lower_body(scope, replace(mixer, options=()), {}, {})  # options were declared with the header
+    body = bodies.lower_body(scope, replace(mixer, options=()), {}, {})  # options were declared with the header
     scope.builder.faults.check()
     stream = _stream(scope)
-    claims = _claims(scope, mixer, stream)
+    claims = _claims(scope, body, stream)
     outputs = tuple(scope.tensors[o.name.plain].name for o in mixer.outputs)
     system = _finish(scope, outputs, public, claims, mixer)
-    return replace(system, claims=tuple(_with_system(scope, c, public, mixer) for c in system.claims))
+    texts = [expr for _, expr in claims]
+    pairs = zip(system.claims, texts, strict=True)
+    return replace(system, claims=tuple(_with_system(scope, c, expr, public, mixer) for c, expr in pairs))
 
 
 def _declare_header(scope: Scope, mixer: tree.Mixer, given: Mapping[str, int]) -> dict[str, Node | None]:
@@ -149,9 +151,11 @@ def _stream(scope: Scope) -> str | None:
     return scope.builder.axis(first.indices[0]) if first is not None and first.indices else None
 
 
-def _claims(scope: Scope, mixer: tree.Mixer, stream: str | None) -> list[tuple[Claim, tree.Expr]]:
+def _claims(
+    scope: Scope, body: tuple[tree.Statement, ...], stream: str | None
+) -> list[tuple[Claim, tree.Expr]]:
     found: list[tuple[Claim, tree.Expr]] = []
-    for statement in mixer.body:
+    for statement in body:
         if isinstance(statement, tree.ClaimDecl):
             lowered = claim_forms.lower_claims(scope, statement, stream)
             found += zip(lowered, statement.assertions, strict=True)
@@ -249,11 +253,12 @@ def _words(distance: int | str) -> str:
     )
 
 
-def _with_system(scope: Scope, claim: Claim, public: Mapping[str, Node | None], mixer: tree.Mixer) -> Claim:
+def _with_system(
+    scope: Scope, claim: Claim, expr: tree.Expr, public: Mapping[str, Node | None], mixer: tree.Mixer
+) -> Claim:
     """An equality gets a system of its own: the mixer's, and both sides as tensors."""
-    if claim.kind != "equal":
+    if claim.kind != "equal" or not isinstance(expr, tree.Compare):
         return claim
-    expr = _claimed(mixer, claim)
     builder = scope.builder
     copy = Builder(
         dict(builder.indices),
@@ -270,12 +275,3 @@ def _with_system(scope: Scope, claim: Claim, public: Mapping[str, Node | None], 
     left, right = claim_forms.lower_equality(inner, expr)
     system = _finish(inner, (left, right), public, [], mixer)
     return replace(claim, args=(left, right), system=system)
-
-
-def _claimed(mixer: tree.Mixer, claim: Claim) -> tree.Compare:
-    for statement in mixer.body:
-        if isinstance(statement, tree.ClaimDecl):
-            for expr in statement.assertions:
-                if isinstance(expr, tree.Compare) and expr.span == claim.span:
-                    return expr
-    raise AssertionError("the claim comes from this mixer")

@@ -229,11 +229,12 @@ def random_draw(place: Place, call: tree.Call, name: str) -> Node:
             "missing-indices", f"`orthogonal` draws a matrix, and `{place.target}` is a scalar", call.span,
             help="write `normal(0, 1)`",
         )  # fmt: skip
-    if name == "normal" and values[1] is not None and values[1] < 0:
+    low, high = values if len(values) == 2 else (None, None)
+    if name == "normal" and high is not None and high < 0:
         raise SeqError("bad-draw", "a standard deviation is not negative", call.args[1].span)
-    if name == "uniform" and None not in values and values[0] > values[1]:
+    if name == "uniform" and low is not None and high is not None and low > high:
         raise SeqError(
-            "bad-draw", f"`uniform` draws from {values[0]} to {values[1]}, which holds nothing", call.span,
+            "bad-draw", f"`uniform` draws from {low} to {high}, which holds nothing", call.span,
             help="write the lower end first",
         )  # fmt: skip
     return make(name, *args)

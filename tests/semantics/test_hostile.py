@@ -132,9 +132,9 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text, code", HOSTILE.values(), ids=list(HOSTILE))
 def test_hostile_texts(text: str, code: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()  # of this process alone: the machine may be busy
     found = code_of(text)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert found == code or code == "any"
 
 
