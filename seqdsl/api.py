@@ -35,7 +35,7 @@ BACKENDS = {"torch": "seqdsl.backends.torch_module"}
 
 @dataclass(frozen=True)
 class Program:
-    """One mixer of one file. `options` fix options that decide which equations there are."""
+    """One mixer of one file. `options` replace defaults, also of those that decide which equations there are."""
 
     file: File
     mixer: tree.Mixer
@@ -48,7 +48,7 @@ class Program:
 
     def system(self, **options: int) -> System:
         """The equations, checked. Errors: every `SeqError` of the text."""
-        return lower_mixer(self.file, self.mixer, {**self.options, **options})
+        return lower_mixer(self.file, self.mixer, {**self.options, **options}, self.options)
 
     def derived(self, form: str = "auto", **options: int) -> Derived:
         """The system in a form. Errors: `form-not-available` says why; `not-associative`."""
@@ -132,13 +132,25 @@ def emit(system: System, class_name: str, backend: Any, *, form: str, header: st
 
 def load(what: str | Path, mixer: str | None = None, **options: int) -> Program:
     """A mixer of a library name, a path, or source text: the named one, the file's namesake, or the first."""
-    return Program(*choose(load_file(what), mixer), options)
+    program = Program(*choose(load_file(what), mixer), options)
+    _check_options([program])
+    return program
 
 
 def load_all(what: str | Path, **options: int) -> list[Program]:
     """Every mixer that a file itself declares."""
     file = load_file(what)
-    return [Program(file, m, options) for m in mixers(file)]
+    programs = [Program(file, m, options) for m in mixers(file)]
+    _check_options(programs)
+    return programs
+
+
+def _check_options(programs: list[Program]) -> None:
+    """Every option that is given belongs to one of the mixers."""
+    known = {o.name.plain for p in programs for o in p.mixer.options}
+    for name in {n for p in programs for n in p.options} - known:
+        listed = ", ".join(f"`{n}`" for n in sorted(known)) or "none"
+        raise SeqError("unknown-option", f"no option `{name}` to set", help=f"there are: {listed}")
 
 
 def size_error(error: SizeError) -> SeqError:
@@ -170,7 +182,14 @@ def compile(
         texts[program.name] = program.source(form, backend)
         if validate:
             validate_module(program.derived(form), texts[program.name], program.class_name, load_backend(backend))
-    folder = Path(out)
+    try:
+        return _write(Path(out), texts)
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise SeqError("file-not-written", f"nothing can be written to `{out}`: {reason.lower()}") from None
+
+
+def _write(folder: Path, texts: Mapping[str, str]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for name, text in texts.items():

@@ -24,12 +24,15 @@ from seqdsl.verify.modules import module_sizes
 
 LENGTHS = {"h": 4, "c": 256}  # what axes of these names usually are; 64 otherwise
 USUAL = 64
+LONGEST = 2**20
 
 
 def run(arguments: argparse.Namespace) -> int:
     """0"""
     import torch
 
+    if not 0 <= arguments.length <= LONGEST or arguments.rounds < 1:
+        raise SeqError("bad-setting", f"`--length` is at most {LONGEST} and `--rounds` at least 1")
     torch.set_num_threads(2)
     results = []
     for program in programs(arguments):

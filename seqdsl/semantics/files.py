@@ -149,7 +149,12 @@ def _imported(loader: _Loader, item: tree.Import, folder: Path | None) -> File:
             help="move what both need into a third file",
         )
     sibling = folder / f"{stem}.seq" if folder is not None else None
-    if sibling is not None and sibling.is_file():
+    if folder is not None and sibling is not None and sibling.is_file():
+        if sibling.resolve().parent != folder.resolve():
+            raise SeqError(
+                "unknown-import", f"`{stem}.seq` is a link that leads out of this folder", item.file.span,
+                help="an import names a file beside this one, or one of the library",
+            )  # fmt: skip
         return _load(loader, read_source(sibling), folder, stem)
     if stem in library():
         return _load(loader, _library_source(stem), None, stem)

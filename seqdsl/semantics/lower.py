@@ -57,10 +57,17 @@ def choose(file: File, mixer: str | None) -> tuple[File, tree.Mixer]:
     return file, found[0]
 
 
-def lower_mixer(file: File, mixer: tree.Mixer, options: Mapping[str, int] | None = None) -> System:
-    """Check a mixer and give its system; all faults of a phase are raised together as one `SeqError`."""
+def lower_mixer(
+    file: File,
+    mixer: tree.Mixer,
+    options: Mapping[str, int] | None = None,
+    defaults: Mapping[str, int] | None = None,
+) -> System:
+    """Check a mixer and give its system; all faults of a phase are raised together as one `SeqError`.
+
+    `options` are values for those that decide which equations there are; `defaults` replace those of the header."""
     try:
-        return _lower_mixer(file, mixer, options or {})
+        return _lower_mixer(file, mixer, {**(defaults or {}), **(options or {})}, defaults or {})
     except RecursionError:  # the parser bounds each tree, not what calls and bare left sides make of many
         raise SeqError(
             "too-deep",
@@ -70,9 +77,12 @@ def lower_mixer(file: File, mixer: tree.Mixer, options: Mapping[str, int] | None
         ) from None
 
 
-def _lower_mixer(file: File, mixer: tree.Mixer, options: Mapping[str, int]) -> System:
+def _lower_mixer(
+    file: File, mixer: tree.Mixer, options: Mapping[str, int], defaults: Mapping[str, int]
+) -> System:
     scope = Scope(Builder(), file, mixer.name.plain, stack=(mixer.name.plain,))
     public = _declare_header(scope, mixer, options)
+    public |= {name: build.const(int(value)) for name, value in defaults.items() if name in public}
     body = bodies.lower_body(scope, replace(mixer, options=()), {}, {})  # options were declared with the header
     scope.builder.faults.check()
     stream = _stream(scope)
