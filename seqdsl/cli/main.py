@@ -6,7 +6,7 @@ Architecture invariant: a command imports what it needs when it runs; `seqc chec
 from __future__ import annotations
 
 import argparse
-import os
+import io
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -135,7 +135,7 @@ def settings(pairs: Sequence[str]) -> dict[str, int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # closed by who called: `seqc check gla >&-`  # noqa: SIM115
+    sys.stdout = sys.stdout or io.StringIO()  # closed by who called: `seqc check gla >&-`
     arguments = parser().parse_args(argv)
     try:
         command = import_module(f"seqdsl.cli.{_MODULES.get(arguments.command, arguments.command)}")

@@ -5,7 +5,10 @@ Types are left open here (a read's dtype is a placeholder); `types` infers and c
 
 from __future__ import annotations
 
+import math
+import operator
 import sys
+from collections.abc import Callable
 from fractions import Fraction
 
 from seqdsl.diagnostics import SeqError, Span
@@ -22,6 +25,14 @@ PLACEHOLDER = "bool"  # the least dtype; `types` replaces it by the inferred one
 _BINARY = {"+": build.add, "-": build.sub, "*": build.mul, "/": build.div}
 _OTHER = {"//": "floor_div", "%": "mod", "and": "and", "or": "or"}
 _LARGEST_EXPONENT = 400
+_COMPUTED: dict[str, Callable[..., float | complex]] = {
+    "pow": operator.pow,
+    "neg": operator.neg,
+    "mul": operator.mul,
+    "div": operator.truediv,
+    "add": operator.add,
+    "sub": operator.sub,
+}
 _MOST_BITS = 64  # of an integer that is computed here
 _LARGEST_REAL = int(sys.float_info.max)
 _LONGEST_HELP = 48
@@ -235,11 +246,32 @@ def power(a: Node, b: Node) -> Node:
         if isinstance(base, int):
             return build.const(2**_MOST_BITS)  # refused by `_fitting`, and never computed
         return make("pow", a, b)
+    if _approximate(make("pow", a, b)) == math.inf:
+        return build.const(Fraction(3 * _LARGEST_REAL, 2))  # refused by `_fitting`
     if isinstance(base, int):
         a = build.const(Fraction(base))
     elif a.op in ("size", "option", "index"):
         a = make("div", a, build.ONE)
     return make("pow", a, b)
+
+
+def _approximate(node: Node) -> float | None:
+    """The value of a term of numbers, `inf` where it has no float64; None for any other term."""
+    value = build.value_of(node)
+    if value is not None:
+        return float(value) if abs(Fraction(value)) <= _LARGEST_REAL else math.inf
+    if node.op not in _COMPUTED:
+        return None
+    args = [found for arg in node.args if (found := _approximate(arg)) is not None]
+    if len(args) < len(node.args):
+        return None
+    try:
+        result = _COMPUTED[node.op](*args)
+    except OverflowError:
+        return math.inf
+    except ZeroDivisionError:
+        return None
+    return result.real if isinstance(result, complex) else float(result)
 
 
 def _compare(place: Place, expr: tree.Compare) -> Node:
