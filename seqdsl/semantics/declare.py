@@ -210,7 +210,10 @@ def target_indices(scope: Scope, indices: tuple[Any, ...]) -> tuple[str, ...]:
         if name.plain not in scope.indices:
             clash = scope.kind_of(name.plain)
             if clash is not None:
-                raise SeqError("name-clash", f"`{name.plain}` is {article(clash)}, not an index", name.span)
+                scatter = f"a scatter is a sum, `y[j] = sum[t | {name.plain} == j] x`" if clash == "tensor" else ""
+                raise SeqError(
+                    "name-clash", f"`{name.plain}` is {article(clash)}, not an index", name.span, help=scatter
+                )
             raise SeqError(
                 "unknown-index",
                 f"`{name.plain}` is not an index of `{scope.owner}`",

@@ -168,7 +168,12 @@ def _linear_settings(place: Place, call: tree.Call) -> tuple[bool, tuple[str, ..
         elif name == "per" and isinstance(value, tree.Name) and value.plain in place.scope.indices:
             per = (place.scope.indices[value.plain],)
         elif name in ("bias", "per"):
-            raise SeqError("unknown-option", "`bias` is true or false, `per` an index", setting.span)
+            raise SeqError(
+                "unknown-option",
+                "`bias` is true or false, `per` an index",
+                value.span,
+                help=f"write `{name} = {'true' if name == 'bias' else 'l'}`",
+            )
         else:
             raise SeqError(
                 "unknown-option", f"`linear` has no option `{name}`", setting.span, help="its options: `bias`, `per`"
