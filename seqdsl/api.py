@@ -15,6 +15,7 @@ import hashlib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from seqdsl.semantics import choose, load_file, lower_mixer, mixers
 from seqdsl.semantics.scope import File
 from seqdsl.syntax import tree
 
+_KINDS = {"bool": "biu", "int": "biu", "real": "biuf", "complex": "biufc"}  # numpy's kinds for each type
 BACKENDS = {"torch": "seqdsl.backends.torch_module"}
 
 
@@ -72,7 +74,11 @@ class Program:
         from seqdsl.ir.interpreter import interpret
 
         try:
-            system = self.derived(form, **dict(sizes or {})).system
+            integers = _integers(sizes or {}, self)
+            system = self.derived(form, **integers).system
+            check_inputs(system, inputs, integers)
+            if state is not None and not isinstance(state, Mapping):
+                raise SeqError("bad-input", "a state is a mapping from names to arrays")
             return interpret(system, inputs=inputs, params=params, sizes=sizes, state=state)
         except SizeError as error:
             raise size_error(error) from None
@@ -93,8 +99,14 @@ class Program:
 
     def module(self, form: str = "auto", backend: str = "torch", **sizes: int) -> Any:
         """A torch.nn.Module; `sizes` are options, and the lengths that parameters need, by name."""
-        text = self.source(form, backend, **sizes)
-        return load_backend(backend).build_module(text, self.class_name, **sizes)
+        options = _integers({k: v for k, v in sizes.items() if k not in ("device", "dtype")}, self)
+        text = self.source(form, backend, **options)
+        try:
+            return load_backend(backend).build_module(text, self.class_name, **sizes)
+        except TypeError as error:  # of `__init__`: a length that parameters need was not given, or needs none
+            raise SeqError("missing-size", str(error).replace(f"{self.class_name}.__init__()", "the module")) from None
+        except ValueError as error:
+            raise SeqError("bad-size", str(error)) from None
 
     def _axes(self) -> set[str]:
         return {
@@ -102,6 +114,46 @@ class Program:
             for p in self.mixer.params
             for i in p.indices or ()
         }
+
+
+def _integers(sizes: Mapping[str, Any], program: Program) -> dict[str, int]:
+    """Sizes by name, as integers. Errors: `bad-size`, `unknown-size`."""
+    known = {o.name.plain for o in program.mixer.options}
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise SeqError("bad-size", f"the size `{name}` is an integer, not {value!r}")
+        if value < 0:
+            raise SeqError("bad-size", f"the size `{name}` is {value}, and must not be negative")
+    strange = [n for n in sizes if n not in known and n not in program.system(**_only(sizes, known)).indices]
+    if strange:
+        raise SeqError("unknown-size", f"`{program.name}` has no option or axis `{strange[0]}`")
+    return {name: int(value) for name, value in sizes.items()}
+
+
+def _only(sizes: Mapping[str, Any], names: set[str]) -> dict[str, int]:
+    return {n: int(v) for n, v in sizes.items() if n in names}
+
+
+def check_inputs(system: System, inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
+    """Inputs by name, of their types and lengths. Errors: `bad-input`, `size-mismatch`."""
+    import numpy as np
+
+    if not isinstance(inputs, Mapping):
+        raise SeqError("bad-input", "inputs are a mapping from names to arrays")
+    expected = {t.name: t for t in system.inputs()}
+    for name, value in inputs.items():
+        tensor = expected.get(name)
+        if tensor is None:
+            raise SeqError("bad-input", f"`{system.name}` has no input `{name}`", help=f"it has: {', '.join(expected)}")
+        try:
+            array = np.asarray(value)
+        except (ValueError, TypeError) as error:
+            raise SeqError("bad-input", f"the input `{name}` is no array: {str(error).lower()}") from None
+        if array.size and array.dtype.kind not in _KINDS[tensor.dtype]:
+            raise SeqError("bad-input", f"the input `{name}` is {tensor.dtype}, and its values are {array.dtype}")
+        for index, length in zip(tensor.indices, array.shape, strict=False):
+            if sizes.get(index, length) != length:
+                raise SeqError("size-mismatch", f"`{name}` has length {length} along `{index}`, not {sizes[index]}")
 
 
 def load_backend(name: str) -> Any:

@@ -120,12 +120,20 @@ class Faults(list[Diagnostic]):
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Keep the faults raised inside, and go on; what was said before in the same words is not said again."""
+        """Keep the faults raised inside, and go on."""
         try:
             yield
         except SeqError as error:
-            said = {(d.code, d.message) for d in self}
-            self.extend(d for d in error.diagnostics if (d.code, d.message) not in said)
+            self.merge(error.diagnostics)
+
+    def merge(self, more: Iterable[Diagnostic]) -> None:
+        """Keep them too; what was said in the same words, or of the same place, is not said again."""
+        said = {(d.code, d.message) for d in self}
+        places = {(d.span.source.name, d.span.start) for d in self if d.span is not None}
+        for d in more:
+            here = (d.span.source.name, d.span.start) if d.span is not None else None
+            if (d.code, d.message) not in said and here not in places:
+                self.append(d)
 
     def check(self) -> None:
         """Raise `SeqError` with every fault collected so far, if there is one."""

@@ -50,7 +50,7 @@ def lower_body(
     _check_loop_variables(scope, callee.body)
     body = unroll(callee.body, static_values(scope, callee))
     faults = declare_indices(scope, (*body, *_header_items(callee)))
-    faults += declare_tensors(scope, body)
+    faults.merge(declare_tensors(scope, body))
     faults.check()
     for local, system_name in output_names.items():
         if local in scope.tensors and local not in {p.name.plain for p in callee.params}:

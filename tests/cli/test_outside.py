@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import seqdsl
@@ -114,6 +116,51 @@ def test_a_full_or_closed_standard_output(monkeypatch: pytest.MonkeyPatch) -> No
     for stream, expected in ((Full(), 2), (None, 0)):
         monkeypatch.setattr(sys, "stdout", stream)
         assert main(["check", "ema"]) == expected
+
+
+LAYER = "mixer f(x[t,c], n[t]: int; H = 2) -> y[t,h]:\n    q[t, h: H] = linear[c](x)\n    y[t,h] = y[t-1] + q * n\n"
+ONES, COUNT = np.ones((4, 3)), np.arange(4)
+CALLS: list[tuple[dict[str, Any], dict[str, Any], str]] = [  # inputs, further arguments, code
+    ({"x": ONES}, {}, "missing-input"),
+    ({"x": ONES, "n": COUNT, "z": COUNT}, {}, "bad-input"),
+    ({"x": ONES, "n": COUNT + 0.5}, {}, "bad-input"),
+    ({"x": ONES * 1j, "n": COUNT}, {}, "bad-input"),
+    ({"x": [[1.0, 2.0], [3.0]], "n": COUNT}, {}, "bad-input"),
+    ({"x": "abc", "n": COUNT}, {}, "bad-input"),
+    ({"x": ONES[0], "n": COUNT}, {}, "size-mismatch"),
+    ({"x": ONES, "n": COUNT}, {"sizes": {"c": 7}}, "size-mismatch"),
+    ({"x": ONES, "n": COUNT}, {"sizes": {"H": float("nan")}}, "bad-size"),
+    ({"x": ONES, "n": COUNT}, {"sizes": {"H": 2.5}}, "bad-size"),
+    ({"x": ONES, "n": COUNT}, {"sizes": {"H": 0}}, "bad-size"),
+    ({"x": ONES, "n": COUNT}, {"sizes": {"Q": 2}}, "unknown-size"),
+    ({"x": ONES, "n": COUNT}, {"state": 3}, "bad-input"),
+    ({"x": ONES, "n": COUNT}, {"form": "nope"}, "unknown-form"),
+]
+
+
+@pytest.mark.parametrize("inputs, more, code", CALLS, ids=[f"{k}-{c[2]}" for k, c in enumerate(CALLS)])
+def test_what_interpret_refuses(inputs: dict[str, Any], more: dict[str, Any], code: str) -> None:
+    with pytest.raises(SeqError) as caught:
+        seqdsl.load(LAYER).interpret(inputs, **more)
+    assert caught.value.code == code
+
+
+MODULES: list[tuple[dict[str, Any], str]] = [
+    ({}, "missing-size"),
+    ({"c": 3, "Q": 2}, "unknown-size"),
+    ({"c": -3}, "bad-size"),
+    ({"c": "3"}, "bad-size"),
+    ({"c": 3, "H": 0}, "bad-size"),
+    ({"c": 3, "form": "nope"}, "unknown-form"),
+    ({"c": 3, "backend": "nope"}, "unknown-backend"),
+]
+
+
+@pytest.mark.parametrize("sizes, code", MODULES, ids=str)
+def test_what_module_refuses(sizes: dict[str, Any], code: str) -> None:
+    with pytest.raises(SeqError) as caught:
+        seqdsl.load(LAYER).module(**sizes)
+    assert caught.value.code == code
 
 
 def test_what_an_api_call_refuses() -> None:
