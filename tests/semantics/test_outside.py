@@ -42,6 +42,17 @@ MISTAKES = [  # a text, the code, what stands at the place
     (body("y[c,t] = x * 9^9^9^9"), "number-too-large", "9^9^9"),
     (body("y[t,c] = x * 9.5^9.5^9.5^9.5"), "number-too-large", "9.5^9.5^9.5"),
     (body("y[t,c] = x + t // 0"), "division-by-zero", "0"),
+    (body("y[t,c] = x % 0"), "division-by-zero", "0"),  # rule 31
+    (body("y[t,c] = x ** 2"), "unexpected-token", "**"),
+    (body("y[t,c] = 2x"), "bad-number", "2x"),
+    (body("y[t,c] = exp(x; grad = identity)"), "unknown-option", "grad = identity"),  # rule 33
+    (body("y[t,c] = dropout(x; p = 0)"), "unknown-function", "dropout"),
+    (body("y[t,c] = x + uniform(0, 1)"), "random-outside-parameter", "uniform(0, 1)"),
+    (body("p[t,s] = softmax[s](sum[c] x * x)", "index s over t", "y[t,c] = sum[s] p * x[s]"), "unused-reduction-index", "s"),
+    (body("y[c] = x"), "stray-index", "x"),
+    (body("y[t,c] = x", "claim casual"), "unknown-claim", "casual"),
+    (body("y[t,c] = x @ x"), "host-language", "@"),
+    (body('"""A docstring."""', "y[t,c] = x"), "host-language", '"""A docstring."""'),
     (body("for l in 0..2:", "    z{l}[t,c] = x", "    claim z{l} == z0, fast", "y[t,c] = x"), "unknown-claim", "fast"),
     (body("a = nothing * x", "b = g(a)", "y[t,c] = a + b") + "\nmixer g(x[t]) -> y[t]:\n    y = x\n", "unknown-name", "nothing"),
 ]
