@@ -167,3 +167,12 @@ def test_what_an_api_call_refuses() -> None:
     with pytest.raises(SeqError, match="unknown-option"):
         seqdsl.load(GOOD, M=3)
     assert seqdsl.load(GOOD, N=0).interpret({"x": [[1.0]]})["outputs"]["y"].tolist() == [[0.0]]
+
+
+def test_a_transform_of_powers_of_two_can_be_compiled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "f.seq"
+    path.write_text("mixer f(x[t,c]) -> y[t,c]:\n    y[t,c] = hadamard[c](x)\n")
+    assert status(capsys, "compile", str(path), "-o", str(tmp_path))[0] == 0
+    path.write_text("mixer f(x[t,c]) -> y[t,c]:\n    X[f: |t|, c] = rfft[t -> f](x)\n    y[t,c] = irfft[f -> t](X)\n")
+    found, text = status(capsys, "compile", str(path), "-o", str(tmp_path))
+    assert found == 2 and "error[size-mismatch]" in text
