@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from seqdsl.algebra import check_claim, classify_all, monoid_of, monoid_verdicts, prove_equal
+from seqdsl.algebra import check_claim, check_folds, classify_all, monoid_of, monoid_verdicts, prove_equal
 from seqdsl.algebra.affine import monomials
 from seqdsl.algebra.classify import Recurrence
 from seqdsl.algebra.verdict import Proved, Refuted, Unknown, Verdict
@@ -42,7 +42,7 @@ class Report:
         return not self.refuted()
 
     def refuted(self) -> list[Diagnostic]:
-        """One diagnostic for each refuted claim, at the claim, with the numbers."""
+        """One diagnostic for each refuted claim, at the claim, with the numbers; and for each fold without a meaning."""
         found = [
             Diagnostic("claim-refuted", f"`{c.text}` does not hold", c.span, notes=(v.counterexample,))
             for c, v in self.claims
@@ -64,7 +64,10 @@ class Report:
                             notes=(verdict.counterexample,),
                         )
                     )
-        return found
+        known = {name: verdicts["associative"] for name, verdicts in self.monoids.items()}
+        told = {c.span for m in self.system.monoids.values() for c in m.claims if c.kind == "associative"}
+        told &= {d.span for d in found}
+        return found if told else [*found, *check_folds(self.system, known)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""

@@ -6,7 +6,8 @@ checked nodes. The generated file imports torch and nothing of seqdsl. Entry poi
 
 from __future__ import annotations
 
+from .context import Unsupported
 from .load import build_module, load_class
-from .module import emit_module
+from .module import attribute_path, emit_module
 
-__all__ = ["build_module", "emit_module", "load_class"]
+__all__ = ["Unsupported", "attribute_path", "build_module", "emit_module", "load_class"]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from seqdsl.backends.torch_module.names import safe
 
 
 def _folder() -> Path:
@@ -38,9 +41,12 @@ def load_class(source: str, class_name: str) -> Any:
         except BaseException:
             del sys.modules[stem]
             raise
-    return getattr(sys.modules[stem], class_name)
+    return getattr(sys.modules[stem], safe(class_name))  # as the text spells it
 
 
-def build_module(source: str, class_name: str, **sizes: Any) -> Any:
-    """An instance of the generated class; `sizes` are the arguments of its `__init__`."""
-    return load_class(source, class_name)(**sizes)
+def build_module(source: str, class_name: str, /, **sizes: Any) -> Any:
+    """An instance of the generated class; `sizes` are the arguments of its `__init__`, by the names of the text."""
+    cls = load_class(source, class_name)
+    spelled = {name: safe(name) for name in sizes}
+    known = inspect.signature(cls).parameters
+    return cls(**{spelled[name] if spelled[name] in known else name: value for name, value in sizes.items()})

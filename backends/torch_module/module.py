@@ -39,9 +39,9 @@ def emit_module(
     """The text of a Python file with one class. `stepper` is the system that `step` runs, if not `system` itself."""
     class_name = safe(class_name)
     layer = bool(system.params())
-    names = Names({class_name, *SUPPORT_FUNCTIONS})
-    function = safe(system.name) if layer else names.fresh(system.name)
     arguments = input_names(system)
+    names = Names({class_name, *SUPPORT_FUNCTIONS, *arguments.values()})  # `forward` calls the function with these
+    function = safe(system.name) if layer else names.fresh(system.name)
     built = _built(system, layer, set(arguments.values()))
     runs = [(function, system)]
     if stepper is not None and stepper is not system:

@@ -23,7 +23,7 @@ MODULE_ATTRIBUTES = frozenset(
 # What the generated code itself uses as a bare name.
 RESERVED = frozenset(
     """torch math nn Tensor Any self state return_state cu_seqlens device dtype past matmul_dtype batch annotations
-    typing Callable Sequence complex_dtype sizes out_dtype new_state""".split()
+    typing Callable Sequence complex_dtype sizes out_dtype new_state to""".split()
 )
 
 

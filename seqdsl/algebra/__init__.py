@@ -8,8 +8,9 @@ from seqdsl.algebra.claims import check_claim
 from seqdsl.algebra.classify import Recurrence, classify, classify_all
 from seqdsl.algebra.declared import monoid_verdicts
 from seqdsl.algebra.equal import prove_equal
+from seqdsl.algebra.folds import check_folds
 from seqdsl.algebra.monoid import MonoidForm, monoid_of
 from seqdsl.algebra.verdict import Proved, Refuted, Tested, Unknown, Verdict
 
-__all__ = ["MonoidForm", "Proved", "Recurrence", "Refuted", "Tested", "Unknown", "Verdict", "check_claim", "classify",
-           "classify_all", "monoid_of", "monoid_verdicts", "prove_equal"]  # fmt: skip
+__all__ = ["MonoidForm", "Proved", "Recurrence", "Refuted", "Tested", "Unknown", "Verdict", "check_claim",
+           "check_folds", "classify", "classify_all", "monoid_of", "monoid_verdicts", "prove_equal"]  # fmt: skip

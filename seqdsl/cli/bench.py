@@ -24,12 +24,15 @@ from seqdsl.verify.modules import module_sizes
 
 LENGTHS = {"h": 4, "c": 256}  # what axes of these names usually are; 64 otherwise
 USUAL = 64
+LONGEST = 2**20
 
 
 def run(arguments: argparse.Namespace) -> int:
     """0"""
     import torch
 
+    if not 0 <= arguments.length <= LONGEST or arguments.rounds < 1:
+        raise SeqError("bad-setting", f"`--length` is at most {LONGEST} and `--rounds` at least 1")
     torch.set_num_threads(2)
     results = []
     for program in programs(arguments):
@@ -59,7 +62,7 @@ def usual_sizes(system: System, length: int) -> Sizes:
 
 
 def _bench(program: api.Program, arguments: argparse.Namespace) -> dict[str, Any]:
-    system = program.system()
+    system = program.derived("recurrent").system
     sizes = usual_sizes(system, arguments.length)
     tasks: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {}
     for form in FORMS:
@@ -82,7 +85,7 @@ def _tasks(
     import torch
 
     backend = api.load_backend("torch")
-    text = backend.emit_module(system, class_name=program.class_name, header="", form=form)
+    text = api.emit(system, program.class_name, backend, form=form)
     module = backend.build_module(text, program.class_name, **module_sizes(system, sizes))
     inputs = []
     for name, array in draw_inputs(system, sizes, np.random.default_rng(0)).items():

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from seqdsl.cli.common import console, escape, mark, print_json, programs, styled
+from seqdsl.cli.common import console, escape, mark, print_json, styled, systems
 from seqdsl.diagnostics import SeqError
 from seqdsl.report import Finding, Report, report
 
 
 def run(arguments: argparse.Namespace) -> int:
     """0 where nothing is refuted, else 1."""
-    reports = [report(p.system(), test=not arguments.no_test) for p in programs(arguments)]
+    reports = [report(system, test=not arguments.no_test) for system in systems(arguments)]
     if arguments.json:
         print_json({"ok": all(r.ok for r in reports), "mixers": [r.to_dict() for r in reports]})
     else:

@@ -12,6 +12,11 @@ COMPILER = {
     "differed, so nothing was written. This is a bug of the compiler.",
     "claim-refuted": "A claim of the file does not hold: the note has sizes or elements for which it fails. A refuted "
     "claim is no error of the language: `seqc check` reports it and exits with 1.",
+    "not-associative": "A guarded fold by a declared monoid, a prefix scan too, needs an associative `combine`: without it "
+    "only the fold over a whole axis is allowed, whose value is the balanced tree's (rule 34). The note has elements "
+    "for which the law fails.",
+    "file-not-written": "The folder that `-o` names cannot be made or written to.",
+    "bad-input": "The inputs of a run are arrays by name, of the types that the header states.",
     "bad-setting": "An option of the command line has a value that it cannot have.",
     "bad-ir-text": "The text is no system as `seqc ir` prints one.",
     "invalid-system": "A system read from text is not well formed: a read names no tensor, or has the wrong number of "

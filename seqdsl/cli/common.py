@@ -10,6 +10,8 @@ from typing import Any
 from seqdsl import api
 from seqdsl.algebra.verdict import Proved, Refuted, Tested, Verdict
 from seqdsl.cli.main import settings
+from seqdsl.diagnostics import Faults
+from seqdsl.ir.system import System
 
 
 def programs(arguments: argparse.Namespace) -> list[api.Program]:
@@ -17,7 +19,18 @@ def programs(arguments: argparse.Namespace) -> list[api.Program]:
     options = settings(arguments.options)
     if arguments.mixer:
         return [api.load(arguments.file, arguments.mixer, **options)]
-    return api.load_all(arguments.file, **options)
+    found = api.load_all(arguments.file, **options)
+    return found or [api.load(arguments.file)]  # raises: there is no mixer
+
+
+def systems(arguments: argparse.Namespace) -> list[System]:
+    """The checked equations of `programs`; the faults of all of them are reported together."""
+    faults, found = Faults(), list[System]()
+    for program in programs(arguments):
+        with faults.kept():
+            found.append(program.system())
+    faults.check()
+    return found
 
 
 def is_terminal() -> bool:

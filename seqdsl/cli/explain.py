@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from seqdsl.cli.codes import explanation
-from seqdsl.cli.common import console, escape, mark, print_json, programs
+from seqdsl.cli.common import console, escape, mark, print_json, systems
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import FORMS, derive
 from seqdsl.ir.show import show
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.file, *known
         )
         return 0
-    reports = [report(p.system()) for p in programs(arguments)]
+    reports = [report(system) for system in systems(arguments)]
     if arguments.json:
         print_json([{**r.to_dict(), "derivation": derivation(r.system)} for r in reports])
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from seqdsl.cli.common import programs
+from seqdsl.cli.common import systems
 from seqdsl.forms import derive
 from seqdsl.ir.text import print_system, read_system
 from seqdsl.ir.validate import validate
@@ -16,10 +16,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.file == "-":
         system = read_system(sys.stdin.read())
         validate(system)
-        systems = [system]
+        found = [system]
     else:
-        systems = [p.system() for p in programs(arguments)]
-    for system in systems:
+        found = systems(arguments)
+    for system in found:
         if arguments.after != "lower":
             system = derive(system, arguments.after).system
         validate(system)

@@ -6,6 +6,7 @@ Architecture invariant: a command imports what it needs when it runs; `seqc chec
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from importlib import import_module
 
 from seqdsl.config import VERSION
 from seqdsl.diagnostics import SeqError
+from seqdsl.ir.sizes import SizeError
 
 COMMANDS = {  # name -> (one line, example)
     "check": ("what each recurrence is, what is proved, tested or refuted", "seqc check gla"),
@@ -125,7 +127,7 @@ def settings(pairs: Sequence[str]) -> dict[str, int]:
     found = {}
     for pair in pairs:
         name, sign, value = pair.partition("=")
-        if not sign or not name.isidentifier() or not value.isdigit() or len(value) > 12:
+        if not sign or not name.isidentifier() or not value.isascii() or not value.isdigit() or len(value) > 12:
             raise SeqError("bad-setting", f"`--set {pair}` is not NAME=N", help="for example `--set L=4`")
         found[name] = int(value)
     return found
@@ -133,11 +135,16 @@ def settings(pairs: Sequence[str]) -> dict[str, int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
+    sys.stdout = sys.stdout or io.StringIO()  # closed by who called: `seqc check gla >&-`
     arguments = parser().parse_args(argv)
     try:
         command = import_module(f"seqdsl.cli.{_MODULES.get(arguments.command, arguments.command)}")
-        return int(command.run(arguments))
-    except SeqError as error:
+        status = int(command.run(arguments))
+        sys.stdout.flush()
+        return status
+    except (SeqError, SizeError) as error:
+        if isinstance(error, SizeError):
+            error = SeqError(error.code, error.message, notes=(error.note,) if error.note else ())
         if getattr(arguments, "json", False):
             import json
 
@@ -150,6 +157,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         return 0
+    except (OSError, MemoryError) as error:  # the machine's, not the compiler's: a full disk, sizes beyond memory
+        print(f"seqc {arguments.command}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+        return 2
     except Exception as error:  # a bug: say where, in the compiler's terms
         last = traceback.extract_tb(error.__traceback__)[-1]
         print(

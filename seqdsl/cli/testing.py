@@ -26,14 +26,13 @@ def _outcomes(program: api.Program, examples: int, arguments: argparse.Namespace
     backend = api.load_backend("torch")
 
     def emit(derived: Derived) -> tuple[str, str]:
-        text = backend.emit_module(derived.system, class_name=program.class_name, header="", form=derived.form)
-        return text, program.class_name
+        return api.emit(derived.system, program.class_name, backend, form=derived.form), program.class_name
 
     out = console()
     found = []
     if not arguments.json:
         out.print(mark(program.name, "bold"))
-    for outcome in run_suite(program.system(), emit, backend, examples=examples, seed=arguments.seed):
+    for outcome in run_suite(program.derived("recurrent").system, emit, backend, examples=examples, seed=arguments.seed):
         found.append(outcome)
         if not arguments.json:
             result = mark("ok", "green") if outcome.ok else mark("FAILED", "red")

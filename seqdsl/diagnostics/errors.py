@@ -6,7 +6,8 @@ Anything else that escapes the compiler is a bug of the compiler.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
@@ -116,6 +117,23 @@ class SeqError(Exception):
 
 class Faults(list[Diagnostic]):
     """Faults collected during a phase; `check()` raises them together."""
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep the faults raised inside, and go on."""
+        try:
+            yield
+        except SeqError as error:
+            self.merge(error.diagnostics)
+
+    def merge(self, more: Iterable[Diagnostic]) -> None:
+        """Keep them too; what was said in the same words, or of the same place, is not said again."""
+        said = {(d.code, d.message) for d in self}
+        places = {(d.span.source.name, d.span.start) for d in self if d.span is not None}
+        for d in more:
+            here = (d.span.source.name, d.span.start) if d.span is not None else None
+            if (d.code, d.message) not in said and here not in places:
+                self.append(d)
 
     def check(self) -> None:
         """Raise `SeqError` with every fault collected so far, if there is one."""

@@ -61,7 +61,7 @@ class Node:
     def __repr__(self) -> str:
         from seqdsl.ir.show import show
 
-        return show(self)
+        return show(_shortened(self))
 
 
 def walk(node: Node) -> Iterator[Node]:
@@ -76,6 +76,21 @@ def walk(node: Node) -> Iterator[Node]:
             seen.add(current)
             stack.append((current, True))
             stack.extend((arg, False) for arg in reversed(current.args))
+
+
+_LONGEST = 400  # nodes of a term in a message; terms are shared, so one written out may be of any length
+
+
+def _shortened(node: Node) -> Node:
+    """The term, its large operands left out where it is long."""
+    sizes: dict[Node, int] = {}
+    for current in walk(node):
+        sizes[current] = 1 + sum(sizes[arg] for arg in current.args)
+    if sizes[node] <= _LONGEST:
+        return node
+    gap = Node("read", (), "..", "real", frozenset())
+    args = tuple(arg if sizes[arg] <= _LONGEST // 10 else gap for arg in node.args)
+    return Node(node.op, args, node.attr, node.dtype, node.free)
 
 
 def rebuild(node: Node, change: Callable[[Node], Node | None]) -> Node:

@@ -37,7 +37,7 @@ def evaluate_size(node: Node, options: Mapping[str, int], lengths: Mapping[str, 
     """The integer value of a size formula. Errors: `inexact-division`, `division-by-zero`, `size-too-large`,
     `missing-size`."""
     if node.op == "const":
-        return int(node.attr)
+        return _bounded(node, int(node.attr))
     if node.op in ("option", "size"):
         known = options if node.op == "option" else lengths
         name = str(node.attr).rstrip("'")
@@ -45,7 +45,10 @@ def evaluate_size(node: Node, options: Mapping[str, int], lengths: Mapping[str, 
             raise SizeError("missing-size", f"the size `{show(node)}` is not known")
         return known[name]
     args = [evaluate_size(a, options, lengths) for a in node.args]
-    value = _apply(node, args)
+    return _bounded(node, _apply(node, args))
+
+
+def _bounded(node: Node, value: int) -> int:
     if abs(value) > LARGEST:
         raise SizeError("size-too-large", f"`{show(node)}` is larger than 2^40")
     return value

@@ -116,8 +116,12 @@ def named_conditions(system: System, guard: Node, depth: int = 4) -> list[Node]:
 def _weights(system: System) -> dict[str, Facts]:
     """For a weight w[t, s] over two indices of the stream: `s <= t`, where no use of it needs another point.
 
+    Found once for a system, which never changes, and kept with it.
     The greatest fixpoint: assume it of every such tensor that is no output, and drop it where a use does not show it.
     """
+    kept: dict[str, Facts] | None = vars(system).get("_weights")
+    if kept is not None:
+        return kept
     stream = system.stream
     assumed: dict[str, Facts] = {}
     for tensor in system.derived():
@@ -135,6 +139,7 @@ def _weights(system: System) -> dict[str, Facts]:
                 if name in assumed and not _shown(system, system.tensors[name], read, facts):
                     del assumed[name]
                     changed = True
+    vars(system)["_weights"] = assumed
     return assumed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from seqdsl.diagnostics import SeqError
@@ -9,7 +10,7 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node
 from seqdsl.ir.system import Tensor
 from seqdsl.semantics import equations, expressions, parameters
-from seqdsl.semantics.declare import declare_indices, declare_options, declare_tensors
+from seqdsl.semantics.declare import article, declare_indices, declare_options, declare_tensors, new_indices
 from seqdsl.semantics.scope import Ref, Scope
 from seqdsl.semantics.unroll import static_names, unroll
 from seqdsl.syntax import tree
@@ -41,12 +42,16 @@ def static_values(scope: Scope, callee: tree.Mixer | tree.Fn) -> dict[str, int]:
 
 def lower_body(
     scope: Scope, callee: tree.Mixer | tree.Fn, given: dict[str, Node], output_names: dict[str, str]
-) -> None:
-    """Lower everything; the scope then knows every tensor. `output_names` renames outputs after a bare left side."""
+) -> tuple[tree.Statement, ...]:
+    """Lower everything; the scope then knows every tensor. `output_names` renames outputs after a bare left side.
+
+    Gives the statements with loops written out."""
     declare_options(scope, callee.options, given)
+    _check_loop_variables(scope, callee.body)
     body = unroll(callee.body, static_values(scope, callee))
-    declare_indices(scope, (*body, *_header_items(callee)))
-    declare_tensors(scope, body)
+    faults = declare_indices(scope, (*body, *_header_items(callee)))
+    faults.merge(declare_tensors(scope, body))
+    faults.check()
     for local, system_name in output_names.items():
         if local in scope.tensors and local not in {p.name.plain for p in callee.params}:
             scope.tensors[local] = replace(scope.tensors[local], name=system_name)
@@ -56,6 +61,47 @@ def lower_body(
     if not scope.faults:
         equations.apply_overrides(scope)
         _check_outputs(scope, callee)
+    return body
+
+
+def _check_loop_variables(scope: Scope, body: tuple[tree.Statement, ...]) -> None:
+    """Rule 1: the variable of a static loop becomes a number wherever it stands, so nothing else has its name."""
+    loops = list(_loop_variables(body))
+    if not loops:
+        return
+    declared = {**dict.fromkeys(scope.indices, "index"), **dict.fromkeys(scope.tensors, "tensor")}
+    declared |= dict(_declared(body)) | dict.fromkeys(scope.sizes, "size")
+    for name in loops:
+        kind = declared.get(name.plain)
+        if kind is not None:
+            raise SeqError(
+                "duplicate-name" if kind == "size" else "name-clash",
+                f"the loop variable `{name.plain}` is {article(kind)} too",
+                name.span,
+                label="a number, in each turn of the loop",
+                help="within a mixer a name is one thing (rule 1)",
+            )
+
+
+def _loop_variables(body: tuple[tree.Statement, ...]) -> Iterator[tree.Name]:
+    for statement in body:
+        if isinstance(statement, tree.For):
+            yield statement.name
+            yield from _loop_variables(statement.body)
+
+
+def _declared(body: tuple[tree.Statement, ...]) -> Iterator[tuple[str, str]]:
+    """The plain names that statements declare, with what they are."""
+    for statement in body:
+        if isinstance(statement, tree.For):
+            yield from _declared(statement.body)
+        elif isinstance(statement, tree.IndexDecl):
+            yield from ((new.plain, "index") for new, _ in statement.pairs if len(new.parts) == 1)
+        elif isinstance(statement, tree.Equation):
+            yield from ((t.name.plain, "tensor") for t in statement.targets if len(t.name.parts) == 1)
+        elif isinstance(statement, tree.ParamDecl | tree.ConstDecl) and len(statement.target.name.parts) == 1:
+            yield statement.target.name.plain, "tensor"
+    yield from ((n.name.plain, "index") for n in new_indices(body) if len(n.name.parts) == 1)
 
 
 def _header_items(callee: tree.Mixer | tree.Fn) -> tuple[tree.NewIndex, ...]:

@@ -135,6 +135,7 @@ def _settings(
 ) -> tuple[dict[str, tree.Name], dict[str, Node], str | None]:
     """Split settings into index matches, option values, and the index of `per`."""
     scope = place.scope
+    expressions.once(call.settings)
     header = _header_indices(callee)
     known = {o.name.plain for o in callee.options}
     renames: dict[str, tree.Name] = {}

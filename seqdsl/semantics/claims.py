@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 
 from seqdsl.diagnostics import SeqError
@@ -41,8 +42,9 @@ def _assertion(scope: Scope, expr: tree.Expr, stream: str | None) -> Claim:
         return _comparison(scope, expr, text)
     name = expr.plain if isinstance(expr, tree.Name) else expr.function.plain if isinstance(expr, tree.Call) else ""
     if name not in FORMS or (isinstance(expr, tree.Call) and (expr.brackets or expr.settings)):
-        listed = ", ".join(FORMS)
-        raise SeqError("unknown-claim", f"`{text}` is no claim", expr.span, help=f"claims: {listed}, and comparisons")
+        near = difflib.get_close_matches(name, FORMS, 1, 0.7)
+        listed = f"did you mean `{near[0]}`?" if near else f"claims: {', '.join(FORMS)}, and comparisons"
+        raise SeqError("unknown-claim", f"`{text}` is no claim", expr.span, help=listed)
     if name in ("associative", "commutative"):
         raise SeqError("unknown-claim", f"`{name}` is claimed of a monoid, inside it", expr.span)
     args = expr.args if isinstance(expr, tree.Call) else ()
@@ -71,6 +73,8 @@ def _arguments(
             what = (
                 f", and `{arg.plain}` is {article(found_kind)}"
                 if isinstance(arg, tree.Name) and (found_kind := scope.kind_of(arg.plain))
+                else f", and there is no `{arg.plain}`"
+                if isinstance(arg, tree.Name)
                 else ""
             )
             raise SeqError("claim-argument", f"`{name}` takes {article(kind)} here{what}", arg.span)

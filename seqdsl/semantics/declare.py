@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
-from seqdsl.diagnostics import SeqError, Span
+from seqdsl.diagnostics import Faults, SeqError, Span
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.system import SizeCheck
 from seqdsl.semantics.builtins import FUNCTIONS, RESERVED_SETTINGS
@@ -19,42 +19,59 @@ from seqdsl.semantics.sizes import lower_size
 from seqdsl.syntax import tree
 
 
-def declare_indices(scope: Scope, body: tuple[tree.Node, ...]) -> None:
-    """Every `h: H` of the body, and every `index s over t`."""
-    sized = list(_new_indices(body))
+def declare_indices(scope: Scope, body: tuple[tree.Node, ...]) -> Faults:
+    """Every `h: H` of the body, and every `index s over t`; the faults."""
+    faults = Faults()
+    sized = list(new_indices(body))
     for new in sized:
-        _declare_sized(scope, new)
+        with faults.kept():
+            _declare_sized(scope, new)
     stated: dict[str, Node] = {}
     for new in sized:  # sizes may mention any index of the mixer
-        name = scope.indices[new.name.plain]
-        size = lower_size(scope, new.size)
-        index = scope.builder.indices[name]
-        if stated.setdefault(name, size) is not size:
-            raise SeqError(
-                "duplicate-index",
-                f"the index `{new.name.plain}` gets two sizes",
-                new.span,
-                label="another size here",
-                help="give the second index a name of its own",
-            )
-        if index.size is None:
-            scope.builder.indices[name] = type(index)(name, index.axis, size)
-            free = any(
-                n.op == "size" and scope.builder.indices[scope.builder.axis(str(n.attr))].size is None
-                for n in walk(size)
-            )
-            label = f"{scope.owner}: the axis `{new.name.plain}`"
-            scope.builder.checks.append(SizeCheck(label, size, 0 if free else 1, new.span))
+        with faults.kept():
+            _state_size(scope, new, stated)
     pairs = [pair for s in body if isinstance(s, tree.IndexDecl) for pair in s.pairs]
     for _ in range(len(pairs) + 1):
-        pairs = [pair for pair in pairs if not _declare_second(scope, *pair)]
+        waiting = []
+        for pair in pairs:
+            with faults.kept():
+                if not _declare_second(scope, *pair):
+                    waiting.append(pair)
+        pairs = waiting
     for new_name, over in pairs:
+        with faults.kept():
+            raise SeqError(
+                "unknown-index",
+                f"`{over.plain}` is not an index of `{scope.owner}`",
+                over.span,
+                help=f"declare it in the header or with a size before `{new_name.plain}` runs over its axis",
+            )
+        if scope.kind_of(new_name.plain) is None:  # what reads it has no fault of its own
+            scope.indices[new_name.plain] = scope.builder.add_index(scope.prefix + new_name.plain, "", None)
+    return faults
+
+
+def _state_size(scope: Scope, new: tree.NewIndex, stated: dict[str, Node]) -> None:
+    name = scope.indices.get(new.name.plain)
+    if name is None:
+        return  # a clash, already reported
+    size = lower_size(scope, new.size)
+    index = scope.builder.indices[name]
+    if stated.setdefault(name, size) is not size:
         raise SeqError(
-            "unknown-index",
-            f"`{over.plain}` is not an index of `{scope.owner}`",
-            over.span,
-            help=f"declare it in the header or with a size before `{new_name.plain}` runs over its axis",
+            "duplicate-index",
+            f"the index `{new.name.plain}` gets two sizes",
+            new.span,
+            label="another size here",
+            help="give the second index a name of its own",
         )
+    if index.size is None:
+        scope.builder.indices[name] = type(index)(name, index.axis, size)
+        free = any(
+            n.op == "size" and scope.builder.indices[scope.builder.axis(str(n.attr))].size is None for n in walk(size)
+        )
+        label = f"{scope.owner}: the axis `{new.name.plain}`"
+        scope.builder.checks.append(SizeCheck(label, size, 0 if free else 1, new.span))
 
 
 def _declare_sized(scope: Scope, new: tree.NewIndex) -> None:
@@ -67,16 +84,38 @@ def _declare_sized(scope: Scope, new: tree.NewIndex) -> None:
 def _declare_second(scope: Scope, new: tree.Name, over: tree.Name) -> bool:
     if over.plain not in scope.indices:
         return False
+    axis = scope.builder.axis(scope.indices[over.plain])
     if new.plain in scope.indices:  # a header index that the mixer says runs over another's axis
-        name, axis = scope.indices[new.plain], scope.builder.axis(scope.indices[over.plain])
+        name = scope.indices[new.plain]
+        _check_second(scope, new, over, name, axis)
         index = scope.builder.indices[name]
         if index.axis == name and index.size is None and name.startswith(scope.prefix) and not scope.prefix:
             scope.builder.indices[name] = type(index)(name, axis, None)
         return True
     _refuse_reuse(scope, new.plain, new.span, as_what="index")
-    axis = scope.builder.axis(scope.indices[over.plain])
     scope.indices[new.plain] = scope.builder.add_index(scope.prefix + new.plain, axis, None)
     return True
+
+
+def _check_second(scope: Scope, new: tree.Name, over: tree.Name, name: str, axis: str) -> None:
+    """An index runs over one axis: not over itself, and neither over two nor over one and a size of its own."""
+    index = scope.builder.indices[name]
+    if name == scope.indices[over.plain]:
+        fault = f"`{new.plain}` runs over itself"
+    elif index.axis not in (name, axis):
+        fault = f"`{new.plain}` runs over `{local_axis(scope, index.axis)}` already"
+    elif index.size is not None and axis != name:
+        fault = f"`{new.plain}` has a size of its own already"
+    else:
+        return
+    raise SeqError(
+        "duplicate-index", fault, new.span.to(over.span), help="give the second index a name of its own"
+    )
+
+
+def local_axis(scope: Scope, axis: str) -> str:
+    """How the text writes the first index of an axis."""
+    return next((k for k, v in scope.indices.items() if v == axis), axis)
 
 
 def _refuse_reuse(scope: Scope, name: str, span: Span, *, as_what: str) -> None:
@@ -96,43 +135,49 @@ def article(kind: str) -> str:
     return {"index": "an index", "tensor": "a tensor", "size": "a size"}[kind]
 
 
-def _new_indices(node: Any) -> Iterator[tree.NewIndex]:
+def new_indices(node: Any) -> Iterator[tree.NewIndex]:
     """Outermost first, in the order of the text."""
     if isinstance(node, tree.NewIndex):
         yield node
     if isinstance(node, tuple):
         for item in node:
-            yield from _new_indices(item)
+            yield from new_indices(item)
     elif isinstance(node, tree.Node):
         for f in fields(node):
             if f.name not in ("span", "comments", "doc"):
-                yield from _new_indices(getattr(node, f.name))
+                yield from new_indices(getattr(node, f.name))
 
 
-def declare_tensors(scope: Scope, body: tuple[tree.Statement, ...]) -> None:
-    """Every left side and parameter. Bare left sides go to `scope.pending`."""
+def declare_tensors(scope: Scope, body: tuple[tree.Statement, ...]) -> Faults:
+    """Every left side and parameter; the faults. Bare left sides go to `scope.pending`."""
+    faults = Faults()
     for statement in body:
         if isinstance(statement, tree.ParamDecl | tree.ConstDecl):
-            _declare(scope, statement.target, statement.target.indices or (), leading=False)
+            with faults.kept():
+                _declare(scope, statement.target, statement.target.indices or (), leading=False)
         elif isinstance(statement, tree.Equation):
             for target in statement.targets:
                 if target.indices is None or len(statement.targets) > 1:
-                    _declare_bare(scope, target, statement)
-    for statement in body:  # base cases may stand before the equation that they belong to
-        if isinstance(statement, tree.Equation) and len(statement.targets) == 1:
-            target = statement.targets[0]
-            if target.indices is not None and not _has_points(target):
+                    with faults.kept():
+                        _declare_bare(scope, target, statement)
+    equations = [s for s in body if isinstance(s, tree.Equation)]
+    for statement in equations:  # base cases may stand before the equation that they belong to
+        target = statement.targets[0]
+        if len(statement.targets) == 1 and target.indices is not None and not _has_points(target):
+            with faults.kept():
                 _declare(scope, target, target.indices, leading=True)
-    for statement in body:
-        if isinstance(statement, tree.Equation) and _has_points(statement.targets[0]):
-            target = statement.targets[0]
-            if target.name.plain not in scope.tensors:
+    given = {s.targets[0].name.plain for s in equations if not _has_points(s.targets[0])}
+    for statement in equations:
+        target = statement.targets[0]
+        if _has_points(target) and target.name.plain not in scope.tensors and target.name.plain not in given:
+            with faults.kept():
                 raise SeqError(
                     "base-case-alone",
                     f"`{target.name.plain}` has a base case but no equation",
                     target.span,
                     help=f"add the equation that gives `{target.name.plain}` at every index",
                 )
+    return faults
 
 
 def _has_points(target: tree.Target) -> bool:
@@ -165,7 +210,10 @@ def target_indices(scope: Scope, indices: tuple[Any, ...]) -> tuple[str, ...]:
         if name.plain not in scope.indices:
             clash = scope.kind_of(name.plain)
             if clash is not None:
-                raise SeqError("name-clash", f"`{name.plain}` is {article(clash)}, not an index", name.span)
+                scatter = f"a scatter is a sum, `y[j] = sum[t | {name.plain} == j] x`" if clash == "tensor" else ""
+                raise SeqError(
+                    "name-clash", f"`{name.plain}` is {article(clash)}, not an index", name.span, help=scatter
+                )
             raise SeqError(
                 "unknown-index",
                 f"`{name.plain}` is not an index of `{scope.owner}`",

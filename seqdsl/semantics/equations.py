@@ -16,10 +16,10 @@ from seqdsl.syntax import tree
 
 def resolve(scope: Scope, name: str, span: Span) -> Ref:
     """The reference of a tensor; a bare left side is lowered when it is first read."""
-    if name in scope.tensors:
-        return scope.tensors[name]
     if name in scope.failed:
         raise scope.failed[name]  # reported once: equal diagnostics are one
+    if name in scope.tensors:
+        return scope.tensors[name]
     equation = scope.pending.get(name)
     if equation is None or name in scope.opened:
         raise SeqError(

@@ -5,7 +5,10 @@ Types are left open here (a read's dtype is a placeholder); `types` infers and c
 
 from __future__ import annotations
 
+import math
+import operator
 import sys
+from collections.abc import Callable
 from fractions import Fraction
 
 from seqdsl.diagnostics import SeqError, Span
@@ -22,6 +25,15 @@ PLACEHOLDER = "bool"  # the least dtype; `types` replaces it by the inferred one
 _BINARY = {"+": build.add, "-": build.sub, "*": build.mul, "/": build.div}
 _OTHER = {"//": "floor_div", "%": "mod", "and": "and", "or": "or"}
 _LARGEST_EXPONENT = 400
+_COMPUTED: dict[str, Callable[..., float | complex]] = {
+    "pow": operator.pow,
+    "neg": operator.neg,
+    "mul": operator.mul,
+    "div": operator.truediv,
+    "add": operator.add,
+    "sub": operator.sub,
+}
+_MOST_BITS = 64  # of an integer that is computed here
 _LARGEST_REAL = int(sys.float_info.max)
 _LONGEST_HELP = 48
 _MOST_OPERANDS = 100  # of a comparison chain or `max`: they become nested terms
@@ -213,7 +225,7 @@ def _refuse_ambiguous(place: Place, ref: Ref, expr: tree.Name) -> None:
 
 def _binary(place: Place, expr: tree.Binary) -> Node:
     a, b = lower(place, expr.left), lower(place, expr.right)
-    if expr.op == "/" and build.value_of(b) == 0:
+    if expr.op in ("/", "//", "%") and build.value_of(b) == 0:
         raise SeqError("division-by-zero", "a division by the constant zero", expr.right.span)
     if expr.op in _BINARY:
         return _fitting(_BINARY[expr.op](a, b), expr.span)
@@ -229,14 +241,37 @@ def power(a: Node, b: Node) -> Node:
     if exponent == 1:
         return a
     if isinstance(exponent, int) and exponent >= 0:
-        if isinstance(base, int) and exponent < 64 and abs(base) < 2**16:
-            return build.const(base**exponent)
+        if isinstance(base, int) and (abs(base) < 2 or exponent * (abs(base).bit_length() - 1) < _MOST_BITS):
+            return build.const(base ** (exponent if abs(base) > 1 else min(exponent, 2 + exponent % 2)))
+        if isinstance(base, int):
+            return build.const(2**_MOST_BITS)  # refused by `_fitting`, and never computed
         return make("pow", a, b)
+    if _approximate(make("pow", a, b)) == math.inf:
+        return build.const(Fraction(3 * _LARGEST_REAL, 2))  # refused by `_fitting`
     if isinstance(base, int):
         a = build.const(Fraction(base))
     elif a.op in ("size", "option", "index"):
         a = make("div", a, build.ONE)
     return make("pow", a, b)
+
+
+def _approximate(node: Node) -> float | None:
+    """The value of a term of numbers, `inf` where it has no float64; None for any other term."""
+    value = build.value_of(node)
+    if value is not None:
+        return float(value) if abs(Fraction(value)) <= _LARGEST_REAL else math.inf
+    if node.op not in _COMPUTED:
+        return None
+    args = [found for arg in node.args if (found := _approximate(arg)) is not None]
+    if len(args) < len(node.args):
+        return None
+    try:
+        result = _COMPUTED[node.op](*args)
+    except OverflowError:
+        return math.inf
+    except ZeroDivisionError:
+        return None
+    return result.real if isinstance(result, complex) else float(result)
 
 
 def _compare(place: Place, expr: tree.Compare) -> Node:
@@ -308,8 +343,20 @@ def _relate(place: Place, ref: Ref, own: str, subscript: Node, span: Span) -> No
     builder.spans[(name, own)] = span
 
 
+def once(settings: tuple[tree.Setting, ...]) -> None:
+    """A setting is given once."""
+    names = [s.name.plain for s in settings]
+    for k, setting in enumerate(settings):
+        if names[k] in names[:k]:
+            raise SeqError(
+                "duplicate-setting", f"`{names[k]}` is given twice", setting.span, label="given again here",
+                help="keep one of them",
+            )  # fmt: skip
+
+
 def _call(place: Place, expr: tree.Call) -> Node:
     name = expr.function.plain
+    once(expr.settings)
     if name == "linear":
         return parameters.linear(place, expr)
     if name == "grad":

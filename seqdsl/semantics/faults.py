@@ -145,12 +145,12 @@ SEMANTICS: dict[str, Fault] = {
     "bad-size": Fault(
         "A size comes out as an integer of at least 1; an axis whose length depends on a call's inputs may be empty. "
         "The note shows the formula with its numbers.",
-        "",
+        _body("a[t, n: 2 - 2] = x[t,n]", "y[t,c] = x"),
     ),
     "inexact-division": Fault(
         "`/` between sizes must be exact, in nested calls too. Write `//` to drop the rest, `ceil(a / b)` to round up, "
         "or choose sizes that divide (rules 8 and 9).",
-        "",
+        _body("a[t, n: 7 / 2] = x[t,n]", "y[t,c] = x"),
     ),
     "division-by-zero": Fault(
         "A constant divisor is zero, or a size's divisor comes out as zero.", _body("y[t,c] = x / 0")
@@ -211,6 +211,9 @@ SEMANTICS: dict[str, Fault] = {
         "A setting after `;` is an option of what is called, or an index of its header (rules 23 and 30).",
         _body("y[t,c] = rms_norm[c](x; epsilon = 1e-6)"),
     ),
+    "duplicate-setting": Fault(
+        "A setting after `;` is given once in a call.", _body("y[t,c] = rms_norm[c](x; eps = 1e-6, eps = 1e-5)")
+    ),
     "option-not-constant": Fault(
         "The option of a function of the language is a number, the same at every point.",
         _body("y[t,c] = rms_norm[c](x; eps = x)"),
@@ -244,6 +247,11 @@ SEMANTICS: dict[str, Fault] = {
         "`normal`, `uniform` and `orthogonal` draw when the module is built, and stand only in `param`. A random draw "
         "at run time is an input (rules 29 and 33).",
         _body("y[t,c] = x + normal(0, 1)"),
+    ),
+    "bad-draw": Fault(
+        "`normal(m, s)` takes a mean and a standard deviation, which is not negative; `uniform(a, b)` a lower and an "
+        "upper end (rule 29).",
+        _body("param w[c] = normal(0, -1)", "y[t,c] = w * x"),
     ),
     "input-in-parameter": Fault(
         "A param or const is evaluated when the module is built: from indices, sizes and other parameters (rule 29).",
@@ -349,7 +357,8 @@ SEMANTICS: dict[str, Fault] = {
         _monoid("identity = (0, 0)", "combine(p, q):", "    a = p.a + q.a"),
     ),
     "unexpected-statement": Fault(
-        "`combine` and `project` hold equations only; params stand in the monoid, beside them (rule 34).",
+        "`combine` and `project` hold equations only; params stand in the monoid, beside them (rule 34). A `fn` has "
+        "neither params, `linear` among them, nor claims: what has is a mixer (rule 26).",
         _monoid("combine(p, q):", "    param w", "    a = p.a + w * q.a"),
     ),
     "fold-in-monoid": Fault(
@@ -357,7 +366,11 @@ SEMANTICS: dict[str, Fault] = {
         "its parameters are its `param`s (rule 34).",
         _monoid("combine(p, q):", "    a = p.a + m[t](q.a)"),
     ),
-    "empty-fold": Fault("A fold over no point is the monoid's `identity`, and this monoid has none (rule 34).", ""),
+    "empty-fold": Fault(
+        "A fold over no point is the monoid's `identity`; without one, the guard must show that it is not empty (rule 34).",
+        "monoid m(a):\n    combine(p, q):\n        a = p.a + q.a\n\n"
+        + _body("index s over t", "y[t,c] = m[s | s < t](x[s])"),
+    ),
     "bad-ir-text": Fault("The text of a system, as `seqc ir` prints it, was changed into something that is none.", ""),
     # Claims (rule 35)
     "unknown-claim": Fault(

@@ -7,13 +7,14 @@ file's own folder and the library can be reached.
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from seqdsl.diagnostics import SeqError, Source, Span
+from seqdsl.diagnostics import Diagnostic, Faults, SeqError, Source, Span
 from seqdsl.semantics.builtins import FUNCTIONS
 from seqdsl.semantics.scope import File
 from seqdsl.syntax import parse, read_source, tree
@@ -79,6 +80,7 @@ def _load(loader: _Loader, source: Source, folder: Path | None, stem: str) -> Fi
     module = parse(source)
     declarations: dict[str, tuple[File, tree.Mixer | tree.Fn | tree.Monoid]] = {}
     file = File(stem, declarations, module)
+    faults = Faults()
     for item in module.items:
         if isinstance(item, tree.Import):
             other = _imported(loader, item, folder)
@@ -94,9 +96,30 @@ def _load(loader: _Loader, source: Source, folder: Path | None, stem: str) -> Fi
                 _declare(declarations, name.plain, other.declarations[name.plain], name.span)
         else:
             _declare(declarations, item.name.plain, (file, item), item.name.span)
+            if isinstance(item, tree.Fn):
+                faults += _beyond_function(item)
+    faults.check()
     loader.open.pop()
     loader.done[key] = file
     return file
+
+
+def _beyond_function(fn: tree.Fn) -> Iterator[Diagnostic]:
+    """Rule 26: a `fn` has no params, no `linear` (whose weights are params), and no claims."""
+    nodes: list[object] = [fn.body, fn.value]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, tuple):
+            nodes += node
+        elif isinstance(node, tree.Node):
+            linear = isinstance(node, tree.Call) and node.function.span.text == "linear"
+            if linear or isinstance(node, tree.ParamDecl | tree.ClaimDecl):
+                what = "`linear`" if linear else "params" if isinstance(node, tree.ParamDecl) else "claims"
+                yield Diagnostic(
+                    "unexpected-statement", f"the function `{fn.name.plain}` has {what}", node.span,
+                    label="only a mixer has these", help=f"write `mixer {fn.name.plain}(..) -> ..:`",
+                )  # fmt: skip
+            nodes += [getattr(node, f.name) for f in fields(node) if f.name != "span"]
 
 
 def _declare(
@@ -126,7 +149,12 @@ def _imported(loader: _Loader, item: tree.Import, folder: Path | None) -> File:
             help="move what both need into a third file",
         )
     sibling = folder / f"{stem}.seq" if folder is not None else None
-    if sibling is not None and sibling.is_file():
+    if folder is not None and sibling is not None and sibling.is_file():
+        if sibling.resolve().parent != folder.resolve():
+            raise SeqError(
+                "unknown-import", f"`{stem}.seq` is a link that leads out of this folder", item.file.span,
+                help="an import names a file beside this one, or one of the library",
+            )  # fmt: skip
         return _load(loader, read_source(sibling), folder, stem)
     if stem in library():
         return _load(loader, _library_source(stem), None, stem)

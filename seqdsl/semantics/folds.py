@@ -91,7 +91,7 @@ def _instance(place: Place, call: tree.Call, file: File, declared: tree.Monoid, 
     declare_options(inner, declared.options, given)
     _make_known(place, inner, declared)
     for param in declared.params:
-        declare_tensors(inner, (param,))
+        declare_tensors(inner, (param,)).check()
         parameters.lower_param(inner, param)
     scope.builder.tensors.update({n: t for n, t in local.tensors.items() if t.kind == "param"})
     local.tensors.clear()
@@ -126,7 +126,7 @@ def _make_known(place: Place, inner: Scope, declared: tree.Monoid) -> None:
     """Indices the monoid makes; one of the project's that the left side has too is that one (sizes must agree)."""
     body = (*declared.params, *declared.combine, *declared.project)
     outputs = declared.project_output.indices or () if declared.project_output is not None else ()
-    declare_indices(inner, (*body, *(i for i in outputs if isinstance(i, tree.NewIndex))))
+    declare_indices(inner, (*body, *(i for i in outputs if isinstance(i, tree.NewIndex)))).check()
     for name, index in list(inner.indices.items()):
         mine = place.scope.indices.get(name)
         if index.startswith(inner.prefix) and mine in place.left:
@@ -231,7 +231,7 @@ def _equations(
     scope: Scope, body: tuple[tree.Statement, ...], wanted: Fields, declared: tree.Monoid, what: str
 ) -> tuple[Tensor, ...]:
     """The block's equations, auxiliary ones and inlined functions first."""
-    declare_tensors(scope, body)
+    declare_tensors(scope, body).check()
     for statement in body:
         if isinstance(statement, tree.Equation):
             equations.lower_equation(scope, statement)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from seqdsl.diagnostics import SeqError, Span
+from seqdsl.diagnostics import Faults, SeqError, Span
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Dependence, NotWellFounded, dependences, schedule
 from seqdsl.ir.node import Node
@@ -22,6 +22,7 @@ from seqdsl.semantics import tidy, types
 from seqdsl.semantics.files import load_file
 from seqdsl.semantics.parameters import TYPES, order_parameters
 from seqdsl.semantics.scope import Builder, File, Ref, Scope
+from seqdsl.semantics.size_checks import check_sizes
 from seqdsl.semantics.sizes import lower_size
 from seqdsl.semantics.unroll import static_names
 from seqdsl.syntax import tree
@@ -56,10 +57,17 @@ def choose(file: File, mixer: str | None) -> tuple[File, tree.Mixer]:
     return file, found[0]
 
 
-def lower_mixer(file: File, mixer: tree.Mixer, options: Mapping[str, int] | None = None) -> System:
-    """Check a mixer and give its system; all faults of a phase are raised together as one `SeqError`."""
+def lower_mixer(
+    file: File,
+    mixer: tree.Mixer,
+    options: Mapping[str, int] | None = None,
+    defaults: Mapping[str, int] | None = None,
+) -> System:
+    """Check a mixer and give its system; all faults of a phase are raised together as one `SeqError`.
+
+    `options` are values for those that decide which equations there are; `defaults` replace those of the header."""
     try:
-        return _lower_mixer(file, mixer, options or {})
+        return _lower_mixer(file, mixer, {**(defaults or {}), **(options or {})}, defaults or {})
     except RecursionError:  # the parser bounds each tree, not what calls and bare left sides make of many
         raise SeqError(
             "too-deep",
@@ -69,16 +77,21 @@ def lower_mixer(file: File, mixer: tree.Mixer, options: Mapping[str, int] | None
         ) from None
 
 
-def _lower_mixer(file: File, mixer: tree.Mixer, options: Mapping[str, int]) -> System:
+def _lower_mixer(
+    file: File, mixer: tree.Mixer, options: Mapping[str, int], defaults: Mapping[str, int]
+) -> System:
     scope = Scope(Builder(), file, mixer.name.plain, stack=(mixer.name.plain,))
     public = _declare_header(scope, mixer, options)
-    bodies.lower_body(scope, replace(mixer, options=()), {}, {})  # options were declared with the header
+    public |= {name: build.const(int(value)) for name, value in defaults.items() if name in public}
+    body = bodies.lower_body(scope, replace(mixer, options=()), {}, {})  # options were declared with the header
     scope.builder.faults.check()
     stream = _stream(scope)
-    claims = _claims(scope, mixer, stream)
+    claims = _claims(scope, body, stream)
     outputs = tuple(scope.tensors[o.name.plain].name for o in mixer.outputs)
     system = _finish(scope, outputs, public, claims, mixer)
-    return replace(system, claims=tuple(_with_system(scope, c, public, mixer) for c in system.claims))
+    texts = [expr for _, expr in claims]
+    pairs = zip(system.claims, texts, strict=True)
+    return replace(system, claims=tuple(_with_system(scope, c, expr, public, mixer) for c, expr in pairs))
 
 
 def _declare_header(scope: Scope, mixer: tree.Mixer, given: Mapping[str, int]) -> dict[str, Node | None]:
@@ -148,9 +161,11 @@ def _stream(scope: Scope) -> str | None:
     return scope.builder.axis(first.indices[0]) if first is not None and first.indices else None
 
 
-def _claims(scope: Scope, mixer: tree.Mixer, stream: str | None) -> list[tuple[Claim, tree.Expr]]:
+def _claims(
+    scope: Scope, body: tuple[tree.Statement, ...], stream: str | None
+) -> list[tuple[Claim, tree.Expr]]:
     found: list[tuple[Claim, tree.Expr]] = []
-    for statement in mixer.body:
+    for statement in body:
         if isinstance(statement, tree.ClaimDecl):
             lowered = claim_forms.lower_claims(scope, statement, stream)
             found += zip(lowered, statement.assertions, strict=True)
@@ -182,7 +197,7 @@ def _finish(
         spans=dict(builder.spans),
     )
     system = types.infer(system)
-    types.check_types(system).check()
+    Faults([*types.check_types(system), *check_sizes(system, mixer)]).check()
     system = tidy.narrow(tidy.inline_copies(system), builder.mapped)
     check_well_founded(system)
     return checked(live(system), "lower")
@@ -248,11 +263,12 @@ def _words(distance: int | str) -> str:
     )
 
 
-def _with_system(scope: Scope, claim: Claim, public: Mapping[str, Node | None], mixer: tree.Mixer) -> Claim:
+def _with_system(
+    scope: Scope, claim: Claim, expr: tree.Expr, public: Mapping[str, Node | None], mixer: tree.Mixer
+) -> Claim:
     """An equality gets a system of its own: the mixer's, and both sides as tensors."""
-    if claim.kind != "equal":
+    if claim.kind != "equal" or not isinstance(expr, tree.Compare):
         return claim
-    expr = _claimed(mixer, claim)
     builder = scope.builder
     copy = Builder(
         dict(builder.indices),
@@ -269,12 +285,3 @@ def _with_system(scope: Scope, claim: Claim, public: Mapping[str, Node | None], 
     left, right = claim_forms.lower_equality(inner, expr)
     system = _finish(inner, (left, right), public, [], mixer)
     return replace(claim, args=(left, right), system=system)
-
-
-def _claimed(mixer: tree.Mixer, claim: Claim) -> tree.Compare:
-    for statement in mixer.body:
-        if isinstance(statement, tree.ClaimDecl):
-            for expr in statement.assertions:
-                if isinstance(expr, tree.Compare) and expr.span == claim.span:
-                    return expr
-    raise AssertionError("the claim comes from this mixer")

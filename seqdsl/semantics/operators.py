@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from seqdsl.diagnostics import SeqError, Span
 from seqdsl.ir import build
-from seqdsl.ir.node import Node
+from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, make
 from seqdsl.semantics import expressions, parameters
 from seqdsl.semantics.builtins import ALONG, ELEMENTWISE, GRADIENTS, RANDOM, REDUCTIONS, TRANSFORMS, VARIADIC
@@ -146,15 +146,16 @@ def along(place: Place, expr: tree.Call, name: str) -> Node:
     inner = place.inside((*consumed, *made))
     guard = build.TRUE if brackets.guard is None else expressions.lower(inner, brackets.guard)
     args = [expressions.lower(inner, a) for a in expr.args]
-    missing = [i for i in consumed if not any(i in a.free for a in (*args, guard))]
-    if missing:
-        local = expressions.local_name(place.scope, missing[0])
-        raise SeqError(
-            "unused-reduction-index",
-            f"`{local}` occurs neither in the body nor in the guard",
-            expr.span,
-            label=f"`{name}` along `{local}`",
-        )
+    for index, item in zip(consumed, brackets.items, strict=True):
+        if not any(index in a.free for a in (*args, guard)):
+            local = expressions.local_name(place.scope, index)
+            raise SeqError(
+                "unused-reduction-index",
+                f"`{local}` occurs neither in the body nor in the guard",
+                item.span,
+                label=f"`{name}` along `{local}`",
+                help=_other_index(place, index, args),
+            )
     if name in ALONG:
         return make(name, args[0], guard, attr=(consumed, attr))
     if brackets.guard is not None:
@@ -168,6 +169,16 @@ def along(place: Place, expr: tree.Call, name: str) -> Node:
     if name == "qr":  # A[d, f] has rows d and columns f; so has Q
         made = (*consumed, *made)
     return make(name, *args, attr=(consumed, made, attr))
+
+
+def _other_index(place: Place, index: str, args: list[Node]) -> str:
+    """What to write where a second index of the axis was meant (rule 5)."""
+    for read in (n for a in args for n in walk(a) if n.op == "read"):
+        for own in read.free:
+            if place.scope.is_second_of(own, index):
+                local, name = (expressions.local_name(place.scope, i) for i in (index, own))
+                return f"what is read at `{name}` may be meant at `{local}`, as in `k[{local}]`"
+    return ""
 
 
 def _check_transform(

@@ -21,6 +21,13 @@ TYPES = {None: "real", "real": "real", "int": "int", "bool": "bool", "complex": 
 def lower_param(scope: Scope, statement: tree.ParamDecl) -> None:
     """`param w[j: W, c] = expr`; inside a call with `per`, one for each position of that index."""
     ref = scope.tensors[statement.target.name.plain]
+    if statement.type in ("int", "bool"):
+        raise SeqError(
+            "wrong-type",
+            f"a param is trained, so it is real or complex, not {statement.type}",
+            statement.span,
+            help=f"make `{ref.local}` a `const`, or an input",
+        )
     place = Place(scope, ref.local, ref.indices, frozenset(ref.indices), in_param=True)
     value = None if statement.value is None else _initial(place, ref, statement.value)
     _add_parameter(scope, ref, TYPES[statement.type], "param", value, (ref.local,))
@@ -161,7 +168,12 @@ def _linear_settings(place: Place, call: tree.Call) -> tuple[bool, tuple[str, ..
         elif name == "per" and isinstance(value, tree.Name) and value.plain in place.scope.indices:
             per = (place.scope.indices[value.plain],)
         elif name in ("bias", "per"):
-            raise SeqError("unknown-option", "`bias` is true or false, `per` an index", setting.span)
+            raise SeqError(
+                "unknown-option",
+                "`bias` is true or false, `per` an index",
+                value.span,
+                help=f"write `{name} = {'true' if name == 'bias' else 'l'}`",
+            )
         else:
             raise SeqError(
                 "unknown-option", f"`linear` has no option `{name}`", setting.span, help="its options: `bias`, `per`"
@@ -215,7 +227,22 @@ def random_draw(place: Place, call: tree.Call, name: str) -> Node:
         raise SeqError(
             "wrong-number-of-arguments", f"`{name}` takes {RANDOM[name]} arguments, not {len(call.args)}", call.span
         )
-    return make(name, *(expressions.lower(place, a) for a in call.args))
+    args = [expressions.lower(place, a) for a in call.args]
+    values = [build.value_of(a) for a in args]
+    if name == "orthogonal" and not place.left:
+        raise SeqError(
+            "missing-indices", f"`orthogonal` draws a matrix, and `{place.target}` is a scalar", call.span,
+            help="write `normal(0, 1)`",
+        )  # fmt: skip
+    low, high = values if len(values) == 2 else (None, None)
+    if name == "normal" and high is not None and high < 0:
+        raise SeqError("bad-draw", "a standard deviation is not negative", call.args[1].span)
+    if name == "uniform" and low is not None and high is not None and low > high:
+        raise SeqError(
+            "bad-draw", f"`uniform` draws from {low} to {high}, which holds nothing", call.span,
+            help="write the lower end first",
+        )  # fmt: skip
+    return make(name, *args)
 
 
 def is_random(node: Node) -> bool:

@@ -122,8 +122,9 @@ class Scope:
 
     def unknown(self, name: str, span: Span, what: str = "name") -> SeqError:
         """The error for a name that does not exist here, with near names."""
-        known = [*self.indices, *self.tensors, *self.pending, *self.sizes, *self.file.declarations]
-        near = difflib.get_close_matches(name, known, 3, 0.6)
+        known = {*self.indices, *self.tensors, *self.pending, *self.sizes, *self.file.declarations}
+        pools = {"index": {*self.indices}, "size": {*self.sizes}, "tensor": {*self.tensors, *self.pending}}
+        near = difflib.get_close_matches(name, sorted(pools.get(what, known) - {name}), 3, 0.6)
         hint = "did you mean " + " or ".join(f"`{n}`" for n in near) + "?" if near else _REMEDY[what].format(name)
         return SeqError(f"unknown-{what}", f"no {what} `{name}` in `{self.owner}`", span, help=hint)
 

@@ -17,6 +17,7 @@ from seqdsl.ir.ops import OPS
 from seqdsl.ir.order import difference, upper_bound
 from seqdsl.ir.show import SIGN
 from seqdsl.ir.system import Claim, System, Tensor, folds
+from seqdsl.semantics.absence import unguarded_reads
 from seqdsl.semantics.builtins import ABSENCE_MATTERS
 from seqdsl.semantics.monoid_types import ORDER, Elements, dtype_of, elements, retype, typed_equations
 
@@ -92,6 +93,17 @@ def check_types(system: System) -> Faults:
 def _check_monoid(system: System, fold: Node, faults: Faults) -> None:
     """The expressions of a monoid, with the types that this fold lifts into it."""
     name = str(fold.attr[0])
+    guard = fold.args[-1]
+    if system.monoids[name].identity is None and guard.dtype == "bool" and not _not_empty(system, guard, fold.attr[1]):
+        local = name.rpartition(".")[2]
+        faults.append(
+            Diagnostic(
+                "empty-fold",
+                f"the guard of this fold may exclude every point, and `{local}` has no identity",
+                system.spans.get(("monoid", name)),
+                help="give the monoid an `identity`, or a guard that shows it is not empty, such as `s <= t`",
+            )
+        )
     types = _elements(system, fold, {t.name: t.dtype for t in system.tensors.values()}, {})
     for equation, reads, old in typed_equations(system.monoids[name], types):
         spans = dict(system.spans)
@@ -141,7 +153,13 @@ def _check_tensor(system: System, tensor: Tensor, faults: Faults, owner: Span | 
         if node.op == "argmax":
             _check_argmax(system, node, fault)
         if node.op in ABSENCE_MATTERS:
-            _check_absence(system, node, fault)
+            for read, guard in unguarded_reads(system, node):
+                fault(
+                    "unguarded-read",
+                    f"`{node.op}` reads `{str(read.attr).rpartition('.')[2]}` where it may lie outside its axis",
+                    read,
+                    f"guard it, `{node.op}[.. | {_PREFIX.sub('', guard)}](..)`, or read it through a named tensor",
+                )
 
 
 def _check_domain(node: Node, fault: Callable[..., None]) -> None:
@@ -173,11 +191,20 @@ def _check_domain(node: Node, fault: Callable[..., None]) -> None:
 
 
 def _check_argmax(system: System, node: Node, fault: Callable[..., None]) -> None:
-    """Rule 12: the guard of an argmax is shown not to be empty by a point that satisfies all its conjuncts."""
-    guard = node.args[1]
-    names: Iterable[str] = node.attr[0]
+    """Rule 12: the guard of an argmax must be shown not to be empty."""
+    if not _not_empty(system, node.args[1], node.attr[0]):
+        fault(
+            "empty-argmax",
+            "the guard of this argmax may exclude every point, and an empty argmax has no value",
+            node,
+            "add a conjunct that shows it is not empty, such as `s <= t`",
+        )
+
+
+def _not_empty(system: System, guard: Node, names: Iterable[str]) -> bool:
+    """Does a point satisfy all conjuncts of the guard, wherever it stands?"""
     if guard is build.TRUE:
-        return
+        return True
     candidates: list[dict[str, Node]] = [dict.fromkeys(names, build.ZERO)]
     same = {
         n: next((f for f in sorted(guard.free) if f not in names and system.axis(f) == system.axis(n)), None)
@@ -188,13 +215,8 @@ def _check_argmax(system: System, node: Node, fault: Callable[..., None]) -> Non
     for point in candidates:
         facts = [build.substitute(c, point) for c in build.conjuncts(guard)]
         if all(_holds(system, f) for f in facts):
-            return
-    fault(
-        "empty-argmax",
-        "the guard of this argmax may exclude every point, and an empty argmax has no value",
-        node,
-        "add a conjunct that shows it is not empty, such as `s <= t`",
-    )
+            return True
+    return False
 
 
 def _holds(system: System, fact: Node) -> bool:
@@ -208,41 +230,3 @@ def _holds(system: System, fact: Node) -> bool:
     if fact.op == "eq":
         return fact.args[0] is fact.args[1]
     return top is not None and (top < 0 if fact.op == "lt" else top <= 0)
-
-
-def _check_absence(system: System, node: Node, fault: Callable[..., None]) -> None:
-    """Rule 10: a read that may fall outside, inside an operator for which absence differs from 0, must be guarded."""
-    facts = tuple(build.conjuncts(node.args[1]))
-    for read in [n for n in walk(node.args[0]) if n.op == "read"]:
-        tensor = system.tensors[str(read.attr)]
-        if tensor.edges:
-            continue
-        for own, subscript in zip(tensor.indices, read.args, strict=True):
-            below = _may_be_negative(system, own, subscript, facts)
-            if below:
-                fault(
-                    "unguarded-read",
-                    f"`{node.op}` reads `{str(read.attr).rpartition('.')[2]}` where it may lie outside its axis",
-                    read,
-                    f"guard it, `{node.op}[.. | {_PREFIX.sub('', below)}](..)`, or read it through a named tensor",
-                )
-
-
-def _may_be_negative(system: System, own: str, subscript: Node, facts: tuple[Node, ...]) -> str:
-    """The missing guard, where index arithmetic alone shows that the subscript can leave the axis."""
-    form = difference(subscript, build.ZERO)
-    terms = [t for t in form if t is not None]
-    if (
-        not terms
-        or any(t.op != "index" for t in terms)
-        or len(form) < 2
-        or any(system.axis(str(t.attr)) != system.axis(own) and form[t] > 0 for t in terms)
-    ):
-        return ""
-    negative = [t for t in terms if form[t] < 0]
-    if not negative and form.get(None, build.Fraction(0)) >= 0:
-        return ""
-    low = upper_bound(system, {t: -c for t, c in form.items()}, facts)
-    if low is not None and low <= 0:
-        return ""
-    return f"{subscript!r} >= 0"

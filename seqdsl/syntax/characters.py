@@ -12,7 +12,8 @@ from seqdsl.diagnostics import Diagnostic, Faults, Source, Span
 
 MOST = 20  # reported at once
 
-_STRAY = re.compile(r"""#[^\n]*|("[^"\n]*"|'[^'\n]*'|`[^`\n]*`|[^-A-Za-z0-9_ \t\r\n+*/%^=<>!()\[\]{}|,;:.#]|!(?!=))""")
+_STRAY = re.compile(r"""#[^\n]*|(""" r'"{3}(?:[^"]|"(?!""))*"{3}|"[^"\n]*"' r"""|'[^'\n]*'|`[^`\n]*`"""
+                    r"""|[^-A-Za-z0-9_ \t\r\n+*/%^=<>!()\[\]{}|,;:.#]|!(?!=))""")
 # Comments are copied beside generated code: what ends a line there, or turns the reading order, must not hide in one.
 _CONTROL = re.compile("([\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n))")
 
@@ -54,9 +55,14 @@ def _stray(character: str, span: Span) -> Diagnostic:
     if character == "\r":
         return Diagnostic("unexpected-character", "a carriage return without a line feed", span,
                           help="save the file with Unix or Windows line ends")
+    if character == "@":
+        return Diagnostic("host-language", "`@` is no operator: a product of matrices names the index it sums over", span,
+                          help="write `sum[d] q * k`")
     if character in _HOST:
+        docstring = span.text.startswith('"""')
         return Diagnostic("host-language", f"`{character}`: there are no strings and no escapes to another language",
-                          span, help="write the computation as equations; see LANGUAGE rule 38")
+                          span, help="a comment begins with `#`, and documents the mixer that it stands above" if docstring
+                          else "write the computation as equations; see LANGUAGE rule 38")
     code, name = f"U+{ord(character):04X}", unicodedata.name(character, "")
     shown = f"`{character}`" if character.isprintable() else code
     what = "" if not name or ord(character) < 128 else f" ({code} {name})" if character.isprintable() else f" {name}"

@@ -84,6 +84,8 @@ def _misshapen(member: Member, key: str) -> str:
     if key == "combine" and (len(member.params or ()) != 2 or any(
             p.indices is not None or p.type is not None for p in member.params or ())):
         return "`combine` takes two elements, as bare names"
+    if key == "combine" and len({p.name.span.text for p in member.params or ()}) == 1:
+        return "the two elements of `combine` have different names"
     if key == "project" and len(member.outputs or ()) != 1:
         return "`project` has one output"
     return ""

@@ -6,6 +6,7 @@ Entry points: `read_source` for a file, `decode` for bytes.
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from seqdsl.diagnostics import SeqError, Source, Span
@@ -17,6 +18,9 @@ def read_source(path: str | os.PathLike[str]) -> Source:
     """The text of a file; `SeqError` when there is none to read."""
     name = os.fspath(path)
     try:
+        mode = Path(path).stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or name.startswith("/dev/")):  # /dev/stdin is asked for
+            raise SeqError("file-not-found", f"`{name}` is a pipe or a device, not a file")
         with Path(path).open("rb") as file:
             data = file.read(LARGEST + 1)
     except (FileNotFoundError, NotADirectoryError):

@@ -69,6 +69,8 @@ def draw_sizes(
     Errors: `SizeError` of the last try, if none fits.
     """
     fixed = dict(fixed or {})
+    terms = [t.rhs for t in system.tensors.values() if t.rhs is not None]
+    powers = {str(n.attr[0][0]) for rhs in terms for n in walk(rhs) if n.op == "hadamard"}
     last: SizeError | None = None
     for attempt in range(tries):
         lengths = {n: int(rng.integers(1, 5)) for n, i in system.indices.items() if i.axis == n and i.size is None}
@@ -85,6 +87,9 @@ def draw_sizes(
             sizes = bind(system, options, lengths)
         except SizeError as error:
             last = error
+            continue
+        if any(sizes[name] & (sizes[name] - 1) for name in powers):
+            last = SizeError("bad-size", f"`hadamard` along `{sorted(powers)[0]}` needs a power of two")
             continue
         if sum(_count(t, sizes) for t in system.derived()) < 3_000_000:
             return sizes

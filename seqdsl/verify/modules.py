@@ -109,7 +109,8 @@ def compare(
     named = {**sizes.lengths, **sizes.options}
     reference = interpret(system, inputs=inputs, params=params, sizes=named)
     module = backend.build_module(text, class_name, **module_sizes(system, sizes)).to(torch.float64)
-    module.load_state_dict({k: torch.as_tensor(np.asarray(v)) for k, v in params.items()}, strict=True)
+    weights = {backend.attribute_path(k): torch.as_tensor(np.asarray(v)) for k, v in params.items()}
+    module.load_state_dict(weights, strict=True)
     tensors = [torch.as_tensor(np.asarray(inputs[t.name]))[None] for t in system.inputs()]
     steppable = system.record is not None
     with torch.no_grad():

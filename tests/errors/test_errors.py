@@ -22,13 +22,10 @@ FAULTS = {**SYNTAX, **SEMANTICS}
 EXAMPLES = {code: fault.example for code, fault in FAULTS.items() if 0 < len(fault.example) < 20_000}
 # Codes that no text alone shows: they are about several files, or the sizes, inputs and parameters of a run.
 WITHOUT_EXAMPLE = {
-    "bad-size",
-    "inexact-division",
     "size-mismatch",
     "missing-size",
     "missing-input",
     "unknown-parameter",
-    "empty-fold",
     "import-cycle",
     "bad-ir-text",
 }

@@ -65,7 +65,7 @@ HOSTILE = {
     "some levels of calls": (calls(30, "1 + {} / 2"), ""),
     "calls that double": (calls(30, "{0} + {0}"), "too-many-equations"),
     "mixers that double": (doubling(30), "too-many-equations"),
-    "an axis of its own size": (HEADER + "a[n: |n|] = 1\n    y[t,c] = x + a[0]\n", ""),
+    "an axis of its own size": (HEADER + "a[n: |n|] = 1\n    y[t,c] = x + a[0]\n", "bad-size"),
     "many iterations": (HEADER + "for i in 0..3000:\n        z{i}[t,c] = x\n    y[t,c] = x\n", "too-many-iterations"),
     "nested iterations": (
         HEADER + "for i in 0..99:\n        for j in 0..99:\n            z{i}a{j}[t,c] = x\n    y[t,c] = x\n",
@@ -94,7 +94,7 @@ HOSTILE = {
     "a size of 10^30": (HEADER + f"a[n: {HUGE}] = 1\n    y[t,c] = x\n", "size-too-large"),
     "a subscript of 10^30": (HEADER + f"y[t,c] = x[t - {HUGE}]\n", "any"),
     "a number without float64": (HEADER + "y[t,c] = 1" + "0" * 400 + " * x\n", "bad-number"),
-    "a size that is zero": (HEADER + "a[n: 0] = 1\n    y[t,c] = x + sum[n] a\n", ""),
+    "a size that is zero": (HEADER + "a[n: 0] = 1\n    y[t,c] = x + sum[n] a\n", "bad-size"),
     "a division by zero": (HEADER + "a[n: 4 // 0] = 1\n    y[t,c] = x\n", "division-by-zero"),
     "2000 terms": (HEADER + "y[t,c] = x" + " + x" * 2000 + "\n", "too-deep"),
     "90 terms": (HEADER + "y[t,c] = x" + " + x[t-1]" * 90 + "\n", ""),
@@ -132,9 +132,9 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text, code", HOSTILE.values(), ids=list(HOSTILE))
 def test_hostile_texts(text: str, code: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()  # of this process alone: the machine may be busy
     found = code_of(text)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert found == code or code == "any"
 
 
@@ -323,11 +323,13 @@ SIZES = [  # header options, an axis, inputs' length, sizes, code, words of mess
 
 @pytest.mark.parametrize("option, size, length, sizes, code, words", SIZES, ids=str)
 def test_sizes_of_a_run(option: str, size: str, length: int, sizes: dict[str, int], code: str, words: str) -> None:
-    system = load_system(f"mixer f(x[t]{option}) -> y[t]:\n    a[n: {size}] = n\n    y[t] = x + sum[n] a\n")
     try:
+        system = load_system(f"mixer f(x[t]{option}) -> y[t]:\n    a[n: {size}] = n\n    y[t] = x + sum[n] a\n")
         interpret(system, inputs={"x": np.ones(length)}, sizes=sizes)
     except SizeError as error:
         assert error.code == code and words in f"{error.message} {error.note}"
+    except SeqError as error:  # the defaults alone decide it
+        assert error.code == code and words in str(error) and not sizes
     else:
         assert code == ""
 

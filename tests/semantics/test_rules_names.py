@@ -278,7 +278,6 @@ def test_8_refused(size: str, code: str, under: str) -> None:
         ("|t| / 3", "inexact-division", "4 / 3 leaves 1"),
         ("|t| - 4", "", ""),
         ("|t| - 5", "bad-size", "is -1"),
-        ("N - 6", "bad-size", "is 0"),
         ("|t| // (N - 6)", "division-by-zero", "4 and 0"),
     ],
 )
@@ -290,6 +289,30 @@ def test_8_sizes_that_do_not_work_out(size: str, code: str, numbers: str) -> Non
     with pytest.raises(SizeError) as caught:
         value(text, x=X)
     assert caught.value.code == code and numbers in f"{caught.value.message} {caught.value.note}"
+
+
+@pytest.mark.parametrize(
+    "size, code, under",
+    [
+        ("N - 6", "bad-size", "n: N - 6"),
+        ("-1", "bad-size", "n: -1"),
+        ("7 / 2", "inexact-division", "n: 7 / 2"),
+        ("|n|", "bad-size", "n: |n|"),
+        ("|n| // 2 + 1", "bad-size", "n: |n| // 2 + 1"),
+        ("10^(N^N)", "size-too-large", "n: 10^(N^N)"),
+        ("1000000000000000", "size-too-large", "n: 1000000000000000"),
+    ],
+)
+def test_8_sizes_that_the_text_alone_decides(size: str, code: str, under: str) -> None:
+    refuse(body(f"a[n: {size}] = 1", "y[t,c] = x + sum[n] a", options="; N = 6"), code, under)
+    refuse(body("y = g(x)") + f"\nmixer g(x[t,c]; N = 6) -> y[t,c]:\n    a[n: {size}] = 1\n    y[t,c] = x + a[0]\n", code, under)
+
+
+def test_8_sizes_in_a_circle() -> None:
+    text = body("a[p: |q|] = 1", "b[q: |r| + 1] = 1", "d[r: 2 * |p|] = 1", "y[t,c] = x")
+    refuse(text, "bad-size", "p: |q|", "depends on itself")
+    refuse(body("y[t,c] = x", options="; N = 5 % 0"), "division-by-zero", "0")
+    refuse(body("y[t,c] = x", options="; Z = 0, N = 5 % Z"), "division-by-zero", "5 % Z")
 
 
 # Rule 9: windows that do not divide ----------------------------------------------------------------------------------

@@ -182,6 +182,34 @@ def test_comments_and_empty_lines_anywhere(path: Path, remarks: list[tuple[int, 
     check("\n".join(lines))
 
 
+NASTY = """# top
+
+# doc {x} \\N{DASH} \\
+mixer f( x[ t , c ]:complex ,
+   # inside header
+   k[t] ; N=4 , # after N
+   M = ( N + 1 ) * 2 ) -> y[t,c] , # after y
+      z :   # after colon
+  # first in body
+  for l in 0 .. N : # loop
+        # in loop
+        u{ l + 1 }_{l}[t,c]=x   # eq
+        # end of loop
+  y[t,c] = ( x
+     # middle
+     + u1_0 ) * - ( - 2 ) ^ - 3 ^ 2 - - 1
+       # trailing deeper
+  z[] = sum [ t , c | not ( t < 3 and c > 2 or t == 1 ) ] re ( x ) / ( sum[t] 1.0 * k )
+  claim causal , y == y when k > 0 # claimed
+# after the body
+"""
+
+
+def test_a_nasty_text() -> None:
+    assert "    y[t,c] = (x + u1_0) * -(-2)^-3^2 - -1\n" in check(NASTY)
+    assert "    for l in 0..N:" in check(NASTY.replace("\n", "\r\n"))
+
+
 def test_comments_belong_to_lines() -> None:
     (mixer,) = parse_text("# title\n# more\nmixer f(x) -> y: # why\n    # above\n    y = x # beside\n").items
     assert isinstance(mixer, tree.Mixer)

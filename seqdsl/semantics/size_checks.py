@@ -1,0 +1,63 @@
+"""Rule 8 as far as the text alone decides it: sizes of numbers and defaults, and sizes that go round in a circle.
+
+What depends on the inputs is checked by `ir.sizes.bind` when a module is built or called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import networkx as nx
+
+from seqdsl.diagnostics import Diagnostic, Faults
+from seqdsl.ir.node import Node, walk
+from seqdsl.ir.sizes import SizeError, evaluate_size
+from seqdsl.ir.system import System
+from seqdsl.syntax import tree
+
+
+def check_sizes(system: System, mixer: tree.Mixer) -> Faults:
+    """The faults of all sizes that are known here."""
+    faults = Faults()
+    known: dict[str, int] = {}
+    spans = {o.name.plain: o.default.span for o in mixer.options if o.default is not None}
+    stated = [(f"`{name}`", name, default, None, spans.get(name)) for name, default in system.options.items()]
+    sized = [(check.label, "", check.value, check.least, check.span) for check in system.checks]
+    for label, option, formula, least, span in [*stated, *sized]:
+        if formula is None:
+            continue
+        try:
+            value = evaluate_size(formula, known, {})
+        except SizeError as error:
+            if error.code != "missing-size":
+                faults.append(Diagnostic(error.code, error.message, span, notes=(error.note,) if error.note else ()))
+            continue
+        if option:
+            known[option] = value
+        elif least is not None and value < least:
+            faults.append(Diagnostic("bad-size", f"{label} is {value}, and must be at least {least}", span))
+    return faults or _circles(system)
+
+
+def _circles(system: System) -> Faults:
+    """An axis whose size, through other axes and defaults, is its own size."""
+    graph: nx.DiGraph = nx.DiGraph()
+    for name, index in system.indices.items():
+        if index.axis == name and index.size is not None:
+            graph.add_edges_from((name, system.axis(other)) for other in _axes(system, index.size))
+    if nx.is_directed_acyclic_graph(graph):
+        return Faults()
+    circle = [edge[0] for edge in nx.find_cycle(graph)]
+    shown = " -> ".join(f"`|{name}|`" for name in (*circle, circle[0]))
+    sizes = [system.indices[name].size for name in circle]
+    span = next((c.span for c in system.checks if c.value in sizes), None)
+    return Faults([Diagnostic("bad-size", f"the size of `{circle[0]}` depends on itself", span, notes=(shown,))])
+
+
+def _axes(system: System, formula: Node) -> Iterator[str]:
+    """The axes whose lengths a formula reads, itself or through the defaults of options."""
+    for node in walk(formula):
+        if node.op == "size":
+            yield str(node.attr)
+        elif node.op == "option" and (default := system.options.get(str(node.attr))) is not None:
+            yield from _axes(system, default)

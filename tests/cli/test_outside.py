@@ -1,0 +1,178 @@
+"""The command line and the generated modules against what nobody should write: names, files, folders, options."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import seqdsl
+from seqdsl import api
+from seqdsl.cli import main
+from seqdsl.diagnostics import SeqError
+from seqdsl.verify.modules import validate_module
+
+GOOD = "mixer f(x[t,c]; N = 2) -> y[t,c]:\n    y[t,c] = 0.5 * y[t-1] + x * N\n"
+WRONG = "mixer f(x[t]) -> y[t]:\n    y[t] = a\n\nmixer g(x[t]) -> y[t]:\n    y[t] = b\n"
+
+# What Python, torch or the generated file itself uses, in every place that a name can have.
+NAMES = [
+    "mixer Tensor(torch[t,lambda], self[t,lambda]; to = 3, device = 2) -> nn[t,math]:\n"
+    "    param forward[lambda]\n    param __init__[lambda]\n    const _q[class: 2] = (1, 2)\n"
+    "    state[t, math: to] = linear[lambda](forward * torch + __init__)\n"
+    "    nn[t,math] = 0.5 * nn[t-1] + state * device + sum[class] _q * self[t-class,math]\n",
+    "mixer None(B[T,F]; sizes = 2, dtype = 3) -> state[T,F]:\n    state[T,F] = B * sizes + dtype * state[T-1]\n",
+    "mixer x_(x[t]) -> y[t]:\n    y[t] = y[t-1] + x\n",
+    "mixer _(__builtins__[t]) -> print[t]:\n    print[t] = __builtins__ * t\n",
+]
+
+
+@pytest.mark.parametrize("text", NAMES, ids=["layer", "options", "shadowed", "underscore"])
+def test_names_of_the_host_language(text: str) -> None:
+    program, backend = seqdsl.load(text), api.load_backend("torch")
+    for form in ("recurrent", "auto"):
+        validate_module(program.derived(form), program.source(form), program.class_name, backend)
+
+
+def test_a_comment_cannot_leave_its_place(tmp_path: Path) -> None:
+    proof = tmp_path / "executed"
+    evil = f'__import__("os").system("touch {proof}")'
+    text = f'# """ + {evil} + """ {{x}} %s \\N{{DASH}} \\\n{GOOD.rstrip()}  # """; {evil} \\\n'
+    path = tmp_path / "evil.seq"
+    path.write_text(text)
+    assert main(["compile", str(path), "-o", str(tmp_path / "out"), "--no-validate"]) == 0
+    seqdsl.load(path).module()
+    assert not proof.exists()
+
+
+def status(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    code = main(arguments)
+    shown = capsys.readouterr()
+    return code, shown.out + shown.err
+
+
+def test_files_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe, empty, helper = tmp_path / "pipe.seq", tmp_path / "empty.seq", tmp_path / "helper.seq"
+    os.mkfifo(pipe)
+    (tmp_path / "zero.seq").symlink_to("/dev/zero")
+    empty.write_text("")
+    helper.write_text("fn g(x) = x\n")
+    for path, code in ((pipe, "file-not-found"), (tmp_path / "zero.seq", "file-not-found"), (empty, "unknown-mixer"),
+                       (helper, "unknown-mixer")):  # fmt: skip
+        for command in ("check", "explain", "ir", "test"):
+            found, text = status(capsys, command, str(path))
+            assert found == 2 and f"error[{code}]" in text
+    assert status(capsys, "fmt", "--check", str(pipe))[0] == 2
+
+
+def test_folders_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "f.seq"
+    path.write_text(GOOD)
+    for folder in (path, path / "x", Path("/dev/null")):
+        found, text = status(capsys, "compile", str(path), "-o", str(folder), "--no-validate")
+        assert found == 2 and "error[file-not-written]" in text
+    path.write_text(GOOD.replace("mixer f", "mixer " + "m" * 300))
+    assert "error[file-not-written]" in status(capsys, "compile", str(path), "-o", str(tmp_path), "--no-validate")[1]
+
+
+def test_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "f.seq"
+    path.write_text(GOOD)
+    for setting, code in (("N=²", "bad-setting"), ("N=-1", "bad-setting"), ("M=3", "unknown-option")):
+        found, text = status(capsys, "check", str(path), "--set", setting)
+        assert found == 2 and f"error[{code}]" in text
+    assert status(capsys, "compile", str(path), "-o", str(tmp_path), "--set", "N=7", "--no-validate")[0] == 0
+    assert "N: int = 7" in (tmp_path / "f.py").read_text()
+    assert status(capsys, "bench", str(path), "--length", "-5")[0] == 2
+    assert status(capsys, "bench", str(path), "--rounds", "0")[0] == 2
+
+
+def test_faults_of_all_mixers_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "f.seq"
+    path.write_text(WRONG)
+    for command in ("check", "explain", "ir"):
+        found, text = status(capsys, command, str(path))
+        assert found == 2 and "no name `a` in `f`" in text and "no name `b` in `g`" in text
+
+
+class Full:
+    """A standard output on a full disk."""
+
+    def write(self, _: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return False
+
+
+def test_a_full_or_closed_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream, expected in ((Full(), 2), (None, 0)):
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(["check", "ema"]) == expected
+
+
+LAYER = "mixer f(x[t,c], n[t]: int; H = 2) -> y[t,h]:\n    q[t, h: H] = linear[c](x)\n    y[t,h] = y[t-1] + q * n\n"
+ONES, COUNT = np.ones((4, 3)), np.arange(4)
+CALLS: list[tuple[dict[str, Any], dict[str, Any], str]] = [  # inputs, further arguments, code
+    ({"x": ONES}, {}, "missing-input"),
+    ({"x": ONES, "n": COUNT, "z": COUNT}, {}, "bad-input"),
+    ({"x": ONES, "n": COUNT + 0.5}, {}, "bad-input"),
+    ({"x": ONES * 1j, "n": COUNT}, {}, "bad-input"),
+    ({"x": [[1.0, 2.0], [3.0]], "n": COUNT}, {}, "bad-input"),
+    ({"x": "abc", "n": COUNT}, {}, "bad-input"),
+    ({"x": ONES[0], "n": COUNT}, {}, "size-mismatch"),
+    ({"x": ONES, "n": COUNT}, {"sizes": {"c": 7}}, "size-mismatch"),
+    ({"x": ONES, "n": COUNT}, {"sizes": {"H": float("nan")}}, "bad-size"),
+    ({"x": ONES, "n": COUNT}, {"sizes": {"H": 2.5}}, "bad-size"),
+    ({"x": ONES, "n": COUNT}, {"sizes": {"H": 0}}, "bad-size"),
+    ({"x": ONES, "n": COUNT}, {"sizes": {"Q": 2}}, "unknown-size"),
+    ({"x": ONES, "n": COUNT}, {"state": 3}, "bad-input"),
+    ({"x": ONES, "n": COUNT}, {"form": "nope"}, "unknown-form"),
+]
+
+
+@pytest.mark.parametrize("inputs, more, code", CALLS, ids=[f"{k}-{c[2]}" for k, c in enumerate(CALLS)])
+def test_what_interpret_refuses(inputs: dict[str, Any], more: dict[str, Any], code: str) -> None:
+    with pytest.raises(SeqError) as caught:
+        seqdsl.load(LAYER).interpret(inputs, **more)
+    assert caught.value.code == code
+
+
+MODULES: list[tuple[dict[str, Any], str]] = [
+    ({}, "missing-size"),
+    ({"c": 3, "Q": 2}, "unknown-size"),
+    ({"c": -3}, "bad-size"),
+    ({"c": "3"}, "bad-size"),
+    ({"c": 3, "H": 0}, "bad-size"),
+    ({"c": 3, "form": "nope"}, "unknown-form"),
+    ({"c": 3, "backend": "nope"}, "unknown-backend"),
+]
+
+
+@pytest.mark.parametrize("sizes, code", MODULES, ids=str)
+def test_what_module_refuses(sizes: dict[str, Any], code: str) -> None:
+    with pytest.raises(SeqError) as caught:
+        seqdsl.load(LAYER).module(**sizes)
+    assert caught.value.code == code
+
+
+def test_what_an_api_call_refuses() -> None:
+    with pytest.raises(SeqError, match="unknown-option"):
+        seqdsl.load(GOOD, M=3)
+    assert seqdsl.load(GOOD, N=0).interpret({"x": [[1.0]]})["outputs"]["y"].tolist() == [[0.0]]
+
+
+def test_a_transform_of_powers_of_two_can_be_compiled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "f.seq"
+    path.write_text("mixer f(x[t,c]) -> y[t,c]:\n    y[t,c] = hadamard[c](x)\n")
+    assert status(capsys, "compile", str(path), "-o", str(tmp_path))[0] == 0
+    path.write_text("mixer f(x[t,c]) -> y[t,c]:\n    X[f: |t|, c] = rfft[t -> f](x)\n    y[t,c] = irfft[f -> t](X)\n")
+    found, text = status(capsys, "compile", str(path), "-o", str(tmp_path))
+    assert found == 2 and "error[size-mismatch]" in text
