@@ -14,7 +14,7 @@ from seqdsl.ir.state import StateEntry
 from seqdsl.ir.system import Edge, System, Tensor
 
 from .names import Names
-from .values import ATOM, BATCH, Value
+from .values import ATOM, BATCH, Value, plain
 
 
 class Unsupported(Exception):
@@ -173,6 +173,7 @@ class Context:
     def bind(self, wanted: str, value: Value, note: str = "") -> Value:
         """Assign to a new variable, with its shape beside it."""
         name = self.names.fresh(wanted)
+        value = plain(value)
         self.assign(name, value, note)
         return Value(name, value.dims, value.dtype, ATOM, value.static, value.zero_outside)
 

@@ -15,7 +15,7 @@ from seqdsl.ir.ops import bound
 
 from . import convolutions, expressions
 from .context import Context
-from .values import ATOM, BATCH, PRODUCT, SUM, UNARY, Value, merge, spread
+from .values import ATOM, BATCH, PRODUCT, SUM, UNARY, Value, merge, plain, spread
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzACDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -227,14 +227,6 @@ def _alone(ctx: Context, node: Node, value: Value, names: list[str]) -> Value:
     dims = tuple(d for d in value.dims if d not in names)
     place = places if len(names) == 1 else f"({places})"
     return Value(f"{value.at(ATOM)}.sum({place})", dims, node.dtype)
-
-
-def plain(value: Value) -> Value:
-    """A weight in the dtype of the computation."""
-    if not value.weight:
-        return value
-    kind = "complex_dtype" if value.dtype == "complex" else "dtype"
-    return replace(value, text=f"{value.at(ATOM)}.to({kind})", weight=False, level=ATOM)
 
 
 def _pair(ctx: Context, node: Node, a: Value, b: Value, gone: set[str]) -> Value:

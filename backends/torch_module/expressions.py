@@ -18,7 +18,7 @@ from . import axes, contractions, folds, reads, scans
 from .context import Context, Unsupported
 from .sizes import number, operands, option_variable, total
 from .table import ALONG, LEAVES, MAPS, OPS_TEXT, RANDOM, REDUCTIONS, SURROGATES, UNSAFE
-from .values import ATOM, CHOICE, PRODUCT, SUM, UNARY, Value, merge, permuted, spread
+from .values import ATOM, CHOICE, PRODUCT, SUM, UNARY, Value, merge, permuted, plain, spread
 
 LONGEST = 92  # a longer expression has its operands named first
 
@@ -201,6 +201,8 @@ def _elementwise(ctx: Context, node: Node) -> Value:
         return replace(args[0], text=f"torch.zeros_like({args[0].text})", level=ATOM)
     if node.op in ("add", "sub") and args[1].static and args[1].text == "0":
         return args[0]
+    if not any(a.dims and not a.weight for a in args):  # 16-bit weights alone would be computed with in 16 bits
+        args = [plain(a) for a in args]
     args = _divisors(ctx, node, shorten(ctx, node, args))
     args = [convert(ctx, a, _operand_dtype(node, a)) for a in args]
     known = _zeros(node, args)

@@ -19,10 +19,10 @@ from . import expressions, history, reads, recurrence
 from .context import Block, Context, Layered, Looped, Source, Stored
 from .inlining import SUPPORT_FUNCTIONS
 from .loops import sink
-from .names import Names, safe
-from .sizes import total
+from .names import Names, quoted, safe
+from .sizes import size_value, total
 from .table import LEAVES
-from .values import ATOM, BATCH, Value, permuted
+from .values import ATOM, BATCH, Value, permuted, plain
 
 
 @dataclass(frozen=True)
@@ -127,12 +127,11 @@ def _inputs(ctx: Context, arguments: dict[str, str]) -> list[str]:
     lines = []
     for tensor in ctx.system.inputs():
         name = arguments[tensor.name]
-        cast = {"real": ".to(dtype)", "int": ".long()", "bool": ".bool()", "complex": ".to(complex_dtype)"}[
-            tensor.dtype
-        ]
+        kind = {"real": "dtype", "int": "torch.long", "bool": "torch.bool", "complex": "complex_dtype"}[tensor.dtype]
+        cast = f"{ctx.helper('_input')}({name}, {ctx.batch}, {kind})"
         dims = (BATCH, *tensor.indices)
         entry = ctx.records.get(tensor.name) if ctx.stateful else None
-        lines.append(f"{name} = {name}{cast}  # [{', '.join(_new_dim(ctx, d) for d in dims)}]")
+        lines.append(f"{name} = {cast}  # [{', '.join(_new_dim(ctx, d) for d in dims)}]")
         if entry is not None and entry.tail is None and not ctx.is_new(tensor.indices[entry.position]):
             held = history.state_path(entry.name)
             lines.append(
@@ -190,8 +189,7 @@ def _output(ctx: Context, tensor: Tensor) -> str:
     with ctx.equation(tensor):
         value = reads.read(ctx, node)
         value = expressions.full(ctx, permuted(value, (BATCH, *tensor.indices)), (BATCH, *tensor.indices), tensor.dtype)
-    if value.weight:
-        value = reads.unweighted(value)
+    value = plain(value)
     if tensor.dtype == "real":
         return f"{value.at(ATOM)}.to(out_dtype)"
     return value.text
@@ -301,9 +299,10 @@ def _prologue(
 ) -> list[str]:
     system = ctx.system
     top = Block(indent)
-    axes = [
-        f'"{t.name}": ({arguments[t.name]}, "{" ".join(system.axis(i) for i in t.indices)}")' for t in system.inputs()
-    ]
+    axes = []
+    for t in system.inputs():
+        kind = "" if t.dtype == "real" else f', "{t.dtype}"'
+        axes.append(f'"{t.name}": ({arguments[t.name]}, "{" ".join(system.axis(i) for i in t.indices)}"{kind})')
     fixed = "{" + ", ".join(f'"{a}": {t}' for a, t in known.items()) + "}"
     ctx.helper("_input_sizes")
     if steps.refusal:
@@ -330,13 +329,16 @@ def _prologue(
         ctx.helper("_low_dtype")
         top.add("matmul_dtype = _low_dtype(device, *self.parameters())")
     if ctx.past:
-        top.add('past = 0 if state is None else state["position"]')
+        top.add(f'past = {ctx.helper("_past")}("{safe(system.name)}", state)')
     if ctx.batch in _words(text) or any(ctx.batch in _words(v) for _, v in ctx.size_lines):
         top.add(f'{ctx.batch} = sizes["batch"]')
+    lines = [] if steps.refusal else [_state_check(ctx, steps)]
+    lines += _checks(ctx, known)
     for variable, formula in ctx.size_lines:
         top.add(f"{variable} = {formula}")
-    _checks(ctx, top, known)
-    top.add("with torch.autocast(device.type, enabled=False):")
+    for line in lines:
+        top.add(line)
+    top.add(f"with {ctx.helper('_full_precision')}(device):")
     inner = Block(indent + 1)
     for line in (*inputs, *ctx.index_lines):
         inner.add(line)
@@ -349,16 +351,54 @@ def _words(text: str) -> set[str]:
     return set(re.findall(r"[A-Za-z_]\w*", text))
 
 
-def _checks(ctx: Context, top: Block, known: dict[str, str]) -> None:
-    """Axes that must be equally long (rule 6)."""
-    done = set()
+def _state_check(ctx: Context, steps: Stepping) -> str:
+    """The record that was given, checked entry by entry."""
+    record: dict[str, object] = {}
+    for entry in steps.entries:
+        _nest(record, entry.name.split("."), _entry_shape(ctx, entry))
+    if ctx.past:
+        record["position"] = "None"
+    check = ctx.helper("_checked_state")
+    return f'state = {check}("{safe(ctx.system.name)}", state, {ctx.batch}, dtype, {_literal(record)})'
+
+
+def _entry_shape(ctx: Context, entry: StateEntry) -> str:
+    """The lengths of an entry of the record behind the batch axis."""
+    system = ctx.system
+    if entry.name in system.finals:
+        lengths = [_fixed_length(ctx, i) for i in system.tensors[system.finals[entry.name]].indices]
+    else:
+        lengths = []
+        for k, index in enumerate(system.tensors[entry.tensor].indices):
+            if k != entry.position:
+                lengths.append(_fixed_length(ctx, index))
+            elif entry.boundary is None and entry.tail is None:
+                lengths.append("past" if ctx.past else "None")
+            elif entry.boundary is None and entry.tail is not build.ONE:
+                lengths.append(history.count_text(ctx, entry))
+    return f"({', '.join(lengths)}{',' if len(lengths) == 1 else ''})"
+
+
+def _fixed_length(ctx: Context, index: str) -> str:
+    """The length of an axis, None where it depends on how far the stream is."""
+    size = ctx.system.index(index).size
+    streamed = size is not None and any(n.op == "size" and ctx.on_stream(str(n.attr)) for n in walk(size))
+    return "None" if ctx.on_stream(index) or streamed else ctx.length(index)
+
+
+def _checks(ctx: Context, known: dict[str, str]) -> list[str]:
+    """Axes that must be equally long (rule 6), and sizes that could come out negative."""
+    lines: dict[str, None] = {}
+    name = safe(ctx.system.name)
     for a, b in ctx.system.constraints:
         x, y = ctx.system.index(a), ctx.system.index(b)
-        pair = (x.axis, y.axis)
-        if x.axis == y.axis or pair in done or x.size is not None or y.size is not None:
+        if x.axis == y.axis or x.size is not None or y.size is not None:
             continue
-        done.add(pair)
-        ctx.helper("_equal_sizes")
-        top.add(
-            f'_equal_sizes("{safe(ctx.system.name)}", "{x.axis}", "{y.axis}", sizes["{x.axis}"], sizes["{y.axis}"])'
-        )
+        check = ctx.helper("_equal_sizes")
+        lines[f'{check}("{name}", "{x.axis}", "{y.axis}", sizes["{x.axis}"], sizes["{y.axis}"])'] = None
+    for size in ctx.system.checks:
+        below = list(walk(size.value))
+        free = any(n.op == "size" and ctx.system.axis(str(n.attr)) not in known for n in below)
+        if free and (size.least > 0 or any(n.op in ("sub", "neg") or (build.value_of(n) or 0) < 0 for n in below)):
+            lines[f"{ctx.helper('_at_least')}({quoted(size.label)}, {size_value(ctx, size.value).text}, {size.least})"] = None
+    return list(lines)

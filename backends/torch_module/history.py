@@ -268,12 +268,12 @@ def join(ctx: Context, source: Source, k: int, value: Value, entry: StateEntry) 
     if source.name in ctx.joined and source.node is None:
         found = ctx.joined[source.name]
         return replace(found, dims=tuple(slots.get(d, d) for d in found.dims))
-    plain = replace(value, dims=tuple(source.own[int(d[1:])] if d.startswith("@") else d for d in value.dims))
-    past = past_values(ctx, source, k, plain, entry)
+    new = replace(value, dims=tuple(source.own[int(d[1:])] if d.startswith("@") else d for d in value.dims))
+    past = past_values(ctx, source, k, new, entry)
     order = past.dims
-    wide = expressions.full(ctx, plain, order, plain.dtype)
-    made = Value(f"{ctx.helper('_join')}([{past.text}, {wide.text}], {order.index(source.own[k])})", order, plain.dtype)
-    result = Value(ctx.names.fresh(f"{source.name}_all"), order, plain.dtype)
+    wide = expressions.full(ctx, new, order, new.dtype)
+    made = Value(f"{ctx.helper('_join')}([{past.text}, {wide.text}], {order.index(source.own[k])})", order, new.dtype)
+    result = Value(ctx.names.fresh(f"{source.name}_all"), order, new.dtype)
     ctx.block.add(f"{result.text} = {made.text}")
     if source.node is None and not ctx.loops:
         ctx.joined[source.name] = result

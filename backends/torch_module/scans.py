@@ -14,7 +14,7 @@ from seqdsl.ir.ops import options
 
 from . import contractions, expressions
 from .context import Context
-from .values import ATOM, BATCH, CHOICE, PRODUCT, Value, merge, spread, with_ones
+from .values import ATOM, BATCH, CHOICE, PRODUCT, Value, merge, plain, spread, with_ones
 
 
 def scan(ctx: Context, node: Node) -> Value:
@@ -28,7 +28,7 @@ def scan(ctx: Context, node: Node) -> Value:
 
 
 def _operand(ctx: Context, node: Node) -> Value:
-    value = expressions.emit(ctx, node)
+    value = plain(expressions.emit(ctx, node))
     return expressions.tensor(ctx, value, "real" if value.dtype in ("bool", "int") else value.dtype)
 
 
