@@ -170,17 +170,17 @@ class Context:
                 if name not in self.order:
                     self.order.append(name)
 
-    def bind(self, wanted: str, value: Value, note: str = "") -> Value:
-        """Assign to a new variable, with its shape beside it."""
+    def bind(self, wanted: str, value: Value, shape: list[str] | None = None) -> Value:
+        """Assign to a new variable, with its shape beside it (`shape` where that is not its dims' lengths)."""
         name = self.names.fresh(wanted)
         value = plain(value)
-        self.assign(name, value, note)
+        self.assign(name, value, shape)
         return Value(name, value.dims, value.dtype, ATOM, value.static, value.zero_outside)
 
-    def assign(self, name: str, value: Value, note: str = "") -> None:
+    def assign(self, name: str, value: Value, shape: list[str] | None = None) -> None:
         """`name = text  # [B, T, H]`"""
-        shape = "" if value.static else "  # [" + ", ".join(self.dim_text(d) for d in value.dims) + "]"
-        self.block.add(f"{name} = {value.text}{shape}{note}")
+        lengths = [self.dim_text(d) for d in value.dims] if shape is None else shape
+        self.block.add(f"{name} = {value.text}" + ("" if value.static else f"  # [{', '.join(lengths)}]"))
 
     def dim_text(self, dim: str) -> str:
         """The length of a dimension."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import os
 import sys
 import tempfile
@@ -42,5 +43,22 @@ def load_class(source: str, class_name: str) -> Any:
 
 
 def build_module(source: str, class_name: str, **sizes: Any) -> Any:
-    """An instance of the generated class; `sizes` are the arguments of its `__init__`."""
-    return load_class(source, class_name)(**sizes)
+    """An instance of the generated class; `sizes` are the arguments of its `__init__`.
+
+    Errors: ValueError for a name that is no size of it, for a missing one, and for what is no integer.
+    """
+    made = load_class(source, class_name)
+    known = inspect.signature(made).parameters
+    lengths = [n for n in known if n not in ("device", "dtype")]
+    unknown = [n for n in sizes if n not in known]
+    if unknown:
+        has = ", ".join(lengths) or "none: its sizes are those of its inputs"
+        raise ValueError(f"{class_name} has no size `{unknown[0]}` to be built with; it has {has}")
+    missing = [n for n in lengths if known[n].default is inspect.Parameter.empty and n not in sizes]
+    if missing:
+        raise ValueError(f"{class_name} needs the length of {', '.join(missing)} to be built")
+    for name in lengths:
+        value = sizes.get(name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            raise ValueError(f"{class_name}: the size `{name}` must be an integer of at least 0, and is {value!r}")
+    return made(**sizes)

@@ -48,6 +48,12 @@ def quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' if text.isprintable() else repr(text)
 
 
+def tuple_text(items: Iterable[str]) -> str:
+    """A tuple as formatters write it."""
+    texts = list(items)
+    return f"({', '.join(texts)}{',' if len(texts) == 1 else ''})"
+
+
 class Names:
     """Unique identifiers within one scope: the first taker of a name keeps it, later ones get a number."""
 

@@ -20,6 +20,12 @@ def _exact(a: int, b: int) -> int:
     return a // b
 
 
+def _init_linear(weight: Tensor, fan_in: int) -> None:
+    """As torch.nn.Linear begins: uniform within 1 / sqrt(fan_in)."""
+    bound = max(fan_in, 1) ** -0.5
+    torch.nn.init.uniform_(weight, -bound, bound)
+
+
 def _keep_complex(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """A change of dtype for parameters that leaves complex ones complex: `module.to(float64)` would drop a part."""
 

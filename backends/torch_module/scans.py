@@ -125,8 +125,9 @@ def _call(
         ctx.block.add(f"    {text},")
     ctx.block.add(f"    {flags.removeprefix(', ')},")
     ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in (*lead, *heads, *columns))}]")
-    read = _restored(ctx, Value(names[0]), lead, [heads, columns], node.dtype)
-    final = _restored(ctx, Value(names[1]), (BATCH,), [heads, rows, columns], node.dtype)
+    batched = node.args[-1] is not build.ZERO or any(BATCH in x.dims for x in (q, k, v, a))
+    read = _restored(ctx, names[0], lead, [heads, columns], node.dtype, batched)
+    final = _restored(ctx, names[1], (BATCH,), [heads, rows, columns], node.dtype, batched)
     return read, final
 
 
@@ -151,12 +152,16 @@ def _product(ctx: Context, dims: tuple[str, ...]) -> str:
     return " * ".join(ctx.dim_text(d) for d in dims) or "1"
 
 
-def _restored(ctx: Context, value: Value, lead: tuple[str, ...], groups: list[tuple[str, ...]], dtype: str) -> Value:
+def _restored(
+    ctx: Context, name: str, lead: tuple[str, ...], groups: list[tuple[str, ...]], dtype: str, batched: bool
+) -> Value:
+    """A result with every index a dimension of its own again."""
     dims = (*lead, *(d for group in groups for d in group))
     if all(len(group) == 1 for group in groups):
-        return Value(value.text, dims, dtype)
+        return Value(name, dims, dtype)
     shape = ", ".join(ctx.dim_text(d) for d in dims)
-    return Value(f"{value.text}.expand({ctx.dim_text(BATCH)}, *{value.text}.shape[1:]).reshape({shape})", dims, dtype)
+    wide = "" if batched else f".expand({ctx.dim_text(BATCH)}, *{name}.shape[1:])"
+    return Value(f"{name}{wide}.reshape({shape})", dims, dtype)
 
 
 def _shared(node: Node) -> tuple[object, ...]:
