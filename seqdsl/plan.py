@@ -18,7 +18,7 @@ from seqdsl.forms import FORMS, Derived, derive
 from seqdsl.forms.derive import apply
 from seqdsl.ir.dependence import Loop, schedule
 from seqdsl.ir.node import Node, walk
-from seqdsl.ir.ops import OPS, bound
+from seqdsl.ir.ops import OPS, bound, options
 from seqdsl.ir.system import System
 
 Poly = dict[tuple[str, ...], int]  # monomial (sorted axis names) -> coefficient
@@ -108,7 +108,9 @@ def _count_steps(system: System, step: object, outer: tuple[str, ...], steps: Po
 def _count(system: System, node: Node, flops: Poly, steps: Poly) -> None:
     binding = OPS[node.op].binding
     free = tuple(system.axis(i) for i in sorted(node.free))
-    if node.op in ("decayed_read", "decayed_state", "affine_scan"):
+    if node.op == "decayed_solve":
+        _count_solve(system, node, flops, steps)
+    elif node.op in ("decayed_read", "decayed_state", "affine_scan"):
         _count_scan(system, node, flops, steps)
     elif binding in ("reduce", "along", "fold"):
         inside = {*node.args[0].free, *bound(node)}
@@ -149,6 +151,28 @@ def _count_scan(system: System, node: Node, flops: Poly, steps: Poly) -> None:
             _add(flops, left, 60)
     else:
         _add(steps, (), 20)
+
+
+def _count_solve(system: System, node: Node, flops: Poly, steps: Poly) -> None:
+    """A triangular system in each chunk: its matrix, its inverse on both sides, the chunk's map, and the products of
+    states with it. Reads that differ along a column make it a system for each column."""
+    time, *ranks = node.attr[0]
+    rows = frozenset(node.attr[1])
+    w, u, x, a, start = node.args
+    given = options(node)["chunk"]
+    pairs = str(given) if given else system.axis(time)
+    heads = (w.free | u.free | a.free) - rows
+    left = tuple(system.axis(i) for i in sorted(heads | rows | {time, *ranks}))
+    right = tuple(system.axis(i) for i in sorted(node.free | {time}))
+    square = tuple(system.axis(i) for i in sorted(rows))
+    both = tuple(system.axis(i) for i in sorted(node.free | rows | {time}))
+    _add(flops, (*left, pairs), 6)
+    _add(flops, (*right, pairs), 2)
+    _add(flops, (*left, *square), 2)
+    _add(flops, both, 6)
+    _add(steps, (), 400)
+    if a.free & rows:
+        _add(flops, left, 60)
 
 
 def candidates(system: System) -> list[Derived]:

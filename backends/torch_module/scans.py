@@ -24,6 +24,8 @@ def scan(ctx: Context, node: Node) -> Value:
         return _affine(ctx, node, a, b, start)
     if node.op == "decayed_read":
         return _read(ctx, node)
+    if node.op == "decayed_solve":
+        return _solve(ctx, node)
     return _state(ctx, node)
 
 
@@ -162,6 +164,43 @@ def _restored(
     shape = ", ".join(ctx.dim_text(d) for d in dims)
     wide = "" if batched else f".expand({ctx.dim_text(BATCH)}, *{name}.shape[1:])"
     return Value(f"{name}{wide}.reshape({shape})", dims, dtype)
+
+
+def _solve(ctx: Context, node: Node) -> Value:
+    """The feedback y, over heads, ranks and columns: columns are what neither the reads nor the decay vary along."""
+    w, u, x, a, start = (_operand(ctx, n) for n in node.args)
+    time, *ranks = node.attr[0]
+    rows: tuple[str, ...] = node.attr[1]
+    along = {time, BATCH, *ranks, *rows}
+    every = [d for d in merge(x.dims, w.dims, u.dims, a.dims, start.dims) if d not in along]
+    heads = ctx.ordered(tuple(d for d in every if d in {*w.dims, *u.dims, *a.dims}))
+    columns = ctx.ordered(tuple(d for d in every if d not in heads))
+    lead = (BATCH, time)
+    texts = [_blocks(ctx, v, lead, [heads, tuple(ranks), rows]) for v in (w, u)]
+    texts.append(_blocks(ctx, x, lead, [heads, tuple(ranks), columns]))
+    texts.append(_blocks(ctx, a, lead, [heads, rows if set(rows) & set(a.dims) else ()]))
+    texts.append("None" if node.args[-1] is build.ZERO else _blocks(ctx, start, (BATCH,), [heads, rows, columns]))
+    given = options(node)
+    flags = [f"log={bool(given['log'])}", *(["after=True"] if given["after"] else [])]
+    flags += [f"chunk={given['chunk']}"] if given["chunk"] not in (0, 64) else []
+    flags += [f"chunk={ctx.helper('_whole_chunk')}({ctx.length(time)})"] if given["chunk"] == 0 else []
+    name = ctx.names.fresh(f"{ctx.current}_rows" if not ctx.current.isidentifier() else ctx.current)
+    ctx.block.add(f"{name} = {ctx.support('chunk_solve')}(")
+    for text in [*texts, ", ".join(flags)]:
+        ctx.block.add(f"    {text},")
+    dims = (*lead, *heads, *ranks, *columns)
+    ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in dims)}]")
+    return _restored(ctx, Value(name), lead, [heads, tuple(ranks), columns], node.dtype)
+
+
+def _blocks(ctx: Context, value: Value, lead: tuple[str, ...], groups: list[tuple[str, ...]]) -> str:
+    """[*lead, then one dimension for each group], of length 1 where the value does not vary along any of a group."""
+    wanted = (*lead, *(d for group in groups for d in group))
+    if all(len(group) <= 1 for group in groups):
+        slots = (*lead, *(group[0] if group else f"@{k}" for k, group in enumerate(groups)))
+        return with_ones(value, slots).text
+    whole = expressions.full(ctx, value, wanted, value.dtype)
+    return f"{whole.at(ATOM)}.reshape({', '.join([*(ctx.dim_text(d) for d in lead), *(_product(ctx, g) for g in groups)])})"
 
 
 def _shared(node: Node) -> tuple[object, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Compute, Loop, Step
+from seqdsl.ir.dependence import Compute, Loop, Step, build_not
 from seqdsl.ir.node import Node, reads, rebuild, walk
 from seqdsl.ir.ops import bound
 from seqdsl.ir.system import System, Tensor
@@ -99,6 +99,7 @@ def _contraction(node: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term]
 
 def split_update(system: System, rhs: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term], Node]:
     """`split`, and where it fails once more on the canonical form: (h + x)^2 - h^2 is affine after cancellation."""
+    rhs = apart(rhs)
     try:
         return split(rhs, wanted)
     except NotAffine as reason:
@@ -108,9 +109,26 @@ def split_update(system: System, rhs: Node, wanted: Callable[[Node], bool]) -> t
         states = frozenset(str(r.attr) for r in reads(rhs) if wanted(r))
         try:
             simplified = to_node(Canon(system, states).poly(rhs))
-            return split(simplified, wanted)
+            return split(apart(simplified), wanted)
         except (NotAffine, RecursionError, AssertionError, KeyError, ValueError, OverflowError):
             raise reason from None
+
+
+def apart(node: Node) -> Node:
+    """The same expression with no summed index that has the name of a free one, or of one summed inside it: what is
+    multiplied into a sum is then not captured by it."""
+
+    def change(n: Node) -> Node | None:
+        if n.op != "sum":
+            return None
+        below = {i for a in n.args for m in walk(a) for i in bound(m)}
+        names: dict[str, str] = {}
+        for name in bound(n):
+            if name in node.free or name in below:
+                names[name] = build.fresh(name + "'", {*node.free, *below, *n.free, *bound(n), *names.values()})
+        return build.rename_here(n, names) if names else None
+
+    return rebuild(node, change)
 
 
 @dataclass(frozen=True)
@@ -263,6 +281,9 @@ def _monomials(node: Node, taken: set[str]) -> list[Monomial]:
         return left + [([build.const(-1), *f], o) for f, o in right] if node.op == "sub" else left + right
     if node.op == "neg":
         return [([build.const(-1), *f], o) for f, o in _monomials(node.args[0], taken)]
+    if node.op == "where":
+        condition, yes, no = node.args
+        return _chosen(condition, yes, taken) + _chosen(build_not(condition), no, taken)
     if node.op == "sum" and node.args[1] is build.TRUE:
         names = {}
         for name in bound(node):
@@ -275,6 +296,16 @@ def _monomials(node: Node, taken: set[str]) -> list[Monomial]:
         if len(left) * len(right) == 1 or not any(o for _, o in (*left, *right)):
             return [([*f, *g], (*o, *p)) for f, o in left for g, p in right]
     return [(factors(node), ())]
+
+
+def _chosen(condition: Node, node: Node, taken: set[str]) -> list[Monomial]:
+    """`where(condition, node, 0)`: a condition may stand at every factor, and must, lest 0 meets a NaN."""
+    found = []
+    for parts, over in _monomials(node, taken):
+        chosen = [f if build.value_of(f) is not None else build.where(condition, f, build.ZERO) for f in parts]
+        bare = all(build.value_of(f) is not None for f in parts)
+        found.append(([*chosen, build.where(condition, build.ONE, build.ZERO)] if bare else chosen, over))
+    return found
 
 
 def uses(node: Node, names: set[str]) -> bool:

@@ -204,12 +204,17 @@ def _part(system: System, update: Update, source: Update, term: Term) -> Part:
         kind = "low-rank"  # the contracted axis is read at its own name, under a sum
     if kind == "low-rank" and _mixes(term, frozenset(own)):
         kind = "dense"
-    return Part(update.state.name, source.state.name, term.coefficient, term.over, kind)
+    return Part(update.state.name, source.state.name, term.coefficient, tuple(sorted(_contracted(term))), kind)
+
+
+def _contracted(term: Term) -> frozenset[str]:
+    """The summed indices that the state is read at; the others are ranks, which join left and right factors."""
+    return frozenset(term.over) & frozenset(i for a in term.read.args for i in a.free)
 
 
 def _mixes(term: Term, own: frozenset[str]) -> bool:
     """Does one factor tie a contracted axis to the axis of the result that takes its place (a matrix)?"""
-    contracted = frozenset(term.over)
+    contracted = _contracted(term)
     replaced = own - frozenset(i for a in term.read.args for i in a.free)
     return any(f.free & contracted and f.free & replaced for f in factors(term.coefficient))
 
@@ -220,7 +225,8 @@ def _words(parts: list[Part], kind: str) -> str:
         return f"a small block for each entry: {', '.join(coupled)}" if coupled else ""
     if kind == "low-rank":
         found = [p for p in parts if p.kind == "low-rank"]
-        return f"the state is contracted over {', '.join(sorted({i for p in found for i in p.contracted}))} and written back"
+        names = sorted({i.rstrip("'") for p in found for i in p.contracted})
+        return f"the state is contracted over {', '.join(names)} and written back"
     if kind == "dense":
         return "a matrix acts on an axis of the state, or its entries are permuted"
     return "the state is convolved along an axis of its own"

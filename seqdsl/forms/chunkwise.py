@@ -18,12 +18,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, monomials, split, uses
+from seqdsl.forms.feedback import loop_of, without_feedback
 from seqdsl.forms.scan import starting_value, to_scan
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node, rebuild, walk
 from seqdsl.ir.ops import bound, make
-from seqdsl.ir.system import System, Tensor
+from seqdsl.ir.system import System, Tensor, live
 
 
 def to_chunkwise(system: System, loop: Loop) -> System:
@@ -41,7 +42,11 @@ def _rewrite(system: System, loop: Loop, chunk: int) -> System:
         if chunk:
             return to_scan(system, loop)
         raise NotAffine("the recurrence runs backwards, and its reads are forward")
-    states = diagonal(system, loop)
+    try:
+        states = diagonal(system, loop)
+    except NotAffine as reason:
+        system, loop = _entrywise(system, loop, reason, chunk)
+        states = diagonal(system, loop)
     members = set(loop.tensors())
     for state in states:
         try:
@@ -51,6 +56,22 @@ def _rewrite(system: System, loop: Loop, chunk: int) -> System:
                 raise
             system = _scan_one(system, loop, state)
     return system
+
+
+def _entrywise(system: System, loop: Loop, reason: NotAffine, chunk: int) -> tuple[System, Loop]:
+    """A low-rank recurrence with its inner reads solved for; else the reason why it is not entrywise, and why not."""
+    try:
+        changed = live(
+            without_feedback(system, loop, chunk)
+        )  # what only the old equation read would still read the state
+    except NotAffine as other:
+        raise NotAffine(f"{reason}; {other}") from None
+    return changed, loop_of(changed, next(n for n in loop.tensors() if n in changed.tensors and _carries(changed, n)))
+
+
+def _carries(system: System, name: str) -> bool:
+    rhs = system.tensors[name].rhs
+    return rhs is not None and uses(rhs, {name})
 
 
 def _scan_one(system: System, loop: Loop, state: Diagonal) -> System:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from seqdsl.ir.node import Node
-from seqdsl.ir.ops import OPS, bound, made, options
+from seqdsl.ir.ops import OPS, SCAN_OPERANDS, bound, made, options
 from seqdsl.ir.sizes import SizeError
 from seqdsl.ir.system import Monoid, Tensor
 from seqdsl.ir.values import Array, Run, Store, Undefined, Value, union
@@ -222,30 +222,41 @@ class Evaluation:
         return self._at_loops(Value((*rest, *produced), np.asarray(reference(*arrays, n=n))))
 
     def _scan(self, node: Node, mask: Value | None) -> Value:
-        (time,) = node.attr[0]
-        consumed = bound(node)[1:]
-        args = [self.value(a, self._without(mask, (time, *consumed))) for a in node.args]
-        rest = tuple(dict.fromkeys(d for a in args for d in a.dims if d not in (time, *consumed)))
-        timed = {"affine_scan": (0, 1), "decayed_read": (0, 1, 2, 3), "decayed_state": (0, 1, 2)}[node.op]
-        with_rows = {"affine_scan": (), "decayed_read": (0, 1, 3, 4), "decayed_state": ()}[node.op]
+        time, *ranks = node.attr[0]
+        rows = node.attr[1]
+        args = [self.value(a, self._without(mask, bound(node))) for a in node.args]
+        rest = tuple(dict.fromkeys(d for a in args for d in a.dims if d not in bound(node)))
         arrays = []
-        for k, arg in enumerate(args):
-            lead = (time,) if k in timed else ()
-            rows = consumed if k in with_rows else ()
-            data = arg.spread((*lead, *rest, *rows))
-            shape = [
-                self.run.extent(d)[1] if d not in rest else s
-                for d, s in zip((*lead, *rest, *rows), data.shape, strict=True)
-            ]
-            data = np.broadcast_to(data, shape)
-            ahead = shape[: len(lead) + len(rest)]
-            arrays.append(data.reshape(*ahead, int(np.prod(shape[len(ahead) :], dtype=np.int64))) if rows else data)
+        for layout, arg in zip(SCAN_OPERANDS[node.op], args, strict=True):
+            arrays.append(self._grouped(arg, layout, time, ranks, rest, rows))
         reference = OPS[node.op].reference
         assert reference is not None
         result = np.asarray(reference(*arrays, **options(node)))
         if OPS[node.op].binding == "last":
             return Value(rest, result)
-        return self._at_loops(Value((time, *rest), result))
+        if node.op == "decayed_solve":
+            lengths = [self.run.extent(d)[1] for d in ranks]
+            result = result.reshape(result.shape[0], *lengths, *result.shape[2:])
+        return self._at_loops(Value((time, *ranks, *rest), result))
+
+    def _grouped(
+        self, arg: Value, layout: str, time: str, ranks: list[str], rest: tuple[str, ...], rows: tuple[str, ...]
+    ) -> Array:
+        """An operand of a scan as its reference wants it: [time, ranks as one, the rest, rows as one]."""
+        lead = (*([time] if "t" in layout else []), *(ranks if "j" in layout else []))
+        last = rows if "r" in layout else ()
+        data = arg.spread((*lead, *rest, *last))
+        shape = [
+            self.run.extent(d)[1] if d not in rest else s
+            for d, s in zip((*lead, *rest, *last), data.shape, strict=True)
+        ]
+        data = np.broadcast_to(data, shape)
+        if "j" in layout:
+            data = data.reshape(shape[0], int(np.prod(shape[1 : len(lead)], dtype=np.int64)), *shape[len(lead) :])
+        if "r" not in layout:
+            return data
+        kept = data.shape[: data.ndim - len(last)]
+        return data.reshape(*kept, int(np.prod(shape[len(shape) - len(last) :], dtype=np.int64)))
 
     def _local(self, name: str, subscripts: list[Value]) -> Value:
         """A read of a pseudo-tensor: its own indices are subscripted, its other dimensions stay."""

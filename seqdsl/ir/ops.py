@@ -13,12 +13,14 @@ Binding:
             (`softmax rank rms_norm layer_norm l2_norm`): the value at s depends on the body at all s
   "map"     attr = (consumed, made, options), args = the operands: `fft`, `solve`, ..: consumed indices are bound,
             made ones appear; consumed == made for transforms without an arrow
-  "scan"    attr = (indices, consumed, options), args = the operands: rows that only forms make; works along the one
+  "scan"    attr = (indices, consumed, options), args = the operands: rows that only forms make; works along the first
             index and keeps it, and contracts the consumed ones. `affine_scan(a, b, start)`: h[t] = a[t] h[t-1] + b[t],
             h[-1] = start. `decayed_read(q, k, v, a, start)`: the read sum[consumed] q * S of the state
             S[t] = a[t] S[t-1] + k[t] v[t] (of S[t-1] if `strict`), without S. Options: `log` says that the operand a
             is the natural logarithm of the decay, `reverse` that time runs downwards, `chunk` how many positions a
-            backend takes at a time (0: all, the quadratic form)
+            backend takes at a time (0: all, the quadratic form). `decayed_solve(w, u, x, a, start)` is the feedback
+            y[t,r] = x[t,r] + sum[consumed] w[t,r] * S[t-1] of the state S[t] = a[t] S[t-1] + sum[r] u[t,r] y[t,r];
+            the rank indices r follow the time in attr, and are kept; with `after` it reads a[t] S[t-1]
   "last"    the same attr, but the index is consumed and the rows stay: `decayed_state(k, v, a, start)` is that S at
             the last position, the second part of attr naming the rows that k carries
   "fold"    attr = (monoid, indices, made), args = (lift arguments.., guard): the declared monoid's fold over the guard's
@@ -210,12 +212,22 @@ _ROWS = [
     # made by forms
     _row("affine_scan", 3, _arithmetic, ref.affine_scan, "", "scan", log=False, reverse=False),
     _row("decayed_read", 5, _arithmetic, ref.decayed_read, "", "scan", log=False, strict=False, chunk=64),
+    _row("decayed_solve", 5, _arithmetic, ref.decayed_solve, "", "scan", log=False, after=False, chunk=64),
     _row("decayed_state", 4, _arithmetic, ref.decayed_state, "", "last", log=False),
     # a declared monoid's fold: args are the lift's arguments and, last, the guard
     _row("fold", None, lambda *d: _join("real", *d[:-1]), None, "", "fold"),
 ]
 
 OPS: dict[str, Op] = {row.name: row for row in _ROWS}
+
+# What each operand of a scan may vary along, besides the heads and columns that all may: t the time, j the ranks,
+# r the rows.
+SCAN_OPERANDS = {
+    "affine_scan": ("t", "t", ""),
+    "decayed_read": ("tr", "tr", "t", "tr", "r"),
+    "decayed_solve": ("tjr", "tjr", "tj", "tr", "r"),
+    "decayed_state": ("t", "t", "t", ""),
+}
 
 
 def make(op: str, *args: Node, attr: Hashable = (), dtype: str | None = None) -> Node:

@@ -8,6 +8,7 @@ Calling conventions
   map           operands with the consumed axis last (`solve`: A[.., d, f] and b[.., d]; `qr`: A[.., d, f]); `n` is the
                 length of the made axis
   scan, last    time first: a, b [T, ..], start [..]; `decayed_read` q, k, a [T, .., K], v [T, ..], start [.., K];
+                `decayed_solve` w, u [T, R, .., K], x [T, R, ..], a [T, .., K], start [.., K], R all ranks at once;
                 `decayed_state` everything over the state's own axes
 
 More than 400 lines, because it is one short function for each operator, and they belong in one place.
@@ -461,8 +462,22 @@ def decayed_read(q: A, k: A, v: A, decay: A, start: A, log: bool = False, strict
         before = state
         state = decay[t] * state + k[t] * v[t][..., None]
         out.append((q[t] * (before if strict else state)).sum(-1))
-    empty = np.broadcast_shapes(q.shape[1:], k.shape[1:], (*v.shape[1:], 1), decay.shape[1:], start.shape)[:-1]
-    return np.stack(out) if out else np.zeros((0, *empty))
+    each = np.broadcast_shapes(q.shape[1:], k.shape[1:], (*v.shape[1:], 1), decay.shape[1:], start.shape)[:-1]
+    return np.stack([np.broadcast_to(x, each) for x in out]) if out else np.zeros((0, *each))
+
+
+def decayed_solve(w: A, u: A, x: A, decay: A, start: A, log: bool = False, after: bool = False, chunk: int = 64) -> A:
+    """y[t,r] = x[t,r] + the sum over the last axis of w[t,r] * S[t-1] (of a[t] S[t-1] if `after`); S[t] = a[t] S[t-1] +
+    the sum over r of u[t,r] y[t,r]. The axis after the time is r."""
+    decay = np.exp(decay) if log else decay
+    state, out = start, []
+    for t in range(x.shape[0]):
+        kept = decay[t] * state
+        y = x[t] + (w[t] * (kept if after else state)).sum(-1)
+        out.append(y)
+        state = kept + (u[t] * y[..., None]).sum(0)
+    each = np.broadcast_shapes(w.shape[1:-1], x.shape[1:], (1, *start.shape[:-1]), u.shape[1:-1], decay.shape[1:-1])
+    return np.stack([np.broadcast_to(y, each) for y in out]) if out else np.zeros((0, *each))
 
 
 def decayed_state(k: A, v: A, decay: A, start: A, log: bool = False) -> A:

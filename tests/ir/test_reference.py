@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from seqdsl.ir import reference
 from seqdsl.ir.ops import OPS, Op
-from seqdsl.ir.reference import affine_scan, decayed_read, decayed_state
+from seqdsl.ir.reference import affine_scan, decayed_read, decayed_solve, decayed_state
 
 from .pointwise import ALONG, REDUCE, SCALAR, TRANSFORM, gram_schmidt, solve_by_elimination
 
@@ -288,6 +289,25 @@ def test_decayed_read_and_state(T: int, strict: bool) -> None:
         assert near(found[t], (q[t] * state).sum(-1), 1e-10)
     whole = np.prod(a, 0) * start + sum(np.prod(a[s + 1 :], 0) * k[s] * v[s][:, None] for s in range(T))
     assert near(decayed_state(k, v[..., None], a, start), whole, 1e-10)
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("T", [0, 1, 6])
+def test_decayed_solve(T: int, after: bool) -> None:
+    """All the y of a sequence at once, from the linear system that they satisfy."""
+    rng = np.random.default_rng(4)
+    w, u = rng.standard_normal((2, T, 2, 3, 4))  # two ranks, three heads, four rows
+    x, a, start = rng.standard_normal((T, 2, 3)), rng.standard_normal((T, 3, 4)), rng.standard_normal((3, 4))
+    found = decayed_solve(w, u, x, a, start, after=after)
+    assert found.shape == (T, 2, 3)
+    for h in range(3):
+        system, right = np.eye(2 * T), np.zeros(2 * T)
+        for t, r in itertools.product(range(T), range(2)):
+            last = t if after else t - 1
+            right[2 * t + r] = x[t, r, h] + (w[t, r, h] * np.prod(a[: last + 1, h], 0) * start[h]).sum()
+            for s, p in itertools.product(range(t), range(2)):
+                system[2 * t + r, 2 * s + p] = -(w[t, r, h] * np.prod(a[s + 1 : last + 1, h], 0) * u[s, p, h]).sum()
+        assert near(found[:, :, h].ravel(), np.linalg.solve(system, right), 1e-8)
 
 
 # Facts -----------------------------------------------------------------------------------------------------------
