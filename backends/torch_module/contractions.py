@@ -139,6 +139,8 @@ def times(ctx: Context, node: Node, a: Value | None, b: Value) -> Value:
         return a
     if a.text == "1" and a.static:
         return b
+    if a.text == "-1" and a.static:
+        return _negative(b)
     a, b = (expressions.convert(ctx, v, node.dtype) if v.dtype in ("bool", "int") else v for v in (a, b))
     dims = ctx.ordered(merge(a.dims, b.dims))
     known = a.zero_outside | b.zero_outside

@@ -178,7 +178,9 @@ def tensor(ctx: Context, value: Value, dtype: str) -> Value:
     """A Python number as a tensor without dimensions."""
     if not value.static:
         return convert(ctx, value, dtype)
-    return Value(f"torch.full((), {value.text}, dtype={KINDS[dtype]}, device=device)", (), dtype)
+    made = {"0": "zeros((), ", "1": "ones((), ", "0.0": "zeros((), ", "1.0": "ones((), "}
+    made_text = made.get(value.text, f"full((), {value.text}, ")
+    return Value(f"torch.{made_text}dtype={KINDS[dtype]}, device=device)", (), dtype)
 
 
 def shorten(ctx: Context, node: Node, args: list[Value]) -> list[Value]:
@@ -201,6 +203,9 @@ def _elementwise(ctx: Context, node: Node) -> Value:
         return replace(args[0], text=f"torch.zeros_like({args[0].text})", level=ATOM)
     if node.op in ("add", "sub") and args[1].static and args[1].text == "0":
         return args[0]
+    if node.op == "mul" and args[0].static and args[0].text == "-1":
+        x = convert(ctx, plain(args[1]), node.dtype)
+        return replace(x, text=f"-{x.at(UNARY)}", level=UNARY)
     if not any(a.dims and not a.weight for a in args):  # 16-bit weights alone would be computed with in 16 bits
         args = [plain(a) for a in args]
     args = _divisors(ctx, node, shorten(ctx, node, args))

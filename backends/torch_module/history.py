@@ -257,9 +257,9 @@ def past_values(ctx: Context, source: Source, k: int, value: Value, entry: State
     if entry.tail is build.ONE:
         held += f".unsqueeze({dim})"
     made = Value(f"{text} if state is None else {held}", order, value.dtype, CHOICE)
-    shape = ["1" if entry.tail is build.ONE else count if d == source.own[k] else ctx.dim_text(d) for d in order]
-    shape = [n if d == source.own[k] else ctx.dim_text(d) for n, d in zip(shape, order, strict=True)]
-    bound_value = ctx.bind(f"{source.name}_past", made, shape)
+    width = "1" if entry.tail is build.ONE else count
+    lengths = [width if d == source.own[k] else ctx.dim_text(d) for d in order]
+    bound_value = ctx.bind(f"{source.name}_past", made, lengths)
     if source.node is None and not ctx.loops:
         ctx.histories[source.name] = bound_value
     return bound_value

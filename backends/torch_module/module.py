@@ -13,12 +13,13 @@ from seqdsl.ir.node import Node, walk
 from seqdsl.ir.system import System, Tensor
 
 from .context import Block, Context
-from .function import Stepping, input_names, new_length, stepping, write_body
+from .function import input_names, new_length, write_body
 from .inlining import SUPPORT_FUNCTIONS, available, inlined
 from .layout import paragraph, wrapped
 from .names import Names, attribute, quoted, safe, tuple_text
 from .parameters import write_parameters
 from .polish import imports, tidy, used_names
+from .prologue import Stepping, stepping
 from .sizes import size_value
 
 

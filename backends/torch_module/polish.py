@@ -26,15 +26,28 @@ def tidy(text: str) -> str:
             for first, last in _unused(function):
                 gone |= _with_comment(lines, first - 1, last - 1)
         if not gone:
-            return text
+            return _blanks(text)
         text = "\n".join(line for k, line in enumerate(lines) if k not in gone)
+
+
+def _blanks(text: str) -> str:
+    """`_` for the results of a call that nothing reads."""
+    lines = text.split("\n")
+    for function in [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)]:
+        loads = _loads(function)
+        for node in ast.walk(function):
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
+                for name in (n.id for n in node.targets[0].elts if isinstance(n, ast.Name) and n.id not in loads):
+                    head, equals, rest = lines[node.lineno - 1].partition(" = ")
+                    lines[node.lineno - 1] = re.sub(rf"\b{re.escape(name)}\b", "_", head) + equals + rest
+    return "\n".join(lines)
 
 
 def _with_comment(lines: list[str], first: int, last: int) -> set[int]:
     """The lines of a statement, and the comment above it unless the next line belongs to the comment as well."""
     gone = set(range(first, last + 1))
     follows = lines[last + 1].strip() if last + 1 < len(lines) else ""
-    if follows and not follows.startswith(("#", "if not return_state", "return", "result")):
+    if follows and not follows.startswith(("#", "if ", "return", "result")):
         return gone
     above = first - 1
     while above >= 0 and lines[above].strip().startswith("#"):

@@ -106,10 +106,10 @@ def _past(mixer: str, state: Any) -> int:
     """How many positions came before: the state counts them."""
     if state is None:
         return 0
-    position = state.get("position") if isinstance(state, dict) else None
+    position: Any = state.get("position") if isinstance(state, dict) else None
     if not isinstance(position, int | torch.SymInt) or position < 0:
         raise ValueError(f"{mixer}: a state of this mixer has a `position`, and this one is no such state")
-    return position
+    return position  # a symbol, where lengths are traced
 
 
 def _checked_state(
@@ -138,14 +138,13 @@ def _checked_state(
 
 def _state_entry(mixer: str, at: str, x: Any, batch: int, dtype: torch.dtype, shape: Sequence[int | None]) -> Tensor:
     """One tensor of a record."""
-    fits = isinstance(x, torch.Tensor) and x.dim() == len(shape) + 1 and x.shape[0] in (1, batch)
-    if not fits or any(n is not None and n != m for n, m in zip(shape, x.shape[1:], strict=True)):
+    found = list(x.shape) if isinstance(x, torch.Tensor) else None
+    fits = found is not None and len(found) == len(shape) + 1 and found[0] in (1, batch)
+    if not fits or any(n not in (None, m) for n, m in zip(shape, (found or [])[1:], strict=True)):
         wanted = ", ".join(["1" if batch == 1 else f"1 or {batch}", *("any" if n is None else str(n) for n in shape)])
-        found = list(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
-        raise ValueError(f"{mixer}: {at} must have the shape [{wanted}], and has {found}")
-    if x.is_floating_point() or x.is_complex():
-        x = x.to(_complex_dtype(dtype) if x.is_complex() else dtype)
-    return x if x.shape[0] == batch else x.expand(batch, *x.shape[1:])
+        raise ValueError(f"{mixer}: {at} must have the shape [{wanted}], and has {found or type(x).__name__}")
+    kind = x.dtype if not (x.is_floating_point() or x.is_complex()) else dtype
+    return _input(x, batch, _complex_dtype(dtype) if x.is_complex() else kind)
 
 
 def _full_precision(device: torch.device) -> AbstractContextManager[Any]:

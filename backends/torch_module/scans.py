@@ -190,7 +190,8 @@ def _solve(ctx: Context, node: Node) -> Value:
         ctx.block.add(f"    {text},")
     dims = (*lead, *heads, *ranks, *columns)
     ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in dims)}]")
-    return _restored(ctx, Value(name), lead, [heads, tuple(ranks), columns], node.dtype)
+    batched = node.args[-1] is not build.ZERO or any(BATCH in v.dims for v in (w, u, x, a))
+    return _restored(ctx, name, lead, [heads, tuple(ranks), columns], node.dtype, batched)
 
 
 def _blocks(ctx: Context, value: Value, lead: tuple[str, ...], groups: list[tuple[str, ...]]) -> str:

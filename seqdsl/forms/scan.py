@@ -51,3 +51,8 @@ def starting_value(system: System, state: Diagonal, loop: Loop) -> tuple[Node, l
         comment=f"{tensor.name} before the first position",
     )
     return build.read(name, [build.index(i) for i in rest], tensor.dtype), [carry]
+
+
+def fused_comment(state: Tensor, reader: Tensor) -> str:
+    """Both equations stand above code that computes them as one."""
+    return reader.comment if state.comment in reader.comment else f"{state.comment}\n{reader.comment}"

@@ -115,7 +115,8 @@ def test_vmap_of_every_form(file: str, mixer: str, form: str) -> None:
 
 
 LAYERS = [("gla", "GLA", {"c": 16}), ("mamba", "Mamba", {"c": 8}), ("adalog", "shift_linear", {"c": 4}),
-          ("titans", "titans_mlp", {"h": 2, "d": 3, "e": 3}), ("s4d", "s4d", {"c": 3, "N": 4}), ("lstm", "lstm", {"c": 4, "N": 5})]  # fmt: skip
+          ("titans", "titans_mlp", {"h": 2, "d": 3, "e": 3}),
+          ("s4d", "s4d", {"c": 3, "N": 4}), ("lstm", "lstm", {"c": 4, "N": 5})]  # fmt: skip
 
 
 @pytest.mark.parametrize(("file", "mixer", "sizes"), LAYERS)
