@@ -102,7 +102,7 @@ def _input(x: Tensor, batch: int, dtype: torch.dtype) -> Tensor:
     return x if x.shape[0] == batch else x.expand(batch, *x.shape[1:])
 
 
-def _past(mixer: str, state: Any) -> int:
+def _past(mixer: str, state: Any) -> int | torch.SymInt:
     """How many positions came before: the state counts them."""
     if state is None:
         return 0
