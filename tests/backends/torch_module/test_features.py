@@ -20,6 +20,7 @@ from tests.backends.torch_module.harness import (
     is_steppable,
     module_of,
     random_inputs,
+    stream_dims,
     system_of,
 )
 
@@ -163,3 +164,23 @@ def test_names_in_the_record_of_a_stack() -> None:
     _, state = model(torch.ones(1, 4, dtype=torch.long), return_state=True)
     assert set(state) == {"x", "position"}
     assert all(isinstance(x, torch.Tensor) and name.count("[") == name.count("]") for name, x in state["x"].items())
+
+
+@pytest.mark.parametrize(("file", "mixer"), [("ema", "ema_damped"), ("simple_gla", "simple_gla_parallel")])
+def test_export_of_a_convolution_with_a_free_length(file: str, mixer: str) -> None:
+    """No power of two above the example's length is built into the graph."""
+    system = system_of(file, mixer, "convolution")
+    module = module_of(system, "convolution", torch.float32)
+    inputs = random_inputs(system, dtype=torch.float32)
+    free = torch.export.Dim.DYNAMIC
+    shapes = tuple(None if d is None else {d: free} for d in stream_dims(system))
+    program = torch.export.export(module, tuple(inputs), dynamic_shapes=shapes)
+    for length in (5, 40):
+        others = random_inputs(system, dtype=torch.float32, t=length)
+        assert gap(program.module()(*others), module(*others)) < 1e-5
+
+
+def test_what_a_layer_needs_follows_from_formulas(tmp_path: Path) -> None:
+    """global_filter's parameter has |j| // 2 + 1 frequencies: compiling builds it with a length for j."""
+    (path,) = seqdsl.compile(CORPUS / "gfnet.seq", out=tmp_path)
+    assert "def __init__(self, i: int, j: int, c: int" in path.read_text()
