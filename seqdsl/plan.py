@@ -108,7 +108,9 @@ def _count_steps(system: System, step: object, outer: tuple[str, ...], steps: Po
 def _count(system: System, node: Node, flops: Poly, steps: Poly) -> None:
     binding = OPS[node.op].binding
     free = tuple(system.axis(i) for i in sorted(node.free))
-    if node.op == "decayed_solve":
+    if node.op == "matrix_scan":
+        _count_matrices(system, node, flops, steps)
+    elif node.op == "decayed_solve":
         _count_solve(system, node, flops, steps)
     elif node.op in ("decayed_read", "decayed_state", "affine_scan"):
         _count_scan(system, node, flops, steps)
@@ -151,6 +153,17 @@ def _count_scan(system: System, node: Node, flops: Poly, steps: Poly) -> None:
             _add(flops, left, 60)
     else:
         _add(steps, (), 20)
+
+
+def _count_matrices(system: System, node: Node, flops: Poly, steps: Poly) -> None:
+    """A matrix times a vector at each step, twice, and the product of the matrices of each chunk."""
+    time, *kept = node.attr[0]
+    read = node.attr[1]
+    matrix = {*node.args[0].free, time, *kept, *read}
+    both = tuple(system.axis(i) for i in sorted({*node.free, *read}))
+    _add(flops, both, 4)
+    _add(flops, (*(system.axis(i) for i in sorted(matrix)), *(system.axis(i) for i in sorted(read))), 2)
+    _add(steps, (system.axis(time),), 1)
 
 
 def _count_solve(system: System, node: Node, flops: Poly, steps: Poly) -> None:

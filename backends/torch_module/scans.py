@@ -26,6 +26,8 @@ def scan(ctx: Context, node: Node) -> Value:
         return _read(ctx, node)
     if node.op == "decayed_solve":
         return _solve(ctx, node)
+    if node.op == "matrix_scan":
+        return _matrices(ctx, node)
     return _state(ctx, node)
 
 
@@ -192,6 +194,34 @@ def _solve(ctx: Context, node: Node) -> Value:
     ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in dims)}]")
     batched = node.args[-1] is not build.ZERO or any(BATCH in v.dims for v in (w, u, x, a))
     return _restored(ctx, name, lead, [heads, tuple(ranks), columns], node.dtype, batched)
+
+
+def _matrices(ctx: Context, node: Node) -> Value:
+    """The components n, over heads and columns: columns are what the matrices do not vary along."""
+    a, b, start = (_operand(ctx, n) for n in node.args)
+    time, *kept = node.attr[0]
+    read: tuple[str, ...] = node.attr[1]
+    along = {time, BATCH, *kept, *read}
+    every = [d for d in merge(a.dims, b.dims, start.dims) if d not in along]
+    heads = ctx.ordered(tuple(d for d in every if d in a.dims))
+    columns = ctx.ordered(tuple(d for d in every if d not in heads))
+    lead, n = (BATCH, time), tuple(kept)
+    a = expressions.full(ctx, a, (*(d for d in (*lead, *heads) if d in a.dims), *n, *read), a.dtype)
+    b = expressions.full(ctx, b, (*(d for d in (*lead, *heads) if d in b.dims or d in lead), *n, *columns), b.dtype)
+    texts = [_blocks(ctx, a, lead, [heads, n, read]), _blocks(ctx, b, lead, [heads, n, columns])]
+    if node.args[-1] is build.ZERO:
+        texts.append("None")
+    else:
+        start = expressions.full(ctx, start, (BATCH, *(d for d in heads if d in start.dims), *n, *columns), start.dtype)
+        texts.append(_blocks(ctx, start, (BATCH,), [heads, n, columns]))
+    texts += ["reverse=True"] if options(node)["reverse"] else []
+    name = ctx.names.fresh(f"{ctx.current}_scan" if ctx.current.isidentifier() else "scan")
+    ctx.block.add(f"{name} = {ctx.support('matrix_scan')}(")
+    for text in texts:
+        ctx.block.add(f"    {text},")
+    dims = (*lead, *heads, *kept, *columns)
+    ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in dims)}]")
+    return _restored(ctx, Value(name), lead, [heads, n, columns], node.dtype)
 
 
 def _blocks(ctx: Context, value: Value, lead: tuple[str, ...], groups: list[tuple[str, ...]]) -> str:

@@ -124,7 +124,7 @@ MAPS: dict[str, str] = {
     "solve": "_solve",
     "qr": "_qr",
 }
-SCANS = frozenset(("affine_scan", "decayed_read", "decayed_solve", "decayed_state"))
+SCANS = frozenset(("affine_scan", "decayed_read", "matrix_scan", "decayed_solve", "decayed_state"))
 # Where an operand is not evaluated, this stands for it, so that neither the value nor the derivative is inf or nan.
 UNSAFE: dict[str, str] = {
     "exp": "-math.inf",

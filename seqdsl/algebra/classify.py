@@ -12,7 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from seqdsl.algebra.affine import NotAffine, Term, Update, factors, log_of, split, split_update, states_and_updates
+from seqdsl.algebra.lift import LAW, step_by_lift
 from seqdsl.algebra.semirings import ring_of
+from seqdsl.algebra.verdict import Proved, Verdict
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, Step, schedule
 from seqdsl.ir.node import Node, reads, walk
@@ -50,6 +52,7 @@ class Recurrence:
     writes: tuple[tuple[str, Node], ...] = ()
     evidence: str = ""
     varies: frozenset[str] = field(default_factory=frozenset)
+    lift: tuple[Verdict, ...] = ()  # for each state: is its update the sum of the parts and the write?
     log_decay: Node | None = None
 
 
@@ -86,6 +89,7 @@ def classify(system: System, loop: Loop) -> Recurrence:
                 "semiring",
                 ring,
                 evidence=f"affine over ({ring.replace(' ', ', ')})",
+                lift=(Proved(LAW, "by structure: only operations of the ring meet the state, each affine over it"),),
             )
         rough = sorted({n.op for u in updates for n in walk(u.rhs) if _is_rough(n, set(states))})
         if rough:
@@ -160,10 +164,12 @@ def _affine(system: System, loop: Loop, updates: list[Update], is_complex: bool)
     states = {u.state.name: u for u in updates}
     parts: list[Part] = []
     writes: list[tuple[str, Node]] = []
+    lift: list[Verdict] = []
     for update in updates:
         terms, rest = split_update(system, update.rhs, lambda r: r.attr in states)
         parts += [_part(system, update, states[str(t.read.attr)], t) for t in terms]
         writes.append((update.state.name, rest))
+        lift.append(step_by_lift(system, update, terms, rest))
     order = ("diagonal", "convolution", "low-rank", "dense")
     kind = max((p.kind for p in parts), key=order.index, default="diagonal")
     times = {u.time for u in updates}
@@ -183,6 +189,7 @@ def _affine(system: System, loop: Loop, updates: list[Update], is_complex: bool)
         tuple(writes),
         _words(parts, kind),
         varies,
+        tuple(lift),
         log_of(only.coefficient) if only is not None else None,
     )
 

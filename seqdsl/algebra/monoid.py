@@ -1,7 +1,8 @@
 """The monoid of a recurrence's steps, by its class, with the obligations that a scan relies on.
 
 Associativity is not correctness: a step must also be the action of its lift (homomorphism). For the affine classes both
-are theorems once the update is known to be affine, which `classify` has shown by computing its coefficients.
+are settled once the update is known to be affine: associativity is a theorem, and that a step is the action of its lift
+is shown from the coefficients that `classify` computed (`lift.step_by_lift`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 from seqdsl.algebra.classify import Recurrence
 from seqdsl.algebra.semirings import RINGS
-from seqdsl.algebra.verdict import Proved, Verdict
+from seqdsl.algebra.verdict import Proved, Unknown, Verdict
 from seqdsl.ir.system import System
 
 
@@ -41,7 +42,11 @@ def monoid_of(system: System, recurrence: Recurrence) -> MonoidForm | None:
             "(a, b) then (a', b') = (a' a, a' b + b')",
             f"a = {coefficient}; b = {write}",
             "S = a S0 + b",
-            _laws("theorem of the class: entrywise affine maps S -> a S + b compose associatively", "a = 1, b = 0"),
+            _laws(
+                recurrence,
+                "theorem of the class: entrywise affine maps S -> a S + b compose associatively",
+                "a = 1, b = 0",
+            ),
         )
     return MonoidForm(
         "(A, b), A a matrix over the state's axes",
@@ -49,15 +54,18 @@ def monoid_of(system: System, recurrence: Recurrence) -> MonoidForm | None:
         "(A, b) then (A', b') = (A' A, A' b + b')",
         "A, b = the coefficients of the step",
         "S = A S0 + b",
-        _laws("theorem of the class: affine maps S -> A S + b compose associatively", "A = I, b = 0"),
+        _laws(
+            recurrence, "theorem of the class: affine maps S -> A S + b compose associatively", "A = I, b = 0"
+        ),
     )
 
 
-def _laws(associative: str, identity: str) -> tuple[tuple[str, Verdict], ...]:
+def _laws(recurrence: Recurrence, associative: str, identity: str) -> tuple[tuple[str, Verdict], ...]:
+    weakest = min(recurrence.lift, key=lambda v: (isinstance(v, Proved), v.holds), default=None)
     return (
         ("associative", Proved("associativity", associative)),
         ("identity", Proved("identity", f"{identity} is the map S -> S")),
-        ("homomorphism", Proved("a step is the action of its lift", "the coefficients are read off the update itself")),
+        ("homomorphism", weakest or Unknown("the step was split equation by equation, and not put together again")),
     )
 
 
@@ -71,6 +79,7 @@ def _semiring(recurrence: Recurrence) -> MonoidForm:
         "the coefficients of the step",
         f"S = (a {mul} S0) {add} b",
         _laws(
+            recurrence,
             f"theorem of the class: affine maps over the semiring ({add}, {mul}) compose associatively",
             f"a = {ring.one}, b = {ring.zero}",
         ),

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, monomials, split, uses
 from seqdsl.forms.feedback import loop_of, without_feedback
-from seqdsl.forms.scan import fused_comment, starting_value, to_scan
+from seqdsl.forms.scan import both, fused_comment, starting_value, to_scan
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node, rebuild, walk
@@ -45,8 +45,10 @@ def _rewrite(system: System, loop: Loop, chunk: int) -> System:
     try:
         states = diagonal(system, loop)
     except NotAffine as reason:
-        system, loop = _entrywise(system, loop, reason, chunk)
-        states = diagonal(system, loop)
+        system = _entrywise(system, loop, reason, chunk)
+        for name in [n for n in loop.tensors() if n in system.tensors and _carries(system, n)]:
+            system = _rewrite(system, loop_of(system, name), chunk)
+        return system
     members = set(loop.tensors())
     for state in states:
         try:
@@ -58,15 +60,12 @@ def _rewrite(system: System, loop: Loop, chunk: int) -> System:
     return system
 
 
-def _entrywise(system: System, loop: Loop, reason: NotAffine, chunk: int) -> tuple[System, Loop]:
+def _entrywise(system: System, loop: Loop, reason: NotAffine, chunk: int) -> System:
     """A low-rank recurrence with its inner reads solved for; else the reason why it is not entrywise, and why not."""
     try:
-        changed = live(
-            without_feedback(system, loop, chunk)
-        )  # what only the old equation read would still read the state
+        return live(without_feedback(system, loop, chunk))  # what only the old equation read would still read the state
     except NotAffine as other:
-        raise NotAffine(f"{reason}; {other}") from None
-    return changed, loop_of(changed, next(n for n in loop.tensors() if n in changed.tensors and _carries(changed, n)))
+        raise both(reason, other) from None
 
 
 def _carries(system: System, name: str) -> bool:

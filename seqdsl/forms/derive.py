@@ -14,7 +14,7 @@ from seqdsl.algebra.affine import NotAffine
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms.chunkwise import to_chunkwise, to_quadratic
 from seqdsl.forms.convolution import to_convolution
-from seqdsl.forms.scan import to_scan
+from seqdsl.forms.dense import scan_or_matrix_scan
 from seqdsl.ir.dependence import Loop, recurrences
 from seqdsl.ir.state import NotSteppable, state_record
 from seqdsl.ir.system import System, live
@@ -56,9 +56,9 @@ _ROWS = [
     Form("recurrent", None, "none", "the equations themselves, one step at a time"),
     Form(
         "scan",
-        to_scan,
-        "composition of affine maps is associative with identity (1, 0)",
-        "affine maps over a commutative ring compose associatively; the update is affine and entrywise",
+        scan_or_matrix_scan,
+        "composition of affine maps is associative, with the map S -> S as its identity",
+        "affine maps over a commutative ring compose associatively, entry by entry or as matrices; the update is affine",
     ),
     Form(
         "chunkwise",

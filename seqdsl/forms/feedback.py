@@ -1,4 +1,4 @@
-"""Inner reads become unknowns: a recurrence of rank r becomes an entrywise one whose writes are known.
+"""Inner reads become unknowns: a recurrence of rank r becomes entrywise ones whose writes are known.
 
 A low-rank step `S[t] = a S[t-1] + sum_r u_r (w_r . S[t-1]) + sum_m k_m v_m` contracts the state along its rows. Call what
 it adds along the left vectors y; then
@@ -9,6 +9,9 @@ it adds along the left vectors y; then
 where x_r is what the other writes answer, `w_r . (state of the k_m v_m alone)`. Inside a chunk the y solve a unit lower
 triangular system (DERIVATIONS 2.2): this is the WY or UT form of every delta rule, of any rank, with any decay. A write
 along the same left vector, `k_m = u_r`, joins x_r directly, and needs no state of its own (the Z form).
+
+Several states that read each other through such sums are one state for the feedback: they are stacked along the rows,
+with an index that says which of them a row belongs to; afterwards each is an entrywise recurrence of its own again.
 
 The rewriting needs no other property than that the update is affine: `S = S' + (state of the k_m v_m alone)` is the
 superposition of the writes. What is left is the entrywise class, whose forms then apply as they stand. A read of the
@@ -40,25 +43,24 @@ from seqdsl.ir.system import Index, System, Tensor
 
 
 @dataclass(frozen=True)
-class Feedback:
+class _State:
+    """A state without its inner reads, and the value it starts from."""
+
+    entrywise: Diagonal
+    start: Node
+    known: list[Monomial]
+
+
+@dataclass(frozen=True)
+class _Feedback:
     """One inner read that is written back: `u * (w . S[t-1])`, for each of the rank indices."""
 
+    target: int  # which state it is written to, and which it reads
+    source: int
     left: tuple[Node, ...]  # the factors of u: they mention rows
     right: Node  # w along the rows, and every factor that mentions none
     ranks: tuple[str, ...]
     after: bool  # does it read the decayed state? (the decay is then no factor of w)
-
-
-def without_feedback(system: System, loop: Loop, chunk: int = 64) -> System:
-    """Replace each low-rank state's equation by an entrywise one with known writes. Raises `NotAffine`."""
-    if loop.reverse:
-        raise NotAffine("the recurrence runs backwards, and reads its own state through a sum")
-    updates = states_and_updates(system, loop)
-    if len(updates) > 1:
-        names = ", ".join(f"`{u.state.name}`" for u in updates)
-        raise NotAffine(f"the states {names} are coupled through a sum over their rows")
-    (update,) = updates
-    return _one_state(system, loop, update, chunk)
 
 
 def loop_of(system: System, name: str) -> Loop:
@@ -66,76 +68,89 @@ def loop_of(system: System, name: str) -> Loop:
     return next(loop for loop in recurrences(system) if name in loop.tensors())
 
 
-def _one_state(system: System, loop: Loop, update: Update, chunk: int) -> System:
-    name = update.state.name
-    terms, rest = split_update(system, update.rhs, lambda r: r.attr == name)
-    entrywise, inner = [t for t in terms if not t.over], [t for t in terms if t.over]
-    for term in entrywise:
-        _plain(update, term)
-    decay = build.total(t.coefficient for t in entrywise)
-    taken = frozenset(i for t in terms for i in (*t.over, *t.coefficient.free, *t.read.free)) | rest.free
-    found = [f for t in inner for f in _feedbacks(update, t, decay, taken)]
-    rows = _rows(update, inner)
-    after = bool(found) and all(f.after for f in found)
+def without_feedback(system: System, loop: Loop, chunk: int = 64) -> System:
+    """Replace each low-rank state's equation by an entrywise one with known writes. Raises `NotAffine`."""
+    if loop.reverse:
+        raise NotAffine("the recurrence runs backwards, and reads its own state through a sum")
+    updates = states_and_updates(system, loop)
+    states, found, rows, carry = _taken_apart(system, loop, updates)
+    after = all(f.after for f in found)
     if not after:
-        found = [_before(f, decay, rows) for f in found]
-    state = Diagonal(update, decay, log_of(decay), rest)
-    start, carry = starting_value(system, state, loop)
-    system, joined = _joined(system, name, found, rows)
-    known = monomials(rest, taken)
-    inside, outside = _share(joined, known)
-    x = build.add(inside, _answers(state, joined, outside, rows, after=after, chunk=chunk))
-    log = state.log_decay is not None
-    attr = ((update.time, *joined.ranks), rows, (("after", after), ("chunk", chunk), ("log", log)))
-    decayed = state.log_decay if state.log_decay is not None else decay
-    solve = make("decayed_solve", joined.right, build.product(joined.left), x, decayed, start, attr=attr)
-    order = [i for i in update.state.indices if i in solve.free and i not in rows and i != update.time]
-    extra = sorted(solve.free - {*order, *joined.ranks, update.time})
-    indices = (update.time, *joined.ranks, *order, *extra)
-    y = Tensor(
-        f"{name}.feedback",
-        indices,
-        solve.dtype,
-        "derived",
-        solve,
-        comment=f"what {name} answers and takes back: the unknowns of a triangular system in each chunk",
-    )
-    written = build.mul(build.product(joined.left), build.read(y.name, [build.index(i) for i in indices], y.dtype))
-    write = build.reduce("sum", joined.ranks, written)
-    for parts, over in outside:
-        write = build.add(write, build.reduce("sum", over, build.product(parts)))
-    before = build.read(
-        name,
-        [build.sub(build.index(i), build.ONE) if i == update.time else build.index(i) for i in update.state.indices],
-        update.state.dtype,
-    )
-    rhs = build.add(build.mul(decay, before), write)
-    return system.with_tensors(replace(update.state, rhs=rhs), y, *carry)
+        found = [_before(f, states[f.source].entrywise.decay) for f in found]
+    name = states[0].entrywise.update.state.name
+    time = states[0].entrywise.update.time
+    system, rank = _rank_index(system, name, found)
+    system, tag = _tag_index(system, name, len(states))
+    shared, outside = _share(found, states)
+    x = _along(rank, [build.add(i, _answers(states[f.source], f, outside, rows, after, chunk)) for f, i in shared])
+    w = _along(rank, [_tagged(tag, f.source, f.right) for f in found])
+    u = _along(rank, [_tagged(tag, f.target, build.product(f.left)) for f in found])
+    log = all(s.entrywise.log_decay is not None for s in states)
+    decay = _along(tag, [s.entrywise.log_decay if log else s.entrywise.decay for s in states])  # type: ignore[misc]
+    start = _along(tag, [s.start for s in states])
+    ranks = (rank,) if rank else found[0].ranks
+    attr = ((time, *ranks), (*([tag] if tag else []), *rows), (("after", after), ("chunk", chunk), ("log", log)))
+    solve = make("decayed_solve", w, u, x, decay, start, attr=attr)
+    y = _tensor(name, solve, (time, *ranks), updates[0].state.indices)
+    changed = [_equation(s, n, found, outside[n], y, rank) for n, s in enumerate(states)]
+    return system.with_tensors(*changed, y, *carry)
+
+
+def _taken_apart(
+    system: System, loop: Loop, updates: list[Update]
+) -> tuple[list[_State], list[_Feedback], tuple[str, ...], list[Tensor]]:
+    """The states without their inner reads, the inner reads, the rows that they contract, tensors that hold starts."""
+    names = {u.state.name: n for n, u in enumerate(updates)}
+    states, carry, inner = [], [], []
+    taken = frozenset(system.indices)
+    for n, update in enumerate(updates):
+        terms, rest = split_update(system, update.rhs, lambda r: r.attr in names)
+        for term in terms:
+            if not term.over:
+                _plain(update, term)
+        decay = build.total(t.coefficient for t in terms if not t.over)
+        log = log_of(decay) if update.state.dtype in ("real", "complex") else None
+        entrywise = Diagonal(update, decay, log, rest)
+        start, made = starting_value(system, entrywise, loop)
+        carry += made
+        taken |= frozenset(i for t in terms for i in (*t.over, *t.coefficient.free, *t.read.free)) | rest.free
+        states.append(_State(entrywise, start, monomials(rest, taken)))
+        inner += [(n, names[str(t.read.attr)], t) for t in terms if t.over]
+    if not inner:
+        raise NotAffine("no inner read is written back")
+    rows = _rows(updates, inner)
+    found = []
+    for target, source, term in inner:
+        found += _feedbacks(updates, target, source, term, states[source].entrywise.decay, taken)
+    return states, found, rows, carry
 
 
 def _plain(update: Update, term: Term) -> None:
-    """An entrywise term reads the state at its own place."""
+    """An entrywise term reads the state itself, at its own place."""
+    if term.read.attr != update.state.name:
+        raise NotAffine(f"`{update.state.name}` reads the state `{term.read.attr}` entry by entry: the two are coupled")
     for position, (own, subscript) in enumerate(zip(update.state.indices, term.read.args, strict=True)):
         if position != update.position and subscript is not build.index(own):
             raise NotAffine(f"`{term.read!r}` reads the state at another place of `{own}`")
 
 
-def _rows(update: Update, inner: list[Term]) -> tuple[str, ...]:
-    """The indices of the state that the inner reads contract, the same for all of them."""
-    found = {tuple(i for i, _ in _contracted(update, t)) for t in inner}
+def _rows(updates: list[Update], inner: list[tuple[int, int, Term]]) -> tuple[str, ...]:
+    """The indices that the inner reads contract, the same for all of them, and for all states."""
+    found = {tuple(i for i, _ in _contracted(updates[source], term)) for _, source, term in inner}
     if len(found) > 1:
         listed = " and over ".join(",".join(rows) for rows in sorted(found))
         raise NotAffine(f"inner reads contract over {listed}: no triangular system has both kinds of unknowns")
-    return found.pop() if found else ()
+    if len({u.state.indices for u in updates}) > 1:
+        listed = ", ".join(f"{u.state.name}[{','.join(u.state.indices)}]" for u in updates)
+        raise NotAffine(f"the states read each other, and have different indices: {listed}")
+    return found.pop()
 
 
-def _contracted(update: Update, term: Term) -> list[tuple[str, str]]:
+def _contracted(source: Update, term: Term) -> list[tuple[str, str]]:
     """(index of the state, the summed index it is read at) for each contracted position."""
     pairs = []
-    for position, (own, subscript) in enumerate(zip(update.state.indices, term.read.args, strict=True)):
-        if position == update.position or subscript is build.index(own):
-            if own in term.over and position != update.position:
-                pairs.append((own, own))
+    for position, (own, subscript) in enumerate(zip(source.state.indices, term.read.args, strict=True)):
+        if position == source.position or subscript is build.index(own):
             continue
         if subscript.op != "index" or str(subscript.attr) not in term.over:
             raise NotAffine(f"`{term.read!r}` reads the state at another place of `{own}`")
@@ -143,13 +158,11 @@ def _contracted(update: Update, term: Term) -> list[tuple[str, str]]:
     return pairs
 
 
-def _feedbacks(update: Update, term: Term, decay: Node, taken: frozenset[str]) -> list[Feedback]:
+def _feedbacks(
+    updates: list[Update], target: int, source: int, term: Term, decay: Node, taken: frozenset[str]
+) -> list[_Feedback]:
     """The term as products `u * (w . S)`: a factor that ties a row to a summed row is a matrix, of no low rank."""
-    pairs = {b: a for a, b in _contracted(update, term)}
-    if any(a == b for b, a in pairs.items()):
-        raise NotAffine(
-            f"`{update.state.name}` is summed over {', '.join(pairs)}, and the sum is not written back to it"
-        )
+    pairs = {b: a for a, b in _contracted(updates[source], term)}
     own = frozenset(pairs.values())
     coefficient = build.where(term.guard, term.coefficient, build.ZERO)
     found = []
@@ -164,7 +177,7 @@ def _feedbacks(update: Update, term: Term, decay: Node, taken: frozenset[str]) -
         ranks = (*(i for i in term.over if i not in pairs), *over)
         right, after = _without_decay(right, decay, pairs)
         w = build.substitute(build.product(right), {b: build.index(a) for b, a in pairs.items()})
-        found.append(Feedback(left, w, ranks, after))
+        found.append(_Feedback(target, source, left, w, ranks, after))
     return found
 
 
@@ -181,47 +194,68 @@ def _without_decay(right: list[Node], decay: Node, pairs: dict[str, str]) -> tup
     return rest, True
 
 
-def _before(feedback: Feedback, decay: Node, rows: tuple[str, ...]) -> Feedback:
+def _before(feedback: _Feedback, decay: Node) -> _Feedback:
     """The same read of the state before the decay."""
     return replace(feedback, right=build.mul(feedback.right, decay), after=False) if feedback.after else feedback
 
 
-def _joined(system: System, name: str, found: list[Feedback], rows: tuple[str, ...]) -> tuple[System, Feedback]:
-    """Several inner reads as one with a rank index of its own: they are concatenated along it."""
+def _rank_index(system: System, name: str, found: list[_Feedback]) -> tuple[System, str]:
+    """An index along which several inner reads are concatenated; none for a single one, which may have its own."""
     if len(found) == 1:
-        return system, found[0]
+        return system, ""
     if any(f.ranks for f in found):
-        raise NotAffine(f"`{name}` reads itself through sums of different ranks")
-    rank = build.fresh(f"{name}.rank", system.indices)
-    index = build.index(rank)
-    system = replace(system, indices={**system.indices, rank: Index(rank, rank, build.const(len(found)))})
-    left, right = build.ZERO, build.ZERO
-    for k, feedback in reversed(list(enumerate(found))):
-        here = build.make("eq", index, build.const(k))
-        left = build.where(here, build.product(feedback.left), left)
-        right = build.where(here, feedback.right, right)
-    return system, Feedback((left,), right, (rank,), found[0].after)
+        raise NotAffine(f"`{name}` is read through sums of different ranks")
+    return _with_index(system, f"{name}.rank", len(found))
 
 
-def _share(joined: Feedback, known: list[Monomial]) -> tuple[Node, list[Monomial]]:
-    """Known writes along the feedback's own left vector join its right side; the others stay."""
-    inside, outside = build.ZERO, []
-    for parts, over in known:
-        names = dict(zip(over, joined.ranks, strict=True)) if len(over) == len(joined.ranks) else None
-        rest = None
-        if names is not None:
-            moved = [build.substitute(f, {a: build.index(b) for a, b in names.items()}) for f in parts]
-            rest = _less(moved, joined.left)
-        if rest is None:
-            outside.append((parts, over))
-        else:
-            inside = build.add(inside, build.product(rest))
-    return inside, outside
+def _tag_index(system: System, name: str, count: int) -> tuple[System, str]:
+    """An index that says which of several states a row belongs to."""
+    return (system, "") if count == 1 else _with_index(system, f"{name}.part", count)
 
 
-def _less(parts: list[Node], left: tuple[Node, ...]) -> list[Node] | None:
-    rest = list(parts)
-    for factor in left:
+def _with_index(system: System, name: str, size: int) -> tuple[System, str]:
+    name = build.fresh(name, system.indices)
+    return replace(system, indices={**system.indices, name: Index(name, name, build.const(size))}), name
+
+
+def _along(index: str, values: list[Node]) -> Node:
+    """The n-th value where the index is n."""
+    result = values[-1]
+    for n, value in reversed(list(enumerate(values[:-1]))):
+        result = build.where(build.make("eq", build.index(index), build.const(n)), value, result)
+    return result
+
+
+def _tagged(tag: str, state: int, vector: Node) -> Node:
+    """A vector over the rows of one state, among those of all."""
+    if not tag:
+        return vector
+    return build.where(build.make("eq", build.index(tag), build.const(state)), vector, build.ZERO)
+
+
+def _share(found: list[_Feedback], states: list[_State]) -> tuple[list[tuple[_Feedback, Node]], list[list[Monomial]]]:
+    """Known writes along a feedback's own left vector join its right side; the others stay with their state."""
+    inside = [build.ZERO for _ in found]
+    outside: list[list[Monomial]] = [[] for _ in states]
+    for n, state in enumerate(states):
+        for parts, over in state.known:
+            for k, feedback in enumerate(found):
+                rest = _less(parts, over, feedback) if feedback.target == n else None
+                if rest is not None:
+                    inside[k] = build.add(inside[k], build.product(rest))
+                    break
+            else:
+                outside[n].append((parts, over))
+    return list(zip(found, inside, strict=True)), outside
+
+
+def _less(parts: list[Node], over: tuple[str, ...], feedback: _Feedback) -> list[Node] | None:
+    """What is left of a write without the feedback's left vector; None where it has another one."""
+    if len(over) != len(feedback.ranks):
+        return None
+    names = {a: build.index(b) for a, b in zip(over, feedback.ranks, strict=True)}
+    rest = [build.substitute(f, names) for f in parts]
+    for factor in feedback.left:
         if factor not in rest:
             return None
         rest.remove(factor)
@@ -229,18 +263,55 @@ def _less(parts: list[Node], left: tuple[Node, ...]) -> list[Node] | None:
 
 
 def _answers(
-    state: Diagonal, joined: Feedback, outside: list[Monomial], rows: tuple[str, ...], *, after: bool, chunk: int
+    source: _State,
+    feedback: _Feedback,
+    outside: list[list[Monomial]],
+    rows: tuple[str, ...],
+    after: bool,
+    chunk: int,
 ) -> Node:
-    """What the state of the other writes alone answers to the inner reads."""
-    update = state.update
+    """What the state of the other writes alone answers to an inner read."""
+    state = source.entrywise
     log = state.log_decay is not None
     decay = state.decay if state.log_decay is None else state.log_decay
-    q = build.mul(joined.right, state.decay) if after else joined.right
-    attr = ((update.time,), rows, (("chunk", chunk), ("log", log), ("strict", True)))
+    q = build.mul(feedback.right, state.decay) if after else feedback.right
+    attr = ((state.update.time,), rows, (("chunk", chunk), ("log", log), ("strict", True)))
     result = build.ZERO
-    for parts, over in outside:
+    for parts, over in outside[feedback.source]:
         left = [f for f in parts if f.free & frozenset(rows)]
         right = [f for f in parts if not f.free & frozenset(rows)]
         node = make("decayed_read", q, build.product(left), build.product(right), decay, build.ZERO, attr=attr)
         result = build.add(result, build.reduce("sum", over, node))
     return result
+
+
+def _tensor(name: str, solve: Node, lead: tuple[str, ...], state: tuple[str, ...]) -> Tensor:
+    order = [i for i in state if i in solve.free and i not in lead]
+    extra = sorted(solve.free - {*order, *lead})
+    return Tensor(
+        f"{name}.feedback",
+        (*lead, *order, *extra),
+        solve.dtype,
+        "derived",
+        solve,
+        comment=f"what {name} answers and takes back: the unknowns of a triangular system in each chunk",
+    )
+
+
+def _equation(
+    state: _State, number: int, found: list[_Feedback], outside: list[Monomial], y: Tensor, rank: str
+) -> Tensor:
+    """The state's entrywise recurrence, with what the feedback adds as a known write."""
+    update = state.entrywise.update
+    write = build.ZERO
+    for k, feedback in enumerate(found):
+        if feedback.target == number:
+            at = [build.const(k) if i == rank else build.index(i) for i in y.indices]
+            term = build.mul(build.product(feedback.left), build.read(y.name, at, y.dtype))
+            write = build.add(write, build.reduce("sum", feedback.ranks, term))
+    for parts, over in outside:
+        write = build.add(write, build.reduce("sum", over, build.product(parts)))
+    time = build.index(update.time)
+    before = [build.sub(time, build.ONE) if i == update.time else build.index(i) for i in update.state.indices]
+    kept = build.mul(state.entrywise.decay, build.read(update.state.name, before, update.state.dtype))
+    return replace(update.state, rhs=build.add(kept, write))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal
+from seqdsl.algebra.affine import Diagonal, NotAffine, Update, diagonal
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node
@@ -24,12 +24,22 @@ def to_scan(system: System, loop: Loop) -> System:
     return system.with_tensors(*changed)
 
 
+def both(first: NotAffine, second: NotAffine) -> NotAffine:
+    """Two reasons as one, without saying anything twice."""
+    return first if str(second) in str(first) else NotAffine(f"{first}; {second}")
+
+
 def starting_value(system: System, state: Diagonal, loop: Loop) -> tuple[Node, list[Tensor]]:
+    """`start_of` the state's update."""
+    return start_of(system, state.update, loop)
+
+
+def start_of(system: System, update: Update, loop: Loop) -> tuple[Node, list[Tensor]]:
     """The state before the first step as a term over its other indices, and the tensor that holds it, if it needs one.
 
     Along the stream, upwards, it is the entry of the state record, with the base case as its default.
     """
-    tensor, position = state.update.state, state.update.position
+    tensor, position = update.state, update.position
     rest = tensor.indices[:position] + tensor.indices[position + 1 :]
     default = build.ZERO
     for edge in tensor.edges:

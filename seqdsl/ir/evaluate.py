@@ -234,29 +234,22 @@ class Evaluation:
         result = np.asarray(reference(*arrays, **options(node)))
         if OPS[node.op].binding == "last":
             return Value(rest, result)
-        if node.op == "decayed_solve":
-            lengths = [self.run.extent(d)[1] for d in ranks]
-            result = result.reshape(result.shape[0], *lengths, *result.shape[2:])
+        merged = 1 + ("j" in SCAN_OPERANDS[node.op][0])  # the time, and the ranks as one
+        lengths = [self.run.extent(d)[1] for d in ranks]
+        result = result.reshape(result.shape[0], *lengths, *result.shape[merged:])
         return self._at_loops(Value((time, *ranks, *rest), result))
 
     def _grouped(
         self, arg: Value, layout: str, time: str, ranks: list[str], rest: tuple[str, ...], rows: tuple[str, ...]
     ) -> Array:
         """An operand of a scan as its reference wants it: [time, ranks as one, the rest, rows as one]."""
-        lead = (*([time] if "t" in layout else []), *(ranks if "j" in layout else []))
-        last = rows if "r" in layout else ()
-        data = arg.spread((*lead, *rest, *last))
-        shape = [
-            self.run.extent(d)[1] if d not in rest else s
-            for d, s in zip((*lead, *rest, *last), data.shape, strict=True)
-        ]
-        data = np.broadcast_to(data, shape)
-        if "j" in layout:
-            data = data.reshape(shape[0], int(np.prod(shape[1 : len(lead)], dtype=np.int64)), *shape[len(lead) :])
-        if "r" not in layout:
-            return data
-        kept = data.shape[: data.ndim - len(last)]
-        return data.reshape(*kept, int(np.prod(shape[len(shape) - len(last) :], dtype=np.int64)))
+        groups = [*([[time]] if "t" in layout else []), *([ranks] if "j" in layout else []), *([d] for d in rest)]
+        groups += [list(rows)] if "r" in layout else []
+        dims = tuple(d for group in groups for d in group)
+        lengths = dict(zip(dims, arg.spread(dims).shape, strict=True))
+        lengths |= {d: self.run.extent(d)[1] for d in dims if d not in rest}
+        data = np.broadcast_to(arg.spread(dims), [lengths[d] for d in dims])
+        return data.reshape([int(np.prod([lengths[d] for d in group], dtype=np.int64)) for group in groups])
 
     def _local(self, name: str, subscripts: list[Value]) -> Value:
         """A read of a pseudo-tensor: its own indices are subscripted, its other dimensions stay."""

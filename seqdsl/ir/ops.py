@@ -20,7 +20,9 @@ Binding:
             is the natural logarithm of the decay, `reverse` that time runs downwards, `chunk` how many positions a
             backend takes at a time (0: all, the quadratic form). `decayed_solve(w, u, x, a, start)` is the feedback
             y[t,r] = x[t,r] + sum[consumed] w[t,r] * S[t-1] of the state S[t] = a[t] S[t-1] + sum[r] u[t,r] y[t,r];
-            the rank indices r follow the time in attr, and are kept; with `after` it reads a[t] S[t-1]
+            the rank indices r follow the time in attr, and are kept; with `after` it reads a[t] S[t-1].
+            `matrix_scan(A, b, start)`: h[t,n] = sum[m] A[t,n,m] h[t-1,m] + b[t,n]; the indices n follow the time in
+            attr and are kept, the indices m, of the same lengths, are the consumed ones; start carries n
   "last"    the same attr, but the index is consumed and the rows stay: `decayed_state(k, v, a, start)` is that S at
             the last position, the second part of attr naming the rows that k carries
   "fold"    attr = (monoid, indices, made), args = (lift arguments.., guard): the declared monoid's fold over the guard's
@@ -211,6 +213,7 @@ _ROWS = [
     _row("qr", 1, _real_at_least, ref.qr, "", "map"),
     # made by forms
     _row("affine_scan", 3, _arithmetic, ref.affine_scan, "", "scan", log=False, reverse=False),
+    _row("matrix_scan", 3, _arithmetic, ref.matrix_scan, "", "scan", reverse=False),
     _row("decayed_read", 5, _arithmetic, ref.decayed_read, "", "scan", log=False, strict=False, chunk=64),
     _row("decayed_solve", 5, _arithmetic, ref.decayed_solve, "", "scan", log=False, after=False, chunk=64),
     _row("decayed_state", 4, _arithmetic, ref.decayed_state, "", "last", log=False),
@@ -224,6 +227,7 @@ OPS: dict[str, Op] = {row.name: row for row in _ROWS}
 # r the rows.
 SCAN_OPERANDS = {
     "affine_scan": ("t", "t", ""),
+    "matrix_scan": ("tjr", "tj", "j"),
     "decayed_read": ("tr", "tr", "t", "tr", "r"),
     "decayed_solve": ("tjr", "tjr", "tj", "tr", "r"),
     "decayed_state": ("t", "t", "t", ""),

@@ -9,7 +9,8 @@ Calling conventions
                 length of the made axis
   scan, last    time first: a, b [T, ..], start [..]; `decayed_read` q, k, a [T, .., K], v [T, ..], start [.., K];
                 `decayed_solve` w, u [T, R, .., K], x [T, R, ..], a [T, .., K], start [.., K], R all ranks at once;
-                `decayed_state` everything over the state's own axes
+                `matrix_scan` A [T, N, .., M], b [T, N, ..], start [N, ..]; `decayed_state` everything over the
+                state's own axes
 
 More than 400 lines, because it is one short function for each operator, and they belong in one place.
 
@@ -450,6 +451,19 @@ def affine_scan(decay: A, value: A, start: A, log: bool = False, reverse: bool =
     )
     for t in reversed(times) if reverse else times:
         state = decay[t] * state + value[t]
+        out[t] = state
+    return out
+
+
+def matrix_scan(matrix: A, value: A, start: A, reverse: bool = False) -> A:
+    """h[t] = A[t] h[t-1] + b[t], h[-1] = start, over the axis after the time; the matrix's other axis is its last."""
+    times = range(value.shape[0])
+    state = start
+    each = np.broadcast_shapes(matrix.shape[1:-1], value.shape[1:], start.shape)
+    out = np.zeros((value.shape[0], *each), dtype=np.result_type(matrix, value, start))
+    for t in reversed(times) if reverse else times:
+        state = np.broadcast_to(state, each)
+        state = (matrix[t] * np.moveaxis(state, 0, -1)).sum(-1) + value[t]
         out[t] = state
     return out
 

@@ -202,6 +202,7 @@ def live(system: System) -> System:
     pending = [
         *system.outputs,
         *system.finals.values(),
+        *(e.tensor for e in system.record or () if e.name not in system.finals and e.tensor in system.tensors),
         *(a for c in system.claims for a in c.args if a in system.tensors),
     ]
     while pending:

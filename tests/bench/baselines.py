@@ -42,6 +42,19 @@ def gla_loop(q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, Tensor
     return linear_attention_loop(q, k, v, g)
 
 
+def gated_delta_loop(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor) -> Tensor:
+    """q, k [B, T, H, K], v [B, T, H, V], beta and log decay g [B, T, H]."""
+    state = q.new_zeros(*k[:, 0].shape, v.shape[-1])
+    outputs = []
+    steps = (x.unbind(1) for x in (q, k, v, beta, g.exp()))
+    for q_t, k_t, v_t, beta_t, a_t in zip(*steps, strict=True):
+        state = a_t[..., None, None] * state
+        error = v_t - (k_t.unsqueeze(-2) @ state).squeeze(-2)
+        state = state + (beta_t.unsqueeze(-1) * k_t).unsqueeze(-1) * error.unsqueeze(-2)
+        outputs.append((q_t.unsqueeze(-2) @ state).squeeze(-2))
+    return torch.stack(outputs, 1)
+
+
 def diagonal_loop(a: Tensor, b: Tensor) -> Tensor:
     """h[t] = a[t] h[t-1] + b[t], all [B, T, D]."""
     state = torch.zeros_like(b[:, 0])
@@ -67,17 +80,27 @@ def diagonal_associative_scan(a: Tensor, b: Tensor) -> Tensor:
 
 
 def naive_simple_gla() -> Callable[..., Any]:
-    """flash-linear-attention's naive chunk form of simple_gla; the package itself wants Triton and a GPU to import."""
-    path = Path(sysconfig.get_paths()["purelib"]) / "fla" / "ops" / "simple_gla" / "naive.py"
+    """flash-linear-attention's naive chunk form of simple_gla."""
+    return _naive("simple_gla", "naive_chunk_simple_gla")
+
+
+def naive_gated_delta_rule() -> Callable[..., Any]:
+    """flash-linear-attention's naive chunk form of the gated delta rule."""
+    return _naive("gated_delta_rule", "naive_chunk_gated_delta_rule")
+
+
+def _naive(op: str, name: str) -> Callable[..., Any]:
+    """A function of fla-core, loaded by path: the package itself wants a GPU, and another Triton, to be imported."""
+    path = Path(sysconfig.get_paths()["purelib"]) / "fla" / "ops" / op / "naive.py"
     if not path.is_file():
         raise Missing(f"no {path}: pip install --no-deps fla-core, and einops")
     if importlib.util.find_spec("einops") is None:
         raise Missing("fla-core's naive.py imports einops, which is not installed")
-    spec = importlib.util.spec_from_file_location("fla_naive_simple_gla", path)
+    spec = importlib.util.spec_from_file_location(f"fla_naive_{op}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.naive_chunk_simple_gla  # type: ignore[no-any-return]
+    return getattr(module, name)  # type: ignore[no-any-return]
 
 
 def plain_fft_conv(x: Tensor, w: Tensor) -> Tensor:

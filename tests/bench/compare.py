@@ -1,8 +1,9 @@
 """Generated modules against what one would write by hand: `python -m tests.bench.compare [results.json]`.
 
 CPU, float32, two threads, B 1, H 4, K and V 64; forward, and forward with backward; interleaved, medians of the rounds'
-ratios. Baselines: (a) a differentiable loop over unbind, (b) torch's associative_scan, (c) the naive chunk form of
-fla-core, (d) torch's own attention and GRU. One that is not installed is left out, and said so. Never a test.
+ratios. Baselines: (a) a differentiable loop over unbind, (b) torch's associative_scan, (c) the naive chunk forms of
+fla-core, (d) torch's own attention and GRU, where they compute the same. One that is not installed is left out, and said
+so. Never a test.
 """
 
 from __future__ import annotations
@@ -10,33 +11,114 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
 import seqdsl
 from tests.bench import baselines
-from tests.bench.timing import fit_exponent, interleaved, machine_facts
+from tests.bench.timing import fit_exponent, interleaved, machine_facts, peak_memory
 
 Run = Callable[..., Any]
+DIAGONAL = "mixer diagonal(a[t,c], b[t,c]) -> h[t,c]:\n    h[t,c] = a * h[t-1] + b\n"
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is timed: the first run is ours."""
+
+    name: str
+    inputs: list[Tensor]
+    runs: dict[str, Run]
 
 
 def linear_inputs(length: int, gates: int) -> list[Tensor]:
     """q, k, v and log decays [1, T, 4, 64 or none]."""
     q, k, v = (torch.randn(1, length, 4, 64) for _ in range(3))
     g = -torch.rand(1, length, 4, gates) if gates else -torch.rand(1, length, 4)
-    return [q / 8, k, v, g]
+    return [q, k, v, g]
 
 
-def tasks(inputs: list[Tensor], runs: dict[str, Run], *, backward: bool) -> dict[str, Callable[[], object]]:
+def delta_inputs(length: int) -> list[Tensor]:
+    """q, normalised k, v, beta and the log decay [1, T, 4, 64 or none]."""
+    q, k, v, g = linear_inputs(length, 0)
+    return [q, torch.nn.functional.normalize(k, dim=-1), v, torch.rand(1, length, 4), g]
+
+
+def scaled(run: Run) -> Run:
+    """A run that leaves out the 1 / sqrt(|d|) of the equations, given it."""
+    return lambda q, *rest: run(q / 8, *rest)
+
+
+def with_naive(runs: dict[str, Run], naive: Callable[[], Run], call: Callable[[Run], Run]) -> dict[str, Run]:
+    """The runs, and fla-core's where it is installed."""
+    try:
+        return {**runs, "fla naive chunk": call(naive())}
+    except baselines.Missing as missing:
+        print(f"left out: {missing}", file=sys.stderr)
+        return runs
+
+
+def cases() -> list[Case]:
+    """Every comparison, in the order of the table."""
+    simple = seqdsl.load("simple_gla", "simple_gla").module("chunkwise")
+    gla = seqdsl.load("gla", "gla").module("chunkwise")
+    delta = seqdsl.load("gated_delta_rule", "gated_delta_rule").module("chunkwise")
+    diagonal = seqdsl.load(DIAGONAL).module("scan")
+    attention = seqdsl.load("softmax", "attention").module("auto")
+    found: list[Case] = []
+    for length in (2048, 8192):
+        runs: dict[str, Run] = {"seqdsl": simple, "loop": scaled(baselines.simple_gla_loop)}
+        runs = with_naive(runs, baselines.naive_simple_gla, lambda f: lambda *x: f(*x, scale=1 / 8))
+        found.append(Case(f"simple_gla T{length}", linear_inputs(length, 0), runs))
+        found.append(Case(f"gla T{length}", linear_inputs(length, 64), {"seqdsl": gla, "loop": scaled(baselines.gla_loop)}))
+    runs = {"seqdsl": delta, "loop": baselines.gated_delta_loop}
+    runs = with_naive(
+        runs, baselines.naive_gated_delta_rule, lambda f: lambda q, k, v, b, g: f(q, k, v, g=g, beta=b, scale=1.0)
+    )
+    found.append(Case("gated_delta_rule T2048", delta_inputs(2048), runs))
+    for shape in ((8, 1024, 256), (1, 4096, 1024)):
+        inputs = [torch.rand(shape), torch.randn(shape)]
+        runs = {
+            "seqdsl": diagonal,
+            "associative_scan": baselines.diagonal_associative_scan,
+            "loop": baselines.diagonal_loop,
+        }
+        found.append(Case(f"diagonal {'x'.join(map(str, shape))}", inputs, runs))
+    runs = {"seqdsl": attention, "torch SDPA": baselines.attention}
+    found.append(Case("attention T2048", [torch.randn(1, 2048, 4, 64) for _ in range(3)], runs))
+    found.append(gru_case())
+    return found
+
+
+def gru_case() -> Case:
+    """The GRU layer with the weights of torch.nn.GRU; ours steps through time in Python, torch's in C++."""
+    width = 256
+    ours, theirs = seqdsl.load("gru", "gru").module("recurrent", c=width, N=width), baselines.gru(width)
+    weights = theirs.state_dict()
+    for n, gate in enumerate("rzg"):
+        part = slice(n * width, (n + 1) * width)
+        for suffix, kind in (("", "ih"), ("_2", "hh")):
+            own = {
+                f"{gate}{suffix}.weight": weights[f"weight_{kind}_l0"][part].T,
+                f"{gate}{suffix}.bias": weights[f"bias_{kind}_l0"][part],
+            }
+            ours.load_state_dict(own, strict=False)
+    return Case("gru T512", [torch.randn(4, 512, width)], {"seqdsl": ours, "torch.nn.GRU": theirs})
+
+
+def tasks(case: Case, *, backward: bool) -> dict[str, Callable[[], object]]:
     """Each run on the same inputs, with or without gradients for all of them."""
 
     def task(run: Run) -> Callable[[], object]:
         def go() -> object:
-            own = [x.detach().requires_grad_(backward) for x in inputs]
+            own = [x.detach().requires_grad_(backward) for x in case.inputs]
             with torch.set_grad_enabled(backward):
                 found = run(*own)
                 found = found[0] if isinstance(found, tuple) else found
@@ -46,67 +128,69 @@ def tasks(inputs: list[Tensor], runs: dict[str, Run], *, backward: bool) -> dict
 
         return go
 
-    return {name: task(run) for name, run in runs.items()}
+    return {name: task(run) for name, run in case.runs.items()}
 
 
-def cases() -> list[tuple[str, list[Tensor], dict[str, Run]]]:
-    """(what, inputs, runs): the first run is ours."""
-    simple = seqdsl.load("simple_gla", "simple_gla").module("chunkwise")
-    gla = seqdsl.load("gla", "gla").module("chunkwise")
-    text = "mixer diagonal(a[t,c], b[t,c]) -> h[t,c]:\n    h[t,c] = a * h[t-1] + b\n"
-    diagonal = seqdsl.load(text).module("scan")
-    found: list[tuple[str, list[Tensor], dict[str, Run]]] = []
-    for length in (2048, 8192):
-        runs: dict[str, Run] = {"seqdsl": simple, "loop": baselines.simple_gla_loop}
-        try:
-            naive = baselines.naive_simple_gla()
-            runs["fla naive chunk"] = lambda q, k, v, g, f=naive: f(q, k, v, g, scale=1.0)
-        except baselines.Missing as missing:
-            print(f"left out: {missing}", file=sys.stderr)
-        found.append((f"simple_gla T{length}", linear_inputs(length, 0), runs))
-        found.append((f"gla T{length}", linear_inputs(length, 64), {"seqdsl": gla, "loop": baselines.gla_loop}))
-    for shape in ((8, 1024, 256), (1, 4096, 1024)):
-        inputs = [torch.rand(shape), torch.randn(shape)]
-        runs = {
-            "seqdsl": diagonal,
-            "associative_scan": baselines.diagonal_associative_scan,
-            "loop": baselines.diagonal_loop,
-        }
-        found.append((f"diagonal {'x'.join(map(str, shape))}", inputs, runs))
-    return found
+def measured(case: Case) -> list[dict[str, Any]]:
+    """One row for each baseline and direction."""
+    rows = []
+    for backward in (False, True):
+        timing = interleaved(tasks(case, backward=backward), rounds=ROUNDS)
+        for other in [r for r in case.runs if r != "seqdsl"]:
+            rows.append(
+                {
+                    "case": case.name,
+                    "what": "forward+backward" if backward else "forward",
+                    "ms": timing.medians()["seqdsl"] * 1e3,
+                    "against": other,
+                    "ratio": timing.ratio(other, "seqdsl"),
+                }
+            )
+    return rows
 
 
-def linearity() -> dict[str, float]:
-    """The exponent of time in T, fitted from 1k to 64k, forward."""
-    gla = seqdsl.load("gla", "gla").module("chunkwise")
+def gla_forward(length: int) -> Callable[[], object]:
+    """What `peak_memory` runs: gla forward in chunks."""
+    torch.set_num_threads(2)
+    module, inputs = seqdsl.load("gla", "gla").module("chunkwise"), linear_inputs(length, 64)
+
+    def run() -> object:
+        with torch.no_grad():
+            return module(*inputs)
+
+    return run
+
+
+def growth() -> dict[str, float]:
+    """The exponents of time (1k to 64k) and of peak memory (16k to 64k) in T, gla forward."""
     lengths = [1024, 4096, 16384, 65536]
+    gla = seqdsl.load("gla", "gla").module("chunkwise")
     seconds = []
     for length in lengths:
-        inputs = linear_inputs(length, 64)
-        timing = interleaved(tasks(inputs, {"seqdsl": gla}, backward=False), rounds=3)
-        seconds.append(timing.medians()["seqdsl"])
-    return {"gla forward, exponent of T": fit_exponent(lengths, seconds)}
+        case = Case("", linear_inputs(length, 64), {"seqdsl": gla})
+        seconds.append(interleaved(tasks(case, backward=False), rounds=3).medians()["seqdsl"])
+    long = [16384, 32768, 65536]
+    memory = [float(peak_memory(gla_forward, length)) for length in long]
+    return {
+        "time of gla forward, exponent of T": fit_exponent(lengths, seconds),
+        "peak memory of gla forward, exponent of T": fit_exponent(long, memory),
+    }
 
 
 def main() -> None:
     """The table, and JSON with the machine's facts where a path is given."""
     torch.set_num_threads(2)
     torch.manual_seed(0)
-    rows: list[dict[str, Any]] = []
+    rows = [row for case in track(cases(), "timing", transient=True) for row in measured(case)]
     table = Table(box=None)
     for column in ("case", "what", "ours, ms", "against", "times faster"):
-        table.add_column(column)
-    for name, inputs, runs in cases():
-        for backward in (False, True):
-            timing = interleaved(tasks(inputs, runs, backward=backward), rounds=5)
-            what = "forward+backward" if backward else "forward"
-            for other in [r for r in runs if r != "seqdsl"]:
-                ratio, ours = timing.ratio(other, "seqdsl"), timing.medians()["seqdsl"] * 1e3
-                rows.append({"case": name, "what": what, "against": other, "ratio": ratio, "ms": ours})
-                table.add_row(name, what, f"{ours:.1f}", other, f"{ratio:.1f}")
-    exponents = linearity()
+        table.add_column(column, justify="right" if column in ("ours, ms", "times faster") else "left")
+    for row in rows:
+        table.add_row(row["case"], row["what"], f"{row['ms']:.1f}", row["against"], f"{row['ratio']:.2f}")
+    exponents = growth()
     Console().print(table)
-    print(exponents)
+    for name, value in exponents.items():
+        print(f"{name}: {value:.2f}")
     if len(sys.argv) > 1:
         with open(sys.argv[1], "w", encoding="utf-8") as file:
             json.dump({"machine": machine_facts(), "rows": rows, **exponents}, file, indent=1)

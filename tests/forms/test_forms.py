@@ -59,7 +59,7 @@ def forms_of(text: str) -> set[str]:
         ("S[t,h,d,e] = 0.9 * S[t-1] + k * v", {"recurrent", "scan", "chunkwise", "quadratic", "convolution"}),
         ("S[t,h,d,e] = tanh(S[t-1]) + k * v", {"recurrent"}),
         ("S[t,h,d,e] = S[t-1] * S[t-1] + k * v", {"recurrent"}),
-        ("S[t,h,d,e] = S[t-1] + k * (v - sum[d] k * S[t-1])", {"recurrent", "chunkwise", "quadratic"}),
+        ("S[t,h,d,e] = S[t-1] + k * (v - sum[d] k * S[t-1])", {"recurrent", "scan", "chunkwise", "quadratic"}),
     ],
 )
 def test_which_forms_follow_from_the_update(step: str, expected: set[str]) -> None:

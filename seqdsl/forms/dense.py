@@ -1,0 +1,139 @@
+"""Scan over matrices: affine recurrences that mix entries of the state, `S[t] = A[t] S[t-1] + b[t]`.
+
+What mixes becomes a component index: an axis that is contracted through a matrix, permuted or shifted, and, for states
+that read each other entry by entry (momentum, lags), an index that says which state it is. All other axes are carried.
+The matrix is written down from the update: a term that reads the state at another place of an axis, `S[t-1, e(n)]`, is
+the matrix with a 1 where the read component m equals e(n); a contraction renames its summed index to m. Composition of
+(A, b) is associative with identity (I, 0), over any number of components; only for few of them does it pay.
+
+A place outside the axis is no component, and so reads 0, as it does in the equations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from seqdsl.algebra.affine import NotAffine, Term, Update, split_update, states_and_updates
+from seqdsl.forms.scan import both, start_of, to_scan
+from seqdsl.ir import build
+from seqdsl.ir.dependence import Loop
+from seqdsl.ir.node import Node
+from seqdsl.ir.ops import make
+from seqdsl.ir.system import Index, System, Tensor
+
+
+@dataclass(frozen=True)
+class _Components:
+    """The component indices, n and m: the state's number (none for a single state) and the axes that mix."""
+
+    tag: tuple[str, str] | None
+    axes: tuple[tuple[str, str], ...]
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        return (*((self.tag[0],) if self.tag else ()), *(n for n, _ in self.axes))
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        return (*((self.tag[1],) if self.tag else ()), *(m for _, m in self.axes))
+
+
+def scan_or_matrix_scan(system: System, loop: Loop) -> System:
+    """The scan of an affine recurrence: entry by entry where it can be, else over matrices. Raises `NotAffine`."""
+    try:
+        return to_scan(system, loop)
+    except NotAffine as reason:
+        try:
+            return to_matrix_scan(system, loop)
+        except NotAffine as other:
+            raise both(reason, other) from None
+
+
+def to_matrix_scan(system: System, loop: Loop) -> System:
+    """Replace the states' equations by components of one `matrix_scan`. Raises `NotAffine`."""
+    updates = states_and_updates(system, loop)
+    if len({u.state.indices for u in updates}) > 1:
+        listed = ", ".join(f"{u.state.name}[{','.join(u.state.indices)}]" for u in updates)
+        raise NotAffine(f"the states read each other, and have different indices: {listed}")
+    names = {u.state.name: n for n, u in enumerate(updates)}
+    split = [split_update(system, u.rhs, lambda r: r.attr in names) for u in updates]
+    system, components = _components(system, updates, [terms for terms, _ in split])
+    matrix, write, start, carry = build.ZERO, build.ZERO, build.ZERO, []
+    for number, (update, (terms, rest)) in enumerate(zip(updates, split, strict=True)):
+        rows = build.total(_entry(update, names, components, t) for t in terms)
+        here = components.tag and build.make("eq", build.index(components.tag[0]), build.const(number))
+        begin, made = start_of(system, update, loop)
+        carry += made
+        matrix, write, start = (
+            build.add(old, new) if here is None else build.where(here, new, old)
+            for old, new in ((matrix, rows), (write, rest), (start, begin))
+        )
+    time = updates[0].time
+    attr = ((time, *components.kept), components.read, (("reverse", loop.reverse),))
+    scan = make("matrix_scan", matrix, write, start, attr=attr)
+    return system.with_tensors(*_states(updates, components, scan), *carry)
+
+
+def _components(system: System, updates: list[Update], terms: list[list[Term]]) -> tuple[System, _Components]:
+    indices = updates[0].state.indices
+    mixed = {
+        own
+        for update, ts in zip(updates, terms, strict=True)
+        for term in ts
+        for position, (own, subscript) in enumerate(zip(indices, term.read.args, strict=True))
+        if position != update.position and subscript is not build.index(own)
+    }
+    axes = []
+    for own in [i for i in indices if i in mixed]:
+        name = build.fresh(
+            own + "'", {*system.indices, *(i for ts in terms for t in ts for i in (*t.over, *t.read.free))}
+        )
+        axes.append((own, name))
+    tag = None
+    if len(updates) > 1:
+        name = build.fresh(f"{updates[0].state.name}.part", system.indices)
+        system = replace(system, indices={**system.indices, name: Index(name, name, build.const(len(updates)))})
+        tag = (name, name + "'")
+    if not axes and tag is None:
+        raise NotAffine("no entries of the state mix")
+    return system, _Components(tag, tuple(axes))
+
+
+def _entry(update: Update, names: dict[str, int], components: _Components, term: Term) -> Node:
+    """A term's part of the matrix A[n, m]."""
+    subscripts = dict(zip(update.state.indices, term.read.args, strict=True))
+    over, renamed, places = list(term.over), {}, []
+    for own, read in components.axes:
+        subscript = subscripts[own]
+        if subscript.op == "index" and str(subscript.attr) in over:
+            renamed[str(subscript.attr)] = build.index(read)
+            over.remove(str(subscript.attr))
+        else:
+            places.append(build.make("eq", build.index(read), subscript))
+    if components.tag:
+        places.append(build.make("eq", build.index(components.tag[1]), build.const(names[str(term.read.attr)])))
+    guard, coefficient = (build.substitute(x, renamed) for x in (term.guard, term.coefficient))
+    places = [build.substitute(p, renamed) for p in places]
+    inside = [p for p in places if p.free & frozenset(over)]
+    for place in inside:
+        guard = build.both(guard, place)
+    value = build.reduce("sum", over, coefficient, guard)
+    for place in places:
+        if place not in inside:
+            value = build.where(place, value, build.ZERO)
+    return value
+
+
+def _states(updates: list[Update], components: _Components, scan: Node) -> list[Tensor]:
+    """Each state as its component of the scan, which is a tensor of its own where there are several."""
+    first = updates[0].state
+    if components.tag is None:
+        return [replace(first, rhs=scan)]
+    lead = (first.indices[updates[0].position], components.tag[0])
+    indices = (*lead, *(i for i in first.indices if i not in lead))
+    whole = Tensor(f"{first.name}.parts", indices, scan.dtype, "derived", scan, comment="the states, one after another")
+    found = [whole]
+    for number, update in enumerate(updates):
+        at = [build.const(number) if i == components.tag[0] else build.index(i) for i in indices]
+        found.append(replace(update.state, rhs=build.read(whole.name, at, whole.dtype)))
+    return found
