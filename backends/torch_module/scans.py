@@ -221,7 +221,7 @@ def _matrices(ctx: Context, node: Node) -> Value:
         ctx.block.add(f"    {text},")
     dims = (*lead, *heads, *kept, *columns)
     ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in dims)}]")
-    return _restored(ctx, Value(name), lead, [heads, n, columns], node.dtype)
+    return _restored(ctx, name, lead, [heads, n, columns], node.dtype, True)
 
 
 def _blocks(ctx: Context, value: Value, lead: tuple[str, ...], groups: list[tuple[str, ...]]) -> str:
