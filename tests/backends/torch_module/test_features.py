@@ -30,6 +30,8 @@ FORMS = [
     ("gla", "gla", "chunkwise"),
     ("mamba", "selective_scan", "scan"),
     ("mamba", "selective_scan", "chunkwise"),
+    ("delta_product", "gated_delta", "chunkwise"),
+    ("delta_product", "gated_delta", "scan"),
     ("log_linear", "log_linear", "chunkwise"),
     ("attention", "attention", "recurrent"),
     ("grid", "grid_align", "recurrent"),
