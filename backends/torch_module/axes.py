@@ -14,7 +14,7 @@ from seqdsl.ir.ops import bound, options
 from . import expressions
 from .context import Context
 from .table import ALONG, MAPS, REDUCTIONS
-from .values import Value, merge, spread
+from .values import Value, merge, plain, spread
 
 
 def over_axes(ctx: Context, node: Node) -> Value:
@@ -25,7 +25,7 @@ def over_axes(ctx: Context, node: Node) -> Value:
     before = ctx.order
     ctx.order = [d for d in before if d not in names] + list(names)
     with ctx.under(*facts):
-        body = expressions.emit(ctx, body_node)
+        body = plain(expressions.emit(ctx, body_node))
     mask = expressions.condition(ctx, facts)
     boolean = node.op in ("any", "all")
     kept = node.op in ("max", "min") and node.dtype == "int"
@@ -63,7 +63,7 @@ def over_axes(ctx: Context, node: Node) -> Value:
 def transform(ctx: Context, node: Node) -> Value:
     consumed, produced = node.attr[0], node.attr[1]
     last = {"qr": produced, "solve": (*consumed, *produced)}.get(node.op, consumed)
-    args = [expressions.emit(ctx, a) for a in node.args]
+    args = [plain(expressions.emit(ctx, a)) for a in node.args]
     kind = "complex" if node.op in ("ifft", "irfft") or any(a.dtype == "complex" for a in args) else "real"
     rest: tuple[str, ...] = ()
     owns = [consumed if node.op == "solve" and k == 1 else last for k in range(len(args))]

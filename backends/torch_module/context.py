@@ -14,7 +14,7 @@ from seqdsl.ir.state import StateEntry
 from seqdsl.ir.system import Edge, System, Tensor
 
 from .names import Names
-from .values import ATOM, BATCH, Value
+from .values import ATOM, BATCH, Value, plain
 
 
 class Unsupported(Exception):
@@ -170,16 +170,17 @@ class Context:
                 if name not in self.order:
                     self.order.append(name)
 
-    def bind(self, wanted: str, value: Value, note: str = "") -> Value:
-        """Assign to a new variable, with its shape beside it."""
+    def bind(self, wanted: str, value: Value, shape: list[str] | None = None) -> Value:
+        """Assign to a new variable, with its shape beside it (`shape` where that is not its dims' lengths)."""
         name = self.names.fresh(wanted)
-        self.assign(name, value, note)
+        value = plain(value)
+        self.assign(name, value, shape)
         return Value(name, value.dims, value.dtype, ATOM, value.static, value.zero_outside)
 
-    def assign(self, name: str, value: Value, note: str = "") -> None:
+    def assign(self, name: str, value: Value, shape: list[str] | None = None) -> None:
         """`name = text  # [B, T, H]`"""
-        shape = "" if value.static else "  # [" + ", ".join(self.dim_text(d) for d in value.dims) + "]"
-        self.block.add(f"{name} = {value.text}{shape}{note}")
+        lengths = [self.dim_text(d) for d in value.dims] if shape is None else shape
+        self.block.add(f"{name} = {value.text}" + ("" if value.static else f"  # [{', '.join(lengths)}]"))
 
     def dim_text(self, dim: str) -> str:
         """The length of a dimension."""

@@ -15,7 +15,7 @@ from seqdsl.ir.ops import bound
 
 from . import convolutions, expressions
 from .context import Context
-from .values import ATOM, BATCH, PRODUCT, SUM, UNARY, Value, merge, spread
+from .values import ATOM, BATCH, PRODUCT, SUM, UNARY, Value, merge, plain, spread
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzACDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -139,6 +139,8 @@ def times(ctx: Context, node: Node, a: Value | None, b: Value) -> Value:
         return a
     if a.text == "1" and a.static:
         return b
+    if a.text == "-1" and a.static:
+        return _negative(b)
     a, b = (expressions.convert(ctx, v, node.dtype) if v.dtype in ("bool", "int") else v for v in (a, b))
     dims = ctx.ordered(merge(a.dims, b.dims))
     known = a.zero_outside | b.zero_outside
@@ -227,14 +229,6 @@ def _alone(ctx: Context, node: Node, value: Value, names: list[str]) -> Value:
     dims = tuple(d for d in value.dims if d not in names)
     place = places if len(names) == 1 else f"({places})"
     return Value(f"{value.at(ATOM)}.sum({place})", dims, node.dtype)
-
-
-def plain(value: Value) -> Value:
-    """A weight in the dtype of the computation."""
-    if not value.weight:
-        return value
-    kind = "complex_dtype" if value.dtype == "complex" else "dtype"
-    return replace(value, text=f"{value.at(ATOM)}.to({kind})", weight=False, level=ATOM)
 
 
 def _pair(ctx: Context, node: Node, a: Value, b: Value, gone: set[str]) -> Value:

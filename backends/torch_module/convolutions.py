@@ -13,7 +13,7 @@ from seqdsl.ir.system import Tensor
 
 from . import contractions, expressions, history, reads
 from .context import Context, Source, Stored
-from .values import ATOM, BATCH, Value, merge, with_ones
+from .values import ATOM, BATCH, Value, merge, plain, with_ones
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ def convolution(
     values = [expressions.emit(ctx, f) for f in kernel]
     weights = values[0]
     for other in values[1:]:
-        weights = contractions.times(ctx, node, contractions.plain(weights), contractions.plain(other))
-    weights = contractions.plain(weights)
+        weights = contractions.times(ctx, node, plain(weights), plain(other))
+    weights = plain(weights)
     if not long and (BATCH in weights.dims or weights.dtype == "complex"):
         return None
     x, before = _entries(ctx, signal)
@@ -76,14 +76,14 @@ def _signal(ctx: Context, factor: Node, lag: str) -> _Signal | None:
         return None
     time = str(moving[0].attr)
     own = tensor.indices[shifted[0]]
-    plain = all(
+    straight = all(
         a.op == "index"
         and a.attr not in (time, lag)
         and a.attr not in ctx.fixed
         and ctx.axis(str(a.attr)) == ctx.axis(n)
         for a, n in zip(others, (n for k, n in enumerate(tensor.indices) if k not in shifted), strict=True)
     )
-    if not plain or len({a.attr for a in others}) != len(others) or ctx.axis(time) != ctx.axis(own) or time != own:
+    if not straight or len({a.attr for a in others}) != len(others) or ctx.axis(time) != ctx.axis(own) or time != own:
         return None
     return _Signal(factor, tensor, shifted[0], time)
 

@@ -18,8 +18,9 @@ from . import axes, contractions, folds, reads, scans
 from .context import Context, Unsupported
 from .sizes import number, operands, option_variable, total
 from .table import ALONG, LEAVES, MAPS, OPS_TEXT, RANDOM, REDUCTIONS, SURROGATES, UNSAFE
-from .values import ATOM, CHOICE, PRODUCT, SUM, UNARY, Value, merge, permuted, spread
+from .values import ATOM, CHOICE, PRODUCT, SUM, UNARY, Value, merge, permuted, plain, spread
 
+KINDS = {"bool": "torch.bool", "int": "torch.long", "real": "dtype", "complex": "complex_dtype"}
 LONGEST = 92  # a longer expression has its operands named first
 
 
@@ -177,8 +178,9 @@ def tensor(ctx: Context, value: Value, dtype: str) -> Value:
     """A Python number as a tensor without dimensions."""
     if not value.static:
         return convert(ctx, value, dtype)
-    kind = {"bool": "torch.bool", "int": "torch.long", "real": "dtype", "complex": "complex_dtype"}[dtype]
-    return Value(f"torch.full((), {value.text}, dtype={kind}, device=device)", (), dtype)
+    made = {"0": "zeros((), ", "1": "ones((), ", "0.0": "zeros((), ", "1.0": "ones((), "}
+    made_text = made.get(value.text, f"full((), {value.text}, ")
+    return Value(f"torch.{made_text}dtype={KINDS[dtype]}, device=device)", (), dtype)
 
 
 def shorten(ctx: Context, node: Node, args: list[Value]) -> list[Value]:
@@ -204,8 +206,11 @@ def _elementwise(ctx: Context, node: Node) -> Value:
         return replace(args[0], text=f"torch.zeros_like({args[0].text})", level=ATOM)
     if node.op in ("add", "sub") and args[1].static and args[1].text == "0":
         return args[0]
-    if all(a.static or a.weight for a in args):  # a gate of parameters alone is not computed in their 16 bits
-        args = [reads.unweighted(a) if a.dtype in ("real", "complex") else a for a in args]
+    if node.op == "mul" and args[0].static and args[0].text == "-1":
+        x = convert(ctx, plain(args[1]), node.dtype)
+        return replace(x, text=f"-{x.at(UNARY)}", level=UNARY)
+    if not any(a.dims and not a.weight for a in args):  # 16-bit weights alone would be computed with in 16 bits
+        args = [plain(a) for a in args]
     args = _divisors(ctx, node, shorten(ctx, node, args))
     args = [convert(ctx, a, _operand_dtype(node, a)) for a in args]
     known = _zeros(node, args)
@@ -297,6 +302,9 @@ def _text(ctx: Context, node: Node, args: list[Value], dims: tuple[str, ...]) ->
     elif all(a.static for a in args):
         wide = "complex" in (node.dtype, args[0].dtype)
         args = [tensor(ctx, args[0], "complex" if wide else "real"), *args[1:]]
+    if node.op == "add" and args[1].static and args[1].text.startswith("-") and args[1].level == UNARY:
+        x = spread(args[0], dims)
+        return Value(f"{x.at(SUM)} - {args[1].text[1:]}", dims, node.dtype, SUM)
     spreads = [spread(a, dims) for a in args]
     grad = options(node).get("grad")
     extra = {k: float(v) if isinstance(v, Fraction) else v for k, v in options(node).items()}
@@ -308,9 +316,8 @@ def _text(ctx: Context, node: Node, args: list[Value], dims: tuple[str, ...]) ->
     )
     if grad in SURROGATES:
         x = spreads[0] if spreads[0].text.isidentifier() else ctx.bind(f"{ctx.current}_in", spreads[0])
-        smooth = ctx.bind(f"{ctx.current}_smooth", Value(SURROGATES[grad].format(x.text), dims))
-        hard = row.tensor.format(x.text)
-        value = Value(f"{hard}.detach() + ({smooth.text} - {smooth.text}.detach())", dims, node.dtype, 9)
+        smooth, hard = SURROGATES[grad].format(x.text), row.tensor.format(x.text)
+        value = Value(f"{ctx.helper('_straight_through')}({hard}, {smooth})", dims, node.dtype)
     return value
 
 
@@ -356,9 +363,12 @@ def full(ctx: Context, value: Value, dims: tuple[str, ...], dtype: str) -> Value
         return permuted(value, dims)
     if value.dims == dims and not value.static:
         return value
-    if value.static:
-        value = tensor(ctx, value, dtype)
     shape = ", ".join(ctx.dim_text(d) for d in dims)
+    if value.static:
+        if dims and value.text in ("0", "1", "False", "0.0", "1.0"):
+            made = "ones" if value.text.startswith("1") else "zeros"
+            return Value(f"torch.{made}({shape}, dtype={KINDS[dtype]}, device=device)", dims, dtype)
+        value = tensor(ctx, value, dtype)
     if not value.dims:
         return Value(f"{value.at(ATOM)}.expand({shape})" if dims else value.text, dims, value.dtype)
     wide = spread(value, dims)

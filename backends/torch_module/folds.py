@@ -12,7 +12,7 @@ from seqdsl.ir.system import Monoid
 
 from . import expressions
 from .context import Block, Context, Unsupported
-from .values import BATCH, Value, merge, spread
+from .values import BATCH, Value, merge, plain, spread
 
 
 def fold(ctx: Context, node: Node) -> Value:
@@ -23,7 +23,7 @@ def fold(ctx: Context, node: Node) -> Value:
     if len(names) != 1:
         raise Unsupported(f"`{monoid.name}` over several indices")
     name = names[0]
-    args = [expressions.convert(ctx, expressions.emit(ctx, a), "real") for a in arg_nodes]
+    args = [expressions.convert(ctx, plain(expressions.emit(ctx, a)), "real") for a in arg_nodes]
     fields = _lift(ctx, monoid, args, name)
     facts = build.conjuncts(guard)
     prefix = _prefix(ctx, facts, name)

@@ -6,44 +6,22 @@ Entry point: `write_body`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, Step, schedule
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.node import reads as reads_below
-from seqdsl.ir.state import POSITION, NotSteppable, StateEntry, state_record
+from seqdsl.ir.state import StateEntry, record_path
 from seqdsl.ir.system import System, Tensor, folds, monoid_reads
 
 from . import expressions, history, reads, recurrence
 from .context import Block, Context, Layered, Looped, Source, Stored
 from .inlining import SUPPORT_FUNCTIONS
 from .loops import sink
-from .names import Names, safe
+from .names import Names
+from .prologue import Stepping, literal, nest, stepping, write_prologue
 from .sizes import total
 from .table import LEAVES
-from .values import ATOM, BATCH, Value, permuted
-
-
-@dataclass(frozen=True)
-class Stepping:
-    """The state record, or why there is none."""
-
-    entries: tuple[StateEntry, ...]
-    past: bool
-    refusal: str = ""
-
-
-def stepping(system: System) -> Stepping:
-    """Can a state be given to this system, and must it count positions?"""
-    if system.stream is None:
-        return Stepping((), False, "it has no streamed axis")
-    try:
-        entries = state_record(system)
-    except NotSteppable as error:
-        return Stepping((), False, str(error))
-    past = any(e.name == POSITION for e in entries)
-    return Stepping(tuple(e for e in entries if e.name != POSITION), past)
+from .values import ATOM, BATCH, Value, permuted, plain
 
 
 def parameter_places(ctx: Context) -> None:
@@ -101,7 +79,7 @@ def write_body(
     results = [_output(ctx, system.tensors[n]) for n in system.outputs]
     _finish(ctx, results, steps, late)
     body = ctx.block.lines
-    return _prologue(ctx, indent, layer, known, arguments, inputs, steps, body), ctx
+    return write_prologue(ctx, indent, layer, known, arguments, inputs, steps, body), ctx
 
 
 def _uses(system: System) -> dict[Node, int]:
@@ -127,12 +105,11 @@ def _inputs(ctx: Context, arguments: dict[str, str]) -> list[str]:
     lines = []
     for tensor in ctx.system.inputs():
         name = arguments[tensor.name]
-        cast = {"real": ".to(dtype)", "int": ".long()", "bool": ".bool()", "complex": ".to(complex_dtype)"}[
-            tensor.dtype
-        ]
+        kind = {"real": "dtype", "int": "torch.long", "bool": "torch.bool", "complex": "complex_dtype"}[tensor.dtype]
+        cast = f"{ctx.helper('_input')}({name}, {ctx.batch}, {kind})"
         dims = (BATCH, *tensor.indices)
         entry = ctx.records.get(tensor.name) if ctx.stateful else None
-        lines.append(f"{name} = {name}{cast}  # [{', '.join(_new_dim(ctx, d) for d in dims)}]")
+        lines.append(f"{name} = {cast}  # [{', '.join(new_length(ctx, d) for d in dims)}]")
         if entry is not None and entry.tail is None and not ctx.is_new(tensor.indices[entry.position]):
             held = history.state_path(entry.name)
             lines.append(
@@ -144,7 +121,8 @@ def _inputs(ctx: Context, arguments: dict[str, str]) -> list[str]:
     return lines
 
 
-def _new_dim(ctx: Context, dim: str) -> str:
+def new_length(ctx: Context, dim: str) -> str:
+    """The length of an input's dimension: along the stream, the new positions."""
     if dim != BATCH and ctx.past and ctx.on_stream(dim):
         return ctx.dim_text(str(ctx.system.stream))
     return ctx.dim_text(dim)
@@ -190,8 +168,7 @@ def _output(ctx: Context, tensor: Tensor) -> str:
     with ctx.equation(tensor):
         value = reads.read(ctx, node)
         value = expressions.full(ctx, permuted(value, (BATCH, *tensor.indices)), (BATCH, *tensor.indices), tensor.dtype)
-    if value.weight:
-        value = reads.unweighted(value)
+    value = plain(value)
     if tensor.dtype == "real":
         return f"{value.at(ATOM)}.to(out_dtype)"
     return value.text
@@ -211,24 +188,10 @@ def _finish(ctx: Context, results: list[str], steps: Stepping, late: set[str]) -
         recurrence.compute(ctx, tensor)
     record: dict[str, object] = {}
     for entry in steps.entries:
-        _nest(record, entry.name.split("."), _kept(ctx, entry))
+        nest(record, record_path(entry.name), _kept(ctx, entry))
     if ctx.past:
         record["position"] = total(ctx, str(ctx.system.stream))
-    ctx.block.add(f"return {name}, {_literal(record)}")
-
-
-def _nest(record: dict[str, object], path: list[str], text: str) -> None:
-    for part in path[:-1]:
-        inner = record.setdefault(part, {})
-        assert isinstance(inner, dict), f"the state has both `{part}` and entries below it"
-        record = inner
-    record[path[-1]] = text
-
-
-def _literal(record: object) -> str:
-    if isinstance(record, dict):
-        return "{" + ", ".join(f'"{k}": {_literal(v)}' for k, v in record.items()) + "}"
-    return str(record)
+    ctx.block.add(f"return {name}, {literal(record)}")
 
 
 def _kept(ctx: Context, entry: StateEntry) -> str:
@@ -287,78 +250,3 @@ def _boundary(ctx: Context, entry: StateEntry, tensor: Tensor, looped: Looped | 
     ctx.caches.pop()
     ctx.fixed = before
     return result
-
-
-def _prologue(
-    ctx: Context,
-    indent: int,
-    layer: bool,
-    known: dict[str, str],
-    arguments: dict[str, str],
-    inputs: list[str],
-    steps: Stepping,
-    body: list[str],
-) -> list[str]:
-    system = ctx.system
-    top = Block(indent)
-    axes = [
-        f'"{t.name}": ({arguments[t.name]}, "{" ".join(system.axis(i) for i in t.indices)}")' for t in system.inputs()
-    ]
-    fixed = "{" + ", ".join(f'"{a}": {t}' for a, t in known.items()) + "}"
-    ctx.helper("_input_sizes")
-    if steps.refusal:
-        top.add("if state is not None or return_state:")
-        top.add(f"    raise ValueError({f'{system.name} has no state: {steps.refusal}'!r})")
-    top.add(f'sizes = _input_sizes("{safe(system.name)}", {{{", ".join(axes)}}}, {fixed})')
-    tensors = ", ".join(arguments.values())
-    first = next(iter(arguments.values()), None)
-    source = "*self.parameters(), *self.buffers()" if layer else ""
-    device = f"{first}.device" if first else "next(self.parameters()).device"
-    top.add(f"device = {device}")
-    ctx.helper("_compute_dtype")
-    top.add(f"dtype = _compute_dtype({', '.join(x for x in (tensors, source) if x)})")
-    lines = body + inputs + ctx.index_lines
-    text = "\n".join(lines)
-    if "complex_dtype" in text:
-        ctx.helper("_complex_dtype")
-        top.add("complex_dtype = _complex_dtype(dtype)")
-    if "out_dtype" in text:
-        ctx.helper("_output_dtype")
-        fallback = f" or _output_dtype({source})" if layer else ""
-        top.add(f"out_dtype = _output_dtype({tensors}){fallback} or dtype")
-    if "matmul_dtype)" in text:
-        ctx.helper("_low_dtype")
-        top.add("matmul_dtype = _low_dtype(device, *self.parameters())")
-    if ctx.past:
-        top.add('past = 0 if state is None else state["position"]')
-    if ctx.batch in _words(text) or any(ctx.batch in _words(v) for _, v in ctx.size_lines):
-        top.add(f'{ctx.batch} = sizes["batch"]')
-    for variable, formula in ctx.size_lines:
-        top.add(f"{variable} = {formula}")
-    _checks(ctx, top, known)
-    top.add("with torch.autocast(device.type, enabled=False):")
-    inner = Block(indent + 1)
-    for line in (*inputs, *ctx.index_lines):
-        inner.add(line)
-    return [*top.lines, *inner.lines, *body]
-
-
-def _words(text: str) -> set[str]:
-    import re
-
-    return set(re.findall(r"[A-Za-z_]\w*", text))
-
-
-def _checks(ctx: Context, top: Block, known: dict[str, str]) -> None:
-    """Axes that must be equally long (rule 6)."""
-    done = set()
-    for a, b in ctx.system.constraints:
-        x, y = ctx.system.index(a), ctx.system.index(b)
-        pair = (x.axis, y.axis)
-        if x.axis == y.axis or pair in done or x.size is not None or y.size is not None:
-            continue
-        done.add(pair)
-        ctx.helper("_equal_sizes")
-        top.add(
-            f'_equal_sizes("{safe(ctx.system.name)}", "{x.axis}", "{y.axis}", sizes["{x.axis}"], sizes["{y.axis}"])'
-        )

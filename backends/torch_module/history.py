@@ -11,7 +11,7 @@ from dataclasses import replace
 from seqdsl.ir import build
 from seqdsl.ir.node import Node
 from seqdsl.ir.order import Linear, linear
-from seqdsl.ir.state import StateEntry
+from seqdsl.ir.state import StateEntry, record_path
 from seqdsl.ir.system import Edge
 
 from . import expressions, reads
@@ -101,7 +101,8 @@ def _offset(ctx: Context, rest: Linear) -> str:
     """The part of a subscript that does not move, as text."""
     node = build.ZERO
     for term, factor in rest.items():
-        node = build.add(node, build.const(int(factor)) if term is None else build.mul(build.const(int(factor)), term))
+        part = build.const(abs(int(factor))) if term is None else build.mul(build.const(abs(int(factor))), term)
+        node = build.add(node, part) if factor > 0 else build.sub(node, part)
     value = expressions.emit(ctx, node)
     return value.at(SUM)
 
@@ -224,7 +225,7 @@ def edge_value(ctx: Context, source: Source, edge: Edge, k: int) -> Value:
 
 def state_path(name: str) -> str:
     """`state["o"]["S"]`"""
-    return "state" + "".join(f'["{part}"]' for part in name.split("."))
+    return "state" + "".join(f'["{part}"]' for part in record_path(name))
 
 
 def past_values(ctx: Context, source: Source, k: int, value: Value, entry: StateEntry) -> Value:
@@ -256,7 +257,9 @@ def past_values(ctx: Context, source: Source, k: int, value: Value, entry: State
     if entry.tail is build.ONE:
         held += f".unsqueeze({dim})"
     made = Value(f"{text} if state is None else {held}", order, value.dtype, CHOICE)
-    bound_value = ctx.bind(f"{source.name}_past", made)
+    width = "1" if entry.tail is build.ONE else count
+    lengths = [width if d == source.own[k] else ctx.dim_text(d) for d in order]
+    bound_value = ctx.bind(f"{source.name}_past", made, lengths)
     if source.node is None and not ctx.loops:
         ctx.histories[source.name] = bound_value
     return bound_value
@@ -268,13 +271,16 @@ def join(ctx: Context, source: Source, k: int, value: Value, entry: StateEntry) 
     if source.name in ctx.joined and source.node is None:
         found = ctx.joined[source.name]
         return replace(found, dims=tuple(slots.get(d, d) for d in found.dims))
-    plain = replace(value, dims=tuple(source.own[int(d[1:])] if d.startswith("@") else d for d in value.dims))
-    past = past_values(ctx, source, k, plain, entry)
+    new = replace(value, dims=tuple(source.own[int(d[1:])] if d.startswith("@") else d for d in value.dims))
+    past = past_values(ctx, source, k, new, entry)
     order = past.dims
-    wide = expressions.full(ctx, plain, order, plain.dtype)
-    made = Value(f"{ctx.helper('_join')}([{past.text}, {wide.text}], {order.index(source.own[k])})", order, plain.dtype)
-    result = Value(ctx.names.fresh(f"{source.name}_all"), order, plain.dtype)
-    ctx.block.add(f"{result.text} = {made.text}")
+    wide = expressions.full(ctx, new, order, new.dtype)
+    made = Value(f"{ctx.helper('_join')}([{past.text}, {wide.text}], {order.index(source.own[k])})", order, new.dtype)
+    result = ctx.bind(
+        f"{source.name}_all",
+        made,
+        [f"{count_text(ctx, entry)} + {ctx.dim_text(d)}" if d == source.own[k] else ctx.dim_text(d) for d in order],
+    )
     if source.node is None and not ctx.loops:
         ctx.joined[source.name] = result
     return replace(result, dims=tuple(slots.get(d, d) for d in order))

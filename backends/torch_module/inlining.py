@@ -45,6 +45,11 @@ def _defined(node: ast.stmt) -> list[str]:
     return []
 
 
+def available() -> set[str]:
+    """Every function that a generated file can take along."""
+    return set(_pieces())
+
+
 def inlined(names: set[str]) -> str:
     """The text of these functions and of all that they use."""
     pieces = _pieces()

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from seqdsl.backends.torch_module.names import safe
+from .names import safe
 
 
 def _folder() -> Path:
@@ -45,8 +45,23 @@ def load_class(source: str, class_name: str) -> Any:
 
 
 def build_module(source: str, class_name: str, /, **sizes: Any) -> Any:
-    """An instance of the generated class; `sizes` are the arguments of its `__init__`, by the names of the text."""
-    cls = load_class(source, class_name)
-    spelled = {name: safe(name) for name in sizes}
-    known = inspect.signature(cls).parameters
-    return cls(**{spelled[name] if spelled[name] in known else name: value for name, value in sizes.items()})
+    """An instance of the generated class; `sizes` are the arguments of its `__init__`, by the names of the text.
+
+    Errors: ValueError for a name that is no size of it, for a missing one, and for what is no integer.
+    """
+    made = load_class(source, class_name)
+    known = inspect.signature(made).parameters
+    lengths = [n for n in known if n not in ("device", "dtype")]
+    given = {safe(n) if safe(n) in known else n: value for n, value in sizes.items()}
+    unknown = [n for n in given if n not in known]
+    if unknown:
+        has = ", ".join(lengths) or "none: its sizes are those of its inputs"
+        raise ValueError(f"{class_name} has no size `{unknown[0]}` to be built with; it has {has}")
+    missing = [n for n in lengths if known[n].default is inspect.Parameter.empty and n not in given]
+    if missing:
+        raise ValueError(f"{class_name} needs the length of {', '.join(missing)} to be built")
+    for name in lengths:
+        value = given.get(name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            raise ValueError(f"{class_name}: the size `{name}` must be an integer of at least 0, and is {value!r}")
+    return made(**given)

@@ -13,10 +13,13 @@ from seqdsl.ir.node import Node, walk
 from seqdsl.ir.system import System, Tensor
 
 from .context import Block, Context
-from .function import Stepping, input_names, stepping, write_body
-from .inlining import SUPPORT_FUNCTIONS, inlined
-from .names import Names, attribute, safe
+from .function import input_names, new_length, write_body
+from .inlining import SUPPORT_FUNCTIONS, available, inlined
+from .layout import paragraph, wrapped
+from .names import Names, attribute, quoted, safe, tuple_text
 from .parameters import write_parameters
+from .polish import imports, tidy, used_names
+from .prologue import Stepping, stepping
 from .sizes import size_value
 
 
@@ -46,35 +49,25 @@ def emit_module(
     runs = [(function, system)]
     if stepper is not None and stepper is not system:
         runs.append((names.fresh(f"{system.name}_recurrent"), stepper))
-    bodies, helpers = [], set()
-    for name, one in runs:
-        text, ctx = _function(one, name, layer, built, arguments)
-        bodies.append(text)
-        helpers |= ctx.helpers | ctx.supports
+    bodies = [_function(one, name, layer, built, arguments) for name, one in runs]
     steps = stepping(runs[-1][1])
-    if any(t.dtype == "complex" for t in system.inputs()):
-        helpers.add("_complex_dtype")
-    cls, more = _class(
+    cls = _class(
         system, class_name, [n for n, _ in runs], layer, built, arguments, steps, form, bodies if layer else []
     )
-    helpers |= more | {"_run_packed"}
-    parts = [_header(system, header, form), inlined(helpers), *([] if layer else bodies), cls]
-    return "\n\n\n".join(p for p in parts if p) + "\n"
+    generated = wrapped(tidy("\n\n\n".join([*([] if layer else bodies), cls])))
+    taken = inlined(used_names(generated) & available())
+    body = "\n\n\n".join(p for p in (taken, generated) if p)
+    return _header(system, header, form, imports(body)) + "\n\n\n" + body + "\n"
 
 
-def _header(system: System, header: str, form: str) -> str:
+def _header(system: System, header: str, form: str, needed: str) -> str:
     lines = [line if line.startswith("#") else f"# {line}" for line in header.splitlines()]
     lines += _docstring([*system.doc, *(["Form: " + form + "."] if form else [])] or [system.name], 0)
     lines += [
         "",
         "from __future__ import annotations",
         "",
-        "import math",
-        "from collections.abc import Callable, Sequence",
-        "from typing import Any",
-        "",
-        "import torch",
-        "from torch import Tensor, nn",
+        needed,
     ]
     return "\n".join(lines)
 
@@ -85,6 +78,7 @@ def _docstring(lines: list[str], indent: int) -> list[str]:
         "".join(c if c.isprintable() else " " for c in line).replace("\\", "\\\\").replace('"""', "'''")
         for line in lines
     ]
+    clean = [part for line in clean for part in paragraph(line, 4 * indent, "    " if line.startswith("Shapes") else "")]
     if clean and clean[-1].endswith('"'):
         clean[-1] += " "
     if len(clean) == 1:
@@ -139,7 +133,7 @@ def _defaults(system: System, built: _Built) -> list[str]:
     return found
 
 
-def _function(system: System, name: str, layer: bool, built: _Built, arguments: dict[str, str]) -> tuple[str, Context]:
+def _function(system: System, name: str, layer: bool, built: _Built, arguments: dict[str, str]) -> str:
     """The computation: a function, or a method of a layer."""
     indent = 1 if layer else 0
     top = Block(indent)
@@ -149,57 +143,54 @@ def _function(system: System, name: str, layer: bool, built: _Built, arguments: 
         keywords += _defaults(system, built)
     shown = f"_{name}" if layer else name
     opening = (
-        f"def {shown}({', '.join(parameters)}{', ' if parameters else ''}*, {', '.join(_ordered(keywords))}) -> Any:"
+        f"def {shown}({', '.join(parameters)}{', ' if parameters else ''}*, {', '.join(keywords)}) -> Any:"
     )
     if not layer and parameters:
         plain = keywords[:2]
         rest = keywords[2:]
         opening = f"def {shown}({', '.join([*parameters, *plain])}{', *, ' + ', '.join(rest) if rest else ''}) -> Any:"
     top.add(opening)
-    for line in _docstring(_describe(system, arguments), indent + 1):
-        top.lines.append(line)
     known = {axis: f"self.{attribute(axis)}" for axis in built.axes} if layer else {}
     options = {} if layer else dict(built.options)
     body, ctx = write_body(
         system, indent=indent + 1, layer=layer, known=known, arguments=arguments, options=options, taken={name}
     )
+    top.lines += _docstring(_describe(ctx, arguments), indent + 1)
     if not layer:
-        body = _late_defaults(system, built, arguments, body, ctx)
-    return "\n".join([*top.lines, *body]), ctx
+        body = _late_defaults(system, built, body)
+    return "\n".join([*top.lines, *body])
 
 
-def _ordered(keywords: list[str]) -> list[str]:
-    """Keywords without a default may stand anywhere after the star."""
-    return keywords
-
-
-def _late_defaults(
-    system: System, built: _Built, arguments: dict[str, str], body: list[str], ctx: Context
-) -> list[str]:
+def _late_defaults(system: System, built: _Built, body: list[str]) -> list[str]:
     """Options whose defaults are formulas over sizes: computed once the sizes are known."""
     lines = []
     for name, variable in built.options.items():
         default = system.options[name]
         if default is None or build.value_of(default) is not None:
             continue
-        inner = Context(system, ctx.names.copy(), Block(1), options="")
+        inner = Context(system, Names(), Block(1), options="")
         inner.sizes = {
             **{f"option {o}": v for o, v in built.options.items()},
             **{a: f'sizes["{a}"]' for a in system.indices if system.index(a).size is None and system.axis(a) == a},
         }
         text = size_value(inner, default).text
-        ctx.helpers |= inner.helpers
         lines += [f"    if {variable} is None:", f"        {variable} = {text}"]
     place = next(k for k, line in enumerate(body) if line.strip().startswith("sizes = "))
     return [*body[: place + 1], *lines, *body[place + 1 :]]
 
 
-def _describe(system: System, arguments: dict[str, str]) -> list[str]:
+def _describe(ctx: Context, arguments: dict[str, str]) -> list[str]:
     """Shapes in, shapes out."""
-    shown = [f"{arguments[t.name]} [{', '.join(['batch', *t.indices])}]" for t in system.inputs()]
-    results = [f"{t.name} [{', '.join(['batch', *t.indices])}]" for t in (system.tensors[o] for o in system.outputs)]
+    system = ctx.system
+
+    def shape(tensor: Tensor) -> str:
+        return f"[{', '.join([ctx.batch, *(new_length(ctx, i) for i in tensor.indices)])}]"
+
+    shown = [f"{arguments[t.name]} {shape(t)}" for t in system.inputs()]
+    results = [f"{o} {shape(system.tensors[o])}" for o in system.outputs]
+    state = ", and the state after the last position if asked for" if ctx.stateful else ""
     return [
-        f"{system.name}: the outputs, and the state after the last position if asked for.",
+        f"{system.name}: the outputs{state}.",
         "",
         f"Shapes:  {', '.join(shown) or 'no inputs'} -> {', '.join(results)}",
     ]
@@ -215,16 +206,14 @@ def _class(
     steps: Stepping,
     form: str,
     bodies: list[str],
-) -> tuple[str, set[str]]:
+) -> str:
     out = Block(0)
-    helpers: set[str] = set()
     out.add(f"class {class_name}(nn.Module):")
     out.lines += _docstring([*(system.doc or (system.name,))], 1)
     out.add("")
     out.indent = 1
-    helpers |= write_parameters(out, system, built.axes, built.options, _defaults(system, built), layer=layer)
+    write_parameters(out, system, built.axes, built.options, _defaults(system, built), layer=layer)
     if any(t.dtype == "complex" for t in system.params()):
-        helpers.add("_keep_complex")
         out.add("")
         out.add("def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:")
         out.add("    return super()._apply(_keep_complex(fn), recurse)")
@@ -239,7 +228,7 @@ def _class(
     _init_state(out, system, layer, built, arguments, steps)
     out.add("")
     _extra_repr(out, built, form)
-    return "\n".join(out.lines), helpers
+    return "\n".join(out.lines)
 
 
 def _call(function: str, layer: bool, built: _Built, arguments: list[str], more: list[str]) -> str:
@@ -265,10 +254,9 @@ def _forward(out: Block, system: System, function: str, layer: bool, built: _Bui
     if system.stream is not None:
         out.add("    if cu_seqlens is not None:")
         out.add(
-            f"        return _run_packed(self.forward, ({', '.join(names)},), ({', '.join(dims)},), "
-            f"({', '.join(results)},),"
+            f"        return _run_packed(self.forward, {tuple_text(names)}, {tuple_text(dims)}, "
+            f"{tuple_text(results)}, cu_seqlens, state, return_state)"
         )
-        out.add("                           cu_seqlens, state, return_state)")
     out.add(f"    return {_call(function, layer, built, names, ['state=state', 'return_state=return_state'])}")
 
 
@@ -285,7 +273,7 @@ def _step(
     out.add(f"def step(self, {', '.join([*_signature(system, arguments), 'state: Any'])}) -> Any:")
     out.add('    """One position: the outputs there, and the new state. Inputs lack the streamed axis."""')
     if steps.refusal:
-        out.add(f"    raise ValueError({f'{system.name} cannot be stepped: {steps.refusal}'!r})")
+        out.add(f"    raise ValueError({quoted(f'{system.name} cannot be stepped: {steps.refusal}')})")
         return
     given = [
         n if (d := _streamed(system, t)) is None else f"{n}.unsqueeze({d})"
@@ -316,11 +304,13 @@ def _init_state(
     out.add(f"def init_state(self, batch: int = 1{star}) -> Any:")
     out.add('    """The state before the first position."""')
     if steps.refusal:
-        out.add(f"    raise ValueError({f'{system.name} cannot be stepped: {steps.refusal}'!r})")
+        out.add(f"    raise ValueError({quoted(f'{system.name} cannot be stepped: {steps.refusal}')})")
         return
     if layer:
-        out.add("    some = next(self.parameters(), None)")
-        out.add("    device, dtype = (None, None) if some is None else (some.device, some.dtype.to_real())")
+        some = "parameters" if any(t.kind == "param" for t in system.params()) else "buffers"
+        out.add(f"    some = next(self.{some}())")
+        out.add("    device = some.device")
+        out.add("    dtype = some.dtype.to_real()")
     given = []
     inner = Context(system, names, Block(1), options="")
     inner.sizes = {
@@ -351,6 +341,9 @@ def _init_state(
             tensor.dtype, "_complex_dtype(dtype or torch.get_default_dtype())"
         )
         given.append(f"torch.zeros({', '.join(shape)}, device=device, dtype={kind})")
+    if len(given) == 1:
+        out.add(f"    return self.forward({given[0]}, return_state=True)[1]")
+        return
     out.add("    empty = (")
     for text in given:
         out.add(f"        {text},")
@@ -384,4 +377,4 @@ def _extra_repr(out: Block, built: _Built, form: str) -> None:
     out.add("def extra_repr(self) -> str:")
     out.add('    """The sizes and options that the module was built with."""')
     shown = [f"{n}={{self.{attribute(n)}}}" for n in [*built.axes, *built.options]] + ([f"form={form}"] if form else [])
-    out.add(f"    return {'f' if built.axes or built.options else ''}{', '.join(shown)!r}")
+    out.add(f"    return {'f' if built.axes or built.options else ''}{quoted(', '.join(shown))}")

@@ -43,6 +43,17 @@ def attribute(name: str) -> str:
     return text + "_" if text in MODULE_ATTRIBUTES or text.startswith("_") else text
 
 
+def quoted(text: str) -> str:
+    """A string literal in double quotes, as formatters write it."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' if text.isprintable() else repr(text)
+
+
+def tuple_text(items: Iterable[str]) -> str:
+    """A tuple as formatters write it."""
+    texts = list(items)
+    return f"({', '.join(texts)}{',' if len(texts) == 1 else ''})"
+
+
 class Names:
     """Unique identifiers within one scope: the first taker of a name keeps it, later ones get a number."""
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.system import System, Tensor
 
 from . import expressions
 from .context import Block, Context
-from .names import Names, attribute
+from .names import Names, attribute, quoted
 from .sizes import size_value
 
 
 def write_parameters(
     out: Block, system: System, axes: dict[str, str], options: dict[str, str], defaults: list[str], *, layer: bool
-) -> set[str]:
-    """`__init__` and `reset_parameters`; the helpers they use."""
-    helpers: set[str] = set()
+) -> None:
+    """`__init__` and `reset_parameters`."""
     arguments = [f"{v}: int" for v in axes.values()]
     keywords = [*defaults, *(["device: Any = None", "dtype: Any = None"] if layer else [])]
     star = f", *, {', '.join(keywords)}" if keywords else ""
@@ -36,8 +37,7 @@ def write_parameters(
         _declare(out, system, ctx)
         out.add("    self.reset_parameters()")
         out.add("")
-        helpers |= _reset(out, system, axes, options)
-    return helpers | ctx.helpers
+        _reset(out, system, axes, options)
 
 
 def _sizes_context(system: System, axes: dict[str, str], options: dict[str, str]) -> Context:
@@ -46,7 +46,7 @@ def _sizes_context(system: System, axes: dict[str, str], options: dict[str, str]
     return ctx
 
 
-def _known(system: System, node: Node, axes: dict[str, str], layer: bool) -> bool:
+def known_when_built(system: System, node: Node, axes: dict[str, str], layer: bool) -> bool:
     """Can a formula be evaluated when the module is built?"""
     for n in walk(node):
         if n.op == "option" and not layer and build.value_of(system.options[str(n.attr)] or build.TRUE) is None:
@@ -54,7 +54,7 @@ def _known(system: System, node: Node, axes: dict[str, str], layer: bool) -> boo
         if n.op == "size":
             index = system.index(str(n.attr))
             if index.size is not None:
-                if not _known(system, index.size, axes, layer):
+                if not known_when_built(system, index.size, axes, layer):
                     return False
             elif index.axis not in axes:
                 return False
@@ -64,8 +64,8 @@ def _known(system: System, node: Node, axes: dict[str, str], layer: bool) -> boo
 def _checks(out: Block, system: System, ctx: Context, axes: dict[str, str], layer: bool) -> None:
     done = set()
     for check in system.checks:
-        if build.value_of(check.value) is None and _known(system, check.value, axes, layer):
-            line = f"{ctx.helper('_at_least')}({check.label!r}, {_inline(ctx, check.value)}, {check.least})"
+        if build.value_of(check.value) is None and known_when_built(system, check.value, axes, layer):
+            line = f"{ctx.helper('_at_least')}({quoted(check.label)}, {_inline(ctx, check.value)}, {check.least})"
             if line not in done:
                 done.add(line)
                 out.add(f"    {line}")
@@ -100,8 +100,26 @@ def _declare(out: Block, system: System, ctx: Context) -> None:
     if any(t.dtype == "complex" for t in system.params()):
         ctx.helper("_complex_dtype")
         out.add('    complex_to = {"device": device, "dtype": _complex_dtype(dtype or torch.get_default_dtype())}')
+    start = len(out.lines)
     for tensor in system.params():
         _declare_one(out, ctx, tensor, made)
+    out.lines[start:] = _loops_merged(out.lines[start:])
+
+
+def _loops_merged(lines: list[str]) -> list[str]:
+    """Neighbouring loops over the same layers as one."""
+    merged: list[str] = []
+    open_: list[str] = []  # the headers of the loops around the last line
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        open_ = [h for h in open_ if len(h) - len(h.lstrip()) < indent or h == line]
+        if line in open_:
+            open_ = open_[: open_.index(line) + 1]
+            continue
+        if line.lstrip().startswith("for "):
+            open_.append(line)
+        merged.append(line)
+    return merged
 
 
 def _declare_one(out: Block, ctx: Context, tensor: Tensor, made: set[tuple[str, ...]]) -> None:
@@ -142,7 +160,7 @@ def _steps(path: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(s for p in path for s in ((p,) if p.startswith("<") else p.split(".")))
 
 
-def _reset(out: Block, system: System, axes: dict[str, str], options: dict[str, str]) -> set[str]:
+def _reset(out: Block, system: System, axes: dict[str, str], options: dict[str, str]) -> None:
     """Values of the initialisers; a `linear` as in torch.nn.Linear."""
     out.add("@torch.no_grad()")
     out.add("def reset_parameters(self) -> None:")
@@ -158,27 +176,27 @@ def _reset(out: Block, system: System, axes: dict[str, str], options: dict[str, 
         _reset_one(ctx, tensor)
     text = "\n".join(ctx.block.lines + ctx.index_lines)
     if "device" in text or "dtype" in text:
-        out.add("    some = next((p for p in (*self.parameters(), *self.buffers())))")
-        out.add("    device, dtype = some.device, torch.promote_types(some.dtype.to_real(), torch.float32)")
+        some = "parameters" if any(t.kind == "param" for t in system.params()) else "buffers"
+        out.add(f"    some = next(self.{some}())")
+        out.add("    device = some.device")
+        out.add("    dtype = torch.promote_types(some.dtype.to_real(), torch.float32)")
     if "complex_dtype" in text:
-        ctx.helper("_complex_dtype")
         out.add("    complex_dtype = _complex_dtype(dtype)")
     for variable, formula in ctx.size_lines:
         out.add(f"    {variable} = {formula}")
     for line in ctx.index_lines:
         out.add(f"    {line}")
-    out.lines += ctx.block.lines or ["        return"]
-    return ctx.helpers
+    out.lines += _loops_merged(ctx.block.lines) or ["        return"]
 
 
 def _reset_one(ctx: Context, tensor: Tensor) -> None:
     steps = _steps(tensor.path)
     depth = sum(s.startswith("<") for s in steps)
     own = tensor.indices[depth:]
-    target, indent = "self", ctx.block.indent
+    target, indent, first = "self", ctx.block.indent, len(ctx.block.lines)
     layers = iter(range(depth))
     fixed: dict[str, str] = {}
-    for k, step in enumerate(steps):
+    for step in steps:
         if step.startswith("<"):
             number = next(layers)
             variable = f"layer{number or ''}"
@@ -189,22 +207,43 @@ def _reset_one(ctx: Context, tensor: Tensor) -> None:
             target = variable
         else:
             target += f".{attribute(step)}"
-        del k
     _fill(ctx, tensor, own, target, fixed)
     ctx.block.indent = indent
+    for number, line in enumerate(ctx.block.lines[first : first + depth]):
+        variable = f"place{number or ''}"
+        if not any(re.search(rf"\b{variable}\b", later) for later in ctx.block.lines[first + number + 1 :]):
+            ctx.block.lines[first + number] = re.sub(rf"{variable}, (.*) in enumerate\((.*)\):", r"\1 in \2:", line)
 
 
 def _fill(ctx: Context, tensor: Tensor, own: tuple[str, ...], target: str, fixed: dict[str, str]) -> None:
     if tensor.rhs is None and tensor.fan_in:
         fan = " * ".join(_inline(ctx, build.size(i)) for i in tensor.fan_in)
-        ctx.block.add(f"nn.init.uniform_({target}, -max({fan}, 1) ** -0.5, max({fan}, 1) ** -0.5)")
+        ctx.block.add(f"_init_linear({target}, {fan})")
         return
     rhs = tensor.rhs if tensor.rhs is not None else build.make("normal", build.ZERO, build.const(build.Fraction(1, 50)))
     ctx.draws, ctx.fixed, ctx.order, ctx.current = own, fixed, list(own), "initial"
     ctx.caches = [ctx.caches[0], {}]
     ctx.meet(rhs)
     ctx.draw_dtype = tensor.dtype
+    known = _filling(ctx, rhs, target) if tensor.dtype == "real" else ""
+    if known:
+        ctx.block.add(known)
+        ctx.draws = None
+        return
     value = expressions.tensor(ctx, expressions.emit(ctx, rhs), tensor.dtype)
     value = expressions.full(ctx, value, own, tensor.dtype)
     ctx.block.add(f"{target}.copy_({value.text})")
     ctx.draws = None
+
+
+def _filling(ctx: Context, rhs: Node, target: str) -> str:
+    """The initialisers of torch, where all entries are drawn alike."""
+    if rhs.op in ("normal", "uniform"):
+        bounds = [expressions.emit(ctx, a) for a in rhs.args]
+        if all(b.static for b in bounds):
+            return f"nn.init.{rhs.op}_({target}, {bounds[0].text}, {bounds[1].text})"
+    value = expressions.constant(rhs) if rhs.op == "const" else None
+    if value is None:
+        return ""
+    made = {"0": "zeros_", "1": "ones_"}.get(value.text)
+    return f"nn.init.{made}({target})" if made else f"nn.init.constant_({target}, {value.text})"

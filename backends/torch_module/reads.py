@@ -17,7 +17,7 @@ from seqdsl.ir.system import Edge, Tensor
 
 from . import expressions, history
 from .context import Context, Layered, Looped, Source, Stored
-from .values import ATOM, BATCH, CHOICE, Value, merge, spread
+from .values import ATOM, BATCH, CHOICE, Value, merge, plain, spread
 
 
 def read(ctx: Context, node: Node) -> Value:
@@ -117,13 +117,13 @@ def _edge_choices(ctx: Context, tensor: Tensor, node: Node, place: Looped, dims:
         subscript = node.args[edge.position]
         if not possible(ctx, subscript, edge.point):
             continue
-        plain = [
+        subscripts = [
             a if k in place.keys else build.index(tensor.indices[k])
             for k, a in enumerate(node.args)
             if k != edge.position
         ]
         target = ctx.system.tensors[edge.tensor]
-        value = expressions.full(ctx, read(ctx, build.read(target.name, plain, target.dtype)), dims, tensor.dtype)
+        value = expressions.full(ctx, read(ctx, build.read(target.name, subscripts, target.dtype)), dims, tensor.dtype)
         test = (
             f"{expressions.emit(ctx, subscript).at(CHOICE + 6)} == {expressions.emit(ctx, edge.point).at(CHOICE + 6)}"
         )
@@ -148,13 +148,13 @@ def _collected(ctx: Context, tensor: Tensor, node: Node, place: Looped) -> Value
     value = ctx.bind(f"{tensor.name}_so_far", Value(text, dims, tensor.dtype))
     for edge in reversed([e for e in tensor.edges if e.position in static]):
         if possible(ctx, node.args[edge.position], edge.point):
-            plain = [
+            subscripts = [
                 a if k in static else build.index(tensor.indices[k])
                 for k, a in enumerate(node.args)
                 if k != edge.position
             ]
             target = ctx.system.tensors[edge.tensor]
-            other = expressions.full(ctx, read(ctx, build.read(target.name, plain, target.dtype)), dims, tensor.dtype)
+            other = expressions.full(ctx, read(ctx, build.read(target.name, subscripts, target.dtype)), dims, tensor.dtype)
             test = expressions.emit(ctx, build.make("eq", node.args[edge.position], edge.point))
             value = ctx.bind(
                 f"{tensor.name}_so_far",
@@ -222,24 +222,17 @@ def _indexed(ctx: Context, node: Node, source: Source) -> Value:
     value, own = source.value, source.own
     expand = [n for n, a in zip(own, node.args, strict=True) if n not in value.dims and not within(ctx, n, a)]
     if expand or any(not within(ctx, n, a) for n, a in zip(own, node.args, strict=True)) and value.static:
-        value = expressions.full(ctx, unweighted(value), ctx.ordered(merge(value.dims, expand)), node.dtype)
-    plain = all(
+        value = expressions.full(ctx, plain(value), ctx.ordered(merge(value.dims, expand)), node.dtype)
+    straight = all(
         a.op == "index" and str(a.attr) not in ctx.fixed and direct(ctx, source, n, str(a.attr))
         for n, a in zip(own, node.args, strict=True)
         if n in value.dims
     )
     targets = [str(a.attr) if a.op == "index" else "" for n, a in zip(own, node.args, strict=True) if n in value.dims]
-    if plain and len(set(targets)) == len(targets):
+    if straight and len(set(targets)) == len(targets):
         renames = {n: str(a.attr) for n, a in zip(own, node.args, strict=True) if n in value.dims}
         return replace(value, dims=tuple(renames.get(d, d) for d in value.dims))
-    return _general(ctx, node, source, unweighted(value))
-
-
-def unweighted(value: Value) -> Value:
-    if not value.weight:
-        return value
-    kind = "complex_dtype" if value.dtype == "complex" else "dtype"
-    return replace(value, text=f"{value.at(ATOM)}.to({kind})", weight=False)
+    return _general(ctx, node, source, plain(value))
 
 
 def direct(ctx: Context, source: Source, own: str, index: str) -> bool:
@@ -342,7 +335,7 @@ def at_loops(ctx: Context, value: Value) -> Value:
 def step(ctx: Context, variable: str, index: str, value: Value) -> Value:
     """One position of a dimension that a loop runs over, from a list made before the loop."""
     loop = next(s for s in ctx.loops if s.variable == variable)
-    value = unweighted(value)
+    value = plain(value)
     key = (value.text, index)
     if key not in loop.steps:
         base = value.text if value.text.isidentifier() else f"{ctx.current}_operand"

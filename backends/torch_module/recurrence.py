@@ -21,6 +21,7 @@ from seqdsl.ir.system import Edge, Tensor
 from . import expressions, history
 from .context import Block, Context, Looped, LoopScope, Source, Stored
 from .loops import hoist
+from .names import tuple_text
 from .values import BATCH, CHOICE, Value
 
 
@@ -301,9 +302,9 @@ def _close(ctx: Context, tensor: Tensor, keys: tuple[int, ...], needed: set[str]
         now = tuple(d for d in ((BATCH,) if ctx.batched else ()) + tensor.indices if d not in inner)
         dim = now.index(index)
         span = f"past, past + {ctx.length(index)}" if ctx.past and ctx.is_new(index) else ctx.length(index)
-        shape = ", ".join(ctx.dim_text(d) for d in now)
+        shape = [ctx.dim_text(d) for d in now]
         entries = f"[{text} for {variables[number]} in range({span})]"
-        text = f"{ctx.helper('_stack')}({entries}, {dim}, ({shape},), {_kind(tensor)}, {ctx.like})"
+        text = f"{ctx.helper('_stack')}({entries}, {dim}, {tuple_text(shape)}, {_kind(tensor)}, {ctx.like})"
     whole = ((BATCH,) if ctx.batched else ()) + tensor.indices
     name = ctx.names.fresh(f"{tensor.name}_")
     ctx.assign(name, Value(text, whole, tensor.dtype))

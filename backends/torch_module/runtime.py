@@ -22,6 +22,11 @@ def _ratio(a: float, b: float) -> float:
     return a / b if b else math.nan if not a else math.copysign(math.inf, a)
 
 
+def _straight_through(hard: Tensor, smooth: Tensor) -> Tensor:
+    """The value of `hard` with the gradient of `smooth`."""
+    return hard.detach() + (smooth - smooth.detach())
+
+
 def _nonzero(x: Tensor) -> Tensor:
     return torch.where(x == 0, 1, x)
 
@@ -31,9 +36,11 @@ def _inv_softplus(x: Tensor) -> Tensor:
 
 
 def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
-    """log(exp(a) + exp(b)), without nan gradients where both are -inf."""
-    empty = (a == -math.inf) & (b == -math.inf)
-    return torch.where(empty, -math.inf, torch.logaddexp(torch.where(empty, 0.0, a), torch.where(empty, 0.0, b)))
+    """log(exp(a) + exp(b)), without nan in first or second derivatives where one or both are -inf."""
+    empty, lone = (a == -math.inf) & (b == -math.inf), (a == -math.inf) ^ (b == -math.inf)
+    larger = torch.maximum(torch.where(empty, 0.0, a), torch.where(empty, 0.0, b))
+    both = torch.logaddexp(torch.where(lone | empty, 0.0, a), torch.where(lone | empty, 0.0, b))
+    return torch.where(empty, -math.inf, torch.where(lone, larger, both))
 
 
 def _bit_length(x: Tensor) -> Tensor:
@@ -162,20 +169,24 @@ def _cumsum(x: Tensor, mask: Tensor | None, dims: int) -> Tensor:
 
 
 def _fft(x: Tensor, n: int) -> Tensor:
-    return torch.fft.fft(x) if n else _to_complex(x)
+    return torch.fft.fft(x) if x.numel() else _empty_transform(_to_complex(x), n)
 
 
 def _ifft(x: Tensor, n: int) -> Tensor:
-    return torch.fft.ifft(x) if n else _to_complex(x)
+    return torch.fft.ifft(x) if x.numel() else _empty_transform(_to_complex(x), n)
 
 
 def _rfft(x: Tensor, n: int) -> Tensor:
-    found: Tensor = torch.fft.rfft(x)
-    return found
+    return torch.fft.rfft(x) if x.numel() else _empty_transform(_to_complex(x), n)
 
 
 def _irfft(x: Tensor, n: int) -> Tensor:
-    return torch.fft.irfft(x, n=n) if n else x.real[..., :0]
+    return torch.fft.irfft(x, n=n) if n and x.numel() else _empty_transform(x.real, n)
+
+
+def _empty_transform(x: Tensor, n: int) -> Tensor:
+    """The transform of nothing, of length n: libraries refuse an empty batch, or an empty axis."""
+    return x.sum(-1, keepdim=True).expand(*x.shape[:-1], n)
 
 
 def _to_complex(x: Tensor) -> Tensor:
@@ -274,11 +285,9 @@ def _gather(x: Tensor, places: Sequence[Tensor | None]) -> Tensor:
 
     The positions broadcast; their dimensions come where the first gathered one was if those are neighbours, else first.
     """
-    if 0 in x.shape:
-        x = x.new_zeros([max(n, 1) for n in x.shape])
-        outside = True
-    else:
-        outside = False
+    outside = any(n == 0 and p is not None for n, p in zip(x.shape, places, strict=True))
+    if outside:
+        x = x.new_zeros([n if p is None else max(n, 1) for n, p in zip(x.shape, places, strict=True)])
     index: list[Any] = []
     inside = None
     for place, size in zip(places, x.shape, strict=True):

@@ -14,7 +14,7 @@ from seqdsl.ir.ops import options
 
 from . import contractions, expressions
 from .context import Context
-from .values import ATOM, BATCH, CHOICE, PRODUCT, Value, merge, spread, with_ones
+from .values import ATOM, BATCH, CHOICE, PRODUCT, Value, merge, plain, spread, with_ones
 
 
 def scan(ctx: Context, node: Node) -> Value:
@@ -34,7 +34,7 @@ def scan(ctx: Context, node: Node) -> Value:
 
 
 def _operand(ctx: Context, node: Node) -> Value:
-    value = expressions.emit(ctx, node)
+    value = plain(expressions.emit(ctx, node))
     return expressions.tensor(ctx, value, "real" if value.dtype in ("bool", "int") else value.dtype)
 
 
@@ -146,8 +146,9 @@ def _call(
         ctx.block.add(f"    {text},")
     ctx.block.add(f"    {flags.removeprefix(', ')},")
     ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in (*lead, *heads, *columns))}]")
-    read = _restored(ctx, Value(names[0]), lead, [heads, columns], node.dtype)
-    final = _restored(ctx, Value(names[1]), (BATCH,), [heads, rows, columns], node.dtype)
+    batched = node.args[-1] is not build.ZERO or any(BATCH in x.dims for x in (q, k, v, a))
+    read = _restored(ctx, names[0], lead, [heads, columns], node.dtype, batched)
+    final = _restored(ctx, names[1], (BATCH,), [heads, rows, columns], node.dtype, batched)
     return read, final
 
 
@@ -172,12 +173,16 @@ def _product(ctx: Context, dims: tuple[str, ...]) -> str:
     return " * ".join(ctx.dim_text(d) for d in dims) or "1"
 
 
-def _restored(ctx: Context, value: Value, lead: tuple[str, ...], groups: list[tuple[str, ...]], dtype: str) -> Value:
+def _restored(
+    ctx: Context, name: str, lead: tuple[str, ...], groups: list[tuple[str, ...]], dtype: str, batched: bool
+) -> Value:
+    """A result with every index a dimension of its own again."""
     dims = (*lead, *(d for group in groups for d in group))
     if all(len(group) == 1 for group in groups):
-        return Value(value.text, dims, dtype)
+        return Value(name, dims, dtype)
     shape = ", ".join(ctx.dim_text(d) for d in dims)
-    return Value(f"{value.text}.expand({ctx.dim_text(BATCH)}, *{value.text}.shape[1:]).reshape({shape})", dims, dtype)
+    wide = "" if batched else f".expand({ctx.dim_text(BATCH)}, *{name}.shape[1:])"
+    return Value(f"{name}{wide}.reshape({shape})", dims, dtype)
 
 
 def _solve(ctx: Context, node: Node) -> Value:
@@ -204,7 +209,8 @@ def _solve(ctx: Context, node: Node) -> Value:
         ctx.block.add(f"    {text},")
     dims = (*lead, *heads, *ranks, *columns)
     ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in dims)}]")
-    return _restored(ctx, Value(name), lead, [heads, tuple(ranks), columns], node.dtype)
+    batched = node.args[-1] is not build.ZERO or any(BATCH in v.dims for v in (w, u, x, a))
+    return _restored(ctx, name, lead, [heads, tuple(ranks), columns], node.dtype, batched)
 
 
 def _matrices(ctx: Context, node: Node) -> Value:
@@ -232,7 +238,7 @@ def _matrices(ctx: Context, node: Node) -> Value:
         ctx.block.add(f"    {text},")
     dims = (*lead, *heads, *kept, *columns)
     ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in dims)}]")
-    return _restored(ctx, Value(name), lead, [heads, n, columns], node.dtype)
+    return _restored(ctx, name, lead, [heads, n, columns], node.dtype, True)
 
 
 def _blocks(ctx: Context, value: Value, lead: tuple[str, ...], groups: list[tuple[str, ...]]) -> str:

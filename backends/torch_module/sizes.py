@@ -84,6 +84,8 @@ def number(ctx: Context, node: Node, args: list[Value]) -> Value:
     for name in row.helpers:
         ctx.helper(name)
     level = row.number_level
+    if node.op == "div" and args[1].text == "1":
+        return args[0]
     if node.op == "div" and not args[1].text.replace(".", "").isdigit() and not args[1].text.startswith("math."):
         return Value(f"{ctx.helper('_ratio')}({args[0].text}, {args[1].text})", (), node.dtype, ATOM, True)
     if node.op == "add" and args[1].text.startswith("-") and args[1].level == UNARY:

@@ -33,6 +33,14 @@ class Value:
         return self.text if self.level >= level else f"({self.text})"
 
 
+def plain(value: Value) -> Value:
+    """A weight in the dtype of the computation."""
+    if not value.weight:
+        return value
+    kind = "complex_dtype" if value.dtype == "complex" else "dtype"
+    return replace(value, text=f"{value.at(ATOM)}.to({kind})", weight=False, level=ATOM)
+
+
 def merge(first: Sequence[str], *others: Iterable[str]) -> tuple[str, ...]:
     """The union in order of appearance."""
     return tuple(dict.fromkeys([*first, *(d for other in others for d in other)]))

@@ -38,6 +38,13 @@ class StateEntry:
 POSITION = "position"  # the entry that counts positions; it has no tensor
 
 
+def record_path(name: str) -> list[str]:
+    """The keys of an entry in the nested record: `y.S` is at y, S, and `x.k[x.s]` at x, k[x.s]."""
+    head, bracket, rest = name.partition("[")
+    *path, last = head.split(".")
+    return [*path, last + bracket + rest]
+
+
 class NotSteppable(Exception):
     """Something on the streamed axis is read later than the current position (rule 22)."""
 

@@ -16,6 +16,7 @@ from seqdsl.diagnostics import SeqError
 from seqdsl.forms import Derived
 from seqdsl.ir.initial import state_names
 from seqdsl.ir.interpreter import interpret
+from seqdsl.ir.node import walk
 from seqdsl.ir.sizes import SizeError, Sizes
 from seqdsl.ir.system import System
 from seqdsl.verify.inputs import draw_inputs, draw_sizes
@@ -54,8 +55,20 @@ def relative_rms(found: Array, wanted: Array) -> float:
 
 def module_sizes(system: System, sizes: Sizes) -> dict[str, int]:
     """What a module is built with: every option, and the lengths that its parameters need."""
-    needed = {i for t in system.params() for i in t.indices}
-    free = {system.axis(i) for i in needed if system.index(system.axis(i)).size is None}
+    pending = [i for t in system.params() for i in t.indices]
+    pending += [str(n.attr) for t in system.params() if t.rhs is not None for n in walk(t.rhs) if n.op == "size"]
+    if pending:
+        pending += [str(n.attr) for d in system.options.values() if d is not None for n in walk(d) if n.op == "size"]
+    free: set[str] = set()
+    seen: set[str] = set()
+    while pending:
+        axis = system.axis(pending.pop())
+        size = system.index(axis).size
+        if size is None:
+            free.add(axis)
+        elif axis not in seen:
+            seen.add(axis)
+            pending += [str(n.attr) for n in walk(size) if n.op == "size"]
     return {**sizes.options, **{n: sizes[n] for n in sorted(free)}}
 
 

@@ -219,7 +219,7 @@ def chunk_solve(
     x = x.expand(batch, time, heads, ranks, columns)
     decay = decay.expand(batch, time, heads, decay.shape[3])
     start = start.to(dtype).expand(batch, heads, width, columns)
-    if time == 0:
+    if 0 in (batch, time, heads):
         return x.to(dtype) + (w * u).sum() * 0 + decay.sum() * 0 + start.sum() * 0
     size = min(max(8, chunk // (1 << (ranks - 1).bit_length())), max(8, 1 << (time - 1).bit_length()))
     if torch.compiler.is_compiling() or dtype.is_complex:

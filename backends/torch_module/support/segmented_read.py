@@ -29,15 +29,21 @@ class _SegmentedRead(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        q, k, v, decay, _, ctx.log, ctx.size = inputs
-        ctx.save_for_backward(q, k, v, decay, output[2])
+        q, k, v, decay, start, ctx.log, ctx.size = inputs
+        ctx.save_for_backward(q, k, v, decay, start, output[2])
         ctx.mark_non_differentiable(output[2])
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, decay, starts = ctx.saved_tensors
+        q, k, v, decay, start, starts = ctx.saved_tensors
         d_out, d_state = grads[0], grads[1]
+        if torch.is_grad_enabled():
+            log = ctx.log
+            pull = torch.func.vjp(
+                lambda q, k, v, decay, start: _segmented_read_plain(q, k, v, _segmented_read_decay(decay, log), start),
+                *(q, k, v, decay, start),
+            )[1]
+            return *pull((d_out, d_state)), None, None
         d_q, d_k, d_v, d_decay = (torch.empty_like(x) for x in (q, k, v, decay))
         for n in range(starts.shape[0] - 1, -1, -1):
             part = slice(n * ctx.size, (n + 1) * ctx.size)
@@ -58,6 +64,17 @@ class _SegmentedRead(torch.autograd.Function):
             if ctx.log:
                 d_decay[part] *= a
         return d_q, d_k, d_v, d_decay, d_state, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
+        """The mapped axis joins the lanes: dimension 1, or 0 of the states."""
+        merged = []
+        for x, dim, lane in zip(inputs[:5], in_dims[:5], (1, 1, 1, 1, 0), strict=True):
+            wide = x.unsqueeze(0).expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+            merged.append(wide.movedim(0, lane).flatten(lane, lane + 1))
+        out, state, starts = _SegmentedRead.apply(*merged, *inputs[5:])  # type: ignore[no-untyped-call]
+        lanes = (info.batch_size, out.shape[1] // info.batch_size)
+        return (out.unflatten(1, lanes), state.unflatten(0, lanes), starts.unflatten(1, lanes)), (1, 0, 1)
 
 
 def _segmented_read_decay(decay: Tensor, log: bool) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from seqdsl.backends.torch_module import emit_module, load_class
-from seqdsl.backends.torch_module.function import stepping
+from seqdsl.backends.torch_module.prologue import stepping
 
 from seqdsl.forms import derive
 from seqdsl.ir.system import System

@@ -183,7 +183,7 @@ def test_the_same_text_twice() -> None:
     tree = ast.parse(emit_module(system, class_name="M"))
     imported = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     imported |= {str(n.module) for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-    assert {name.split(".")[0] for name in imported} <= {"__future__", "math", "collections", "typing", "torch"}
+    assert {name.split(".")[0] for name in imported} <= {"__future__", "math", "collections", "contextlib", "typing", "torch"}
 
 
 HOSTILE = """

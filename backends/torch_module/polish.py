@@ -1,0 +1,137 @@
+"""The last pass over generated text: what nothing reads goes, a temporary that only names a result takes its name.
+
+Architecture invariant: works on the text alone; what is computed stays the same. Entry points: `tidy`, `imports`.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+
+
+def tidy(text: str) -> str:
+    """Without aliases, unused assignments, and the comments that stood above nothing else."""
+    while True:
+        lines = text.split("\n")
+        gone: set[int] = set()
+        for function in [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)]:
+            alias = _alias(function)
+            if alias is not None and not gone:
+                old, new, line = alias
+                span = range(function.lineno - 1, function.end_lineno or function.lineno)
+                for k in span:
+                    lines[k] = _renamed(lines[k], old, new)
+                gone |= _with_comment(lines, line - 1, line - 1)
+                break
+            for first, last in _unused(function):
+                gone |= _with_comment(lines, first - 1, last - 1)
+        if not gone:
+            return _blanks(text)
+        text = "\n".join(line for k, line in enumerate(lines) if k not in gone)
+
+
+def _blanks(text: str) -> str:
+    """`_` for the results of a call that nothing reads."""
+    lines = text.split("\n")
+    for function in [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)]:
+        loads = _loads(function)
+        for node in ast.walk(function):
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
+                for name in (n.id for n in node.targets[0].elts if isinstance(n, ast.Name) and n.id not in loads):
+                    head, equals, rest = lines[node.lineno - 1].partition(" = ")
+                    lines[node.lineno - 1] = re.sub(rf"\b{re.escape(name)}\b", "_", head) + equals + rest
+    return "\n".join(lines)
+
+
+def _with_comment(lines: list[str], first: int, last: int) -> set[int]:
+    """The lines of a statement, and the comment above it unless the next line belongs to the comment as well."""
+    gone = set(range(first, last + 1))
+    follows = lines[last + 1].strip() if last + 1 < len(lines) else ""
+    if follows and not follows.startswith(("#", "if ", "return", "result")):
+        return gone
+    above = first - 1
+    while above >= 0 and lines[above].strip().startswith("#"):
+        gone.add(above)
+        above -= 1
+    return gone
+
+
+def _stores(function: ast.FunctionDef) -> dict[str, int]:
+    """How often each name is assigned; arguments count as assigned twice: they are never renamed."""
+    count: dict[str, int] = {}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            count[node.id] = count.get(node.id, 0) + 1
+        elif isinstance(node, ast.arg):
+            count[node.arg] = 2
+    return count
+
+
+_TEMPORARY = re.compile(r"_(read|state|part|in)(_\d+)?$")  # the emitter's own names
+
+
+def _loads(function: ast.FunctionDef) -> set[str]:
+    return {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+
+
+def _alias(function: ast.FunctionDef) -> tuple[str, str, int] | None:
+    """(old name, new name, line) of the first `new = temporary` where both are assigned once."""
+    stores = _stores(function)
+    for node in ast.walk(function):
+        if (
+            isinstance(node, ast.Assign)
+            and len(node.targets) == 1
+            and isinstance(node.targets[0], ast.Name)
+            and isinstance(node.value, ast.Name)
+        ):
+            new, old = node.targets[0].id, node.value.id
+            if stores.get(new) == 1 and stores.get(old) == 1 and _TEMPORARY.search(old):
+                return old, new, node.lineno
+    return None
+
+
+def _renamed(line: str, old: str, new: str) -> str:
+    """Outside of strings and of comments on equations."""
+    if line.strip().startswith("#"):
+        return line
+    parts = re.split(r'("(?:[^"\\]|\\.)*")', line)
+    return "".join(p if k % 2 else re.sub(rf"(?<![\w.]){re.escape(old)}\b", new, p) for k, p in enumerate(parts))
+
+
+def _unused(function: ast.FunctionDef) -> list[tuple[int, int]]:
+    """First and last lines of assignments to names that nothing reads, unless they are all that a block has."""
+    loads, found = _loads(function), []
+    for block in ast.walk(function):
+        body = getattr(block, "body", None)
+        dead = [n for n in body if _is_dead(n, loads)] if isinstance(body, list) else []
+        if isinstance(body, list) and len(dead) < len(body):
+            found += [(n.lineno, n.end_lineno or n.lineno) for n in dead]
+    return found
+
+
+def _is_dead(node: ast.AST, loads: set[str]) -> bool:
+    return isinstance(node, ast.Assign) and all(isinstance(t, ast.Name) and t.id not in loads for t in node.targets)
+
+
+def used_names(text: str) -> set[str]:
+    """Every name and attribute base that a text mentions."""
+    return {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
+
+
+def imports(text: str) -> str:
+    """The import lines that a text needs."""
+    used = used_names(text)
+    blocks = [
+        [f"import {name}" for name in ("math",) if name in used],
+        _from("collections.abc", ["Callable", "Sequence"], used)
+        + _from("contextlib", ["AbstractContextManager", "nullcontext"], used)
+        + _from("typing", ["Any"], used),
+    ]
+    first = [line for block in blocks for line in block]
+    second = ["import torch"] * ("torch" in used) + _from("torch", ["Tensor", "nn"], used)
+    return "\n\n".join("\n".join(block) for block in (first, second) if block)
+
+
+def _from(module: str, names: list[str], used: set[str]) -> list[str]:
+    kept = [n for n in names if n in used]
+    return [f"from {module} import {', '.join(kept)}"] if kept else []

@@ -1,0 +1,171 @@
+"""What a generated function does before its equations: sizes, dtypes, checks of what it was given.
+
+Entry point: `write_prologue`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from seqdsl.ir import build
+from seqdsl.ir.node import walk
+from seqdsl.ir.state import POSITION, NotSteppable, StateEntry, record_path, state_record
+from seqdsl.ir.system import System
+
+from . import history
+from .context import Block, Context
+from .names import quoted, safe, tuple_text
+from .parameters import known_when_built
+from .sizes import size_value
+
+
+@dataclass(frozen=True)
+class Stepping:
+    """The state record, or why there is none."""
+
+    entries: tuple[StateEntry, ...]
+    past: bool
+    refusal: str = ""
+
+
+def stepping(system: System) -> Stepping:
+    """Can a state be given to this system, and must it count positions?"""
+    if system.stream is None:
+        return Stepping((), False, "it has no streamed axis")
+    try:
+        entries = state_record(system)
+    except NotSteppable as error:
+        return Stepping((), False, str(error))
+    past = any(e.name == POSITION for e in entries)
+    return Stepping(tuple(e for e in entries if e.name != POSITION), past)
+
+
+def nest(record: dict[str, object], path: list[str], text: str) -> None:
+    for part in path[:-1]:
+        inner = record.setdefault(part, {})
+        assert isinstance(inner, dict), f"the state has both `{part}` and entries below it"
+        record = inner
+    record[path[-1]] = text
+
+
+def literal(record: object) -> str:
+    if isinstance(record, dict):
+        return "{" + ", ".join(f'"{k}": {literal(v)}' for k, v in record.items()) + "}"
+    return str(record)
+
+
+def write_prologue(
+    ctx: Context,
+    indent: int,
+    layer: bool,
+    known: dict[str, str],
+    arguments: dict[str, str],
+    inputs: list[str],
+    steps: Stepping,
+    body: list[str],
+) -> list[str]:
+    system = ctx.system
+    top = Block(indent)
+    axes = []
+    for t in system.inputs():
+        kind = "" if t.dtype == "real" else f', "{t.dtype}"'
+        axes.append(f'"{t.name}": ({arguments[t.name]}, "{" ".join(system.axis(i) for i in t.indices)}"{kind})')
+    fixed = "{" + ", ".join(f'"{a}": {t}' for a, t in known.items()) + "}"
+    ctx.helper("_input_sizes")
+    if steps.refusal:
+        top.add("if state is not None or return_state:")
+        top.add(f"    raise ValueError({quoted(f'{system.name} has no state: {steps.refusal}')})")
+    top.add(f'sizes = _input_sizes("{safe(system.name)}", {{{", ".join(axes)}}}, {fixed})')
+    tensors = ", ".join(arguments.values())
+    first = next(iter(arguments.values()), None)
+    source = "*self.parameters(), *self.buffers()" if layer else ""
+    device = f"{first}.device" if first else "next(self.parameters()).device"
+    top.add(f"device = {device}")
+    ctx.helper("_compute_dtype")
+    top.add(f"dtype = _compute_dtype({', '.join(x for x in (tensors, source) if x)})")
+    lines = body + inputs + ctx.index_lines
+    text = "\n".join(lines)
+    if "complex_dtype" in text:
+        ctx.helper("_complex_dtype")
+        top.add("complex_dtype = _complex_dtype(dtype)")
+    if "out_dtype" in text:
+        ctx.helper("_output_dtype")
+        fallback = f" or _output_dtype({source})" if layer else ""
+        top.add(f"out_dtype = _output_dtype({tensors}){fallback} or dtype")
+    if "matmul_dtype)" in text:
+        ctx.helper("_low_dtype")
+        top.add("matmul_dtype = _low_dtype(device, *self.parameters())")
+    if ctx.past:
+        top.add(f'past = {ctx.helper("_past")}("{safe(system.name)}", state)')
+    if ctx.batch in _words(text) or any(ctx.batch in _words(v) for _, v in ctx.size_lines):
+        top.add(f'{ctx.batch} = sizes["batch"]')
+    lines = [] if steps.refusal else [_state_check(ctx, steps)]
+    lines += _checks(ctx, known, layer)
+    for variable, formula in ctx.size_lines:
+        top.add(f"{variable} = {formula}")
+    for line in lines:
+        top.add(line)
+    top.add(f"with {ctx.helper('_full_precision')}(device):")
+    inner = Block(indent + 1)
+    for line in (*inputs, *ctx.index_lines):
+        inner.add(line)
+    return [*top.lines, *inner.lines, *body]
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[A-Za-z_]\w*", text))
+
+
+def _state_check(ctx: Context, steps: Stepping) -> str:
+    """The record that was given, checked entry by entry."""
+    record: dict[str, object] = {}
+    for entry in steps.entries:
+        nest(record, record_path(entry.name), _entry_shape(ctx, entry))
+    if ctx.past:
+        record["position"] = "None"
+    check = ctx.helper("_checked_state")
+    return f'state = {check}("{safe(ctx.system.name)}", state, {ctx.batch}, dtype, {literal(record)})'
+
+
+def _entry_shape(ctx: Context, entry: StateEntry) -> str:
+    """The lengths of an entry of the record behind the batch axis."""
+    system = ctx.system
+    if entry.name in system.finals:
+        lengths = [_fixed_length(ctx, i) for i in system.tensors[system.finals[entry.name]].indices]
+    else:
+        lengths = []
+        for k, index in enumerate(system.tensors[entry.tensor].indices):
+            if k != entry.position:
+                lengths.append(_fixed_length(ctx, index))
+            elif entry.boundary is None and entry.tail is None:
+                lengths.append("past" if ctx.past else "None")
+            elif entry.boundary is None and entry.tail is not build.ONE:
+                lengths.append(history.count_text(ctx, entry))
+    return tuple_text(lengths)
+
+
+def _fixed_length(ctx: Context, index: str) -> str:
+    """The length of an axis, None where it depends on how far the stream is."""
+    size = ctx.system.index(index).size
+    streamed = size is not None and any(n.op == "size" and ctx.on_stream(str(n.attr)) for n in walk(size))
+    return "None" if ctx.on_stream(index) or streamed else ctx.length(index)
+
+
+def _checks(ctx: Context, known: dict[str, str], layer: bool) -> list[str]:
+    """Axes that must be equally long (rule 6), and sizes that could come out negative."""
+    lines: dict[str, None] = {}
+    name = safe(ctx.system.name)
+    for a, b in ctx.system.constraints:
+        x, y = ctx.system.index(a), ctx.system.index(b)
+        if x.axis == y.axis or x.size is not None or y.size is not None:
+            continue
+        check = ctx.helper("_equal_sizes")
+        lines[f'{check}("{name}", "{x.axis}", "{y.axis}", sizes["{x.axis}"], sizes["{y.axis}"])'] = None
+    for size in ctx.system.checks:
+        below = list(walk(size.value))
+        if build.value_of(size.value) is not None or (layer and known_when_built(ctx.system, size.value, known, layer)):
+            continue
+        if size.least > 0 or any(n.op in ("sub", "neg") or (build.value_of(n) or 0) < 0 for n in below):
+            lines[f"_at_least({quoted(size.label)}, {size_value(ctx, size.value).text}, {size.least})"] = None
+    return list(lines)

@@ -1,0 +1,188 @@
+"""What torch users expect of any module: broadcasting, empty batches, copies, meta tensors, 16-bit weights, transforms."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import seqdsl
+from tests.backends.torch_module.harness import (
+    CORPUS,
+    FIXTURES,
+    as_tuple,
+    fixture,
+    gap,
+    is_steppable,
+    module_of,
+    random_inputs,
+    stream_dims,
+    system_of,
+)
+
+FORMS = [
+    ("gla", "gla", "recurrent"),
+    ("gla", "gla", "scan"),
+    ("gla", "gla", "chunkwise"),
+    ("mamba", "selective_scan", "scan"),
+    ("mamba", "selective_scan", "chunkwise"),
+    ("delta_product", "gated_delta", "chunkwise"),
+    ("delta_product", "gated_delta", "scan"),
+    ("log_linear", "log_linear", "chunkwise"),
+    ("attention", "attention", "recurrent"),
+    ("grid", "grid_align", "recurrent"),
+]
+each_form = pytest.mark.parametrize(("file", "mixer", "form"), FORMS)
+
+
+@each_form
+def test_batches_of_one_broadcast_in_any_place(file: str, mixer: str, form: str) -> None:
+    """Outputs, states and gradients are those of the expanded inputs."""
+    system = system_of(file, mixer, form)
+    module = module_of(system, form)
+    inputs = random_inputs(system, batch=3)
+    for chosen in [[k] for k in range(len(inputs))] + [list(range(1, len(inputs)))]:
+        small = [x[:1].clone().requires_grad_() if k in chosen else x for k, x in enumerate(inputs)]
+        wide = [x.expand(3, *x.shape[1:]) if k in chosen else x for k, x in enumerate(small)]
+        if is_steppable(system):
+            (found, state), (wanted, whole) = (module(*x, return_state=True) for x in (small, wide))
+            assert gap(state, whole) < 1e-12
+        else:
+            found, wanted = module(*small), module(*wide)
+        for a, b in zip(as_tuple(found), as_tuple(wanted), strict=True):
+            assert gap(a, b) < 1e-12
+        leaves = [x for x in small if x.requires_grad]
+        grads = (torch.autograd.grad(as_tuple(y)[0].sum(), leaves, allow_unused=True) for y in (found, wanted))
+        for a, b in zip(*grads, strict=True):
+            assert (a is None and b is None) or gap(a, b) < 1e-10
+
+
+@each_form
+def test_a_batch_of_none(file: str, mixer: str, form: str) -> None:
+    system = system_of(file, mixer, form)
+    module = module_of(system, form)
+    inputs = [x[:0].requires_grad_() for x in random_inputs(system)]
+    for y in as_tuple(module(*inputs)):
+        assert y.shape[0] == 0
+    as_tuple(module(*inputs))[0].sum().backward()
+
+
+GATHERS = ["haar.haar", "windows.windows", "rpe_kernel.rpe_fft", "gfnet.global_filter", "nsa.nsa"]
+
+
+@pytest.mark.parametrize("path", [p for p in FIXTURES if p.stem in GATHERS], ids=lambda p: p.stem)
+def test_a_batch_of_none_through_gathers_and_transforms(path: Path) -> None:
+    _, module, inputs, wanted = fixture(path)
+    none = as_tuple(module(*(x[:0] for x in inputs)))
+    assert [tuple(y.shape) for y in none] == [(0, *y.shape) for y in wanted]
+
+
+@each_form
+def test_second_derivatives_equal_those_of_the_recurrence(file: str, mixer: str, form: str) -> None:
+    """Every form either differentiates twice, or would fail here: a silent zero does not pass."""
+    found = []
+    for each in ("recurrent", form):
+        inputs = random_inputs(system_of(file, mixer), batch=1, t=5, grad=True)
+        y = as_tuple(module_of(system_of(file, mixer, each), each)(*inputs))[0]
+        first = torch.autograd.grad(y.sin().sum(), inputs, create_graph=True, allow_unused=True)
+        loss = sum(g.square().sum() for g in first if g is not None)
+        found.append(torch.autograd.grad(loss, inputs, allow_unused=True))
+    for a, b in zip(*found, strict=True):
+        assert (a is None and b is None) or gap(b, a) < 1e-8
+
+
+def test_second_derivatives_of_logaddexp_beside_nothing() -> None:
+    system = system_of("combiner", "combiner")
+    inputs = random_inputs(system, batch=1, t=6, grad=True)
+    module = module_of(system, L=4)
+    assert torch.autograd.gradgradcheck(lambda *x: module(*x), inputs)
+
+
+@each_form
+def test_vmap_of_every_form(file: str, mixer: str, form: str) -> None:
+    system = system_of(file, mixer, form)
+    module = module_of(system, form)
+    inputs = random_inputs(system, batch=4)
+    mapped = torch.func.vmap(lambda *x: as_tuple(module(*x))[0])(*(x.unflatten(0, (2, 2)) for x in inputs))
+    assert gap(mapped.flatten(0, 1), as_tuple(module(*inputs))[0]) < 1e-12
+    shared = [*inputs[:-1], inputs[-1][:1]]
+    dims = (*(0 for _ in inputs[:-1]), None)
+    mapped = torch.func.vmap(lambda *x: as_tuple(module(*x))[0], dims)(
+        *(x.unflatten(0, (2, 2)) if d == 0 else x for x, d in zip(shared, dims, strict=True))
+    )
+    assert gap(mapped.flatten(0, 1), as_tuple(module(*shared))[0]) < 1e-12
+
+
+LAYERS = [("gla", "GLA", {"c": 16}), ("mamba", "Mamba", {"c": 8}), ("adalog", "shift_linear", {"c": 4}),
+          ("titans", "titans_mlp", {"h": 2, "d": 3, "e": 3}),
+          ("s4d", "s4d", {"c": 3, "N": 4}), ("lstm", "lstm", {"c": 4, "N": 5})]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "mixer", "sizes"), LAYERS)
+def test_layers_on_meta_in_copies_and_in_sixteen_bits(file: str, mixer: str, sizes: dict[str, int]) -> None:
+    program, system = seqdsl.load(CORPUS / f"{file}.seq", mixer), system_of(file, mixer)
+    torch.manual_seed(0)
+    module = program.module(**sizes)
+    inputs = [0.2 * x.float() for x in random_inputs(system, **sizes)]
+    wanted = as_tuple(module(*inputs))
+    for copied in (copy.deepcopy(module), pickle.loads(pickle.dumps(module)), copy.deepcopy(module).eval()):
+        assert torch.equal(as_tuple(copied(*inputs))[0], wanted[0])
+    with torch.device("meta"):
+        empty = program.module(**sizes)
+    assert all(p.is_meta for p in empty.parameters())
+    shapes = [y.shape for y in as_tuple(empty(*(x.to("meta") for x in inputs)))]
+    assert shapes == [y.shape for y in wanted]
+    torch.manual_seed(0)
+    empty.to_empty(device="cpu").reset_parameters()
+    empty.load_state_dict(module.state_dict(), strict=True)
+    assert torch.equal(as_tuple(empty(*inputs))[0], wanted[0])
+    low = module.to(torch.bfloat16)
+    y, state = low(*(x.bfloat16() for x in inputs), return_state=True)
+    assert as_tuple(y)[0].dtype == torch.bfloat16 and torch.isfinite(as_tuple(y)[0]).all()
+    assert all(x.dtype in (torch.float32, torch.complex64) for x in leaves(state))
+    sum(z.float().sum() for z in as_tuple(y)).backward()
+    assert all(torch.isfinite(torch.view_as_real(p.grad) if p.is_complex() else p.grad).all() for p in low.parameters())
+
+
+def leaves(state: Any) -> list[torch.Tensor]:
+    return [x for v in state.values() for x in leaves(v)] if isinstance(state, dict) else [state]
+
+
+def test_weights_in_sixteen_bits_are_widened_before_they_are_used() -> None:
+    """exp(A_log) of a bfloat16 parameter is a float32 exponential: only the stored value is rounded."""
+    program = seqdsl.load("mixer f(x[t,c]) -> y[t,c]:\n    param w[c] = normal(0, 1)\n    y[t,c] = exp(w) * x\n")
+    module = program.module(c=64).to(torch.bfloat16)
+    y = module(torch.ones(1, 1, 64))
+    assert torch.equal(y[0, 0], module.w.detach().float().exp())
+
+
+def test_names_in_the_record_of_a_stack() -> None:
+    """The entry of a cache inside a call is one key, not one for each dot of its subscript."""
+    model = seqdsl.load(CORPUS / "transformer.seq", "Transformer").module(M=11, C=8, N=9, L=2, H=2)
+    _, state = model(torch.ones(1, 4, dtype=torch.long), return_state=True)
+    assert set(state) == {"x", "position"}
+    assert all(isinstance(x, torch.Tensor) and name.count("[") == name.count("]") for name, x in state["x"].items())
+
+
+@pytest.mark.parametrize(("file", "mixer"), [("ema", "ema_damped"), ("simple_gla", "simple_gla_parallel")])
+def test_export_of_a_convolution_with_a_free_length(file: str, mixer: str) -> None:
+    """No power of two above the example's length is built into the graph."""
+    system = system_of(file, mixer, "convolution")
+    module = module_of(system, "convolution", torch.float32)
+    inputs = random_inputs(system, dtype=torch.float32)
+    free = torch.export.Dim.DYNAMIC
+    shapes = tuple(None if d is None else {d: free} for d in stream_dims(system))
+    program = torch.export.export(module, tuple(inputs), dynamic_shapes=shapes)
+    for length in (5, 40):
+        others = random_inputs(system, dtype=torch.float32, t=length)
+        assert gap(program.module()(*others), module(*others)) < 1e-5
+
+
+def test_what_a_layer_needs_follows_from_formulas(tmp_path: Path) -> None:
+    """global_filter's parameter has |j| // 2 + 1 frequencies: compiling builds it with a length for j."""
+    (path,) = seqdsl.compile(CORPUS / "gfnet.seq", out=tmp_path)
+    assert "def __init__(self, i: int, j: int, c: int" in path.read_text()
