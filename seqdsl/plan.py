@@ -19,7 +19,7 @@ from seqdsl.forms.derive import apply
 from seqdsl.ir.dependence import Loop, schedule
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound
-from seqdsl.ir.system import System
+from seqdsl.ir.system import System, needed
 
 Poly = dict[tuple[str, ...], int]  # monomial (sorted axis names) -> coefficient
 
@@ -82,7 +82,8 @@ def _nominal(system: System, axis: str) -> int:
 
 
 def cost(system: System) -> Cost:
-    """The cost of a system as it stands, in whatever form."""
+    """The cost of a system as it stands, in whatever form; of what it needs, not of what only its claims speak of."""
+    system = needed(system)
     flops: Poly = {}
     moved: Poly = {}
     steps: Poly = {}
@@ -91,7 +92,7 @@ def cost(system: System) -> Cost:
         _add(moved, axes, 8)
         if tensor.rhs is not None:
             for node in walk(tensor.rhs):
-                _count(system, node, flops, steps)
+                _count(system, node, flops, moved, steps)
     for step in schedule(system):
         _count_steps(system, step, (), steps)
     return Cost(flops, moved, steps)
@@ -105,7 +106,7 @@ def _count_steps(system: System, step: object, outer: tuple[str, ...], steps: Po
         _add(steps, outer, 4)
 
 
-def _count(system: System, node: Node, flops: Poly, steps: Poly) -> None:
+def _count(system: System, node: Node, flops: Poly, moved: Poly, steps: Poly) -> None:
     binding = OPS[node.op].binding
     free = tuple(system.axis(i) for i in sorted(node.free))
     if node.op in ("decayed_read", "decayed_state", "affine_scan"):
@@ -113,6 +114,10 @@ def _count(system: System, node: Node, flops: Poly, steps: Poly) -> None:
     elif binding in ("reduce", "along", "fold"):
         inside = {*node.args[0].free, *bound(node)}
         _add(flops, tuple(system.axis(i) for i in sorted(inside)), 1)
+        if node.op == "normalised_read":  # exponentials of one block, and its product with the values
+            _add(flops, tuple(system.axis(i) for i in sorted(inside | node.args[1].free)), 1)
+        elif node.op in ("softmax", "logsumexp"):  # written and read as a whole, where `online` keeps one block
+            _add(moved, tuple(system.axis(i) for i in sorted(inside)), 8)
     elif binding == "map":
         _add(flops, free, 16)
     elif node.op not in _CHEAP:

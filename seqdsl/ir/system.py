@@ -198,17 +198,24 @@ def monoid_reads(monoid: Monoid) -> set[str]:
 
 def live(system: System) -> System:
     """Without the derived tensors that no output, and no claim, needs."""
-    needed: set[str] = set()
-    pending = [
-        *system.outputs,
-        *system.finals.values(),
-        *(a for c in system.claims for a in c.args if a in system.tensors),
-    ]
+    return _reached(system, [a for c in system.claims for a in c.args])
+
+
+def needed(system: System) -> System:
+    """Without those that no output, and no state, needs: what is to be computed. Claims are checked on the equations."""
+    if system.record is None:
+        return live(system)
+    return _reached(replace(system, claims=()), [e.tensor for e in system.record])
+
+
+def _reached(system: System, more: list[str]) -> System:
+    found: set[str] = set()
+    pending = [*system.outputs, *system.finals.values(), *(n for n in more if n in system.tensors)]
     while pending:
         name = pending.pop()
-        if name not in needed:
-            needed.add(name)
+        if name not in found:
+            found.add(name)
             tensor = system.tensors[name]
             pending += [*sources(system, tensor), *(e.tensor for e in tensor.edges)]
-    kept = {n: t for n, t in system.tensors.items() if n in needed or t.kind not in ("derived", "carry")}
+    kept = {n: t for n, t in system.tensors.items() if n in found or t.kind not in ("derived", "carry")}
     return replace(system, tensors=kept)
