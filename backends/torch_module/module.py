@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
-from seqdsl.ir.system import System, Tensor
+from seqdsl.ir.system import System, Tensor, needed
 
 from .context import Block, Context
 from .function import Stepping, input_names, stepping, write_body
@@ -37,6 +37,8 @@ def emit_module(
     system: System, *, class_name: str, header: str = "", form: str = "", stepper: System | None = None
 ) -> str:
     """The text of a Python file with one class. `stepper` is the system that `step` runs, if not `system` itself."""
+    stepper = None if stepper is None or stepper is system else needed(stepper)
+    system = needed(system)
     class_name = safe(class_name)
     layer = bool(system.params())
     names = Names({class_name, *SUPPORT_FUNCTIONS})
@@ -44,7 +46,7 @@ def emit_module(
     arguments = input_names(system)
     built = _built(system, layer, set(arguments.values()))
     runs = [(function, system)]
-    if stepper is not None and stepper is not system:
+    if stepper is not None:
         runs.append((names.fresh(f"{system.name}_recurrent"), stepper))
     bodies, helpers = [], set()
     for name, one in runs:
