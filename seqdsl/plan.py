@@ -19,7 +19,8 @@ from seqdsl.forms.derive import apply
 from seqdsl.ir.dependence import Loop, schedule
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound
-from seqdsl.ir.system import System, needed
+from seqdsl.ir.state import needed
+from seqdsl.ir.system import System
 
 Poly = dict[tuple[str, ...], int]  # monomial (sorted axis names) -> coefficient
 
@@ -87,11 +88,13 @@ def cost(system: System) -> Cost:
     flops: Poly = {}
     moved: Poly = {}
     steps: Poly = {}
+    seen: set[Node] = set()
     for tensor in system.derived():
         axes = tuple(system.axis(i) for i in tensor.indices)
         _add(moved, axes, 8)
         if tensor.rhs is not None:
-            for node in walk(tensor.rhs):
+            for node in [n for n in walk(tensor.rhs) if n not in seen]:
+                seen.add(node)  # equal terms are computed once
                 _count(system, node, flops, moved, steps)
     for step in schedule(system):
         _count_steps(system, step, (), steps)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
-from seqdsl.ir.system import System, Tensor, needed
+from seqdsl.ir.state import needed
+from seqdsl.ir.system import System, Tensor
 
 from .context import Block, Context
 from .function import Stepping, input_names, stepping, write_body

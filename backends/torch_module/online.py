@@ -53,8 +53,8 @@ def _online(ctx: Context, node: Node) -> Value:
         return expressions.emit(ctx, _literal(node))
     factor, plain = split_values(build.ONE if values is None else values, row)
     lead_set = (scores.free | guard.free | factor.free) - {row, *bound(node)} - set(ctx.fixed)
-    lead = ctx.ordered(lead_set)
-    extra = () if values is None else ctx.ordered(plain.free - {row, *bound(node), *lead} - set(ctx.fixed))
+    lead = ctx.ordered(set(lead_set))
+    extra = () if values is None else ctx.ordered(set(plain.free) - {row, *bound(node), *lead} - set(ctx.fixed))
     shape = _Shape(lead, row, bound(node), extra)
     return _call(ctx, node, shape, factor, plain if values is not None else None)
 
@@ -184,7 +184,11 @@ def _function(
     ctx.hoisted = {**ctx.hoisted, **{o.node: o.inner for o in given if o.node.op != "read" or not o.table}}
     ctx.places = {**ctx.places, **{str(o.node.attr): Stored(o.inner) for o in given if o.table}}
     cut = {shape.row, *shape.columns}
-    kept = {k: v for k, v in before[2][0].items() if isinstance(k, tuple) and k[0] == "positions" and not {*v.dims} & cut}
+    kept: dict[object, Value] = {
+        key: value
+        for key, value in before[2][0].items()
+        if isinstance(key, tuple) and key[0] == "positions" and not {*value.dims} & cut
+    }
     ctx.caches = [kept]
     ctx.lengths = {**ctx.lengths, **lengths_inside(given, (shape.row, shape.columns[0]))}
     dims = (BATCH, *shape.lead, shape.row, *shape.columns)

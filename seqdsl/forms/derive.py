@@ -16,7 +16,8 @@ from seqdsl.algebra.verdict import Verdict
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms.chunkwise import to_chunkwise, to_quadratic
 from seqdsl.forms.convolution import to_convolution
-from seqdsl.forms.online import Normalisers, all_pairs, online_laws, to_online
+from seqdsl.forms.online import Normalisers, all_pairs, to_online
+from seqdsl.forms.online_laws import online_laws
 from seqdsl.forms.scan import to_scan
 from seqdsl.ir.dependence import Loop, recurrences
 from seqdsl.ir.state import NotSteppable, state_record

@@ -14,25 +14,20 @@ arXiv:1805.02867; Rabe and Staats 2021, arXiv:2112.05682). What is rewritten, by
 Scores that have a name (a[t,s] = ..) are written out where they are used, if nothing else keeps them. A rewriting that
 would not drop the weights (they are an output, or another equation reads them) is not made: it saves nothing.
 
-Architecture invariant: knows no mixer and no backend. Entry points: `to_online`, `online_laws`.
+Architecture invariant: knows no mixer and no backend. The laws are `online_laws`'. Entry point: `to_online`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache
 
-from seqdsl.algebra import Proved, Unknown, Verdict, monoid_verdicts, prove_equal
-from seqdsl.algebra.declared import combine
-from seqdsl.algebra.equal import equal
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, recurrences
 from seqdsl.ir.node import Node, reads, rebuild, walk
 from seqdsl.ir.ops import OPS, bound, made, make
-from seqdsl.ir.system import System, needed
-
-ONLINE = ("normalised_read", "normaliser")
+from seqdsl.ir.state import needed
+from seqdsl.ir.system import System
 
 
 @dataclass(frozen=True)
@@ -314,7 +309,7 @@ def row_index(system: System, names: tuple[str, ...], scores: Node, guard: Node,
     """The index of the result that the scores vary along and the values do not: the queries' index.
 
     Another index of the summed axis first (there values may vary along it too: a factor of the weights), then the
-    streamed one, then any that the inputs give; a size that the mixer fixes (heads, a rank) is no row.
+    streamed one, then any that counts positions; heads and features are no rows: there the weights are small.
     """
     own = {system.axis(n) for n in names}
     fixed = values.free if values is not None else frozenset()
@@ -326,9 +321,10 @@ def row_index(system: System, names: tuple[str, ...], scores: Node, guard: Node,
 
 
 def _grows(system: System, index: str) -> bool:
+    """Is it a position, not a feature: the first index of an input, or a size that comes from such a one?"""
     size = system.index(index).size
     if size is None:
-        return _given(system, index)
+        return any(system.axis(index) == system.axis(t.indices[0]) for t in system.inputs() if t.indices)
     return any(n.op == "size" and _given(system, str(n.attr)) for n in walk(size))
 
 
@@ -348,58 +344,9 @@ def _written_out(search: _Search, node: Node, wide: set[str]) -> Node:
 
 
 def _is_wide(node: Node, wide: set[str]) -> bool:
-    return len(node.free & wide) == len(wide) or len(node.free & wide) > 1
+    return len(node.free & wide) > 1
 
 
 def _blockwise(node: Node, wide: set[str]) -> bool:
     """Is an entry of the expression a function of single entries along the wide indices?"""
-    return not any(
-        OPS[n.op].binding and n.op not in ONLINE and set((*bound(n), *made(n))) & wide for n in walk(node) if n.free & wide
-    )
-
-
-# Laws ------------------------------------------------------------------------------------------------------------
-
-_LAWS = """
-monoid running(m, l, u):
-    identity = (-inf, 0, 0)
-    lift(z, v) = (z, 1, v)
-    combine(a, b):
-        m = max(a.m, b.m)
-        l = a.l * exp(a.m - m) + b.l * exp(b.m - m)
-        u = a.u * exp(a.m - m) + b.u * exp(b.m - m)
-    project -> y:
-        y = u / l
-
-mixer shifted(z[s], v[s], c[r], x[m], g[m], y[m]) -> o[r]:
-    o[r] = (sum[s] exp(z - c) * v) / (sum[s] exp(z - c))
-    n[r] = running[s](z, v)
-    claim o == sum[s] softmax[s](z) * v
-"""
-
-
-@cache
-def online_laws() -> dict[str, Verdict]:
-    """The monoid's laws, that one step is the action of its lift, and that a normaliser forgets a shift, as proved by
-    the algebra from `_LAWS`."""
-    from seqdsl.semantics import load_system
-
-    system = load_system(_LAWS)
-    found = {n: v for n, v in monoid_verdicts(system, "running").items() if n != "commutative"}
-    found["step = act by lift"] = _step_is_lift(system)
-    claim = system.claims[0]
-    assert claim.system is not None
-    found["shift invariance"] = prove_equal(claim.system, *claim.args)
-    return found
-
-
-def _step_is_lift(system: System) -> Verdict:
-    """(m, l, u) . lift(z, v) is the step m' = max(m, z), l' = exp(m - m') l + exp(z - m'), u' = .. + exp(z - m') v."""
-    z, v, m, l, u = (build.read(n, [build.index("m")], "real") for n in ("x", "y", "g", "l", "u"))  # fmt: skip
-    top = make("maximum", m, z)
-    old, new = make("exp", build.sub(m, top)), make("exp", build.sub(z, top))
-    step = {"m": top, "l": build.add(build.mul(old, l), new), "u": build.add(build.mul(old, u), build.mul(new, v))}
-    lifted = combine(system.monoids["running"], {"m": m, "l": l, "u": u}, {"m": z, "l": build.ONE, "u": v})
-    if all(equal(system, lifted[n], step[n]) for n in step):
-        return Proved("step = act by lift", "symbolic identity: equal canonical forms, for all sizes")
-    return Unknown("the canonical forms differ")
+    return not any(OPS[n.op].binding and _is_wide(n, wide) and {*bound(n), *made(n)} & wide for n in walk(node))

@@ -19,7 +19,7 @@ state record, if one is given, else from the edge; see `state.state_record`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -198,17 +198,11 @@ def monoid_reads(monoid: Monoid) -> set[str]:
 
 def live(system: System) -> System:
     """Without the derived tensors that no output, and no claim, needs."""
-    return _reached(system, [a for c in system.claims for a in c.args])
+    return reached(system, (a for c in system.claims for a in c.args))
 
 
-def needed(system: System) -> System:
-    """Without those that no output, and no state, needs: what is to be computed. Claims are checked on the equations."""
-    if system.record is None:
-        return live(system)
-    return _reached(replace(system, claims=()), [e.tensor for e in system.record])
-
-
-def _reached(system: System, more: list[str]) -> System:
+def reached(system: System, more: Iterable[str] = ()) -> System:
+    """Without the derived tensors that neither an output, nor the state's end, nor one of `more` needs."""
     found: set[str] = set()
     pending = [*system.outputs, *system.finals.values(), *(n for n in more if n in system.tensors)]
     while pending:
