@@ -181,8 +181,8 @@ def _function(
     """`def o_scores(q, k, t, s)`: the scores of a block, where they count, and the factor."""
     before = ctx.block, ctx.hoisted, ctx.caches, ctx.order, ctx.places, ctx.lengths
     ctx.block = Block(before[0].indent + 1)
-    ctx.hoisted = {**ctx.hoisted, **{o.node: o.inner for o in given if o.node.op != "read" or not o.table}}
-    ctx.places = {**ctx.places, **{str(o.node.attr): Stored(o.inner) for o in given if o.table}}
+    ctx.hoisted = {**ctx.hoisted, **{o.node: o.inner for o in given if o.table is None}}
+    ctx.places = {**ctx.places, **{str(o.node.attr): Stored(o.inner) for o in given if o.table is not None}}
     cut = {shape.row, *shape.columns}
     kept: dict[object, Value] = {
         key: value
@@ -239,7 +239,7 @@ def lengths_inside(given: list[Operand], names: tuple[str, ...]) -> dict[str, st
     found = {}
     for index in names:
         for o in given:
-            if index in o.inner.dims and not o.table:
+            if index in o.inner.dims and o.table is None:
                 found[index] = f"{o.inner.text}.shape[{o.inner.dims.index(index)}]"
                 break
     return found

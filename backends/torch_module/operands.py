@@ -27,11 +27,12 @@ Facts = tuple[Node, ...]
 
 @dataclass(frozen=True)
 class Part:
-    """A node to be emitted before, and what holds where it is wanted. A `table` is read at pairs inside the block."""
+    """A node to be emitted before, and what holds where it is wanted. A `table` is a whole tensor that the block reads
+    at pairs: its indices that are cut, each with the index of the block."""
 
     node: Node
     facts: Facts
-    table: bool = False
+    table: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,18 +42,20 @@ class Operand:
     node: Node
     outer: Value
     inner: Value
-    table: bool
+    table: tuple[tuple[str, str], ...] | None
 
     def text(self, row: str, column: str) -> str:
         """`(q, 1, None)`: the operand, and which of its dimensions are the rows and the columns."""
-        cut = [None if self.table or i not in self.outer.dims else self.outer.dims.index(i) for i in (row, column)]
+        names = {i: i for i in self.outer.dims} if self.table is None else {i: own for own, i in self.table}
+        dims = self.outer.dims
+        cut = [dims.index(names[i]) if names.get(i) in dims else None for i in (row, column)]
         return f"({self.outer.text}, {cut[0]}, {cut[1]})"
 
 
 def operands(ctx: Context, nodes: Iterable[tuple[Node, list[Node]]], row: str, columns: tuple[str, ...]) -> list[Part]:
     """The parts of some expressions, each below its own facts, in the order in which they are met."""
     found: dict[Node, Part] = {}
-    search = _Search(ctx, row, frozenset(columns), found)
+    search = _Search(ctx, row, columns, found)
     for node, facts in nodes:
         search.visit(node, tuple(facts))
     return list(found.values())
@@ -62,7 +65,7 @@ def operands(ctx: Context, nodes: Iterable[tuple[Node, list[Node]]], row: str, c
 class _Search:
     ctx: Context
     row: str
-    columns: frozenset[str]
+    columns: tuple[str, ...]
     found: dict[Node, Part]
 
     def visit(self, node: Node, facts: Facts) -> None:
@@ -70,14 +73,15 @@ class _Search:
         if node in self.found:
             return
         wide = {self.row, *self.columns}
-        tied = self.row in node.free and bool(node.free & self.columns)
+        tied = self.row in node.free and bool(node.free & {*self.columns})
         if node.op in ("const", "size", "option", "first") or not tied and _static(self.ctx, node):
             return
-        if node.op == "read" and tied and self._is_table(node):
-            key = build.read(str(node.attr), [], node.dtype)  # the tensor as a whole
-            self.found.setdefault(key, Part(key, (), table=True))
+        cuts = self._table(node) if node.op == "read" and tied else None
+        key = build.read(str(node.attr), [], node.dtype)  # the tensor as a whole
+        if cuts is not None and self.found.setdefault(key, Part(key, (), cuts)).table == cuts:
             for subscript in node.args:
-                self.visit(subscript, facts)
+                if subscript.op != "index":
+                    self.visit(subscript, facts)
             return
         whole = bool(OPS[node.op].binding) and bool({*bound(node), *made(node)} & wide)
         if whole or node.op in ("read", "index") or not tied and _safe(node, facts):
@@ -100,16 +104,25 @@ class _Search:
             for arg in node.args:
                 self.visit(arg, facts)
 
-    def _is_table(self, node: Node) -> bool:
-        """A tensor that has neither axis, and is read at positions that pairs give: gathered inside the block."""
+    def _table(self, node: Node) -> tuple[tuple[str, str], ...] | None:
+        """For a tensor that is read at positions that pairs give (a bias by distance, a block by s // m): which of its
+        indices a block cuts, and by which of its own. None where it has to be computed at every pair before."""
         system = self.ctx.system
-        axes = {system.axis(i) for i in (self.row, *self.columns)}
-        tensor = system.tensors[str(node.attr)]
-        place = self.ctx.places.get(tensor.name)
-        own = {system.axis(i) for i in tensor.indices}
-        if any(a.op == "index" and a.attr in (self.row, *self.columns) for a in node.args):
-            return False  # a foreign index: the dimension itself is cut
-        return isinstance(place, Stored) and not tensor.edges and not own & axes and system.stream not in own
+        tensor, place = system.tensors[str(node.attr)], self.ctx.places.get(str(node.attr))
+        axes = {system.stream, *(system.axis(i) for i in (self.row, *self.columns))}
+        cuts = []
+        if not isinstance(place, Stored) or tensor.edges or all(a.op == "index" for a in node.args):
+            return None
+        for own, subscript in zip(tensor.indices, node.args, strict=True):
+            if subscript.op == "index" and subscript.attr in (self.row, *self.columns):
+                elsewhere = any(subscript.attr in a.free for a in node.args if a is not subscript)
+                same = system.axis(own) == system.axis(str(subscript.attr))
+                if self.ctx.past or elsewhere or not same or subscript.attr in self.columns[1:]:
+                    return None
+                cuts.append((own, str(subscript.attr)))
+            elif system.axis(own) in axes:
+                return None  # along the stream a read has a history
+        return tuple(cuts)
 
 
 def _static(ctx: Context, node: Node) -> bool:
@@ -135,7 +148,7 @@ def outside(ctx: Context, parts: list[Part], row: str, columns: tuple[str, ...])
     found: list[Operand] = []
     taken: dict[str, Value] = {}
     for part in parts:
-        if part.table:
+        if part.table is not None:
             place = ctx.places[str(part.node.attr)]
             assert isinstance(place, Stored)
             value = unweighted(place.value)
