@@ -30,6 +30,9 @@ from seqdsl.ir.state import needed
 from seqdsl.ir.system import System
 
 
+WHOLE = "it is needed entry by entry: as an output, or by an equation that is no sum over it"
+
+
 @dataclass(frozen=True)
 class Normalisers:
     """A system with its normalisers read online: the tensors that do so, and why others do not."""
@@ -61,8 +64,8 @@ def to_online(system: System) -> Normalisers:
         still = {n for n in search.opened if n in needed(result).tensors}
         if not still:
             changed = tuple(n for n, t in result.tensors.items() if t is not system.tensors[n])
-            kept = tuple((n, why) for n, why in search.refused.items() if n not in changed)
-            return Normalisers(result, changed, kept)
+            reasons = {**dict.fromkeys(sorted(closed), WHOLE), **search.refused}
+            return Normalisers(result, changed, tuple((n, why) for n, why in reasons.items() if n not in changed))
         closed |= still
 
 
@@ -173,10 +176,15 @@ def _weights(search: _Search, node: Node, factor: Node, rest: list[Node], downs:
 
 
 def _open_weights(search: _Search, factor: Node, names: tuple[str, ...]) -> Node | None:
-    """The factor itself, or the equation of the tensor that it reads, if it varies along the summed indices."""
+    """The factor, or the equation of the tensor that it reads, if weights along the summed indices are a factor of it.
+    Only then are the equation's own normalisers looked at: a chain of layers is not walked again for each of its sums.
+    """
     if not factor.free & set(names):
         return None
-    return _definition(search, factor) if factor.op == "read" else factor
+    opened = _resolved(search, factor)
+    if not any(f.op in ("softmax", "exp") for f in _factors(opened)[1]):
+        return None
+    return opened if opened is factor else rebuild(opened, lambda node: _online(search, node))
 
 
 def _definition(search: _Search, read: Node) -> Node | None:
@@ -189,12 +197,15 @@ def _definition(search: _Search, read: Node) -> Node | None:
     at = dict(zip(tensor.indices, read.args, strict=True))
     if not build.can_substitute(tensor.rhs, at) or any(not _inside(search.system, i, a) for i, a in at.items()):
         return None
-    return rebuild(build.substitute(tensor.rhs, at), lambda node: _online(search, node))
+    return build.substitute(tensor.rhs, at)
 
 
 def _inside(system: System, own: str, subscript: Node) -> bool:
-    """Is a subscript a plain index of the tensor's own axis? Outside its axis a tensor is 0, and its equation not."""
-    return subscript.op == "index" and system.axis(str(subscript.attr)) == system.axis(own)
+    """Is a subscript a plain index with the range of the tensor's own? Outside its axis a tensor is 0, and its equation
+    not; along the stream the first index has the new positions only, and a second one all."""
+    if subscript.op != "index" or system.axis(str(subscript.attr)) != system.axis(own):
+        return False
+    return (own.rstrip("'") == system.stream) == (str(subscript.attr).rstrip("'") == system.stream)
 
 
 def _read(search: _Search, node: Node, weight: Node, rest: list[Node], downs: list[Node]) -> Node | None:
@@ -338,7 +349,7 @@ def _written_out(search: _Search, node: Node, wide: set[str]) -> Node:
         if found is None or not _blockwise(found, wide):
             return None
         search.opened.add(str(inner.attr))
-        return _written_out(search, found, wide)
+        return _written_out(search, rebuild(found, lambda node: _online(search, node)), wide)
 
     return rebuild(node, change)
 

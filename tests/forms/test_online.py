@@ -65,8 +65,9 @@ def test_weights_that_are_an_output_stay() -> None:
         HEAD.replace("-> o[t,h,e]", "-> o[t,h,e], p[t,s,h]")
         + "    p[t,s,h] = softmax[s](a)\n    o[t,h,e] = sum[s] p * v\n"
     )
-    with pytest.raises(SeqError, match="form-not-available"):
+    with pytest.raises(SeqError, match="form-not-available") as caught:
         derive(load_system(text), "chunkwise")
+    assert any("`p`: it is needed entry by entry" in note for note in caught.value.diagnostics[0].notes)
     claimed = HEAD + "    p[t,s,h] = softmax[s](a)\n    o[t,h,e] = sum[s] p * v\n    claim rows_sum_to_one(p, s)\n"
     derived = derive(load_system(claimed), "chunkwise").system
     assert reads_of(derived) and "p" not in needed(derived).tensors and "p" in derived.tensors

@@ -62,7 +62,17 @@ def system_of(name: str, form: str = "chunkwise") -> System:
 
 def inputs_of(system: System, length: int, *, scale: float = 1.0, dtype: torch.dtype = torch.float64) -> list[Any]:
     generator = torch.Generator().manual_seed(length)
-    sizes = {"t": length, "h": 2, "d": 3, "e": 2, "g": 1, "j": 5, "r": length + 9, "n": length // 8 + 1, "i": max(length // 8, 1)}
+    sizes = {
+        "t": length,
+        "h": 2,
+        "d": 3,
+        "e": 2,
+        "g": 1,
+        "j": 5,
+        "r": length + 9,
+        "n": length // 8 + 1,
+        "i": max(length // 8, 1),
+    }
     found = []
     for tensor in system.inputs():
         shape = (2, *(sizes[system.axis(i)] for i in tensor.indices))
@@ -249,13 +259,35 @@ def largest(name: str, length: int, form: str = "chunkwise") -> int:
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in MIXERS if n not in ("bias_table", "masked", "learned_bias")]  # those two have pairs as inputs
+    "name",
+    [n for n in MIXERS if n not in ("bias_table", "masked", "learned_bias")],  # those two have pairs as inputs
 )
 def test_memory_grows_with_the_length(name: str) -> None:
     """No tensor, forward or backward, is larger than one block (256 x 256, of 2 x 2 heads) or than an input."""
     block = 4 * 256 * 256
     assert largest(name, 1100) <= 1.6 * block
     assert largest(name, 1100, "recurrent") >= 4 * 1100 * 600
+
+
+class Calls(TorchDispatchMode):
+    """How often an operation is called."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name, self.count = name, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += str(func).startswith(f"aten.{self.name}.")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("second_guard", 25), ("causal", 15), ("window", 8)])
+def test_blocks_in_which_nothing_counts_are_left_out(name: str, blocks: int) -> None:
+    """Five blocks of rows at T = 1100: all columns, those up to the last row, those of the last seven."""
+    module, inputs = module_of(system_of(name), "chunkwise"), inputs_of(system_of(name), 1100)
+    with torch.no_grad(), Calls("exp_") as seen:
+        module(*inputs)
+    assert seen.count == 2 * blocks
 
 
 # Mutants ---------------------------------------------------------------------------------------------------------
