@@ -214,7 +214,7 @@ def _function(
     ctx.block, ctx.hoisted, ctx.caches, ctx.order, ctx.places, ctx.lengths = before
     loops = [v for v in ctx.fixed.values() if v.isidentifier() and any(_mentions(line, v) for line in body)]
     parameters = [*(o.inner.text for o in given), *(f"{v}={v}" for v in dict.fromkeys(loops))]
-    listed = ", ".join(ctx.dim_text(d) for d in dims)
+    listed = ", ".join(d if d in cut else ctx.dim_text(d) for d in dims)
     note = f"# a block of {shape.row} and {', '.join(shape.columns)}: scores [{listed}], where they count, their factor"
     ctx.block.add(f"def {name}({', '.join(parameters)}):  {note}")
     ctx.block.lines.extend(body)

@@ -29,7 +29,6 @@ from seqdsl.ir.ops import OPS, bound, made, make
 from seqdsl.ir.state import needed
 from seqdsl.ir.system import System
 
-
 WHOLE = "it is needed entry by entry: as an output, or by an equation that is no sum over it"
 
 

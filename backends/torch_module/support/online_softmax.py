@@ -89,7 +89,7 @@ class _OnlineSoftmaxFunction(torch.autograd.Function):
         values, *operands, o, level = ctx.saved_tensors
         d_o = torch.zeros_like(o) if grads[0] is None else grads[0]
         d_level = torch.zeros_like(level) if grads[1] is None else grads[1]
-        needed = [k for k, x in enumerate(operands) if ctx.needs_input_grad[2 + k] and x.is_floating_point()]
+        needed = [k for k in range(len(operands)) if ctx.needs_input_grad[2 + k]]
         if torch.is_grad_enabled():
 
             def whole(values: Tensor, *some: Tensor) -> tuple[Tensor, Tensor]:

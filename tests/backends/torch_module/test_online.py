@@ -49,6 +49,8 @@ MIXERS = {
     f"    o[t,h,e] = sum[s] softmax[s | s <= t and keep[t, s // 8]]({SCORES}) * v",
     "learned_bias": f"{HEAD}    param w[h, j: 9] = normal(0, 1)\n    param g[j] = normal(0, 1)\n"
     f"    o[t,h,e] = sum[s] softmax[s | s <= t]({SCORES} + w[h, min(t - s, 8)]) * g[(t + s) % 9] * v",
+    "complex": "mixer m(q[t,h,d], k[s,h,d], v[s,h,e], w[h,d]: complex) -> o[t,h,e]:\n    index s over t\n"
+    "    o[t,h,e] = sum[s] softmax[s | s <= t](sum[d] re(w * q[t] * k)) * v",
     "joint": "mixer m(q[t,h,d], k[i,j,h,d], v[i,j,h,e]) -> o[t,h,e]:\n"
     "    o[t,h,e] = sum[i,j] softmax[i,j | (i + j) % 2 == 0](sum[d] q * k / sqrt(|d|)) * v",
     "log_under_guard": f"{HEAD}    o[t,h,e] = sum[s] softmax[s | s < t](log(t - s) + {SCORES}) * v",
@@ -77,7 +79,10 @@ def inputs_of(system: System, length: int, *, scale: float = 1.0, dtype: torch.d
     for tensor in system.inputs():
         shape = (2, *(sizes[system.axis(i)] for i in tensor.indices))
         x = torch.randn(shape, generator=generator, dtype=torch.float64)
-        found.append(x > 0.5 if tensor.dtype == "bool" else (scale * x).to(dtype).requires_grad_())
+        if tensor.dtype == "complex":
+            x = torch.complex(x, x.flip(0))
+        found.append(x > 0.5 if tensor.dtype == "bool" else (scale * x).to(x.dtype if x.is_complex() else dtype))
+        found[-1].requires_grad_(tensor.dtype != "bool")
     return found
 
 
@@ -260,7 +265,7 @@ def largest(name: str, length: int, form: str = "chunkwise") -> int:
 
 @pytest.mark.parametrize(
     "name",
-    [n for n in MIXERS if n not in ("bias_table", "masked", "learned_bias")],  # those two have pairs as inputs
+    [n for n in MIXERS if n not in ("bias_table", "masked", "learned_bias", "complex")],  # pairs as inputs; no einsum
 )
 def test_memory_grows_with_the_length(name: str) -> None:
     """No tensor, forward or backward, is larger than one block (256 x 256, of 2 x 2 heads) or than an input."""
