@@ -17,8 +17,8 @@ from seqdsl.ir.ops import OPS, bound, made
 from seqdsl.ir.system import System
 
 from . import expressions
-from .context import Context, Stored
-from .reads import unweighted
+from .context import Context, Source, Stored
+from .reads import direct, unweighted
 from .table import UNSAFE
 from .values import Value
 
@@ -116,8 +116,10 @@ class _Search:
         for own, subscript in zip(tensor.indices, node.args, strict=True):
             if subscript.op == "index" and subscript.attr in (self.row, *self.columns):
                 elsewhere = any(subscript.attr in a.free for a in node.args if a is not subscript)
+                source = Source(place.value, tensor.indices, tensor.edges, tensor.name, full=place.full)
                 same = system.axis(own) == system.axis(str(subscript.attr))
-                if self.ctx.past or elsewhere or not same or subscript.attr in self.columns[1:]:
+                same = same and direct(self.ctx, source, own, str(subscript.attr))
+                if elsewhere or not same or subscript.attr in self.columns[1:]:
                     return None
                 cuts.append((own, str(subscript.attr)))
             elif system.axis(own) in axes:

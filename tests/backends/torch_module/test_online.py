@@ -161,7 +161,7 @@ def test_rows_in_which_nothing_counts() -> None:
     assert all(torch.isfinite(g).all() for g in gradients(found, biased))
 
 
-@pytest.mark.parametrize("name", ["causal", "window", "strict", "alibi", "sink", "grouped", "factor"])
+@pytest.mark.parametrize("name", ["causal", "window", "strict", "alibi", "sink", "grouped", "factor", "selected"])
 def test_cached_steps_and_pieces(name: str) -> None:
     system = system_of(name)
     inputs = [x.detach() for x in inputs_of(system, 300)]
