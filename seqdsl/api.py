@@ -107,8 +107,8 @@ class Program:
         text = self.source(form, backend, **options)
         try:
             return load_backend(backend).build_module(text, self.class_name, **sizes)
-        except TypeError as error:  # of `__init__`: a length that parameters need was not given, or needs none
-            raise SeqError("missing-size", str(error).replace(f"{self.class_name}.__init__()", "the module")) from None
+        except TypeError as error:  # a length that parameters need was not given
+            raise SeqError("missing-size", str(error)) from None
         except ValueError as error:
             raise SeqError("bad-size", str(error)) from None
 

@@ -29,6 +29,7 @@ from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, schedule
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, options
+from seqdsl.ir.state import needed
 from seqdsl.ir.system import System
 
 Poly = dict[tuple[str, ...], int]  # monomial (sorted axis names) -> coefficient
@@ -92,16 +93,19 @@ def _nominal(system: System, axis: str) -> int:
 
 
 def cost(system: System) -> Cost:
-    """The cost of a system as it stands, in whatever form."""
+    """The cost of a system as it stands, in whatever form; of what it needs, not of what only its claims speak of."""
+    system = needed(system)
     flops: Poly = {}
     moved: Poly = {}
     steps: Poly = {}
+    seen: set[Node] = set()
     for tensor in system.derived():
         axes = tuple(system.axis(i) for i in tensor.indices)
         _add(moved, axes, 8)
         if tensor.rhs is not None:
-            for node in walk(tensor.rhs):
-                _count(system, node, flops, steps)
+            for node in [n for n in walk(tensor.rhs) if n not in seen]:
+                seen.add(node)  # equal terms are computed once
+                _count(system, node, flops, moved, steps)
     for step in schedule(system):
         _count_steps(system, step, (), steps)
     return Cost(flops, moved, steps)
@@ -115,7 +119,7 @@ def _count_steps(system: System, step: object, outer: tuple[str, ...], steps: Po
         _add(steps, outer, 4)
 
 
-def _count(system: System, node: Node, flops: Poly, steps: Poly) -> None:
+def _count(system: System, node: Node, flops: Poly, moved: Poly, steps: Poly) -> None:
     binding = OPS[node.op].binding
     free = tuple(system.axis(i) for i in sorted(node.free))
     if node.op == "matrix_scan":
@@ -127,6 +131,10 @@ def _count(system: System, node: Node, flops: Poly, steps: Poly) -> None:
     elif binding in ("reduce", "along", "fold"):
         inside = {*node.args[0].free, *bound(node)}
         _add(flops, tuple(system.axis(i) for i in sorted(inside)), 1)
+        if node.op == "normalised_read":  # exponentials of one block, and its product with the values
+            _add(flops, tuple(system.axis(i) for i in sorted(inside | node.args[1].free)), 1)
+        elif node.op in ("softmax", "logsumexp"):  # written and read as a whole, where `online` keeps one block
+            _add(moved, tuple(system.axis(i) for i in sorted(inside)), 8)
     elif binding == "map":
         _add(flops, free, 16)
     elif node.op not in _CHEAP:

@@ -129,6 +129,7 @@ class Context:
     draws: tuple[str, ...] | None = None  # in an initialiser: the parameter's indices, which a draw fills
     draw_dtype: str = "real"
     local: dict[str, tuple[tuple[str, ...], Value]] = field(default_factory=dict)  # a monoid's pseudo-tensors
+    lengths: dict[str, str] = field(default_factory=dict)  # of indices that a block cuts
 
     def helper(self, name: str) -> str:
         """A function of `runtime`, which the file then takes along."""
@@ -179,7 +180,7 @@ class Context:
 
     def assign(self, name: str, value: Value, shape: list[str] | None = None) -> None:
         """`name = text  # [B, T, H]`"""
-        lengths = [self.dim_text(d) for d in value.dims] if shape is None else shape
+        lengths = [d if d in self.lengths else self.dim_text(d) for d in value.dims] if shape is None else shape
         self.block.add(f"{name} = {value.text}" + ("" if value.static else f"  # [{', '.join(lengths)}]"))
 
     def dim_text(self, dim: str) -> str:
@@ -192,6 +193,8 @@ class Context:
         """The length of an index's range: of the stream's own index, the new positions; of the others, all."""
         from .sizes import size_variable
 
+        if index in self.lengths:
+            return self.lengths[index]
         return size_variable(self, index)
 
     @contextmanager

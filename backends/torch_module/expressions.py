@@ -14,10 +14,10 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, options
 
-from . import axes, contractions, folds, reads, scans
+from . import axes, contractions, folds, online, reads, scans
 from .context import Context, Unsupported
 from .sizes import number, operands, option_variable, total
-from .table import ALONG, LEAVES, MAPS, OPS_TEXT, RANDOM, REDUCTIONS, SURROGATES, UNSAFE
+from .table import ALONG, LEAVES, MAPS, ONLINE, OPS_TEXT, RANDOM, REDUCTIONS, SURROGATES, UNSAFE
 from .values import ATOM, CHOICE, PRODUCT, SUM, UNARY, Value, merge, permuted, plain, spread
 
 KINDS = {"bool": "torch.bool", "int": "torch.long", "real": "dtype", "complex": "complex_dtype"}
@@ -76,6 +76,8 @@ def _emit(ctx: Context, node: Node) -> Value:
         return _unlooped(ctx, node, hidden)
     if node.op in ("sum", "mean"):
         return contractions.contract(ctx, node)
+    if node.op in ONLINE:
+        return online.online(ctx, node)
     if node.op in REDUCTIONS or node.op in ALONG:
         return axes.over_axes(ctx, node)
     if node.op in MAPS:

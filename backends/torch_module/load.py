@@ -47,7 +47,7 @@ def load_class(source: str, class_name: str) -> Any:
 def build_module(source: str, class_name: str, /, **sizes: Any) -> Any:
     """An instance of the generated class; `sizes` are the arguments of its `__init__`, by the names of the text.
 
-    Errors: ValueError for a name that is no size of it, for a missing one, and for what is no integer.
+    Errors: TypeError for a missing one, ValueError for a name that is no size of it, and for what is no integer.
     """
     made = load_class(source, class_name)
     known = inspect.signature(made).parameters
@@ -59,7 +59,7 @@ def build_module(source: str, class_name: str, /, **sizes: Any) -> Any:
         raise ValueError(f"{class_name} has no size `{unknown[0]}` to be built with; it has {has}")
     missing = [n for n in lengths if known[n].default is inspect.Parameter.empty and n not in given]
     if missing:
-        raise ValueError(f"{class_name} needs the length of {', '.join(missing)} to be built")
+        raise TypeError(f"{class_name} needs the length of {', '.join(missing)} to be built")
     for name in lengths:
         value = given.get(name)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):

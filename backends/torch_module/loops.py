@@ -110,7 +110,7 @@ def _candidates(ctx: Context, node: Node, inside: set[str], *, safe: bool) -> It
             return
     below_guard = node.op == "where" or OPS[node.op].binding in ("reduce", "along")
     for k, arg in enumerate(node.args):
-        guarded = below_guard and (k > 0 if node.op == "where" else k == 0 and node.args[-1] is not build.TRUE)
+        guarded = below_guard and (k > 0 if node.op == "where" else k < len(node.args) - 1 and node.args[-1] is not build.TRUE)
         if OPS[node.op].binding and not guarded:
             yield from _candidates(ctx, arg, inside, safe=safe)
         else:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
+from seqdsl.ir.state import needed
 from seqdsl.ir.system import System, Tensor
 
 from .context import Block, Context
@@ -40,6 +41,8 @@ def emit_module(
     system: System, *, class_name: str, header: str = "", form: str = "", stepper: System | None = None
 ) -> str:
     """The text of a Python file with one class. `stepper` is the system that `step` runs, if not `system` itself."""
+    stepper = None if stepper is None or stepper is system else needed(stepper)
+    system = needed(system)
     class_name = safe(class_name)
     layer = bool(system.params())
     arguments = input_names(system)
@@ -47,7 +50,7 @@ def emit_module(
     function = safe(system.name) if layer else names.fresh(system.name)
     built = _built(system, layer, set(arguments.values()))
     runs = [(function, system)]
-    if stepper is not None and stepper is not system:
+    if stepper is not None:
         runs.append((names.fresh(f"{system.name}_recurrent"), stepper))
     bodies = [_function(one, name, layer, built, arguments) for name, one in runs]
     steps = stepping(runs[-1][1])

@@ -253,7 +253,8 @@ def _general(ctx: Context, node: Node, source: Source, value: Value) -> Value:
     for k, (own, subscript) in enumerate(zip(source.own, node.args, strict=True)):
         if f"@{k}" not in value.dims:
             continue
-        done = None if k in joint else history.simple(ctx, source, k, own, subscript, value)
+        cut = subscript.op != "index" and subscript.free & ctx.lengths.keys()  # a block need not begin at 0
+        done = None if k in joint or cut else history.simple(ctx, source, k, own, subscript, value)
         if done is None:
             pending.append((k, subscript))
         else:

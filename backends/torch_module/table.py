@@ -125,6 +125,7 @@ MAPS: dict[str, str] = {
     "qr": "_qr",
 }
 SCANS = frozenset(("affine_scan", "decayed_read", "matrix_scan", "decayed_solve", "decayed_state", "ring_scan"))
+ONLINE = frozenset(("normalised_read", "normaliser"))
 # Where an operand is not evaluated, this stands for it, so that neither the value nor the derivative is inf or nan.
 UNSAFE: dict[str, str] = {
     "exp": "-math.inf",
@@ -142,5 +143,5 @@ UNSAFE: dict[str, str] = {
 
 def covered() -> frozenset[str]:
     """Every operator that this backend has text for."""
-    rows = (OPS_TEXT, LEAVES, RANDOM, REDUCTIONS, ALONG, SUMS, MAPS, SCANS, ("fold",))
+    rows = (OPS_TEXT, LEAVES, RANDOM, REDUCTIONS, ALONG, SUMS, MAPS, SCANS, ONLINE, ("fold",))
     return frozenset(name for row in rows for name in row)

@@ -29,7 +29,8 @@ def show(found: Report) -> None:
         for line in _recurrence_lines(finding):
             out.print(line)
     if not found.findings:
-        out.print("  no recurrence: parallel as it stands")
+        online = not isinstance(found.forms.get("chunkwise"), SeqError)
+        out.print("  no recurrence: " + ("its normalisers can be read block by block" if online else "parallel as it stands"))
     for name, verdicts in found.monoids.items():
         out.print(f"  monoid {escape(name)}")
         for law, verdict in verdicts.items():

@@ -52,6 +52,7 @@ def derivation(system: System) -> dict[str, Any]:
         found[name] = {
             "equations": [f"{_signature(t.name, t.indices)} = {show(t.rhs)}" for t in changed if t.rhs is not None],
             "law": [f"{o.law}: {o.because}" for o in derived.obligations],
+            "proof": {law: v.to_dict() for o in derived.obligations if o.prove for law, v in o.prove().items()},
             "cost": cost(derived.system).to_dict(),
         }
     return found
@@ -87,6 +88,8 @@ def _explain(found: Report) -> None:
             continue
         for line in form["law"]:
             out.print(escape(f"    relies on: {line}"))
+        for law, verdict in form["proof"].items():
+            out.print(escape(f"      {law}: {verdict['verdict']}, {verdict.get('how', '')}"))
         for line in form["equations"]:
             out.print(escape(f"    {line}"))
         out.print(escape("    cost: " + "; ".join(f"{k} {v}" for k, v in form["cost"].items())))

@@ -1,20 +1,24 @@
 """Choose and apply a form by name; say why where it cannot be had.
 
-A form rewrites every recurrence along a streamed axis that it can. `derive` refuses (with the reasons) where it can
+A form rewrites every recurrence along a streamed axis that it can; `chunkwise` the normalisers too (`online`), which
+`quadratic` leaves as they are written, all pairs at once. `derive` refuses (with the reasons) where it can
 rewrite none, or where one that it should rewrite resists; recurrences that are not its business (over depth, over an
 iteration) stay loops in every form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from seqdsl.algebra.affine import NotAffine
+from seqdsl.algebra.verdict import Verdict
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms.any_scan import to_any_scan
 from seqdsl.forms.chunkwise import to_chunkwise, to_quadratic
 from seqdsl.forms.convolution import to_convolution
+from seqdsl.forms.online import Normalisers, all_pairs, to_online
+from seqdsl.forms.online_laws import online_laws
 from seqdsl.forms.prepare import prepared
 from seqdsl.forms.recurrent import steadied
 from seqdsl.ir.dependence import Loop, recurrences
@@ -27,10 +31,12 @@ Rewrite = Callable[[System, Loop], System]
 
 @dataclass(frozen=True)
 class Obligation:
-    """What must hold for a rewriting to be right: proved by algebra where it can be, tested always."""
+    """What must hold for a rewriting to be right: proved by algebra where it can be, tested always. `prove` gives the
+    verdicts where the law is one of a monoid that the form brings along."""
 
     law: str
     because: str
+    prove: Callable[[], Mapping[str, Verdict]] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,22 @@ class Derived:
 
 @dataclass(frozen=True)
 class Form:
-    """A row of the table: the rewriting of one recurrence, and the law it relies on."""
+    """A row of the table: the rewriting of one recurrence, and the law it relies on. `normalisers` is what the form
+    makes of a whole system's normalisers; the law of that is `ONLINE_LAW`, or none where nothing is rewritten."""
 
     name: str
     rewrite: Rewrite | None
     law: str
     because: str
+    normalisers: Callable[[System], Normalisers] | None = None
+
+
+ONLINE_LAW = Obligation(
+    "(running maximum, denominator, weighted sum) is a monoid with identity (-inf, 0, 0)",
+    "a step is the action of its lift, and a softmax forgets a shift: blocks are folded in any grouping",
+    online_laws,
+)
+ALL_PAIRS = Obligation("none", "the normalisers as they are written, all pairs at once")
 
 
 _ROWS = [
@@ -67,12 +83,14 @@ _ROWS = [
         to_chunkwise,
         "the state is a sum over earlier writes, each decayed by the product in between",
         "unrolling S[t] = a S[t-1] + k v; a read that is linear in S moves inside the sum, and the sum splits at chunks",
+        to_online,
     ),
     Form(
         "quadratic",
         to_quadratic,
         "the state is a sum over earlier writes, each decayed by the product in between",
         "unrolling S[t] = a S[t-1] + k v over the whole sequence, in one chunk",
+        all_pairs,
     ),
     Form(
         "convolution",
@@ -106,7 +124,7 @@ def derive(system: System, form: str) -> Derived:
         return Derived(form, system, kept=_names(system, recurrences(system), "stepped"))
     derived = apply(system, row)
     if derived.kept and not derived.rewritten:
-        reasons = tuple(f"`{names}`: {why}" for names, why in derived.kept)
+        reasons = tuple(f"`{names}`: {why.removeprefix('= ')}" for names, why in derived.kept)
         raise SeqError(
             "form-not-available",
             f"`{system.name}` has no {form} form",
@@ -116,7 +134,8 @@ def derive(system: System, form: str) -> Derived:
     if not derived.rewritten:
         raise SeqError(
             "form-not-available",
-            f"`{system.name}` has no recurrence to rewrite: nothing of it is sequential",
+            f"`{system.name}` has nothing that the form {form} rewrites: no recurrence"
+            + (", and no normaliser over pairs of positions" if row.normalisers is not None else ""),
             help="use the form `recurrent`, in which such a mixer is already parallel",
         )
     resisting = tuple(f"`{names}`: {why}" for names, why in derived.kept if not why.startswith("="))
@@ -150,8 +169,16 @@ def apply(system: System, row: Form, refuse: Callable[[System, Loop], str] | Non
             rewritten.append(names)
         except NotAffine as reason:
             kept.append((names, str(reason)))
-    obligations = (Obligation(row.law, row.because),) if rewritten else ()
-    return Derived(row.name, checked(live(system), row.name), obligations, tuple(rewritten), tuple(kept))
+    obligations = [Obligation(row.law, row.because)] if rewritten else []
+    streamed = bool(rewritten) or any(not why.startswith("=") for _, why in kept)
+    if row.normalisers is not None and not (streamed and row.normalisers is all_pairs):
+        found = row.normalisers(system)
+        system = found.system
+        rewritten += found.rewritten
+        kept += [(names, f"= {why}") for names, why in found.kept]
+        if found.rewritten:
+            obligations.append(ALL_PAIRS if row.normalisers is all_pairs else ONLINE_LAW)
+    return Derived(row.name, checked(live(system), row.name), tuple(obligations), tuple(rewritten), tuple(kept))
 
 
 def _streamed(system: System, loop: Loop) -> bool:

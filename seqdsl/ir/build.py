@@ -132,6 +132,12 @@ def reduce(op: str, indices: Iterable[str], body: Node, guard: Node = TRUE) -> N
     return make(op, body, guard, attr=(bound_names, ()))
 
 
+def written_out(node: Node) -> Node:
+    """What a `normalised_read` stands for: the sum of its values, weighted by the softmax of its scores."""
+    scores, values, guard = node.args
+    return make("sum", mul(make("softmax", scores, guard, attr=node.attr), values), guard, attr=node.attr)
+
+
 def total(terms: Iterable[Node]) -> Node:
     """The sum of terms, 0 for none."""
     result = ZERO

@@ -118,6 +118,8 @@ def _visit(
     if node.op in STOPS:
         return
     binding = OPS[node.op].binding
+    if node.op == "normalised_read":
+        node = build.written_out(node)
     if node.op in ELEMENTWISE:
         for arg, cotangent in zip(node.args, ELEMENTWISE[node.op](node, c), strict=True):
             if cotangent is not None:

@@ -170,14 +170,16 @@ class Evaluation:
     def _reduce(self, node: Node, mask: Value | None) -> Value:
         names, inner = bound(node), self._inner(node)
         mask = self._without(mask, names)
-        guard = inner.value(node.args[1], mask)
-        body = inner.value(node.args[0], inner._and(mask, guard))
-        both = union([body, guard])
-        rest, data = self._flat(Value(both, body.spread(both)), names)
-        _, allowed = self._flat(Value(both, guard.spread(both) & np.ones_like(body.spread(both), bool)), names)
+        guard = inner.value(node.args[-1], mask)
+        allowed_here = inner._and(mask, guard)
+        bodies = [inner.value(a, allowed_here) for a in node.args[:-1]]
+        both = union([*bodies, guard])
+        first = bodies[0].spread(both)
+        data = [self._flat(Value(both, b.spread(both)), names)[1] for b in bodies]
+        rest, allowed = self._flat(Value(both, guard.spread(both) & np.ones_like(first, bool)), names)
         reference = OPS[node.op].reference
         assert reference is not None
-        result = np.asarray(reference(data, allowed, **options(node)))
+        result = np.asarray(reference(*data, allowed, **options(node)))
         if OPS[node.op].binding == "reduce":
             return Value(rest, result)
         lengths = [self.run.extent(d)[1] for d in names]

@@ -8,7 +8,9 @@ Binding:
   ""        elementwise: operands broadcast by index name
   "reduce"  attr = (indices, options), args = (body, guard): the indices are bound (`sum mean prod max min logsumexp
             any all argmax`); the reference receives the body with the reduced axes last and flattened in row-major
-            order, and the guard as a mask
+            order, and the guard as a mask. Two rows that only forms make: `normaliser(z)`, a logsumexp that is
+            evaluated block by block, and `normalised_read(z, v)`, with two bodies: sum[s | guard]
+            softmax[s | guard](z) * v as one reduction, 0 where the guard is empty
   "along"   attr = (indices, options), args = (body, guard): works along the indices and keeps them
             (`softmax rank rms_norm layer_norm l2_norm`): the value at s depends on the body at all s
   "map"     attr = (consumed, made, options), args = the operands: `fft`, `solve`, ..: consumed indices are bound,
@@ -196,6 +198,8 @@ _ROWS = [
     _row("any", 2, _always("bool"), ref.reduce_any, "", "reduce", "bool"),
     _row("all", 2, _always("bool"), ref.reduce_all, "", "reduce", "bool"),
     _row("argmax", 2, _always("int"), ref.reduce_argmax, "", "reduce", "real"),
+    _row("normaliser", 2, lambda z, guard: _real_at_least(z), ref.reduce_logsumexp, "", "reduce", "real"),
+    _row("normalised_read", 3, lambda z, v, guard: _real_at_least(z, v), ref.normalised_read, "", "reduce", "real"),
     # along axes, which stay
     _row("softmax", 2, lambda body, guard: _real_at_least(body), ref.softmax, "", "along", "real"),
     _row("rank", 2, _always("int"), ref.rank, "", "along", "real"),

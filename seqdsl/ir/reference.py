@@ -355,6 +355,11 @@ def softmax(body: A, mask: A) -> A:
     return np.where(mask, weight / np.where(total == 0, 1.0, total), 0.0)
 
 
+def normalised_read(scores: A, values: A, mask: A) -> A:
+    """The sum of the values weighted by the softmax of the scores."""
+    return np.asarray(np.where(mask, softmax(scores, mask) * np.where(mask, _real(values), 0.0), 0.0).sum(-1))
+
+
 def rank(body: A, mask: A) -> A:
     """How many entries beat each one; of equals the lower index wins."""
     shape = np.broadcast_shapes(body.shape, mask.shape)

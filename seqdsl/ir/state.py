@@ -10,7 +10,7 @@ declared over `t` is computed for the new positions only; one declared over `s` 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from seqdsl.ir import build
@@ -18,7 +18,7 @@ from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound
 from seqdsl.ir.order import difference, distance, linear, upper_bound
 from seqdsl.ir.support import named_conditions, relevant_reads, support
-from seqdsl.ir.system import System, Tensor
+from seqdsl.ir.system import System, Tensor, reached
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,16 @@ def state_record(system: System) -> tuple[StateEntry, ...]:
         return system.record  # a rewriting keeps the record of what it rewrites
     position = (StateEntry(POSITION, "", 0, None),) if needs_position(system) else ()
     return (*_entries(system), *position)
+
+
+def needed(system: System) -> System:
+    """What is to be computed: without the tensors that no output, and no state, needs. Claims are no code, they are
+    checked on the equations; the state record stays that of the whole system."""
+    try:
+        record = state_record(system)
+    except NotSteppable:
+        return replace(reached(system), claims=())
+    return replace(reached(system, (e.tensor for e in record)), claims=(), record=record)
 
 
 def _entries(system: System) -> tuple[StateEntry, ...]:

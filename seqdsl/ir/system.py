@@ -19,7 +19,7 @@ state record, if one is given, else from the edge; see `state.state_record`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -198,18 +198,23 @@ def monoid_reads(monoid: Monoid) -> set[str]:
 
 def live(system: System) -> System:
     """Without the derived tensors that no output, and no claim, needs."""
-    needed: set[str] = set()
+    return reached(system, (a for c in system.claims for a in c.args))
+
+
+def reached(system: System, more: Iterable[str] = ()) -> System:
+    """Without the derived tensors that neither an output, nor the state's end, nor one of `more` needs."""
+    found: set[str] = set()
     pending = [
         *system.outputs,
         *system.finals.values(),
         *(e.tensor for e in system.record or () if e.name not in system.finals and e.tensor in system.tensors),
-        *(a for c in system.claims for a in c.args if a in system.tensors),
+        *(n for n in more if n in system.tensors),
     ]
     while pending:
         name = pending.pop()
-        if name not in needed:
-            needed.add(name)
+        if name not in found:
+            found.add(name)
             tensor = system.tensors[name]
             pending += [*sources(system, tensor), *(e.tensor for e in tensor.edges)]
-    kept = {n: t for n, t in system.tensors.items() if n in needed or t.kind not in ("derived", "carry")}
+    kept = {n: t for n, t in system.tensors.items() if n in found or t.kind not in ("derived", "carry")}
     return replace(system, tensors=kept)

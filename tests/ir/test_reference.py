@@ -212,6 +212,9 @@ def test_along(name: str, data: st.DataObject) -> None:
 def test_softmax_of_large_and_absent_logits() -> None:
     assert near(call(OPS["softmax"], [1e4, 1e4, -1e4], [True] * 3), [0.5, 0.5, 0])
     assert call(OPS["softmax"], [-math.inf, -math.inf], [True] * 2).tolist() == [0, 0]
+    assert near(call(OPS["normalised_read"], [1e4, 1e4, 2e4], [1, 3, math.nan], [True, True, False]), 2)
+    assert call(OPS["normalised_read"], [0.0, 0.0], [1, 3], [False] * 2) == 0
+    assert call(OPS["normaliser"], [0.0, 0.0], [False] * 2) == -math.inf
 
 
 # Maps ------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import seqdsl
+from seqdsl.diagnostics import SeqError
 from tests.backends.torch_module.harness import CORPUS, random_inputs, system_of
 
 
@@ -20,11 +21,11 @@ def mixer(file: str, name: str, **sizes: int) -> Any:
 
 BUILDS = [
     ("gla", "GLA", {}, "needs the length of c"),
-    ("gla", "GLA", {"c": 16, "foo": 3}, "no size `foo` to be built with; it has c, H, D, E, R"),
+    ("gla", "GLA", {"c": 16, "foo": 3}, "`GLA` has no option or axis `foo`"),
     ("gla", "GLA", {"c": 16, "d": 3}, "no size `d`"),
     ("gla", "GLA", {"c": 16, "H": 3}, "8 / 3"),
-    ("gla", "GLA", {"c": 16.0}, "the size `c` must be an integer"),
-    ("gla", "GLA", {"c": -4}, "at least 0, and is -4"),
+    ("gla", "GLA", {"c": 16.0}, "the size `c` is an integer, not 16.0"),
+    ("gla", "GLA", {"c": -4}, "is -4, and must not be negative"),
     ("gla", "gla", {"h": 2}, "none: its sizes are those of its inputs"),
     ("gfnet", "global_filter", {"i": 3, "c": 2}, "needs the length of j"),
     ("nsa", "nsa", {"B": 0}, "the axis `j` is 0, and must be at least 1"),
@@ -33,7 +34,7 @@ BUILDS = [
 
 @pytest.mark.parametrize(("file", "name", "sizes", "message"), BUILDS)
 def test_sizes_that_do_not_fit(file: str, name: str, sizes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(SeqError, match=message):
         mixer(file, name, **sizes)
 
 
