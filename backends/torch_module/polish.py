@@ -123,7 +123,7 @@ def imports(text: str) -> str:
     used = used_names(text)
     blocks = [
         [f"import {name}" for name in ("math",) if name in used],
-        _from("collections.abc", ["Callable", "Sequence"], used)
+        _from("collections.abc", ["Callable", "Iterator", "Sequence"], used)
         + _from("contextlib", ["AbstractContextManager", "nullcontext"], used)
         + _from("typing", ["Any"], used),
     ]

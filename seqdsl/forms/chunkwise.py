@@ -21,7 +21,7 @@ from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, factors, monomi
 from seqdsl.algebra.classify import classify
 from seqdsl.forms.any_scan import to_any_scan
 from seqdsl.forms.feedback import loop_of, without_feedback
-from seqdsl.forms.scan import both, fused_comment, starting_value, to_scan
+from seqdsl.forms.scan import both, starting_value, to_scan
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node, rebuild, walk
@@ -117,7 +117,7 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal, members: set[str
     all_rows: set[tuple[str, ...]] = set()
     for reader in readers:
         rhs = _replace_reads(system, state, start, reader, all_rows, chunk)
-        changed.append(replace(reader, rhs=rhs, comment=fused_comment(state.update.state, reader)))
+        changed.append(replace(reader, rhs=rhs))
     finals = dict(system.finals)
     if system.record is not None and any(e.name == name for e in system.record):
         finals[name] = f"{name}@final"

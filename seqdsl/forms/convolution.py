@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, monomials, split, uses
 from seqdsl.forms.chunkwise import final_tensor
-from seqdsl.forms.scan import fused_comment, starting_value
+from seqdsl.forms.scan import starting_value
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node, rebuild, walk
@@ -50,7 +50,7 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal) -> System:
         assert reader.rhs is not None
         rhs = rebuild(reader.rhs, lambda n: _read(state, writes, start, lag, n, made))
         kept = kept or uses(rhs, {tensor.name})
-        changed.append(replace(reader, rhs=rhs, comment=fused_comment(tensor, reader)))
+        changed.append(replace(reader, rhs=rhs))
     finals = dict(system.finals)
     if kept and tensor.name not in system.outputs and not any(uses(c.rhs, {tensor.name}) for c in changed if c.rhs):
         last = final_tensor(state, _final(state, start))

@@ -21,6 +21,7 @@ from seqdsl.forms.online import Normalisers, all_pairs, to_online
 from seqdsl.forms.online_laws import online_laws
 from seqdsl.forms.prepare import prepared
 from seqdsl.forms.recurrent import steadied
+from seqdsl.forms.texts import with_texts
 from seqdsl.ir.dependence import Loop, recurrences
 from seqdsl.ir.state import NotSteppable, state_record
 from seqdsl.ir.system import System, live
@@ -152,7 +153,7 @@ def derive(system: System, form: str) -> Derived:
 def apply(system: System, row: Form, refuse: Callable[[System, Loop], str] | None = None) -> Derived:
     """Rewrite each recurrence that the form can, and that nothing speaks against; keep the others, with reasons."""
     assert row.rewrite is not None
-    system = prepared(_with_record(system))
+    system = before = prepared(_with_record(system))
     rewritten: list[str] = []
     kept: list[tuple[str, str]] = []
     for loop in recurrences(system):
@@ -178,7 +179,8 @@ def apply(system: System, row: Form, refuse: Callable[[System, Loop], str] | Non
         kept += [(names, f"= {why}") for names, why in found.kept]
         if found.rewritten:
             obligations.append(ALL_PAIRS if row.normalisers is all_pairs else ONLINE_LAW)
-    return Derived(row.name, checked(live(system), row.name), tuple(obligations), tuple(rewritten), tuple(kept))
+    system = checked(with_texts(before, live(system)), row.name)
+    return Derived(row.name, system, tuple(obligations), tuple(rewritten), tuple(kept))
 
 
 def _streamed(system: System, loop: Loop) -> bool:

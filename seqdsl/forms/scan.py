@@ -61,8 +61,3 @@ def start_of(system: System, update: Update, loop: Loop) -> tuple[Node, list[Ten
         comment=f"{tensor.name} before the first position",
     )
     return build.read(name, [build.index(i) for i in rest], tensor.dtype), [carry]
-
-
-def fused_comment(state: Tensor, reader: Tensor) -> str:
-    """Both equations stand above code that computes them as one."""
-    return reader.comment if state.comment in reader.comment else f"{state.comment}\n{reader.comment}"
