@@ -22,11 +22,12 @@ from torch import Tensor
 
 import seqdsl
 from tests.bench import baselines
+from tests.bench.memory import gla_forward
 from tests.bench.timing import fit_exponent, interleaved, machine_facts, peak_memory
 
 Run = Callable[..., Any]
 DIAGONAL = "mixer diagonal(a[t,c], b[t,c]) -> h[t,c]:\n    h[t,c] = a * h[t-1] + b\n"
-ROUNDS = 5
+ROUNDS = 9
 
 
 @dataclass(frozen=True)
@@ -132,11 +133,13 @@ def tasks(case: Case, *, backward: bool) -> dict[str, Callable[[], object]]:
 
 
 def measured(case: Case) -> list[dict[str, Any]]:
-    """One row for each baseline and direction."""
+    """One row for each baseline and direction; each baseline is interleaved with ours alone, so that none pays for the
+    memory that another one has left behind."""
     rows = []
     for backward in (False, True):
-        timing = interleaved(tasks(case, backward=backward), rounds=ROUNDS)
+        runs = tasks(case, backward=backward)
         for other in [r for r in case.runs if r != "seqdsl"]:
+            timing = interleaved({"seqdsl": runs["seqdsl"], other: runs[other]}, rounds=ROUNDS)
             rows.append(
                 {
                     "case": case.name,
@@ -147,18 +150,6 @@ def measured(case: Case) -> list[dict[str, Any]]:
                 }
             )
     return rows
-
-
-def gla_forward(length: int) -> Callable[[], object]:
-    """What `peak_memory` runs: gla forward in chunks."""
-    torch.set_num_threads(2)
-    module, inputs = seqdsl.load("gla", "gla").module("chunkwise"), linear_inputs(length, 64)
-
-    def run() -> object:
-        with torch.no_grad():
-            return module(*inputs)
-
-    return run
 
 
 def growth() -> dict[str, float]:
@@ -182,13 +173,13 @@ def main() -> None:
     torch.set_num_threads(2)
     torch.manual_seed(0)
     rows = [row for case in track(cases(), "timing", transient=True) for row in measured(case)]
-    table = Table(box=None)
+    table = Table(box=None, min_width=100)
     for column in ("case", "what", "ours, ms", "against", "times faster"):
         table.add_column(column, justify="right" if column in ("ours, ms", "times faster") else "left")
     for row in rows:
         table.add_row(row["case"], row["what"], f"{row['ms']:.1f}", row["against"], f"{row['ratio']:.2f}")
-    exponents = growth()
     Console().print(table)
+    exponents = growth()
     for name, value in exponents.items():
         print(f"{name}: {value:.2f}")
     if len(sys.argv) > 1:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import platform
+import random
 import resource
 import statistics
 import subprocess
@@ -38,12 +39,16 @@ class Timing:
 
 
 def interleaved(candidates: dict[str, Callable[[], object]], rounds: int = 7) -> Timing:
-    """Run the candidates in turn, round after round, after one untimed run of each."""
+    """Run the candidates in turn, round after round, after one untimed run of each.
+
+    Each round has another order: what runs after one that has filled memory with garbage is slower.
+    """
     for run in candidates.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    draw = random.Random(0)
     for _ in range(rounds):
-        for name, run in candidates.items():
+        for name, run in draw.sample(list(candidates.items()), len(candidates)):
             begin = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - begin)
@@ -59,27 +64,36 @@ def fit_exponent(ts: Sequence[float], seconds: Sequence[float]) -> float:
 
 
 _MEASURE = """
-import importlib.util, resource, sys
-spec = importlib.util.spec_from_file_location("measured", sys.argv[1])
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-run = getattr(module, sys.argv[2])(*map(int, sys.argv[3:]))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-run()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+import importlib, pathlib, resource, sys
+
+status, clear = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/clear_refs")
+
+
+def kilobytes(field):
+    return int(next(line for line in status.read_text().splitlines() if line.startswith(field)).split()[1])
+
+
+run = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])(*map(int, sys.argv[3:]))
+if clear.exists():  # the peak that getrusage knows begins with that of the parent
+    clear.write_text("5")
+    before = kilobytes("VmRSS")
+    run()
+    print((kilobytes("VmHWM") - before) * 1024)
+else:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024))
 """
 
 
 def peak_memory(prepare: Callable[..., Callable[[], object]], *sizes: int) -> int:
     """Bytes by which running `prepare(*sizes)()` raises the peak of a fresh process.
 
-    `prepare` is a function at the top level of a file; it makes the inputs and returns what is to be measured.
+    `prepare` is a function at the top level of a module; it makes the inputs and returns what is to be measured.
     """
-    path = Path(prepare.__code__.co_filename)
-    command = [sys.executable, "-c", _MEASURE, str(path), prepare.__name__, *map(str, sizes)]
+    command = [sys.executable, "-c", _MEASURE, prepare.__module__, prepare.__name__, *map(str, sizes)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return int(done.stdout) * unit
+    return int(done.stdout)
 
 
 def machine_facts() -> dict[str, str | int]:

@@ -67,7 +67,7 @@ def _affine_scan_fill(
     A piece's total decay is the exponential of a sum where logs are known: a product of rounded decays near 1 drifts.
     """
     time = b.shape[1]
-    size = 16 if time < 512 else 32
+    size = 16 if time < 512 else 32 if time < 4096 else 64
     count = time // size
     if count < 2:
         count, size = 0, 1
@@ -221,7 +221,7 @@ def affine_scan(
     dtype = torch.promote_types(torch.promote_types(decay.dtype, b.dtype), torch.float32)
     decay, b = decay.to(dtype), b.to(dtype)
     decay = decay.reshape((1,) * (b.dim() - decay.dim()) + decay.shape)
-    b = b.expand(torch.broadcast_shapes(decay.shape, b.shape))
+    b = torch.broadcast_tensors(decay, b)[1]
     if start is not None:
         start = start.to(dtype).expand(b.shape[:1] + b.shape[2:])
     a = decay.exp() if log else decay

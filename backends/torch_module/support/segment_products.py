@@ -11,6 +11,13 @@ class _SegmentProducts(torch.autograd.Function):
 
     @staticmethod
     def forward(decay: Tensor, log: bool) -> Tensor:
+        if log and decay.dtype == torch.float32:
+            # Differences of sums lose digits where strong decays mix with weak ones, and float64 has them to lose; a
+            # reset, log 0, is a decay that leaves nothing.
+            sums = decay.double().clamp_(min=-1e5).cumsum_(-1)
+            spans = decay.new_empty(*decay.shape, decay.shape[-1])
+            torch.sub(sums.unsqueeze(-1), sums.unsqueeze(-2), out=spans)
+            return spans.exp_().tril_()
         # Row j holds the decays after j and the unit elsewhere; running along it never subtracts two long sums.
         rows = decay.unsqueeze(-2).expand(*decay.shape, decay.shape[-1])
         if log:
