@@ -46,7 +46,7 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 bench: .venv/benched
-	@for mixer in simple_gla gla hgrn; do $(BIN)/seqc bench $$mixer || exit 1; done
+	$(BIN)/python -m tests.bench.compare
 
 gpu: .venv/installed
 	$(PYTEST) -m gpu
