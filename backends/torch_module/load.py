@@ -7,27 +7,18 @@ import importlib.util
 import inspect
 import os
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
+from seqdsl.config import private_folder
+
 from .names import safe
-
-
-def _folder() -> Path:
-    """A private folder for generated modules."""
-    folder = Path(tempfile.gettempdir()) / f"seqdsl-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
-        folder = Path(tempfile.mkdtemp(prefix="seqdsl-"))
-    return folder
 
 
 def load_class(source: str, class_name: str) -> Any:
     """The class of a generated file; the same text gives the same class."""
     stem = "seqdsl_generated_" + hashlib.sha256(source.encode()).hexdigest()[:16]
     if stem not in sys.modules:
-        path = _folder() / f"{stem}.py"
+        path = private_folder() / f"{stem}.py"
         if not path.is_file() or path.read_text(encoding="utf-8") != source:
             scratch = path.with_suffix(f".{os.getpid()}.tmp")
             scratch.write_text(source, encoding="utf-8")

@@ -9,13 +9,16 @@ layout.LONGEST and layout.DEEPEST bound it). Entry points: `parse`, `parse_text`
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+import lark
 from lark import Lark, Token, UnexpectedCharacters, UnexpectedToken
 
+from seqdsl.config import private_folder
 from seqdsl.diagnostics import Diagnostic, SeqError, Source, Span
 from seqdsl.syntax import tree
 from seqdsl.syntax.build import Builder
@@ -137,11 +140,18 @@ def _placed(token: Token, place: Span) -> Lexeme:
     return lexeme(token.type, str(token), Span(place.source, start, start + len(token), place.line + line - 1, column))
 
 
-@cache
-def _lark() -> Lark:
+def automaton(**options: Any) -> Lark:
+    """Lark's parser of the grammar, built from its text."""
     grammar = files("seqdsl.grammar").joinpath("seq.lark").read_text(encoding="utf-8")
     return Lark(grammar, parser="lalr", lexer="basic", start=["start", "arith"], keep_all_tokens=True,
-                maybe_placeholders=True, transformer=Builder())
+                maybe_placeholders=True, transformer=Builder(), **options)
+
+
+@cache
+def _lark() -> Lark:
+    """The same, from the tables of an earlier run where there are some; lark checks that they are of this grammar."""
+    version = f"{lark.__version__}-py{sys.version_info[0]}{sys.version_info[1]}"
+    return automaton(cache=str(private_folder() / f"grammar-{version}.tables"))
 
 
 def _check_depth(root: tree.Node) -> None:

@@ -47,7 +47,7 @@ def _matches(terminal: Any, text: str) -> bool:
 
 
 def test_the_builder_has_a_method_for_each_rule() -> None:
-    lark = parser._lark()
+    lark = parser.automaton()
     names = {rule.alias or rule.origin.name for rule in lark.rules}
     inlined = {name for name in names if name.startswith("_")}
     only_one_child = {"item", "member", "axis", "statement", "place", "value", "expr", "conj", "neg", "comparison",
@@ -56,9 +56,9 @@ def test_the_builder_has_a_method_for_each_rule() -> None:
 
 
 def test_every_terminal_has_words() -> None:
-    names = {terminal.name for terminal in parser._lark().terminals}
+    names = {terminal.name for terminal in parser.automaton().terminals}
     for name in sorted(names - {"BLANK"}):
         assert in_words({name})
-    keywords = {terminal.name for terminal in parser._lark().terminals if terminal.pattern.value.isalpha()}
+    keywords = {terminal.name for terminal in parser.automaton().terminals if terminal.pattern.value.isalpha()}
     assert keywords == KEYWORDS
     assert names - keywords - set(SYMBOLS) - LAYOUT == {"NAME", "NUMBER", "COMPARE", "BLANK"}

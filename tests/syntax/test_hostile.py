@@ -12,7 +12,7 @@ from hypothesis.extra.lark import from_lark
 
 from seqdsl.diagnostics import SeqError
 from seqdsl.syntax import format_module, parse_text, read_source
-from seqdsl.syntax.parser import _lark
+from seqdsl.syntax.parser import automaton
 from seqdsl.syntax.source import LARGEST, decode
 
 HEADER = "mixer f(x[t,c]) -> y[t,c]:\n    "
@@ -79,9 +79,9 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text, code", HOSTILE, ids=[f"{index}-{code}" for index, (_, code) in enumerate(HOSTILE)])
 def test_hostile_texts(text: str, code: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     found = code_of(text)
-    assert time.perf_counter() - start < 3  # under one on an idle machine
+    assert time.process_time() - start < 3  # under one on an idle machine
     assert found == code
 
 
@@ -110,11 +110,11 @@ def test_files(tmp_path: Path) -> None:
 def test_files_that_are_no_texts(tmp_path: Path, data: bytes, code: str) -> None:
     path = tmp_path / "bad.seq"
     path.write_bytes(data)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(SeqError) as caught:
         read_source(path)
     assert caught.value.code == code
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     with pytest.raises(SeqError) as caught:
         decode(data)
     assert caught.value.code == code
@@ -137,7 +137,7 @@ FEW = settings(max_examples=settings().max_examples // 2, suppress_health_check=
 
 
 @FEW
-@given(from_lark(_lark(), start="start", explicit=LAYOUT))
+@given(from_lark(automaton(), start="start", explicit=LAYOUT))
 def test_sentences_of_the_grammar(text: str) -> None:
     code_of(text)
 

@@ -321,6 +321,6 @@ def test_the_taste_of_the_language() -> None:
 def test_a_long_file_parses_in_seconds() -> None:
     text = "\n".join(path.read_text(encoding="utf-8") for path in CORPUS) * 3
     assert text.count("\n") > 2700
-    start = time.perf_counter()
+    start = time.process_time()
     parse_text(text)
-    assert time.perf_counter() - start < 6  # about 1.5 on an idle machine
+    assert time.process_time() - start < 6  # about 1.5 on an idle machine
