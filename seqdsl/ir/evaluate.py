@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from seqdsl.ir.node import Node
-from seqdsl.ir.ops import OPS, SCAN_OPERANDS, bound, made, options
+from seqdsl.ir.ops import OPS, bound, made, options
+from seqdsl.ir.scan_values import scan_value
 from seqdsl.ir.sizes import SizeError
 from seqdsl.ir.system import Monoid, Tensor
 from seqdsl.ir.values import Array, Run, Store, Undefined, Value, union
@@ -70,7 +71,7 @@ class Evaluation:
         if binding == "map":
             return self._map(node, mask)
         if binding in ("scan", "last"):
-            return self._scan(node, mask)
+            return scan_value(self, node, mask)
         if binding == "fold":
             return self._fold(node, mask)
         return self._apply(node, [self.value(a, mask) for a in node.args])
@@ -169,7 +170,7 @@ class Evaluation:
 
     def _reduce(self, node: Node, mask: Value | None) -> Value:
         names, inner = bound(node), self._inner(node)
-        mask = self._without(mask, names)
+        mask = self.without(mask, names)
         guard = inner.value(node.args[-1], mask)
         allowed_here = inner._and(mask, guard)
         bodies = [inner.value(a, allowed_here) for a in node.args[:-1]]
@@ -183,16 +184,16 @@ class Evaluation:
         if OPS[node.op].binding == "reduce":
             return Value(rest, result)
         lengths = [self.run.extent(d)[1] for d in names]
-        return self._at_loops(Value((*rest, *names), result.reshape(*result.shape[: len(rest)], *lengths)))
+        return self.at_loops(Value((*rest, *names), result.reshape(*result.shape[: len(rest)], *lengths)))
 
-    def _without(self, mask: Value | None, names: tuple[str, ...]) -> Value | None:
+    def without(self, mask: Value | None, names: tuple[str, ...]) -> Value | None:
         """A mask for below a binder: where some point of the shadowed indices is wanted."""
         if mask is None or not set(names) & set(mask.dims):
             return mask
         axes = tuple(k for k, d in enumerate(mask.dims) if d in names)
         return Value(tuple(d for d in mask.dims if d not in names), np.asarray(mask.data.any(axes)))
 
-    def _at_loops(self, value: Value) -> Value:
+    def at_loops(self, value: Value) -> Value:
         """Pick the current position of looped indices that an operator has spelled out."""
         for name in [d for d in value.dims if d in self.looped]:
             k = value.dims.index(name)
@@ -203,7 +204,7 @@ class Evaluation:
     def _map(self, node: Node, mask: Value | None) -> Value:
         consumed, produced = bound(node), made(node)
         inner = self._inner(node)
-        args = [inner.value(a, self._without(mask, consumed)) for a in node.args]
+        args = [inner.value(a, self.without(mask, consumed)) for a in node.args]
         reference = OPS[node.op].reference
         assert reference is not None
         if node.op == "qr":
@@ -221,37 +222,7 @@ class Evaluation:
             arrays.append(np.broadcast_to(data, (*data.shape[: len(rest)], *lengths)))
         n = self.run.extent(produced[-1])[1]
         _check_lengths(node, arrays[0].shape[-2:] if node.op in ("solve", "qr") else arrays[0].shape[-1:], n)
-        return self._at_loops(Value((*rest, *produced), np.asarray(reference(*arrays, n=n))))
-
-    def _scan(self, node: Node, mask: Value | None) -> Value:
-        time, *ranks = node.attr[0]
-        rows = node.attr[1]
-        args = [self.value(a, self._without(mask, bound(node))) for a in node.args]
-        rest = tuple(dict.fromkeys(d for a in args for d in a.dims if d not in bound(node)))
-        arrays = []
-        for layout, arg in zip(SCAN_OPERANDS[node.op], args, strict=True):
-            arrays.append(self._grouped(arg, layout, time, ranks, rest, rows))
-        reference = OPS[node.op].reference
-        assert reference is not None
-        result = np.asarray(reference(*arrays, **options(node)))
-        if OPS[node.op].binding == "last":
-            return Value(rest, result)
-        merged = 1 + ("j" in SCAN_OPERANDS[node.op][0])  # the time, and the ranks as one
-        lengths = [self.run.extent(d)[1] for d in ranks]
-        result = result.reshape(result.shape[0], *lengths, *result.shape[merged:])
-        return self._at_loops(Value((time, *ranks, *rest), result))
-
-    def _grouped(
-        self, arg: Value, layout: str, time: str, ranks: list[str], rest: tuple[str, ...], rows: tuple[str, ...]
-    ) -> Array:
-        """An operand of a scan as its reference wants it: [time, ranks as one, the rest, rows as one]."""
-        groups = [*([[time]] if "t" in layout else []), *([ranks] if "j" in layout else []), *([d] for d in rest)]
-        groups += [list(rows)] if "r" in layout else []
-        dims = tuple(d for group in groups for d in group)
-        lengths = dict(zip(dims, arg.spread(dims).shape, strict=True))
-        lengths |= {d: self.run.extent(d)[1] for d in dims if d not in rest}
-        data = np.broadcast_to(arg.spread(dims), [lengths[d] for d in dims])
-        return data.reshape([int(np.prod([lengths[d] for d in group], dtype=np.int64)) for group in groups])
+        return self.at_loops(Value((*rest, *produced), np.asarray(reference(*arrays, n=n))))
 
     def _local(self, name: str, subscripts: list[Value]) -> Value:
         """A read of a pseudo-tensor: its own indices are subscripted, its other dimensions stay."""
@@ -275,7 +246,7 @@ class Evaluation:
         """A declared monoid: for each outer position the balanced tree over its own points."""
         monoid = self.run.system.monoids[str(node.attr[0])]
         names, inner = bound(node), self._inner(node)
-        mask = self._without(mask, names)
+        mask = self.without(mask, names)
         guard = inner._and(mask, inner.value(node.args[-1], mask))
         args = [inner.value(a, guard) for a in node.args[:-1]]
         lifted = self._lift(monoid, args)
@@ -311,7 +282,7 @@ class Evaluation:
         result = np.zeros((*shape, *sample), np.result_type(*(v.data.dtype for v in pieces.values())))
         for place, value in pieces.items():
             result[place] = value.spread(inner_dims)
-        return self._at_loops(Value((*outer, *inner_dims), result))
+        return self.at_loops(Value((*outer, *inner_dims), result))
 
     def _lift(self, monoid: Monoid, args: list[Value]) -> dict[str, Value]:
         local = {n: (idx, v) for (n, idx), v in zip(monoid.lift_params, args, strict=True)}

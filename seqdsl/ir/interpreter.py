@@ -20,7 +20,7 @@ from seqdsl.ir.dependence import Compute, Loop, Step, schedule
 from seqdsl.ir.evaluate import Evaluation, Run, Store, Value
 from seqdsl.ir.initial import initial_values
 from seqdsl.ir.sizes import SizeError, bind, elements
-from seqdsl.ir.state import POSITION, NotSteppable, needs_position, record_path, state_record
+from seqdsl.ir.state import POSITION, NotSteppable, flatten, needs_position, nest, state_record
 from seqdsl.ir.system import System, Tensor
 
 Array = np.ndarray[Any, Any]
@@ -209,24 +209,3 @@ def _final_state(run: Run) -> dict[str, Any]:
     if needs_position(system):
         flat[POSITION] = end
     return nest(flat)
-
-
-def flatten(state: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in state.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
-def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for name, value in flat.items():
-        *path, last = record_path(name)
-        level = nested
-        for part in path:
-            level = level.setdefault(part, {})
-        level[last] = value
-    return nested

@@ -9,9 +9,10 @@ declared over `t` is computed for the new positions only; one declared over `s` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
@@ -251,3 +252,26 @@ def _bounded(
         )
     bound = upper_bound(system, behind, facts)
     yield StateEntry(tensor.name, tensor.name, position, build.const(int(bound)) if bound is not None else widest)
+
+
+def flatten(state: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Each entry of a nested state by its whole name, `o.S`."""
+    flat: dict[str, Any] = {}
+    for name, value in state.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested state of such entries."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *path, last = record_path(name)
+        level = nested
+        for part in path:
+            level = level.setdefault(part, {})
+        level[last] = value
+    return nested

@@ -14,9 +14,10 @@ import numpy as np
 from seqdsl.algebra.verdict import Refuted, Tested, Unknown, Verdict
 from seqdsl.ir import build
 from seqdsl.ir.evaluate import Evaluation, Run
-from seqdsl.ir.interpreter import flatten, interpret, nest
+from seqdsl.ir.interpreter import interpret
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.sizes import SizeError, Sizes, evaluate_size
+from seqdsl.ir.state import flatten, nest
 from seqdsl.ir.system import Claim, System
 from seqdsl.verify.inputs import draw_inputs, draw_sizes
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import FORMS, Derived, derive
-from seqdsl.ir.interpreter import flatten, interpret
+from seqdsl.ir.interpreter import interpret
 from seqdsl.ir.sizes import SizeError, Sizes
+from seqdsl.ir.state import flatten
 from seqdsl.ir.system import System
 from seqdsl.verify.inputs import draw_inputs, draw_sizes
 from seqdsl.verify.modules import compare, relative_rms
