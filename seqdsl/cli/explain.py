@@ -50,12 +50,17 @@ def derivation(system: System) -> dict[str, Any]:
             continue
         changed = [t for t in derived.system.derived() if system.tensors.get(t.name) != t]
         found[name] = {
-            "equations": [f"{_signature(t.name, t.indices)} = {show(t.rhs)}" for t in changed if t.rhs is not None],
+            "equations": [f"{_signature(t.name, t.indices)} = {_text(t.rhs)}" for t in changed if t.rhs is not None],
             "law": [f"{o.law}: {o.because}" for o in derived.obligations],
             "proof": {law: v.to_dict() for o in derived.obligations if o.prove for law, v in o.prove().items()},
             "cost": cost(derived.system).to_dict(),
         }
     return found
+
+
+def _text(rhs: Node) -> str:
+    """An equation's right side; of a step with its slopes, which are written by a machine, long parts are left out."""
+    return repr(rhs) if rhs.op == "newton" else show(rhs)
 
 
 def _signature(name: str, indices: tuple[str, ...]) -> str:

@@ -33,6 +33,7 @@ class _NewtonScan(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         given, states = ctx.saved_tensors[: -ctx.count], ctx.saved_tensors[-ctx.count :]
         wanted = [k for k, needs in enumerate(ctx.needs_input_grad[3:]) if needs]
+        found: Sequence[Tensor | None]
         if torch.is_grad_enabled():  # to be differentiated again: through the steps themselves
             out = _newton_stepped(ctx.step, given[: ctx.count], given[ctx.count :], ctx.time)
             found = torch.autograd.grad(out, [given[k] for k in wanted], grads, create_graph=True, allow_unused=True)
@@ -53,34 +54,58 @@ class _NewtonScan(torch.autograd.Function):
 def _newton_adjoint(
     step: _NewtonStep, given: Sequence[Tensor], states: Sequence[Tensor], grads: Sequence[Tensor], wanted: list[int]
 ) -> list[Tensor | None]:
-    """Gradients of the given tensors: l[t] = grad[t] + J[t+1]^T l[t+1], then the step's own at (h[t-1], x[t])."""
-    count = len(states)
-    before = [
-        torch.cat([start.expand_as(state[:, :1]), state[:, :-1]], 1)
-        for start, state in zip(given[:count], states, strict=True)
-    ]
-    _, slopes = step(before, given[count:], True)
-    shape = states[0].shape
-    later = [[_newton_later(slopes[i][k], states[0]) for i in range(count)] for k in range(count)]
+    """Gradients of the given tensors: l[t] = grad[t] + J[t+1]^T l[t+1], then the step's own at (h[t-1], x[t]).
+
+    Slopes and gradients are taken block by block of positions, so that what is in between stays in the cache.
+    """
+    count, time, shape = len(states), states[0].shape[1], states[0].shape
+    length = max(1, 2**16 // max(1, states[0][:, 0].numel()))
+    blocks = [(a, min(a + length, time)) for a in range(0, time, length)]
+    later = [[torch.zeros_like(states[0]) for _ in states] for _ in states]  # [k][i][t]: d h[i][t+1] / d h[k][t]
+    for a, b in blocks:
+        _, slopes = step(*_newton_block(given, states, a, b), True)
+        for i, row in enumerate(slopes):
+            for k, slope in enumerate(row):
+                if slope is not None and b > 1:
+                    slope = slope.expand(shape[0], b - a, *shape[2:])
+                    later[k][i][:, max(a - 1, 0) : b - 1] = slope if a else slope[:, 1:]
     if count == 1:
         back = [affine_scan(later[0][0], grads[0], reverse=True)]
     else:
         matrix = torch.stack([torch.stack(row, -1) for row in later], -2).flatten(2, -3)
         value = torch.stack([g.expand(shape) for g in grads], -1).flatten(2, -2).unsqueeze(-1)
         back = list(matrix_scan(matrix, value, reverse=True).squeeze(-1).unflatten(2, shape[2:]).unbind(-1))
-    with torch.enable_grad():
-        leaves = [x.detach().requires_grad_(k < count or k in wanted) for k, x in enumerate([*before, *given[count:]])]
-        after, _ = step(leaves[:count], leaves[count:], False)
-        found = torch.autograd.grad(after, [leaves[k] for k in wanted], back, allow_unused=True)
-    # of a start, what its first step sends back
-    return [g[:, :1] if k < count and g is not None else g for k, g in zip(wanted, found, strict=True)]
+    found: list[Tensor | None] = [None] * len(wanted)
+    for a, b in blocks:
+        entering, operands = _newton_block(given, states, a, b)
+        with torch.enable_grad():
+            leaves = [x.detach().requires_grad_(k < count or k in wanted) for k, x in enumerate([*entering, *operands])]
+            after, _ = step(leaves[:count], leaves[count:], False)
+            parts = torch.autograd.grad(after, [leaves[k] for k in wanted], [x[:, a:b] for x in back], allow_unused=True)
+        for n, (k, part) in enumerate(zip(wanted, parts, strict=True)):
+            if part is None or k < count and a:
+                continue  # a start is only read by the first step
+            known = found[n]
+            if k >= count and given[k].shape[1] == time:
+                whole = found[n] = torch.zeros_like(given[k]) if known is None else known
+                whole[:, a:b] = part
+            else:
+                part = part[:, :1] if k < count else part
+                found[n] = part if known is None else known + part
+    return found
 
 
-def _newton_later(slope: Tensor | None, state: Tensor) -> Tensor:
-    """The slope one step later; 0 after the last."""
-    if slope is None:
-        return torch.zeros_like(state)
-    return torch.cat([slope.expand_as(state)[:, 1:], torch.zeros_like(state[:, :1])], 1)
+def _newton_block(
+    given: Sequence[Tensor], states: Sequence[Tensor], a: int, b: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The states before the positions a .. b, and the operands there."""
+    count, time = len(states), states[0].shape[1]
+    operands = [x[:, a:b] if x.shape[1] == time else x for x in given[count:]]
+    if a:
+        return [h[:, a - 1 : b - 1] for h in states], operands
+    return [
+        torch.cat([x.expand_as(h[:, :1]), h[:, : b - 1]], 1) for x, h in zip(given[:count], states, strict=True)
+    ], operands
 
 
 def _newton_stepped(step: _NewtonStep, starts: Sequence[Tensor], operands: Sequence[Tensor], time: int) -> list[Tensor]:
@@ -223,11 +248,13 @@ def newton_scan(
     if reverse:
         operands = [x.flip(1) for x in operands]
     if time == 0:
+        _NEWTON.update(iterations=0, pieces=0, stepped=0)
         none = sum((x.sum() * 0 for x in (*starts, *operands) if x.is_floating_point()), starts[0].new_zeros(()))
         return [s[:, :0] + none for s in starts]
-    if time < 256 or torch.compiler.is_compiling():
-        if not torch.compiler.is_compiling():
-            _NEWTON.update(iterations=0, pieces=0, stepped=time)
+    if torch.compiler.is_compiling():
+        states = _newton_stepped(step, starts, operands, time)
+    elif time < 256:
+        _NEWTON.update(iterations=0, pieces=0, stepped=time)
         states = _newton_stepped(step, starts, operands, time)
     else:
         states = list(_NewtonScan.apply(step, len(starts), time, *starts, *operands))  # type: ignore[no-untyped-call]
