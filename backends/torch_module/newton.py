@@ -121,7 +121,9 @@ def _function(ctx: Context, name: str, states: list[Tensor], given: list[Operand
     block.add(f"return [{', '.join(after)}], [{', '.join(rows)}]")
     lines = block.lines
     ctx.block, ctx.hoisted, ctx.caches, ctx.order = before
-    ctx.block.add(f"def {name}(before: Any, given: Any, slopes: bool) -> Any:  # one step, its derivatives if asked for")
+    ctx.block.add(
+        f"def {name}(before: Any, given: Any, slopes: bool) -> Any:  # one step, its derivatives if asked for"
+    )
     ctx.block.lines.extend(lines)
 
 

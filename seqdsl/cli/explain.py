@@ -9,6 +9,7 @@ from seqdsl.cli.codes import explanation
 from seqdsl.cli.common import console, escape, mark, print_json, systems
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import FORMS, derive
+from seqdsl.ir.node import Node
 from seqdsl.ir.show import show
 from seqdsl.ir.system import System
 from seqdsl.plan import cost

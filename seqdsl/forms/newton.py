@@ -33,6 +33,7 @@ from seqdsl.ir.system import System, Tensor
 
 HARD = frozenset(("round", "sign", "step"))
 LARGEST = 4  # states in one block: the product of the slopes costs its cube
+LONGEST = 20_000  # terms of an equation written out: passes that visit every use of a shared term take this long
 
 
 def to_newton(system: System, loop: Loop) -> System:
@@ -48,10 +49,20 @@ def to_newton(system: System, loop: Loop) -> System:
         _check(update, updates)
         by = slopes(update.rhs, [_before(u) for u in updates])
         start, carry = start_of(system, update, loop)
-        changed += [replace(update.state, rhs=make("newton", update.rhs, start, *by)), *carry]
+        node = make("newton", update.rhs, start, *by)
+        if _length(node) > LONGEST:
+            raise NotAffine(f"the slopes of `{update.state.name}` are too long to be written out")
+        changed += [replace(update.state, rhs=node), *carry]
     if any(not any(r.attr in names for r in reads(u.rhs)) for u in updates):
         raise NotAffine("a state does not read any state")
     return system.with_tensors(*changed)
+
+
+def _length(node: Node) -> int:
+    sizes: dict[Node, int] = {}
+    for n in walk(node):
+        sizes[n] = 1 + sum(sizes[a] for a in n.args)
+    return sizes[node]
 
 
 def _before(update: Update) -> Node:

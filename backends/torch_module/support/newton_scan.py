@@ -81,7 +81,9 @@ def _newton_adjoint(
         with torch.enable_grad():
             leaves = [x.detach().requires_grad_(k < count or k in wanted) for k, x in enumerate([*entering, *operands])]
             after, _ = step(leaves[:count], leaves[count:], False)
-            parts = torch.autograd.grad(after, [leaves[k] for k in wanted], [x[:, a:b] for x in back], allow_unused=True)
+            parts = torch.autograd.grad(
+                after, [leaves[k] for k in wanted], [x[:, a:b] for x in back], allow_unused=True
+            )
         for n, (k, part) in enumerate(zip(wanted, parts, strict=True)):
             if part is None or k < count and a:
                 continue  # a start is only read by the first step
@@ -223,9 +225,7 @@ def _newton_dot(row: Sequence[Tensor | None], column: Sequence[Tensor | None]) -
     return total
 
 
-def _newton_moved(
-    product: list[list[Tensor | None]], gaps: Sequence[Tensor], states: Sequence[Tensor]
-) -> list[Tensor]:
+def _newton_moved(product: list[list[Tensor | None]], gaps: Sequence[Tensor], states: Sequence[Tensor]) -> list[Tensor]:
     """d[n+1] = r[n] + P[n] d[n], d[0] = 0: the change of every start but the first."""
     each = [[None if p is None else p.expand_as(states[0]).unbind(1) for p in row] for row in product]
     moved: list[list[Tensor]] = [[g[:, 0]] for g in gaps]
