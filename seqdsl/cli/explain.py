@@ -60,8 +60,11 @@ def derivation(system: System) -> dict[str, Any]:
 
 
 def _text(rhs: Node) -> str:
-    """An equation's right side; of a step with its slopes, which are written by a machine, long parts are left out."""
-    return repr(rhs) if rhs.op == "newton" else show(rhs)
+    """An equation's right side; of one that newton solves, the slopes of its step, long parts left out."""
+    if rhs.op != "newton":
+        return show(rhs)
+    _, start, *slopes = rhs.args
+    return f"newton(the step, {start!r}, slopes by the states before: {'; '.join(map(repr, slopes))})"
 
 
 def _signature(name: str, indices: tuple[str, ...]) -> str:

@@ -4,6 +4,7 @@ refuses the others."""
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from seqdsl.ir.validate import validate
 from seqdsl.plan import choose
 from seqdsl.semantics import load_system
 
+UNNAMED = Path(__file__).resolve().parent.parent / "unnamed"
 CELLS = {
     "contracting": """
 mixer m(a[t,n], r[t,n], b[t,n], u[n], v[n], w[n]) -> h[t,n]:
@@ -153,6 +155,18 @@ def test_refusals_have_reasons(step: str, reason: str) -> None:
     with pytest.raises(SeqError, match="form-not-available") as caught:
         derive(load_system(text), "newton")
     assert any(reason in note for note in caught.value.diagnostics[0].notes), caught.value
+
+
+@pytest.mark.parametrize("name", ["population", "self_gate", "soft_saturation", "two_species"])
+def test_what_nobody_has_named(name: str) -> None:
+    """Found by the update map alone."""
+    system = load_system(UNNAMED / f"{name}.seq")
+    derived = derive(system, "newton").system
+    rng = np.random.default_rng(2)
+    inputs = {t.name: rng.uniform(0.1, 0.9, [7 if i == "t" else 3 for i in t.indices]) for t in system.inputs()}
+    wanted, found = (interpret(s, inputs=inputs)["outputs"] for s in (system, derived))
+    for key, value in wanted.items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("name", "reason"), [("gru", "dense"), ("min_gru", "needs no Newton")])
