@@ -53,7 +53,7 @@ class _NewtonScan(torch.autograd.Function):
 
 def _newton_adjoint(
     step: _NewtonStep, given: Sequence[Tensor], states: Sequence[Tensor], grads: Sequence[Tensor], wanted: list[int]
-) -> list[Tensor | None]:
+) -> list[Tensor]:
     """Gradients of the given tensors: l[t] = grad[t] + J[t+1]^T l[t+1], then the step's own at (h[t-1], x[t]).
 
     Slopes and gradients are taken block by block of positions, so that what is in between stays in the cache.
@@ -75,26 +75,23 @@ def _newton_adjoint(
         matrix = torch.stack([torch.stack(row, -1) for row in later], -2).flatten(2, -3)
         value = torch.stack([g.expand(shape) for g in grads], -1).flatten(2, -2).unsqueeze(-1)
         back = list(matrix_scan(matrix, value, reverse=True).squeeze(-1).unflatten(2, shape[2:]).unbind(-1))
-    found: list[Tensor | None] = [None] * len(wanted)
+    found: list[list[Tensor]] = [[] for _ in wanted]
     for a, b in blocks:
         entering, operands = _newton_block(given, states, a, b)
         with torch.enable_grad():
             leaves = [x.detach().requires_grad_(k < count or k in wanted) for k, x in enumerate([*entering, *operands])]
             after, _ = step(leaves[:count], leaves[count:], False)
+            asked = [leaves[k] for k in wanted]
             parts = torch.autograd.grad(
-                after, [leaves[k] for k in wanted], [x[:, a:b] for x in back], allow_unused=True
+                after, asked, [x[:, a:b] for x in back], allow_unused=True, materialize_grads=True
             )
-        for n, (k, part) in enumerate(zip(wanted, parts, strict=True)):
-            if part is None or k < count and a:
-                continue  # a start is only read by the first step
-            known = found[n]
-            if k >= count and given[k].shape[1] == time:
-                whole = found[n] = torch.zeros_like(given[k]) if known is None else known
-                whole[:, a:b] = part
-            else:
-                part = part[:, :1] if k < count else part
-                found[n] = part if known is None else known + part
-    return found
+        for into, k, part in zip(found, wanted, parts, strict=True):
+            if k >= count or not a:  # a start is only read by the first step
+                into.append(part[:, :1] if k < count else part)
+    return [
+        torch.cat(parts, 1) if given[k].shape[1] == time else torch.stack(parts).sum(0)
+        for k, parts in zip(wanted, found, strict=True)
+    ]
 
 
 def _newton_block(
@@ -251,7 +248,8 @@ def newton_scan(
         _NEWTON.update(iterations=0, pieces=0, stepped=0)
         none = sum((x.sum() * 0 for x in (*starts, *operands) if x.is_floating_point()), starts[0].new_zeros(()))
         return [s[:, :0] + none for s in starts]
-    if torch.compiler.is_compiling():
+    known = all(type(x) in (Tensor, torch.nn.Parameter) and not x.is_meta for x in (*starts, *operands))
+    if torch.compiler.is_compiling() or not known:  # no numbers to decide by
         states = _newton_stepped(step, starts, operands, time)
     elif time < 256:
         _NEWTON.update(iterations=0, pieces=0, stepped=time)
