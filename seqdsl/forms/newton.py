@@ -12,9 +12,9 @@ The slopes are symbolic, from the table of derivatives in reverse over the step'
 differentiation of the emitted step: they can be read, shown by `explain`, checked by the interpreter against
 differences, and share their parts with the step.
 
-Refused, with the reason: an update that is affine (its scan is exact, in one pass), a state that is read at another
-place or contracted (its Jacobian is dense: that pays for at most 16 entries, Lim et al. 2024, arXiv:2309.12252), a state
-that decides a choice, and steps without a derivative. Entry point: `to_newton`.
+Refused, with the reason: an update that is affine over the reals or another ring (its scan is exact, in one pass), a
+state that is read at another place or contracted (its Jacobian is dense, and a scan over matrices pays for at most 16
+entries), a state that decides a choice, and steps without a derivative. Entry point: `to_newton`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from seqdsl.algebra.affine import NotAffine, Update, split_update, states_and_updates
+from seqdsl.forms.any_scan import to_any_scan
 from seqdsl.forms.scan import start_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
@@ -40,7 +41,7 @@ def to_newton(system: System, loop: Loop) -> System:
     """Mark each state of a nonlinear entrywise recurrence with its slopes. Raises `NotAffine` with the reason."""
     updates = states_and_updates(system, loop)
     names = [u.state.name for u in updates]
-    if _is_affine(system, updates):
+    if _needs_none(system, loop, updates):
         raise NotAffine("= its update is affine in the state already: it needs no Newton, `scan` solves it in one pass")
     if len(updates) > LARGEST:
         raise NotAffine(f"{len(updates)} states are coupled, and a block of slopes is worth it up to {LARGEST}")
@@ -72,11 +73,17 @@ def _before(update: Update) -> Node:
     return build.read(update.state.name, at, update.state.dtype)
 
 
-def _is_affine(system: System, updates: list[Update]) -> bool:
+def _needs_none(system: System, loop: Loop, updates: list[Update]) -> bool:
+    """Is the update affine, over the reals or over the ring of another scan?"""
     names = {u.state.name for u in updates}
     try:
         for update in updates:
             split_update(system, update.rhs, lambda r: r.attr in names)
+        return True
+    except NotAffine:
+        pass
+    try:
+        to_any_scan(system, loop)
     except NotAffine:
         return False
     return True

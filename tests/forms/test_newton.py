@@ -145,6 +145,7 @@ def test_the_slopes_of_shared_terms() -> None:
         ("h[t,n] = tanh(h[t-1, |n| - 1 - n]) + x", "not at its own place"),
         ("h[t,n] = tanh(stop(h[t-1])) + x", "no derivative"),
         ("h[t,n] = sigmoid(x) * h[t-1] + x", "needs no Newton"),
+        ("h[t,n] = max(h[t-1] - 1, x)", "needs no Newton"),  # affine over (max, +)
         ("h[t,n] = tanh(h[t-2]) + x", "not one step away"),
     ],
 )

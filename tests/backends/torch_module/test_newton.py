@@ -169,7 +169,7 @@ MUTANTS = {
     "slopes at the wrong position": ("max(a - 1, 0) : b - 1] = slope if a else slope[:, 1:]", "a:b] = slope"),
     "slopes that are not transposed": ("back = list(matrix_scan(matrix,", "back = list(matrix_scan(matrix.mT,"),
     "the start's gradient summed over all steps": ("into.append(part[:, :1] if k < count else part)",
-                                                   "part = part.sum(1, True) if k < count else part"),
+                                                   "into.append(part.sum(1, True) if k < count else part)"),
     "a loose tolerance": ("else 1e-6\n", "else 1e-6\n    tolerance = 1e-2\n"),
     "inexact pieces kept": ("return 1 + int(torch.stack(same)", "return len(same[0]) + 1 - 0 * int(torch.stack(same)"),
 }  # fmt: skip
