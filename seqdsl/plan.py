@@ -113,6 +113,12 @@ def cost(system: System) -> Cost:
 
 def _count_steps(system: System, step: object, outer: tuple[str, ...], steps: Poly) -> None:
     if isinstance(step, Loop):
+        marked = [system.tensors[n].rhs for n in step.tensors()]
+        if all(rhs is not None and rhs.op == "newton" for rhs in marked):  # three sweeps of 64 steps over all pieces
+            terms = {n for rhs in marked if rhs is not None for n in walk(rhs.args[0]) if n.op not in _CHEAP}
+            _add(steps, outer, 3 * 64 * len(terms))
+            _add(steps, (*outer, step.axis), 1)  # the starts of the pieces are corrected one after another
+            return
         for inner in step.body:
             _count_steps(system, inner, (*outer, step.axis), steps)
     else:
@@ -122,7 +128,9 @@ def _count_steps(system: System, step: object, outer: tuple[str, ...], steps: Po
 def _count(system: System, node: Node, flops: Poly, moved: Poly, steps: Poly) -> None:
     binding = OPS[node.op].binding
     free = tuple(system.axis(i) for i in sorted(node.free))
-    if node.op == "matrix_scan":
+    if node.op == "newton":
+        _count_newton(system, node, flops, moved)
+    elif node.op == "matrix_scan":
         _count_matrices(system, node, flops, steps)
     elif node.op == "decayed_solve":
         _count_solve(system, node, flops, steps)
@@ -171,6 +179,15 @@ def _count_scan(system: System, node: Node, flops: Poly, steps: Poly) -> None:
             _add(flops, left, 60)
     else:
         _add(steps, (), 20)
+
+
+def _count_newton(system: System, node: Node, flops: Poly, moved: Poly) -> None:
+    """Three sweeps over the step, of which the equation itself counts one; each writes the states."""
+    axes = tuple(system.axis(i) for i in sorted(node.free))
+    for part in walk(node.args[0]):
+        if part.op not in _CHEAP:
+            _add(flops, axes, 20)
+    _add(moved, axes, 16)
 
 
 def _count_matrices(system: System, node: Node, flops: Poly, steps: Poly) -> None:

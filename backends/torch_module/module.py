@@ -230,6 +230,9 @@ def _class(
     out.add("")
     _init_state(out, system, layer, built, arguments, steps)
     out.add("")
+    if any(t.rhs is not None and t.rhs.op == "newton" for t in system.derived()):
+        _newton_report(out)
+        out.add("")
     _extra_repr(out, built, form)
     return "\n".join(out.lines)
 
@@ -374,6 +377,13 @@ def _base_inputs(system: System) -> list[str]:
             found.add(name)
         pending += sorted(sources(system, tensor))
     return [t.name for t in system.inputs() if t.name in found]
+
+
+def _newton_report(out: Block) -> None:
+    out.add("@property")
+    out.add("def newton(self) -> dict[str, int]:")
+    out.add('    """Of the last solve: sweeps over all pieces, pieces that were solved, positions that were stepped."""')
+    out.add("    return dict(_NEWTON)")
 
 
 def _extra_repr(out: Block, built: _Built, form: str) -> None:

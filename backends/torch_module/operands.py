@@ -84,7 +84,7 @@ class _Search:
                     self.visit(subscript, facts)
             return
         whole = bool(OPS[node.op].binding) and bool({*bound(node), *made(node)} & wide)
-        if whole or node.op in ("read", "index") or not tied and _safe(node, facts):
+        if whole or node.op in ("read", "index") or not tied and is_safe(node, facts):
             self.found[node] = Part(node, facts)
             return
         self._below(node, facts)
@@ -132,7 +132,7 @@ def _static(ctx: Context, node: Node) -> bool:
     return not node.free - set(ctx.fixed) and not any(n.op == "read" or OPS[n.op].binding for n in walk(node))
 
 
-def _safe(node: Node, facts: Facts) -> bool:
+def is_safe(node: Node, facts: Facts) -> bool:
     """Do the facts that can be told where the part is computed make each operator safe that needs them?"""
     if not any(n.op in UNSAFE and _varies(n) for n in walk(node)):
         return True

@@ -18,7 +18,7 @@ from seqdsl.ir.order import difference
 from seqdsl.ir.state import StateEntry
 from seqdsl.ir.system import Edge, Tensor
 
-from . import expressions, history
+from . import expressions, history, newton
 from .context import Block, Context, Looped, LoopScope, Source, Stored
 from .loops import hoist
 from .names import tuple_text
@@ -29,6 +29,8 @@ def execute(ctx: Context, step: Step, needed: set[str]) -> None:
     """Write one step of the schedule; `needed` are the tensors that something after the loops reads."""
     if isinstance(step, Compute):
         compute(ctx, ctx.system.tensors[step.tensor])
+    elif newton.is_solved(ctx, step):
+        newton.solve(ctx, step)
     else:
         _outer_loop(ctx, step, needed)
 

@@ -9,6 +9,7 @@ from seqdsl.cli.codes import explanation
 from seqdsl.cli.common import console, escape, mark, print_json, systems
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import FORMS, derive
+from seqdsl.ir.node import Node
 from seqdsl.ir.show import show
 from seqdsl.ir.system import System
 from seqdsl.plan import cost
@@ -50,12 +51,20 @@ def derivation(system: System) -> dict[str, Any]:
             continue
         changed = [t for t in derived.system.derived() if system.tensors.get(t.name) != t]
         found[name] = {
-            "equations": [f"{_signature(t.name, t.indices)} = {show(t.rhs)}" for t in changed if t.rhs is not None],
+            "equations": [f"{_signature(t.name, t.indices)} = {_text(t.rhs)}" for t in changed if t.rhs is not None],
             "law": [f"{o.law}: {o.because}" for o in derived.obligations],
             "proof": {law: v.to_dict() for o in derived.obligations if o.prove for law, v in o.prove().items()},
             "cost": cost(derived.system).to_dict(),
         }
     return found
+
+
+def _text(rhs: Node) -> str:
+    """An equation's right side; of one that newton solves, the slopes of its step, long parts left out."""
+    if rhs.op != "newton":
+        return show(rhs)
+    _, start, *slopes = rhs.args
+    return f"newton(the step, {start!r}, slopes by the states before: {'; '.join(map(repr, slopes))})"
 
 
 def _signature(name: str, indices: tuple[str, ...]) -> str:

@@ -5,7 +5,9 @@ reference, and algebraic facts (each fact is property-tested in tests/ir). Deriv
 `derivatives.DERIVATIVES`; backends keep their own text by name and are told by `check_backend_covers` what they lack.
 
 Binding:
-  ""        elementwise: operands broadcast by index name
+  ""        elementwise: operands broadcast by index name. One row only forms make: `newton(f, start, slopes..)` is f,
+            the step of a recurrence that may be solved for all positions at once; the slopes are its derivatives by
+            each state of the loop, and start is the state before the first position
   "reduce"  attr = (indices, options), args = (body, guard): the indices are bound (`sum mean prod max min logsumexp
             any all argmax`); the reference receives the body with the reduced axes last and flattened in row-major
             order, and the guard as a mask. Two rows that only forms make: `normaliser(z)`, a logsumexp that is
@@ -217,6 +219,7 @@ _ROWS = [
     _row("solve", 2, _real_at_least, ref.solve, "", "map"),
     _row("qr", 1, _real_at_least, ref.qr, "", "map"),
     # made by forms
+    _row("newton", None, lambda *d: d[0], ref.newton, domain="real"),
     _row("affine_scan", 3, _arithmetic, ref.affine_scan, "", "scan", log=False, reverse=False),
     _row("ring_scan", 3, _same, ref.ring_scan, "", "scan", ring="max_plus", reverse=False),
     _row("matrix_scan", 3, _arithmetic, ref.matrix_scan, "", "scan", reverse=False),

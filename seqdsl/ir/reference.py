@@ -445,6 +445,11 @@ def qr(x: A, n: int) -> A:
 # What forms make -------------------------------------------------------------------------------------------------
 
 
+def newton(step: A, *more: A) -> A:
+    """The step itself: one position after another is what solving for all of them must agree with."""
+    return np.broadcast_arrays(step, *more)[0]
+
+
 def affine_scan(decay: A, value: A, start: A, log: bool = False, reverse: bool = False) -> A:
     """h[t] = a[t] h[t-1] + b[t], h[-1] = start."""
     decay = np.exp(decay) if log else decay

@@ -1,0 +1,259 @@
+"""A nonlinear recurrence at all positions at once: multiple shooting on the starts of pieces of time."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .affine_scan import affine_scan
+from .matrix_scan import matrix_scan
+
+_NEWTON: dict[str, int] = {"iterations": 0, "pieces": 0, "stepped": 0}
+
+# (states before, operands, with slopes?) -> states after, slopes[i][k] = d after[i] / d before[k] (None where 0)
+_NewtonStep = Callable[[Sequence[Tensor], Sequence[Tensor], bool], tuple[list[Tensor], list[list[Tensor | None]]]]
+
+
+class _NewtonScan(torch.autograd.Function):
+    """Keeps operands and states. Implicit differentiation: the adjoint is affine whatever the step is, with the slopes
+    at the solution, so a backward is one reverse scan and the step's own gradient at all positions in bulk."""
+
+    @staticmethod
+    def forward(step: _NewtonStep, count: int, time: int, *given: Tensor) -> tuple[Tensor, ...]:
+        return tuple(_newton_solved(step, list(given[:count]), list(given[count:]), time))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.step, ctx.count, ctx.time, *given = inputs
+        ctx.save_for_backward(*given, *output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        given, states = ctx.saved_tensors[: -ctx.count], ctx.saved_tensors[-ctx.count :]
+        wanted = [k for k, needs in enumerate(ctx.needs_input_grad[3:]) if needs]
+        found: Sequence[Tensor | None]
+        if torch.is_grad_enabled():  # to be differentiated again: through the steps themselves
+            out = _newton_stepped(ctx.step, given[: ctx.count], given[ctx.count :], ctx.time)
+            found = torch.autograd.grad(out, [given[k] for k in wanted], grads, create_graph=True, allow_unused=True)
+        else:
+            found = _newton_adjoint(ctx.step, given, states, grads, wanted)
+        every: list[Tensor | None] = [None] * (3 + len(given))
+        for k, value in zip(wanted, found, strict=True):
+            every[3 + k] = value
+        return tuple(every)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], step: Any, count: int, time: int, *given: Tensor) -> Any:
+        """One step at a time: how many corrections are needed may differ along the mapped axis."""
+        run = torch.vmap(lambda *each: tuple(_newton_stepped(step, each[:count], each[count:], time)), in_dims[3:])
+        return run(*given), (0,) * count
+
+
+def _newton_adjoint(
+    step: _NewtonStep, given: Sequence[Tensor], states: Sequence[Tensor], grads: Sequence[Tensor], wanted: list[int]
+) -> list[Tensor]:
+    """Gradients of the given tensors: l[t] = grad[t] + J[t+1]^T l[t+1], then the step's own at (h[t-1], x[t]).
+
+    Slopes and gradients are taken block by block of positions, so that what is in between stays in the cache.
+    """
+    count, time, shape = len(states), states[0].shape[1], states[0].shape
+    length = max(1, 2**16 // max(1, states[0][:, 0].numel()))
+    blocks = [(a, min(a + length, time)) for a in range(0, time, length)]
+    later = [[torch.zeros_like(states[0]) for _ in states] for _ in states]  # [k][i][t]: d h[i][t+1] / d h[k][t]
+    for a, b in blocks:
+        _, slopes = step(*_newton_block(given, states, a, b), True)
+        for i, row in enumerate(slopes):
+            for k, slope in enumerate(row):
+                if slope is not None and b > 1:
+                    slope = slope.expand(shape[0], b - a, *shape[2:])
+                    later[k][i][:, max(a - 1, 0) : b - 1] = slope if a else slope[:, 1:]
+    if count == 1:
+        back = [affine_scan(later[0][0], grads[0], reverse=True)]
+    else:
+        matrix = torch.stack([torch.stack(row, -1) for row in later], -2).flatten(2, -3)
+        value = torch.stack([g.expand(shape) for g in grads], -1).flatten(2, -2).unsqueeze(-1)
+        back = list(matrix_scan(matrix, value, reverse=True).squeeze(-1).unflatten(2, shape[2:]).unbind(-1))
+    found: list[list[Tensor]] = [[] for _ in wanted]
+    for a, b in blocks:
+        entering, operands = _newton_block(given, states, a, b)
+        with torch.enable_grad():
+            leaves = [x.detach().requires_grad_(k < count or k in wanted) for k, x in enumerate([*entering, *operands])]
+            after, _ = step(leaves[:count], leaves[count:], False)
+            asked = [leaves[k] for k in wanted]
+            parts = torch.autograd.grad(
+                after, asked, [x[:, a:b] for x in back], allow_unused=True, materialize_grads=True
+            )
+        for into, k, part in zip(found, wanted, parts, strict=True):
+            if k >= count or not a:  # a start is only read by the first step
+                into.append(part[:, :1] if k < count else part)
+    return [
+        torch.cat(parts, 1) if given[k].shape[1] == time else torch.stack(parts).sum(0)
+        for k, parts in zip(wanted, found, strict=True)
+    ]
+
+
+def _newton_block(
+    given: Sequence[Tensor], states: Sequence[Tensor], a: int, b: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The states before the positions a .. b, and the operands there."""
+    count, time = len(states), states[0].shape[1]
+    operands = [x[:, a:b] if x.shape[1] == time else x for x in given[count:]]
+    if a:
+        return [h[:, a - 1 : b - 1] for h in states], operands
+    return [
+        torch.cat([x.expand_as(h[:, :1]), h[:, : b - 1]], 1) for x, h in zip(given[:count], states, strict=True)
+    ], operands
+
+
+def _newton_stepped(step: _NewtonStep, starts: Sequence[Tensor], operands: Sequence[Tensor], time: int) -> list[Tensor]:
+    """One position after another."""
+    columns = [x.split(1, 1) if x.shape[1] == time else (x,) * time for x in operands]
+    states, found = list(starts), []
+    for t in range(time):
+        states, _ = step(states, [column[t] for column in columns], False)
+        found.append(states)
+    return [torch.cat(rows, 1) for rows in zip(*found, strict=True)]
+
+
+def _newton_solved(step: _NewtonStep, starts: list[Tensor], operands: list[Tensor], time: int) -> list[Tensor]:
+    """Pieces of 64 steps side by side; where their starts do not converge, as many of 32 and of 16; then single steps.
+
+    What is kept before a restart are pieces whose starts are exactly the ends before: the same numbers as stepping.
+    """
+    size, first, abreast = 64, 0, time // 64
+    found: list[list[Tensor]] = []
+    _NEWTON.update(iterations=0, pieces=0, stepped=0)
+    while size >= 16 and (time - first) // size >= 4:
+        count = min(abreast, (time - first) // size)
+        part = [x if x.shape[1] != time else x[:, first : first + count * size] for x in operands]
+        states, exact = _newton_pieces(step, starts, part, count, size)
+        if exact < count:
+            states = [s[:, : exact * size] for s in states]
+            size //= 2
+        found.append(states)
+        starts = [s[:, -1:] for s in states]
+        first += states[0].shape[1]
+        _NEWTON["pieces"] += exact
+    if first < time:
+        found.append(
+            _newton_stepped(step, starts, [x if x.shape[1] != time else x[:, first:] for x in operands], time - first)
+        )
+        _NEWTON["stepped"] = time - first
+    return [torch.cat(rows, 1) for rows in zip(*found, strict=True)]
+
+
+def _newton_pieces(
+    step: _NewtonStep, starts: list[Tensor], operands: list[Tensor], count: int, size: int
+) -> tuple[list[Tensor], int]:
+    """States over `count` pieces, and how many pieces hold: all where the starts have converged, else the exact ones.
+
+    The first two corrections copy the ends, and so do later ones while that gains a factor of ten; the others are
+    Newton's, d[n+1] = r[n] + P[n] d[n] with the defects r and the products P of a piece's slopes.
+    """
+    whole = count * size
+    columns = [x.unflatten(1, (count, size)).unbind(2) if x.shape[1] == whole else (x,) * size for x in operands]
+    tolerance = 1e-12 if starts[0].dtype == torch.float64 else 1e-6
+    heads = [s.expand(s.shape[0], count, *s.shape[2:]) for s in starts]
+    changes: list[float] = []
+    defects: list[float] = []
+    while True:
+        slow = len(defects) >= 2 and not defects[-1] <= 0.1 * defects[-2]
+        states, product, rows = heads, None, []
+        for i in range(size):
+            states, slopes = step(states, [column[i] for column in columns], slow)
+            product = _newton_product(slopes, product) if slow else None
+            rows.append(states)
+        _NEWTON["iterations"] += 1
+        gaps = [end[:, :-1] - head[:, 1:] for end, head in zip(states, heads, strict=True)]
+        defects.append(_newton_size(gaps, states))
+        solved = defects[-1] <= tolerance
+        moved = gaps if product is None or solved else _newton_moved(product, gaps, states)
+        changes.append(_newton_size(moved, states))
+        if solved or _newton_hopeless(changes):
+            wholes = [torch.stack(each, 2).flatten(1, 2) for each in zip(*rows, strict=True)]
+            return wholes, count if solved else _newton_exact(gaps)
+        heads = [
+            # the end and what moved it, so that a start is exactly the end before it where that has not moved
+            torch.cat([head[:, :1], end[:, :-1] + (move - gap)], 1)
+            for head, end, move, gap in zip(heads, states, moved, gaps, strict=True)
+        ]
+
+
+def _newton_size(x: Sequence[Tensor], states: Sequence[Tensor]) -> float:
+    """The largest entry, relative to the largest end of the same state in the same sequence."""
+    worst = 0.0
+    for part, state in zip(x, states, strict=True):
+        if part.numel():
+            scale = state.abs().flatten(1).amax(1).clamp(min=torch.finfo(state.dtype).tiny)
+            size = float((part.abs().flatten(1).amax(1) / scale).max())
+            worst = max(worst, size) if math.isfinite(size) else math.inf
+    return worst
+
+
+def _newton_hopeless(changes: list[float]) -> bool:
+    """Not finite; or, from the fifth on, not half of what it was two before, and large or so for long."""
+    last, n = changes[-1], len(changes)
+    return last == math.inf or (n >= 5 and last > 0.5 * changes[-3] and (last > 1e-3 or n > 8))
+
+
+def _newton_exact(gaps: Sequence[Tensor]) -> int:
+    """How many leading pieces start exactly where the one before them ends."""
+    same = [(g == 0).transpose(0, 1).flatten(1).all(1) for g in gaps]
+    return 1 + int(torch.stack(same).all(0).long().cumprod(0).sum())
+
+
+def _newton_product(
+    slopes: list[list[Tensor | None]], before: list[list[Tensor | None]] | None
+) -> list[list[Tensor | None]]:
+    """slopes @ before, entry by entry."""
+    if before is None:
+        return slopes
+    n = range(len(slopes))
+    return [[_newton_dot(slopes[i], [before[j][k] for j in n]) for k in n] for i in n]
+
+
+def _newton_dot(row: Sequence[Tensor | None], column: Sequence[Tensor | None]) -> Tensor | None:
+    total = None
+    for a, b in zip(row, column, strict=True):
+        if a is not None and b is not None:
+            total = a * b if total is None else total + a * b
+    return total
+
+
+def _newton_moved(product: list[list[Tensor | None]], gaps: Sequence[Tensor], states: Sequence[Tensor]) -> list[Tensor]:
+    """d[n+1] = r[n] + P[n] d[n], d[0] = 0: the change of every start but the first."""
+    each = [[None if p is None else p.expand_as(states[0]).unbind(1) for p in row] for row in product]
+    moved: list[list[Tensor]] = [[g[:, 0]] for g in gaps]
+    for n in range(1, gaps[0].shape[1]):
+        last = [m[-1] for m in moved]
+        for i, row in enumerate(each):
+            more = _newton_dot([None if p is None else p[n] for p in row], last)
+            moved[i].append(gaps[i][:, n] if more is None else gaps[i][:, n] + more)
+    return [torch.stack(m, 1) for m in moved]
+
+
+def newton_scan(
+    step: _NewtonStep, starts: Sequence[Tensor], operands: Sequence[Tensor], time: int, *, reverse: bool = False
+) -> list[Tensor]:
+    """h[t] = step(h[t-1], x[t]) along dim 1, h[-1] = start, for entrywise steps; reversed, h[t] = step(h[t+1], x[t]).
+
+    Shapes:  starts [B, 1, ...], each operand [B or 1, T or 1, ...], of one rank -> as many states [B, T, ...]
+    Agrees with stepping: `_NEWTON` says how many sweeps over the pieces it took, and what was stepped in the end.
+    """
+    if reverse:
+        operands = [x.flip(1) for x in operands]
+    if time == 0:
+        _NEWTON.update(iterations=0, pieces=0, stepped=0)
+        none = sum((x.sum() * 0 for x in (*starts, *operands) if x.is_floating_point()), starts[0].new_zeros(()))
+        return [s[:, :0] + none for s in starts]
+    known = all(type(x) in (Tensor, torch.nn.Parameter) and not x.is_meta for x in (*starts, *operands))
+    if torch.compiler.is_compiling() or not known:  # no numbers to decide by
+        states = _newton_stepped(step, starts, operands, time)
+    elif time < 256:
+        _NEWTON.update(iterations=0, pieces=0, stepped=time)
+        states = _newton_stepped(step, starts, operands, time)
+    else:
+        states = list(_NewtonScan.apply(step, len(starts), time, *starts, *operands))  # type: ignore[no-untyped-call]
+    return [h.flip(1) for h in states] if reverse else states

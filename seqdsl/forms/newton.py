@@ -1,0 +1,139 @@
+"""Newton's method for nonlinear recurrences whose states are read at their own place: gated cells with a weight for each
+channel, alone or a few of them coupled (a small block for each entry).
+
+The loop stays as equations. Each state's right side becomes `newton(f, start, slopes..)`: f is the step with its
+same-step auxiliaries written out, `start` the state before the first position, and the slopes are the derivatives of f
+by each state of the loop, in the loop's order. Its value is f, so the equations mean what they meant and every other
+pass sees an ordinary recurrence; the mark says that a backend may solve all positions at once, by multiple shooting: the
+starts of pieces of time are unknowns, all pieces are stepped together, and the starts are corrected with the products of
+the slopes. Nothing but the update map decides: a recurrence that nobody has named is found as surely as a gated one.
+
+The slopes are symbolic, from the table of derivatives in reverse over the step's own terms, and not automatic
+differentiation of the emitted step: they can be read, shown by `explain`, checked by the interpreter against
+differences, and share their parts with the step.
+
+Refused, with the reason: an update that is affine over the reals or another ring (its scan is exact, in one pass), a
+state that is read at another place or contracted (its Jacobian is dense, and a scan over matrices pays for at most 16
+entries), a state that decides a choice, and steps without a derivative. Entry point: `to_newton`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+from seqdsl.algebra.affine import NotAffine, Update, split_update, states_and_updates
+from seqdsl.forms.any_scan import to_any_scan
+from seqdsl.forms.scan import start_of
+from seqdsl.ir import build
+from seqdsl.ir.dependence import Loop
+from seqdsl.ir.derivatives import ELEMENTWISE
+from seqdsl.ir.node import Node, reads, walk
+from seqdsl.ir.ops import OPS, make
+from seqdsl.ir.system import System, Tensor
+
+HARD = frozenset(("round", "sign", "step"))
+LARGEST = 4  # states in one block: the product of the slopes costs its cube
+LONGEST = 20_000  # terms of an equation written out: passes that visit every use of a shared term take this long
+
+
+def to_newton(system: System, loop: Loop) -> System:
+    """Mark each state of a nonlinear entrywise recurrence with its slopes. Raises `NotAffine` with the reason."""
+    updates = states_and_updates(system, loop)
+    names = [u.state.name for u in updates]
+    if _needs_none(system, loop, updates):
+        raise NotAffine("= its update is affine in the state already: it needs no Newton, `scan` solves it in one pass")
+    if len(updates) > LARGEST:
+        raise NotAffine(f"{len(updates)} states are coupled, and a block of slopes is worth it up to {LARGEST}")
+    changed: list[Tensor] = []
+    for update in updates:
+        _check(update, updates)
+        by = slopes(update.rhs, [_before(u) for u in updates])
+        start, carry = start_of(system, update, loop)
+        node = make("newton", update.rhs, start, *by)
+        if _length(node) > LONGEST:
+            raise NotAffine(f"the slopes of `{update.state.name}` are too long to be written out")
+        changed += [replace(update.state, rhs=node), *carry]
+    if any(not any(r.attr in names for r in reads(u.rhs)) for u in updates):
+        raise NotAffine("a state does not read any state")
+    return system.with_tensors(*changed)
+
+
+def _length(node: Node) -> int:
+    sizes: dict[Node, int] = {}
+    for n in walk(node):
+        sizes[n] = 1 + sum(sizes[a] for a in n.args)
+    return sizes[node]
+
+
+def _before(update: Update) -> Node:
+    """The read of a state one step earlier, at its own place."""
+    step = build.add(build.index(update.time), build.const(update.step))
+    at = [step if k == update.position else build.index(i) for k, i in enumerate(update.state.indices)]
+    return build.read(update.state.name, at, update.state.dtype)
+
+
+def _needs_none(system: System, loop: Loop, updates: list[Update]) -> bool:
+    """Is the update affine, over the reals or over the ring of another scan?"""
+    names = {u.state.name for u in updates}
+    try:
+        for update in updates:
+            split_update(system, update.rhs, lambda r: r.attr in names)
+        return True
+    except NotAffine:
+        pass
+    try:
+        to_any_scan(system, loop)
+    except NotAffine:
+        return False
+    return True
+
+
+def _check(update: Update, updates: list[Update]) -> None:
+    """Raises `NotAffine` unless the step is differentiable, and reads each state at its own place only."""
+    name = update.state.name
+    own = {u.state.name: _before(u) for u in updates}
+    if any(u.state.dtype != "real" for u in updates):
+        raise NotAffine("its states are not all real numbers")
+    if any(set(u.state.indices) != set(update.state.indices) or u.time != update.time for u in updates):
+        raise NotAffine("its states do not vary along the same indices: their slopes form no small block")
+    dependent = _dependent(update.rhs, frozenset(own))
+    for node in dependent:
+        if node.op == "read":
+            if node.attr in own and node is own[str(node.attr)]:
+                continue
+            raise NotAffine(f"`{name}` reads `{node!r}`, which is not at its own place: the Jacobian is dense")
+        if OPS[node.op].binding:
+            raise NotAffine(
+                f"the state stands inside `{node.op}`, as in `{node!r}`: its Jacobian is dense, which pays for at most "
+                "16 entries"
+            )
+        if node.op in HARD:
+            raise NotAffine(f"`{node!r}` is a hard step of the state: its derivative says nothing of where it goes")
+        if node.op == "where" and node.args[0] in dependent:
+            raise NotAffine(f"the state decides a choice, `{node.args[0]!r}`: the step may jump")
+        if node.op not in ELEMENTWISE and node.dtype != "bool":
+            raise NotAffine(f"the state stands inside `{node.op}`, through which no derivative goes")
+
+
+def _dependent(node: Node, states: frozenset[str]) -> dict[Node, None]:
+    """The terms that depend on a state, operands first."""
+    found: dict[Node, None] = {}
+    for n in walk(node):
+        if n.op == "read" and n.attr in states or any(a in found for a in n.args):
+            found[n] = None
+    return found
+
+
+def slopes(node: Node, by: list[Node]) -> list[Node]:
+    """The derivatives of an entrywise term by each read of `by`: the chain rule backwards over its distinct terms, so
+    that a part that is used twice is differentiated once."""
+    dependent = _dependent(node, frozenset(str(r.attr) for r in by))
+    cotangents: dict[Node, Node] = {node: build.const(Fraction(1))}
+    for n in reversed(list(dependent)):
+        if n.op == "read" or n not in cotangents:
+            continue
+        for arg, part in zip(n.args, ELEMENTWISE[n.op](n, cotangents[n]), strict=True):
+            if part is not None and arg in dependent:
+                cotangents[arg] = build.add(cotangents[arg], part) if arg in cotangents else part
+    return [cotangents.get(r, build.ZERO) for r in by]

@@ -1,0 +1,207 @@
+"""Modules in the form newton against the recurrent ones: values, states and gradients, and how many sweeps it takes; that
+what is chaotic is still right; and mutants of the support function, which these comparisons must tell apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from seqdsl.forms import derive
+from seqdsl.semantics import load_system
+from tests.backends.torch_module.harness import emit_module, gap, load_class, module_of
+from tests.forms.test_newton import CELLS as EVERY
+
+CELLS = {k: v for k, v in EVERY.items() if k != "anonymous"}
+LENGTHS = (0, 1, 63, 257, 600)
+SLOW = """
+mixer m(a[t,n], u[n]) -> h[t,n]:
+    h[t,n] = h[t-1] + 0.001 * tanh(a - u * h[t-1])
+"""
+CHAOTIC = """
+mixer m(r[t,n], u[n]) -> h[t,n]:
+    h[t,n] = u * sin(r + 12 * h[t-1])
+"""
+
+
+def inputs_of(text: str, length: int, dtype: torch.dtype, *, batch: int = 2, scale: float = 1.0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(length)
+    found = []
+    for tensor in load_system(text).inputs():
+        shape = [batch, *(length if i == "t" else 5 for i in tensor.indices)]
+        x = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+        found.append((x * (1.0 if "t" in tensor.indices else scale)).requires_grad_())
+    return found
+
+
+def results(module: Any, inputs: list[torch.Tensor], state: Any = None) -> list[torch.Tensor]:
+    """Outputs, the state after them, and the gradients of a loss that sees each entry differently."""
+    given = [*inputs, *(state.values() if state else ())]
+    y, after = module(*inputs, state=state, return_state=True)
+    found = [*(y if isinstance(y, tuple) else (y,)), *after.values()]
+    loss = sum(((x * torch.arange(1, x.numel() + 1).view_as(x).cos()).sum() for x in found), torch.zeros(()))
+    grads = torch.autograd.grad(loss, given, allow_unused=True)
+    return [*found, *(torch.zeros_like(x) if g is None else g for x, g in zip(given, grads, strict=True))]
+
+
+def worst(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> float:
+    return max((gap(a, b) for a, b in zip(found, wanted, strict=True) if b.numel()), default=0.0)
+
+
+def pair(text: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    forms = (derive(load_system(text), form) for form in ("newton", "recurrent"))
+    newton, recurrent = (module_of(d.system, d.form, dtype) for d in forms)
+    return newton, recurrent
+
+
+def start_of(module: Any, inputs: list[torch.Tensor]) -> Any:
+    generator = torch.Generator().manual_seed(1)
+    _, first = module(*inputs, return_state=True)
+    return {
+        k: torch.randn(v.shape, generator=generator, dtype=torch.float64).to(v.dtype).requires_grad_()
+        for k, v in first.items()
+    }
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 2e-6)])
+@pytest.mark.parametrize("name", [name for name in CELLS if name != "backwards"])  # that has no state: the next test
+def test_values_states_and_gradients(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    newton, recurrent = pair(CELLS[name], dtype)
+    for length in LENGTHS:
+        inputs = inputs_of(CELLS[name], length, dtype)
+        state = start_of(newton, inputs)
+        found, wanted = (results(m, inputs, state) for m in (newton, recurrent))
+        assert worst(found, wanted) < tolerance, length
+        assert newton.newton["pieces"] == (length // 64 if length >= 256 else 0)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_downwards(length: int) -> None:
+    newton, recurrent = pair(CELLS["backwards"], torch.float64)
+    inputs = inputs_of(CELLS["backwards"], length, torch.float64, scale=0.5)
+    found, wanted = newton(*inputs), recurrent(*inputs)
+    assert gap(found, wanted) < 1e-12 if length else found.shape == wanted.shape
+    if length:
+        grads = [torch.autograd.grad((y * y.detach().cos()).sum(), inputs) for y in (found, wanted)]
+        assert worst(list(grads[0]), list(grads[1])) < 1e-12
+
+
+def test_a_slow_cell_takes_newton_steps() -> None:
+    """Ends that are copied would need a sweep for each of the 32 pieces; with the slopes, errors are squared."""
+    newton, recurrent = pair(SLOW, torch.float64)
+    inputs = inputs_of(SLOW, 2048, torch.float64)
+    assert gap(newton(*inputs), recurrent(*inputs)) < 1e-10
+    assert newton.newton == {"iterations": newton.newton["iterations"], "pieces": 32, "stepped": 0}
+    assert newton.newton["iterations"] <= 9
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_chaos_is_stepped(dtype: torch.dtype) -> None:
+    """What a cell does to a rounding error, 10 times at each step, no solver undoes: the same numbers, one by one."""
+    newton, recurrent = pair(CHAOTIC, dtype)
+    inputs = inputs_of(CHAOTIC, 2048, dtype, scale=4.0)
+    assert torch.equal(newton(*inputs), recurrent(*inputs))
+    assert newton.newton["stepped"] > 1024
+
+
+@pytest.mark.parametrize("name", ["contracting", "coupled"])
+def test_large_weights_still_solve_the_recurrence(name: str) -> None:
+    newton, recurrent = pair(CELLS[name], torch.float64)
+    inputs = inputs_of(CELLS[name], 600, torch.float64, scale=4.0)
+    assert worst(results(newton, inputs), results(recurrent, inputs)) < 1e-9
+
+
+def test_nan_and_inf_stay_where_they_are() -> None:
+    newton, recurrent = pair(CELLS["contracting"], torch.float64)
+    inputs = [x.detach() for x in inputs_of(CELLS["contracting"], 600, torch.float64)]
+    inputs[2][1, 300, 2] = torch.nan
+    found, wanted = newton(*inputs), recurrent(*inputs)
+    assert torch.equal(found.isnan(), wanted.isnan()) and found.isnan().any()
+    torch.testing.assert_close(found, wanted, equal_nan=True)
+
+
+def test_pieces_steps_and_packed_sequences_agree() -> None:
+    newton, _ = pair(CELLS["coupled"], torch.float64)
+    inputs = [x.detach()[:1] for x in inputs_of(CELLS["coupled"], 700, torch.float64)]
+    whole, state = newton(*inputs, return_state=True)
+    first, middle = newton(*(x[:, :300] if x.dim() == 3 else x for x in inputs), return_state=True)
+    second, last = newton(*(x[:, 300:] if x.dim() == 3 else x for x in inputs), state=middle, return_state=True)
+    assert gap(torch.cat([first[0], second[0]], 1), whole[0]) < 1e-12
+    assert all(gap(last[k], state[k]) < 1e-12 for k in state)
+    stepped, _ = newton.step(*(x[:, 300] if x.dim() == 3 else x for x in inputs), state=middle)
+    assert gap(stepped[0], whole[0][:, 300]) < 1e-12
+    packed = newton(*inputs, cu_seqlens=[0, 280, 280, 281, 700])
+    assert gap(packed[0][:, :280], whole[0][:, :280]) < 1e-12
+    alone = newton(*(x[:, 281:] if x.dim() == 3 else x for x in inputs))
+    assert gap(packed[0][:, 281:], alone[0]) < 1e-12
+
+
+def test_double_backward_vmap_and_compile() -> None:
+    newton, recurrent = pair(CELLS["contracting"], torch.float64)
+    inputs = inputs_of(CELLS["contracting"], 260, torch.float64, batch=1)
+    seconds = []
+    for module in (newton, recurrent):
+        grads = torch.autograd.grad((module(*inputs) ** 2).sum(), inputs, create_graph=True)
+        seconds.append(list(torch.autograd.grad(sum((g**2).sum() for g in grads), inputs)))
+    assert worst(*seconds) < 1e-9
+    many = [torch.stack([x.detach(), 2 * x.detach()]) for x in inputs]
+    found = torch.vmap(newton)(*many)
+    assert gap(found[1], recurrent(*(x[1] for x in many))) < 1e-12
+    each = torch.func.grad(lambda a: newton(a, *(x.detach() for x in inputs[1:])).square().sum())(inputs[0].detach())
+    assert gap(each, torch.autograd.grad(recurrent(*inputs).square().sum(), inputs)[0]) < 1e-12
+    short = [x.detach()[:, :3] if x.dim() == 3 else x.detach() for x in inputs]
+    compiled = torch.compile(newton, backend="eager", fullgraph=True)
+    assert gap(compiled(*short), recurrent(*short)) < 1e-12
+    assert newton(*(x.detach().to("meta") for x in inputs)).shape == inputs[0].shape
+
+
+MUTANTS = {
+    "no slopes in the correction": ("slow = len(defects) >= 2 and", "slow = False and len(defects) >= 2 and"),
+    "the wrong sign": (
+        "moved[i].append(gaps[i][:, n] if more is None else gaps[i][:, n] + more)",
+        "moved[i].append(gaps[i][:, n] if more is None else gaps[i][:, n] - more)",
+    ),
+    "an adjoint without the slope of the last step": (
+        "later[k][i][:, max(a - 1, 0) : b - 1] = slope if a else slope[:, 1:]",
+        "later[k][i][:, max(a - 1, 0) : b - 1] = slope if a else slope[:, 1:]; later[k][i][:, time - 2] = 0",
+    ),
+    "slopes at the wrong position": ("max(a - 1, 0) : b - 1] = slope if a else slope[:, 1:]", "a:b] = slope"),
+    "slopes that are not transposed": ("back = list(matrix_scan(matrix,", "back = list(matrix_scan(matrix.mT,"),
+    "the start's gradient summed over all steps": ("into.append(part[:, :1] if k < count else part)",
+                                                   "into.append(part.sum(1, True) if k < count else part)"),
+    "a loose tolerance": ("else 1e-6\n", "else 1e-6\n    tolerance = 1e-2\n"),
+    "inexact pieces kept": ("return 1 + int(torch.stack(same)", "return len(same[0]) + 1 - 0 * int(torch.stack(same)"),
+}  # fmt: skip
+
+
+def passes(change: tuple[str, str]) -> bool:
+    """Do the comparisons above hold for the support function with a change?"""
+    for text, length, scale in (
+        (CELLS["coupled"], 600, 1.0), (CELLS["contracting"], 600, 1.0), (SLOW, 2048, 1.0), (CHAOTIC, 600, 4.0)
+    ):  # fmt: skip
+        system = load_system(text)
+        code = emit_module(derive(system, "newton").system, class_name="M", form="newton")
+        assert change[0] in code
+        newton = load_class(code.replace(*change), "M")().double()
+        inputs = inputs_of(text, length, torch.float64, scale=scale)
+        state = start_of(newton, inputs)
+        with torch.no_grad():
+            values = [newton(*inputs), module_of(system, "recurrent")(*inputs)]
+        flat = [list(v) if isinstance(v, tuple) else [v] for v in values]
+        if worst(*flat) > 1e-9 or text is SLOW and newton.newton["iterations"] > 9:
+            return False
+        if text is not CHAOTIC and worst(
+            results(newton, inputs, state), results(module_of(system, "recurrent"), inputs, state)
+        ) > 1e-9:  # fmt: skip
+            return False
+    return True
+
+
+def test_the_function_itself_passes() -> None:
+    assert passes(("def newton_scan(", "def newton_scan("))
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutants_are_caught(name: str) -> None:
+    assert not passes(MUTANTS[name])

@@ -1,0 +1,190 @@
+"""Which recurrences the form newton solves, that its equations mean the same, that the slopes are derivatives, and why it
+refuses the others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seqdsl.diagnostics import SeqError
+from seqdsl.forms import derive
+from seqdsl.forms.newton import slopes
+from seqdsl.ir import build
+from seqdsl.ir.interpreter import interpret
+from seqdsl.ir.system import System
+from seqdsl.ir.text import print_system, read_system
+from seqdsl.ir.validate import validate
+from seqdsl.plan import choose
+from seqdsl.semantics import load_system
+
+UNNAMED = Path(__file__).resolve().parent.parent / "unnamed"
+CELLS = {
+    "contracting": """
+mixer m(a[t,n], r[t,n], b[t,n], u[n], v[n], w[n]) -> h[t,n]:
+    z[t,n] = sigmoid(a + u * h[t-1])
+    g[t,n] = sigmoid(r + v * h[t-1])
+    c[t,n] = tanh(b + w * g * h[t-1])
+    h[t,n] = (1 - z) * h[t-1] + z * c
+""",
+    "coupled": """
+mixer m(a[t,n], f[t,n], b[t,n], r[t,n], u[n], v[n], w[n], p[n]) -> h[t,n], i[t,n]:
+    i[t,n] = sigmoid(a + u * h[t-1])
+    g[t,n] = sigmoid(f + v * h[t-1])
+    o[t,n] = sigmoid(r + p * h[t-1])
+    c[t,n] = g * c[t-1] + i * tanh(b + w * h[t-1])
+    h[t,n] = o * tanh(c)
+""",
+    "reset": """
+mixer m(a[t,n], b[t,n], m[t], u[n]) -> h[t,n]:
+    k[t,n] = where(m > 1, 0, h[t-1])
+    h[t,n] = tanh(a + u * k) + sigmoid(b) * k
+""",
+    "started": """
+mixer m(a[t,n], x[n]) -> h[t,n], y[t,n]:
+    h[-1,n] = tanh(x)
+    h[t,n]  = sin(h[t-1]) + log(1 + a^2)
+    y[t,n]  = h[t-1] * a
+""",
+    "backwards": """
+mixer m(a[t,n], u[n]) -> h[t,n]:
+    h[t,n] = a + u * silu(h[t+1])
+""",
+    "anonymous": """
+mixer m(x[t,n,k], y[t,k]) -> s[t,n,k]:
+    s[t,n,k] = where(t % 3 == 0, y, 1 / (1 + s[t-1]^2)) + max(s[t-1], x) / 2
+""",
+    "constant": """
+mixer m(u[n], x[t]) -> h[t,n]:
+    h[t,n] = cos(h[t-1] + u) + 0 * x
+""",
+}
+
+
+def inputs_of(system: System, length: int, *, seed: int = 0, scale: float = 1.0) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    sizes = {"t": length, "n": 3, "k": 2}
+    return {t.name: scale * rng.standard_normal([sizes[i] for i in t.indices]) for t in system.inputs()}
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("length", [0, 1, 13])
+def test_the_same_function_and_state(name: str, length: int) -> None:
+    system = load_system(CELLS[name])
+    derived = derive(system, "newton").system
+    validate(derived)
+    text = print_system(derived)
+    assert print_system(read_system(text)) == text
+    inputs = inputs_of(system, length)
+    wanted, found = (interpret(s, inputs=inputs) for s in (system, derived))
+    for kind in ("outputs", "state"):
+        if wanted[kind] is None:
+            assert found[kind] is None
+            continue
+        for key, value in wanted[kind].items():
+            np.testing.assert_allclose(found[kind][key], value, rtol=1e-13, atol=1e-13)
+
+
+def test_a_state_is_handed_on() -> None:
+    system = load_system(CELLS["coupled"])
+    derived = derive(system, "newton").system
+    inputs = inputs_of(system, 9)
+    head, tail = ({k: v[at] if len(v) == 9 else v for k, v in inputs.items()} for at in (slice(4), slice(4, None)))
+    wanted = interpret(system, inputs=inputs)["outputs"]["h"][4:]
+    state = interpret(derived, inputs=head)["state"]
+    np.testing.assert_allclose(interpret(derived, inputs=tail, state=state)["outputs"]["h"], wanted, rtol=1e-13)
+
+
+def slope_value(system: System, inputs: dict[str, Any], state: str, k: int) -> Any:
+    """The k-th slope of a state at the first position, as an output of a system of its own."""
+    rhs = system.tensors[state].rhs
+    assert rhs is not None and rhs.op == "newton"
+    probe = replace(system.tensors[state], name="probe", rhs=rhs.args[2 + k], edges=())
+    shown = replace(system, tensors={**system.tensors, "probe": probe}, outputs=("probe",), claims=())
+    return shown, inputs
+
+
+@pytest.mark.parametrize(("name", "states"), [("contracting", ["h"]), ("coupled", ["c", "h"]), ("reset", ["h"])])
+def test_slopes_are_derivatives_of_the_step(name: str, states: list[str]) -> None:
+    """Against central differences over the state that enters."""
+    system = load_system(CELLS[name])
+    derived = derive(system, "newton").system
+    inputs = inputs_of(system, 1)
+    rng = np.random.default_rng(5)
+    start = {s: rng.standard_normal(3) for s in states}
+    for after in states:
+        for k, before in enumerate(states):
+            shown, _ = slope_value(derived, inputs, after, k)
+            found = interpret(shown, inputs=inputs, state=start)["outputs"]["probe"][0]
+            both = []
+            for d in (1e-6, -1e-6):
+                moved = {**start, before: start[before] + d}
+                both.append(interpret(derived, inputs=inputs, state=moved)["state"][after])
+            np.testing.assert_allclose(found, (both[0] - both[1]) / 2e-6, rtol=1e-6, atol=1e-8)
+
+
+def test_the_slopes_of_shared_terms() -> None:
+    """A term that is used twice: d/dx (x y + sin(x y)), y = x^2, is 3 x^2 (1 + cos(x^3))."""
+    x = build.read("x", [], "real")
+    y = build.mul(x, build.make("pow", x, build.const(2)))
+    (slope,) = slopes(build.add(y, build.make("sin", y)), [x])
+    assert "cos" in repr(slope)
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        ("h[t,n] = tanh(x + sum[m] w * h[t-1,m])", "is dense"),
+        ("h[t,n] = tanh(x + l2_norm[n](h[t-1]))", "stands inside `l2_norm`"),
+        ("h[t,n] = x + round(h[t-1] / 2)", "hard step"),
+        ("h[t,n] = x + step(h[t-1])", "hard step"),
+        ("h[t,n] = where(h[t-1] > 1, 0, h[t-1] / 2) + x", "decides a choice"),
+        ("h[t,n] = tanh(h[t-1, |n| - 1 - n]) + x", "not at its own place"),
+        ("h[t,n] = tanh(stop(h[t-1])) + x", "no derivative"),
+        ("h[t,n] = sigmoid(x) * h[t-1] + x", "needs no Newton"),
+        ("h[t,n] = max(h[t-1] - 1, x)", "needs no Newton"),  # affine over (max, +)
+        ("h[t,n] = tanh(h[t-2]) + x", "not one step away"),
+    ],
+)
+def test_refusals_have_reasons(step: str, reason: str) -> None:
+    text = "mixer m(x[t,n], w[n,m]) -> h[t,n]:\n    index m over n\n    " + step + "\n"
+    if "|n|" not in step and "sum" not in step:
+        text = "mixer m(x[t,n]) -> h[t,n]:\n    " + step + "\n"
+    with pytest.raises(SeqError, match="form-not-available") as caught:
+        derive(load_system(text), "newton")
+    assert any(reason in note for note in caught.value.diagnostics[0].notes), caught.value
+
+
+@pytest.mark.parametrize("name", ["population", "self_gate", "soft_saturation", "two_species"])
+def test_what_nobody_has_named(name: str) -> None:
+    """Found by the update map alone."""
+    system = load_system(UNNAMED / f"{name}.seq")
+    derived = derive(system, "newton").system
+    rng = np.random.default_rng(2)
+    inputs = {t.name: rng.uniform(0.1, 0.9, [7 if i == "t" else 3 for i in t.indices]) for t in system.inputs()}
+    wanted, found = (interpret(s, inputs=inputs)["outputs"] for s in (system, derived))
+    for key, value in wanted.items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("gru", "dense"), ("min_gru", "needs no Newton")])
+def test_library_cells_that_have_none(name: str, reason: str) -> None:
+    with pytest.raises(SeqError) as caught:
+        derive(load_system(name), "newton")
+    assert any(reason in note for note in caught.value.diagnostics[0].notes), caught.value
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("contracting", "newton"), ("coupled", "newton"), ("reset", "newton"), ("anonymous", "recurrent")],  # wide states
+)
+def test_what_auto_takes(name: str, form: str) -> None:
+    assert choose(load_system(CELLS[name])).form == form
+
+
+def test_the_law_is_stated() -> None:
+    (obligation,) = derive(load_system(CELLS["contracting"]), "newton").obligations
+    assert "after m corrections the first m pieces are exact" in obligation.law
