@@ -124,7 +124,7 @@ MAPS: dict[str, str] = {
     "solve": "_solve",
     "qr": "_qr",
 }
-SCANS = frozenset(("affine_scan", "decayed_read", "matrix_scan", "decayed_solve", "decayed_state", "ring_scan"))
+SCANS = frozenset(("affine_scan", "decayed_read", "matrix_scan", "decayed_solve", "micro_solve", "decayed_state", "ring_scan"))
 ONLINE = frozenset(("normalised_read", "normaliser"))
 # Where an operand is not evaluated, this stands for it, so that neither the value nor the derivative is inf or nan.
 UNSAFE: dict[str, str] = {

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from seqdsl.algebra.affine import NotAffine, Term, Update, factors, log_of, split, split_update, states_and_updates
 from seqdsl.algebra.lift import LAW, step_by_lift
+from seqdsl.algebra.micro import base_step, micro_steps
 from seqdsl.algebra.semirings import ring_of
 from seqdsl.algebra.verdict import Proved, Verdict
 from seqdsl.ir import build
@@ -74,7 +75,9 @@ def classify(system: System, loop: Loop) -> Recurrence:
     try:
         updates = states_and_updates(system, loop)
     except NotAffine as reason:
-        return _without_update(system, loop, names, str(reason), is_complex)
+        return _in_micro_steps(system, loop, is_complex) or _without_update(
+            system, loop, names, str(reason), is_complex
+        )
     states = tuple(u.state.name for u in updates)
     try:
         return _affine(system, loop, updates, is_complex)
@@ -117,6 +120,34 @@ def _is_rough(node: Node, states: set[str]) -> bool:
 
 def _touches(node: Node, states: set[str]) -> bool:
     return any(r.attr in states for r in reads(node))
+
+
+def _in_micro_steps(system: System, loop: Loop, is_complex: bool) -> Recurrence | None:
+    """The step as the composition of affine micro-steps, each put together again from its terms."""
+    try:
+        found = micro_steps(system, loop)
+    except NotAffine:
+        return None
+    state, update = found.state, found.update
+    carried = Part(state.name, state.name, found.carried, (), "diagonal")  # by the base case
+    parts = (carried, *(_part(system, update, update, t) for t in found.terms))
+    order = ("diagonal", "convolution", "low-rank", "dense")
+    kind = max((p.kind for p in parts), key=order.index, default="diagonal")
+    words = _words(list(parts), kind)
+    inner = step_by_lift(system, update, found.terms, found.rest)
+    return Recurrence(
+        loop,
+        loop.axis,
+        loop.reverse,
+        (state.name,),
+        kind,
+        "+ *",
+        complex=is_complex,
+        parts=parts,
+        writes=((state.name, found.rest),),
+        evidence=f"micro-steps along {found.micro}, composed in order" + (f": {words}" if words else ""),
+        lift=(inner, step_by_lift(system, *base_step(found))),
+    )
 
 
 def _without_update(system: System, loop: Loop, names: tuple[str, ...], reason: str, is_complex: bool) -> Recurrence:

@@ -21,6 +21,7 @@ from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, factors, monomi
 from seqdsl.algebra.classify import classify
 from seqdsl.forms.any_scan import to_any_scan
 from seqdsl.forms.feedback import loop_of, without_feedback
+from seqdsl.forms.micro import without_micro_steps
 from seqdsl.forms.scan import both, starting_value, to_scan
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
@@ -53,6 +54,9 @@ def _rewrite(system: System, loop: Loop, chunk: int) -> System:
         if chunk:
             return to_scan(system, loop)
         raise NotAffine("the recurrence runs backwards, and its reads are forward")
+    if any(isinstance(s, Loop) for s in loop.body):
+        system, name = without_micro_steps(system, loop, chunk)
+        return _rewrite(live(system), loop_of(system, name), chunk)
     try:
         states = diagonal(system, loop)
     except NotAffine as reason:
