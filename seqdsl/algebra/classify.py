@@ -9,9 +9,10 @@ has no useful derivative. DERIVATIONS 1.2 and 1.3.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from seqdsl.algebra.affine import NotAffine, Term, Update, factors, log_of, split, split_update, states_and_updates
+from seqdsl.algebra.lags import has_lags, with_companions
 from seqdsl.algebra.lift import LAW, step_by_lift
 from seqdsl.algebra.micro import base_step, micro_steps
 from seqdsl.algebra.semirings import ring_of
@@ -75,9 +76,8 @@ def classify(system: System, loop: Loop) -> Recurrence:
     try:
         updates = states_and_updates(system, loop)
     except NotAffine as reason:
-        return _in_micro_steps(system, loop, is_complex) or _without_update(
-            system, loop, names, str(reason), is_complex
-        )
+        found = _in_micro_steps(system, loop, is_complex) or _with_lags(system, loop)
+        return found or _without_update(system, loop, names, str(reason), is_complex)
     states = tuple(u.state.name for u in updates)
     try:
         return _affine(system, loop, updates, is_complex)
@@ -148,6 +148,20 @@ def _in_micro_steps(system: System, loop: Loop, is_complex: bool) -> Recurrence 
         evidence=f"micro-steps along {found.micro}, composed in order" + (f": {words}" if words else ""),
         lift=(inner, step_by_lift(system, *base_step(found))),
     )
+
+
+def _with_lags(system: System, loop: Loop) -> Recurrence | None:
+    """The class with a companion state for each step further back than one."""
+    if not has_lags(system, loop):
+        return None
+    try:
+        found = classify(*with_companions(system, loop))
+    except NotAffine:
+        return None
+    own = tuple(s for s in found.states if s in system.tensors)
+    lags = f"companion states for earlier steps, {', '.join(s for s in found.states if s not in own)}"
+    evidence = f"{lags}; {found.evidence}" if found.evidence else lags
+    return replace(found, loop=loop, states=own, evidence=evidence)
 
 
 def _without_update(system: System, loop: Loop, names: tuple[str, ...], reason: str, is_complex: bool) -> Recurrence:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from seqdsl.algebra.affine import NotAffine
+from seqdsl.algebra.lags import has_lags, with_companions
 from seqdsl.forms.dense import to_matrix_scan
 from seqdsl.forms.ring import to_ring_scan
 from seqdsl.forms.scan import both, to_scan
@@ -12,6 +13,8 @@ from seqdsl.ir.system import System
 
 def to_any_scan(system: System, loop: Loop) -> System:
     """The first of the three scans that the update admits. Raises `NotAffine` with every reason."""
+    if has_lags(system, loop):
+        system, loop = with_companions(system, loop)
     reason: NotAffine | None = None
     for rewrite in (to_scan, to_matrix_scan, to_ring_scan):
         try:
