@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from seqdsl.algebra.affine import NotAffine, Term, Update, factors, log_of, split, split_update, states_and_updates
+from seqdsl.algebra.chain import Link, chained
 from seqdsl.algebra.lags import has_lags, with_companions
 from seqdsl.algebra.lift import LAW, step_by_lift
 from seqdsl.algebra.micro import base_step, micro_steps
@@ -73,6 +74,9 @@ def classify(system: System, loop: Loop) -> Recurrence:
     """The class of one loop's recurrence."""
     names = tuple(loop.tensors())
     is_complex = any(system.tensors[n].dtype == "complex" for n in names)
+    links = chained(system, loop)
+    if links is not None:
+        return _in_links(system, loop, links, is_complex)
     try:
         updates = states_and_updates(system, loop)
     except NotAffine as reason:
@@ -147,6 +151,29 @@ def _in_micro_steps(system: System, loop: Loop, is_complex: bool) -> Recurrence 
         writes=((state.name, found.rest),),
         evidence=f"micro-steps along {found.micro}, composed in order" + (f": {words}" if words else ""),
         lift=(inner, step_by_lift(system, *base_step(found))),
+    )
+
+
+def _in_links(system: System, loop: Loop, links: list[Link], is_complex: bool) -> Recurrence:
+    """The step as the composition of the links of a chain."""
+    state = links[-1].update.state.name
+    parts = [replace(_part(system, x.update, x.update, t), source=state) for x in links for t in x.terms]
+    order = ("diagonal", "convolution", "low-rank", "dense")
+    kind = max((p.kind for p in parts), key=order.index)
+    names = ", ".join(x.update.state.name for x in links)
+    return Recurrence(
+        loop,
+        loop.axis,
+        loop.reverse,
+        (state,),
+        kind,
+        "+ *",
+        not any(links[0].update.time in p.coefficient.free for p in parts),
+        is_complex,
+        tuple(parts),
+        tuple((x.update.state.name, x.rest) for x in links),
+        f"micro-steps {names}, composed in order: {_words(parts, kind)}",
+        lift=tuple(step_by_lift(system, x.update, x.terms, x.rest) for x in links),
     )
 
 

@@ -18,8 +18,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, factors, monomials, split, uses
+from seqdsl.algebra.chain import chained
 from seqdsl.algebra.classify import classify
 from seqdsl.forms.any_scan import to_any_scan
+from seqdsl.forms.chain import without_chain
 from seqdsl.forms.feedback import loop_of, without_feedback
 from seqdsl.forms.micro import without_micro_steps
 from seqdsl.forms.scan import both, starting_value, to_scan
@@ -57,6 +59,11 @@ def _rewrite(system: System, loop: Loop, chunk: int) -> System:
     if any(isinstance(s, Loop) for s in loop.body):
         system, name = without_micro_steps(system, loop, chunk)
         return _rewrite(live(system), loop_of(system, name), chunk)
+    links = chained(system, loop)
+    if links is not None:
+        name = links[-1].update.state.name
+        system = live(without_chain(system, loop, links, chunk))
+        return _rewrite(system, loop_of(system, name), chunk)
     try:
         states = diagonal(system, loop)
     except NotAffine as reason:

@@ -39,7 +39,7 @@ from seqdsl.ir.system import Edge, System, Tensor
 
 
 @dataclass(frozen=True)
-class _Write:
+class Write:
     """One unknown of a micro-step, y = right + read . S, which is written along `left`."""
 
     left: Node
@@ -156,7 +156,7 @@ def _solved(system: System, micro: MicroSteps, start: Node, chunk: int) -> tuple
     taken |= frozenset(i for t in micro.terms for i in (*t.over, *t.coefficient.free, *t.read.free))
     rows = contracted_rows([update], [(0, 0, t) for t in inner]) if inner else ()
     found = [f for t in inner for f in feedbacks([update], 0, 0, t, decay, taken)]
-    writes = _writes(micro, found, monomials(micro.rest, taken), frozenset(rows))
+    writes = writes_of(update.state.name, found, monomials(micro.rest, taken), frozenset(rows))
     if not found:
         pairs = tuple((w.left, w.right) for w in writes)
         return system, _Step(micro, decay, pairs, start, rows)
@@ -191,14 +191,14 @@ def _solved(system: System, micro: MicroSteps, start: Node, chunk: int) -> tuple
     return system.with_tensors(y), _Step(micro, decay, pairs, start, rows)
 
 
-def _writes(
-    micro: MicroSteps, found: list[Feedback], known: list[tuple[list[Node], tuple[str, ...]]], rows: frozenset[str]
-) -> list[_Write]:
+def writes_of(
+    name: str, found: list[Feedback], known: list[tuple[list[Node], tuple[str, ...]]], rows: frozenset[str]
+) -> list[Write]:
     """The feedbacks with the writes along their own left vectors, then the other writes."""
     inside = [build.ZERO for _ in found]
     others = []
     if any(f.ranks for f in found):
-        raise NotAffine(f"a micro-step of `{micro.state.name}` is read through a sum of ranks")
+        raise NotAffine(f"a micro-step of `{name}` is read through a sum of ranks")
     for parts, over in known:
         for n, feedback in enumerate(found):
             rest = without_left(parts, over, feedback)
@@ -207,11 +207,11 @@ def _writes(
                 break
         else:
             if over:
-                raise NotAffine(f"a micro-step of `{micro.state.name}` writes a sum over {', '.join(over)}")
+                raise NotAffine(f"a micro-step of `{name}` writes a sum over {', '.join(over)}")
             left = [f for f in parts if f.free & rows]
             others.append((build.product(left), build.product(f for f in parts if not f.free & rows)))
-    own = [_Write(build.product(f.left), f.right, x) for f, x in zip(found, inside, strict=True)]
-    return [*own, *(_Write(k, build.ZERO, v) for k, v in others)]
+    own = [Write(build.product(f.left), f.right, x) for f, x in zip(found, inside, strict=True)]
+    return [*own, *(Write(k, build.ZERO, v) for k, v in others)]
 
 
 def _step_equation(step: _Step, name: str, indices: tuple[str, ...]) -> Node:
