@@ -83,7 +83,7 @@ def _choice(node: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term], Nod
     ys, y = split(b, wanted)
     terms = [replace(t, coefficient=build.where(condition, t.coefficient, build.ZERO)) for t in xs]
     terms += [replace(t, coefficient=build.where(condition, build.ZERO, t.coefficient)) for t in ys]
-    return terms, build.where(condition, x, y)
+    return terms, x if x is y else build.where(condition, x, y)
 
 
 def _contraction(node: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term], Node]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from seqdsl.algebra.affine import NotAffine, Term, Update, factors, log_of, split, split_update, states_and_updates
 from seqdsl.algebra.chain import Link, chained
+from seqdsl.algebra.held import has_boundaries, with_held
 from seqdsl.algebra.lags import has_lags, with_companions
 from seqdsl.algebra.lift import LAW, step_by_lift
 from seqdsl.algebra.micro import base_step, micro_steps
@@ -80,7 +81,7 @@ def classify(system: System, loop: Loop) -> Recurrence:
     try:
         updates = states_and_updates(system, loop)
     except NotAffine as reason:
-        found = _in_micro_steps(system, loop, is_complex) or _with_lags(system, loop)
+        found = _in_micro_steps(system, loop, is_complex) or _with_companions(system, loop)
         return found or _without_update(system, loop, names, str(reason), is_complex)
     states = tuple(u.state.name for u in updates)
     try:
@@ -177,18 +178,21 @@ def _in_links(system: System, loop: Loop, links: list[Link], is_complex: bool) -
     )
 
 
-def _with_lags(system: System, loop: Loop) -> Recurrence | None:
-    """The class with a companion state for each step further back than one."""
-    if not has_lags(system, loop):
+def _with_companions(system: System, loop: Loop) -> Recurrence | None:
+    """The class with a state more for each step further back than one, or boundary of a mini-batch."""
+    held = has_boundaries(system, loop)
+    if not held and not has_lags(system, loop):
         return None
     try:
-        found = classify(*with_companions(system, loop))
+        found = classify(*(with_held if held else with_companions)(system, loop))
     except NotAffine:
         return None
+    if not found.ring:
+        return None
     own = tuple(s for s in found.states if s in system.tensors)
-    lags = f"companion states for earlier steps, {', '.join(s for s in found.states if s not in own)}"
-    evidence = f"{lags}; {found.evidence}" if found.evidence else lags
-    return replace(found, loop=loop, states=own, evidence=evidence)
+    what = "held states for the boundaries of mini-batches" if held else "companion states for earlier steps"
+    lags = f"{what}, {', '.join(s for s in found.states if s not in own)}"
+    return replace(found, loop=loop, states=own, evidence="; ".join(filter(None, (lags, found.evidence))))
 
 
 def _without_update(system: System, loop: Loop, names: tuple[str, ...], reason: str, is_complex: bool) -> Recurrence:

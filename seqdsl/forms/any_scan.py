@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from seqdsl.algebra.affine import NotAffine
+from seqdsl.algebra.held import has_boundaries, with_held
 from seqdsl.algebra.lags import has_lags, with_companions
 from seqdsl.forms.dense import to_matrix_scan
 from seqdsl.forms.ring import to_ring_scan
@@ -13,6 +14,8 @@ from seqdsl.ir.system import System
 
 def to_any_scan(system: System, loop: Loop) -> System:
     """The first of the three scans that the update admits. Raises `NotAffine` with every reason."""
+    if has_boundaries(system, loop):
+        system, loop = with_held(system, loop)
     if has_lags(system, loop):
         system, loop = with_companions(system, loop)
     reason: NotAffine | None = None

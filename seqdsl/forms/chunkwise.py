@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, factors, monomials, split, uses
 from seqdsl.algebra.chain import chained
 from seqdsl.algebra.classify import classify
+from seqdsl.algebra.held import has_boundaries
+from seqdsl.algebra.lags import has_lags
 from seqdsl.forms.any_scan import to_any_scan
 from seqdsl.forms.chain import without_chain
 from seqdsl.forms.feedback import loop_of, without_feedback
@@ -59,6 +61,9 @@ def _rewrite(system: System, loop: Loop, chunk: int) -> System:
     if any(isinstance(s, Loop) for s in loop.body):
         system, name = without_micro_steps(system, loop, chunk)
         return _rewrite(live(system), loop_of(system, name), chunk)
+    for further, what in ((has_lags, "several steps back"), (has_boundaries, "where a mini-batch began")):
+        if further(system, loop):
+            raise NotAffine(f"the state is read {what}, which couples it with another: the scan over matrices has it")
     links = chained(system, loop)
     if links is not None:
         name = links[-1].update.state.name

@@ -128,7 +128,10 @@ def _taken_apart(
 def own_place(update: Update, term: Term) -> None:
     """An entrywise term reads the state itself, at its own place."""
     if term.read.attr != update.state.name:
-        raise NotAffine(f"`{update.state.name}` reads the state `{term.read.attr}` entry by entry: the two are coupled")
+        raise NotAffine(
+            f"`{update.state.name}` reads the state `{term.read.attr}` entry by entry, and a state is contracted: a decay "
+            "of blocks beside low rank is left to the scan over matrices"
+        )
     for position, (own, subscript) in enumerate(zip(update.state.indices, term.read.args, strict=True)):
         if position != update.position and subscript is not build.index(own):
             raise NotAffine(f"`{term.read!r}` reads the state at another place of `{own}`")
