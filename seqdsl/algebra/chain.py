@@ -35,7 +35,9 @@ def chained(system: System, loop: Loop) -> list[Link] | None:
     carried = _carried(system, loop)
     if carried is None:
         return None
-    members, opened, links, source = dict(loop.positions), {}, [], carried
+    members, source = dict(loop.positions), carried
+    opened: dict[str, Node] = {}
+    links: list[Link] = []
     for step in loop.body:
         assert isinstance(step, Compute)
         tensor = system.tensors[step.tensor]

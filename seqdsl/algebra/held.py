@@ -52,7 +52,8 @@ def _boundaries(system: System, loop: Loop) -> list[Node]:
         return []
     members, found = dict(loop.positions), []
     for name in members:
-        for read in reads(system.tensors[name].rhs) if system.tensors[name].rhs is not None else ():
+        rhs = system.tensors[name].rhs
+        for read in reads(rhs) if rhs is not None else ():
             if read.attr in members and before_block(loop.axis, read.args[members[str(read.attr)]]) == 1:
                 found.append(read)
     return found
