@@ -13,7 +13,8 @@ from seqdsl.ir.system import System
 
 
 def to_any_scan(system: System, loop: Loop) -> System:
-    """The first of the three scans that the update admits. Raises `NotAffine` with every reason."""
+    """The first of the three scans that the update admits, with a state for each value that is read further back than one
+    step. Raises `NotAffine` with every reason."""
     if has_boundaries(system, loop):
         system, loop = with_held(system, loop)
     if has_lags(system, loop):
