@@ -132,7 +132,7 @@ def _count(system: System, node: Node, flops: Poly, moved: Poly, steps: Poly) ->
         _count_newton(system, node, flops, moved)
     elif node.op == "matrix_scan":
         _count_matrices(system, node, flops, steps)
-    elif node.op == "decayed_solve":
+    elif node.op in ("decayed_solve", "micro_solve"):
         _count_solve(system, node, flops, steps)
     elif node.op in ("decayed_read", "decayed_state", "affine_scan", "ring_scan"):
         _count_scan(system, node, flops, steps)

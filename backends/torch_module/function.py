@@ -21,7 +21,7 @@ from .names import Names
 from .prologue import Stepping, literal, nest, stepping, write_prologue
 from .sizes import total
 from .table import LEAVES
-from .values import ATOM, BATCH, Value, permuted, plain
+from .values import ATOM, BATCH, CHOICE, COMPARE, Value, permuted, plain
 
 
 def parameter_places(ctx: Context) -> None:
@@ -208,7 +208,7 @@ def _kept(ctx: Context, entry: StateEntry) -> str:
         return _boundary(ctx, entry, tensor, looped, end)
     if looped is not None and looped.keys == (k,) and entry.tail is build.ONE:
         text = f"{looped.name}[{end} - 1]"
-        return text if looped.primed else f"{looped.name}.get({end} - 1, {looped.zero})"
+        return text if looped.primed else f"{looped.name}.get({end} - 1, {_missing(ctx, tensor, looped, f'{end} - 1')})"
     place = ctx.places[entry.tensor]
     assert isinstance(place, Stored)
     if place.full:
@@ -233,6 +233,18 @@ def _whole(ctx: Context, value: Value, indices: tuple[str, ...], dtype: str) -> 
     return expressions.full(ctx, permuted(value, (BATCH, *indices)), (BATCH, *indices), dtype)
 
 
+def _missing(ctx: Context, tensor: Tensor, looped: Looped, place: str) -> str:
+    """What stands at a position that the loop has no entry for: the base case there, else 0."""
+    text, (key,) = looped.zero, looped.keys
+    rest = tuple(i for k, i in enumerate(tensor.indices) if k != key)
+    for edge in tensor.edges:
+        if edge.position == key and (point := build.value_of(edge.point)) is not None:
+            value = reads.read(ctx, build.read(edge.tensor, [build.index(i) for i in rest], tensor.dtype))
+            value = expressions.full(ctx, value, (BATCH, *rest), tensor.dtype)
+            text = f"{value.at(CHOICE + 1)} if {place} == {point} else {text}"
+    return text
+
+
 def _boundary(ctx: Context, entry: StateEntry, tensor: Tensor, looped: Looped | None, end: str) -> str:
     """The value at the last boundary that the stream has passed."""
     assert entry.boundary is not None
@@ -241,7 +253,7 @@ def _boundary(ctx: Context, entry: StateEntry, tensor: Tensor, looped: Looped | 
     ctx.caches.append({})
     if looped is not None and looped.keys == (entry.position,):
         place = expressions.emit(ctx, entry.boundary)
-        result = f"{looped.name}.get({place.text}, {looped.zero})"
+        result = f"{looped.name}.get({place.text}, {_missing(ctx, tensor, looped, place.at(COMPARE + 1))})"
     else:
         subscripts = [entry.boundary if k == entry.position else build.index(i) for k, i in enumerate(tensor.indices)]
         value = reads.read(ctx, build.read(tensor.name, subscripts, tensor.dtype))

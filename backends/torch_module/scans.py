@@ -20,7 +20,7 @@ from .values import ATOM, BATCH, CHOICE, PRODUCT, Value, merge, plain, spread, w
 def scan(ctx: Context, node: Node) -> Value:
     """`affine_scan`, `decayed_read` or `decayed_state`."""
     if node.op == "affine_scan":
-        a, b, start = (_operand(ctx, x) for x in node.args)
+        a, b, start = (operand(ctx, x) for x in node.args)
         return _affine(ctx, node, a, b, start)
     if node.op == "ring_scan":
         return _ring(ctx, node)
@@ -33,7 +33,7 @@ def scan(ctx: Context, node: Node) -> Value:
     return _state(ctx, node)
 
 
-def _operand(ctx: Context, node: Node) -> Value:
+def operand(ctx: Context, node: Node) -> Value:
     value = plain(expressions.emit(ctx, node))
     return expressions.tensor(ctx, value, "real" if value.dtype in ("bool", "int") else value.dtype)
 
@@ -134,7 +134,7 @@ def _call(
         texts.append("None")
     else:
         whole = expressions.full(ctx, start, (BATCH, *heads, *rows, *columns), start.dtype)
-        shape = [ctx.dim_text(BATCH), *(_product(ctx, group) for group in (heads, rows, columns))]
+        shape = [ctx.dim_text(BATCH), *(product(ctx, group) for group in (heads, rows, columns))]
         same = len(heads) == len(rows) == len(columns) == 1
         texts.append(whole.text if same else f"{whole.at(ATOM)}.reshape({', '.join(shape)})")
     flags = f", log={bool(options(node)['log'])}" + more + (", columns=True" if layout.by_column else "")
@@ -159,7 +159,7 @@ def _mixed(ctx: Context, a: Value, layout: _Layout) -> str:
     if all(len(group) == 1 for group in groups):
         return with_ones(a, (*lead, *(d for group in groups for d in group))).text
     whole = expressions.full(ctx, a, (*lead, *(d for group in groups for d in group)), a.dtype)
-    shape = [*(ctx.dim_text(d) for d in lead), *(_product(ctx, group) for group in groups)]
+    shape = [*(ctx.dim_text(d) for d in lead), *(product(ctx, group) for group in groups)]
     return f"{whole.at(ATOM)}.reshape({', '.join(shape)})"
 
 
@@ -169,7 +169,7 @@ def _spelled(ctx: Context, value: Value, wanted: tuple[str, ...]) -> Value:
     return expressions.full(ctx, value, ctx.ordered(merge(value.dims, missing)), value.dtype) if missing else value
 
 
-def _product(ctx: Context, dims: tuple[str, ...]) -> str:
+def product(ctx: Context, dims: tuple[str, ...]) -> str:
     return " * ".join(ctx.dim_text(d) for d in dims) or "1"
 
 
@@ -187,7 +187,7 @@ def _restored(
 
 def _solve(ctx: Context, node: Node) -> Value:
     """The feedback y, over heads, ranks and columns: columns are what neither the reads nor the decay vary along."""
-    w, u, x, a, start = (_operand(ctx, n) for n in node.args)
+    w, u, x, a, start = (operand(ctx, n) for n in node.args)
     time, *ranks = node.attr[0]
     rows: tuple[str, ...] = node.attr[1]
     along = {time, BATCH, *ranks, *rows}
@@ -195,10 +195,10 @@ def _solve(ctx: Context, node: Node) -> Value:
     heads = ctx.ordered(tuple(d for d in every if d in {*w.dims, *u.dims, *a.dims}))
     columns = ctx.ordered(tuple(d for d in every if d not in heads))
     lead = (BATCH, time)
-    texts = [_blocks(ctx, v, lead, [heads, tuple(ranks), rows]) for v in (w, u)]
-    texts.append(_blocks(ctx, x, lead, [heads, tuple(ranks), columns]))
-    texts.append(_blocks(ctx, a, lead, [heads, rows if set(rows) & set(a.dims) else ()]))
-    texts.append("None" if node.args[-1] is build.ZERO else _blocks(ctx, start, (BATCH,), [heads, rows, columns]))
+    texts = [blocks(ctx, v, lead, [heads, tuple(ranks), rows]) for v in (w, u)]
+    texts.append(blocks(ctx, x, lead, [heads, tuple(ranks), columns]))
+    texts.append(blocks(ctx, a, lead, [heads, rows if set(rows) & set(a.dims) else ()]))
+    texts.append("None" if node.args[-1] is build.ZERO else blocks(ctx, start, (BATCH,), [heads, rows, columns]))
     given = options(node)
     flags = [f"log={bool(given['log'])}", *(["after=True"] if given["after"] else [])]
     flags += [f"chunk={given['chunk']}"] if given["chunk"] not in (0, 64) else []
@@ -215,7 +215,7 @@ def _solve(ctx: Context, node: Node) -> Value:
 
 def _matrices(ctx: Context, node: Node) -> Value:
     """The components n, over heads and columns: columns are what the matrices do not vary along."""
-    a, b, start = (_operand(ctx, n) for n in node.args)
+    a, b, start = (operand(ctx, n) for n in node.args)
     time, *kept = node.attr[0]
     read: tuple[str, ...] = node.attr[1]
     along = {time, BATCH, *kept, *read}
@@ -225,12 +225,12 @@ def _matrices(ctx: Context, node: Node) -> Value:
     lead, n = (BATCH, time), tuple(kept)
     a = expressions.full(ctx, a, (*(d for d in (*lead, *heads) if d in a.dims), *n, *read), a.dtype)
     b = expressions.full(ctx, b, (*(d for d in (*lead, *heads) if d in b.dims or d in lead), *n, *columns), b.dtype)
-    texts = [_blocks(ctx, a, lead, [heads, n, read]), _blocks(ctx, b, lead, [heads, n, columns])]
+    texts = [blocks(ctx, a, lead, [heads, n, read]), blocks(ctx, b, lead, [heads, n, columns])]
     if node.args[-1] is build.ZERO:
         texts.append("None")
     else:
         start = expressions.full(ctx, start, (BATCH, *(d for d in heads if d in start.dims), *n, *columns), start.dtype)
-        texts.append(_blocks(ctx, start, (BATCH,), [heads, n, columns]))
+        texts.append(blocks(ctx, start, (BATCH,), [heads, n, columns]))
     texts += ["reverse=True"] if options(node)["reverse"] else []
     name = ctx.names.fresh(f"{ctx.current}_scan" if ctx.current.isidentifier() else "scan")
     ctx.block.add(f"{name} = {ctx.support('matrix_scan')}(")
@@ -241,14 +241,14 @@ def _matrices(ctx: Context, node: Node) -> Value:
     return _restored(ctx, name, lead, [heads, n, columns], node.dtype, True)
 
 
-def _blocks(ctx: Context, value: Value, lead: tuple[str, ...], groups: list[tuple[str, ...]]) -> str:
+def blocks(ctx: Context, value: Value, lead: tuple[str, ...], groups: list[tuple[str, ...]]) -> str:
     """[*lead, then one dimension for each group], of length 1 where the value does not vary along any of a group."""
     wanted = (*lead, *(d for group in groups for d in group))
     if all(len(group) <= 1 for group in groups):
         slots = (*lead, *(group[0] if group else f"@{k}" for k, group in enumerate(groups)))
         return with_ones(value, slots).text
     whole = expressions.full(ctx, value, wanted, value.dtype)
-    return f"{whole.at(ATOM)}.reshape({', '.join([*(ctx.dim_text(d) for d in lead), *(_product(ctx, g) for g in groups)])})"
+    return f"{whole.at(ATOM)}.reshape({', '.join([*(ctx.dim_text(d) for d in lead), *(product(ctx, g) for g in groups)])})"
 
 
 def _shared(node: Node) -> tuple[object, ...]:
@@ -257,7 +257,7 @@ def _shared(node: Node) -> tuple[object, ...]:
 
 
 def _read(ctx: Context, node: Node) -> Value:
-    q, k, v, a, start = (_operand(ctx, x) for x in node.args)
+    q, k, v, a, start = (operand(ctx, x) for x in node.args)
     layout = _layout(ctx, node, q, k, v, a, start)
     given = options(node)
     length = ctx.length(layout.time)
@@ -310,7 +310,7 @@ def _state(ctx: Context, node: Node) -> Value:
     found = ctx.caches[0].get(_shared(node))
     if found is not None:
         return found
-    k, v, a, start = (_operand(ctx, x) for x in node.args)
+    k, v, a, start = (operand(ctx, x) for x in node.args)
     rows: tuple[str, ...] = node.attr[1]
     time: str = node.attr[0][0]
     if not rows:  # entry by entry: the last of the scan

@@ -124,7 +124,18 @@ MAPS: dict[str, str] = {
     "solve": "_solve",
     "qr": "_qr",
 }
-SCANS = frozenset(("affine_scan", "decayed_read", "matrix_scan", "decayed_solve", "decayed_state", "ring_scan", "newton"))
+SCANS = frozenset(
+    (
+        "affine_scan",
+        "decayed_read",
+        "decayed_solve",
+        "decayed_state",
+        "matrix_scan",
+        "micro_solve",
+        "newton",
+        "ring_scan",
+    )
+)
 ONLINE = frozenset(("normalised_read", "normaliser"))
 # Where an operand is not evaluated, this stands for it, so that neither the value nor the derivative is inf or nan.
 UNSAFE: dict[str, str] = {

@@ -83,7 +83,7 @@ def _choice(node: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term], Nod
     ys, y = split(b, wanted)
     terms = [replace(t, coefficient=build.where(condition, t.coefficient, build.ZERO)) for t in xs]
     terms += [replace(t, coefficient=build.where(condition, build.ZERO, t.coefficient)) for t in ys]
-    return terms, build.where(condition, x, y)
+    return terms, x if x is y else build.where(condition, x, y)
 
 
 def _contraction(node: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term], Node]:
@@ -180,6 +180,18 @@ def _offset(system: System, reader: str, mine: int, read: Node, position: int) -
     return int(form.get(None, build.Fraction(0))) if set(form) <= {None} else None
 
 
+MOST_READS = 100  # of the state in one update: a chain of equations that each read twice doubles them every time
+
+
+def _occurrences(node: Node, names: frozenset[str]) -> int:
+    """How many reads of the tensors there are below a node, each counted as often as it is written."""
+    counts: dict[Node, int] = {}
+    for below in walk(node):
+        own = below.op == "read" and below.attr in names
+        counts[below] = own + sum(counts[a] for a in below.args)
+    return counts[node]
+
+
 def _inline(system: System, loop: Loop, carried: list[str]) -> dict[str, Node]:
     """Same-step reads of the loop's own tensors replaced by their expressions, in the order of computation."""
     done: dict[str, Node] = {}
@@ -201,6 +213,10 @@ def _inline(system: System, loop: Loop, carried: list[str]) -> dict[str, Node]:
             return build.substitute(done[own.name], at)
 
         done[tensor.name] = rebuild(_rhs(system, tensor.name), open_up)
+        if _occurrences(done[tensor.name], frozenset(members)) > MOST_READS:
+            raise NotAffine(
+                f"`{tensor.name}` reads the state more than {MOST_READS} times once the step is written out"
+            )
     return done
 
 

@@ -9,10 +9,14 @@ has no useful derivative. DERIVATIONS 1.2 and 1.3.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from seqdsl.algebra.affine import NotAffine, Term, Update, factors, log_of, split, split_update, states_and_updates
+from seqdsl.algebra.chain import Link, chained
+from seqdsl.algebra.held import has_boundaries, with_held
+from seqdsl.algebra.lags import has_lags, with_companions
 from seqdsl.algebra.lift import LAW, step_by_lift
+from seqdsl.algebra.micro import base_step, micro_steps
 from seqdsl.algebra.semirings import ring_of
 from seqdsl.algebra.verdict import Proved, Verdict
 from seqdsl.ir import build
@@ -71,10 +75,14 @@ def classify(system: System, loop: Loop) -> Recurrence:
     """The class of one loop's recurrence."""
     names = tuple(loop.tensors())
     is_complex = any(system.tensors[n].dtype == "complex" for n in names)
+    links = chained(system, loop)
+    if links is not None:
+        return _in_links(system, loop, links, is_complex)
     try:
         updates = states_and_updates(system, loop)
     except NotAffine as reason:
-        return _without_update(system, loop, names, str(reason), is_complex)
+        found = _in_micro_steps(system, loop, is_complex) or _with_companions(system, loop)
+        return found or _without_update(system, loop, names, str(reason), is_complex)
     states = tuple(u.state.name for u in updates)
     try:
         return _affine(system, loop, updates, is_complex)
@@ -117,6 +125,74 @@ def _is_rough(node: Node, states: set[str]) -> bool:
 
 def _touches(node: Node, states: set[str]) -> bool:
     return any(r.attr in states for r in reads(node))
+
+
+def _in_micro_steps(system: System, loop: Loop, is_complex: bool) -> Recurrence | None:
+    """The step as the composition of affine micro-steps, each put together again from its terms."""
+    try:
+        found = micro_steps(system, loop)
+    except NotAffine:
+        return None
+    state, update = found.state, found.update
+    carried = Part(state.name, state.name, found.carried, (), "diagonal")  # by the base case
+    parts = (carried, *(_part(system, update, update, t) for t in found.terms))
+    order = ("diagonal", "convolution", "low-rank", "dense")
+    kind = max((p.kind for p in parts), key=order.index, default="diagonal")
+    words = _words(list(parts), kind)
+    inner = step_by_lift(system, update, found.terms, found.rest)
+    return Recurrence(
+        loop,
+        loop.axis,
+        loop.reverse,
+        (state.name,),
+        kind,
+        "+ *",
+        complex=is_complex,
+        parts=parts,
+        writes=((state.name, found.rest),),
+        evidence=f"micro-steps along {found.micro}, composed in order" + (f": {words}" if words else ""),
+        lift=(inner, step_by_lift(system, *base_step(found))),
+    )
+
+
+def _in_links(system: System, loop: Loop, links: list[Link], is_complex: bool) -> Recurrence:
+    """The step as the composition of the links of a chain."""
+    state = links[-1].update.state.name
+    parts = [replace(_part(system, x.update, x.update, t), source=state) for x in links for t in x.terms]
+    order = ("diagonal", "convolution", "low-rank", "dense")
+    kind = max((p.kind for p in parts), key=order.index)
+    names = ", ".join(x.update.state.name for x in links)
+    return Recurrence(
+        loop,
+        loop.axis,
+        loop.reverse,
+        (state,),
+        kind,
+        "+ *",
+        not any(links[0].update.time in p.coefficient.free for p in parts),
+        is_complex,
+        tuple(parts),
+        tuple((x.update.state.name, x.rest) for x in links),
+        f"micro-steps {names}, composed in order: {_words(parts, kind)}",
+        lift=tuple(step_by_lift(system, x.update, x.terms, x.rest) for x in links),
+    )
+
+
+def _with_companions(system: System, loop: Loop) -> Recurrence | None:
+    """The class with a state more for each step further back than one, or boundary of a mini-batch."""
+    held = has_boundaries(system, loop)
+    if not held and not has_lags(system, loop):
+        return None
+    try:
+        found = classify(*(with_held if held else with_companions)(system, loop))
+    except NotAffine:
+        return None
+    if not found.ring:
+        return None
+    own = tuple(s for s in found.states if s in system.tensors)
+    what = "held states for the boundaries of mini-batches" if held else "companion states for earlier steps"
+    lags = f"{what}, {', '.join(s for s in found.states if s not in own)}"
+    return replace(found, loop=loop, states=own, evidence="; ".join(filter(None, (lags, found.evidence))))
 
 
 def _without_update(system: System, loop: Loop, names: tuple[str, ...], reason: str, is_complex: bool) -> Recurrence:

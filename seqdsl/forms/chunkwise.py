@@ -18,9 +18,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, factors, monomials, split, uses
+from seqdsl.algebra.chain import chained
 from seqdsl.algebra.classify import classify
+from seqdsl.algebra.held import has_boundaries
+from seqdsl.algebra.lags import has_lags
 from seqdsl.forms.any_scan import to_any_scan
+from seqdsl.forms.chain import without_chain
 from seqdsl.forms.feedback import loop_of, without_feedback
+from seqdsl.forms.micro import without_micro_steps
 from seqdsl.forms.scan import both, starting_value, to_scan
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
@@ -53,6 +58,17 @@ def _rewrite(system: System, loop: Loop, chunk: int) -> System:
         if chunk:
             return to_scan(system, loop)
         raise NotAffine("the recurrence runs backwards, and its reads are forward")
+    if any(isinstance(s, Loop) for s in loop.body):
+        system, name = without_micro_steps(system, loop, chunk)
+        return _rewrite(live(system), loop_of(system, name), chunk)
+    for further, what in ((has_lags, "several steps back"), (has_boundaries, "where a mini-batch began")):
+        if further(system, loop):
+            raise NotAffine(f"the state is read {what}, which couples it with another: the scan over matrices has it")
+    links = chained(system, loop)
+    if links is not None:
+        name = links[-1].update.state.name
+        system = live(without_chain(system, loop, links, chunk))
+        return _rewrite(system, loop_of(system, name), chunk)
     try:
         states = diagonal(system, loop)
     except NotAffine as reason:

@@ -24,6 +24,7 @@ from seqdsl.forms.prepare import prepared
 from seqdsl.forms.recurrent import steadied
 from seqdsl.forms.texts import with_texts
 from seqdsl.ir.dependence import Loop, recurrences
+from seqdsl.ir.node import walk
 from seqdsl.ir.state import NotSteppable, state_record
 from seqdsl.ir.system import System, live
 from seqdsl.ir.validate import checked
@@ -71,6 +72,16 @@ ONLINE_LAW = Obligation(
 )
 ALL_PAIRS = Obligation("none", "the normalisers as they are written, all pairs at once")
 
+
+FEEDBACK_LAW = Obligation(
+    "inner reads are the unknowns of a unit lower triangular system; writes superpose",
+    "an inner read answers to earlier writes only, and the state is affine in what is written",
+)
+# What a form relies on beside its own law, by the operator it introduces.
+OPERATOR_LAWS: dict[str, Obligation] = {
+    "decayed_solve": FEEDBACK_LAW,
+    "micro_solve": FEEDBACK_LAW,
+}
 
 _ROWS = [
     Form("recurrent", None, "none", "the equations themselves, one step at a time"),
@@ -179,7 +190,7 @@ def apply(system: System, row: Form, refuse: Callable[[System, Loop], str] | Non
             rewritten.append(names)
         except NotAffine as reason:
             kept.append((names, str(reason)))
-    obligations = [Obligation(row.law, row.because)] if rewritten else []
+    obligations = [Obligation(row.law, row.because), *_introduced(before, system)] if rewritten else []
     streamed = bool(rewritten) or any(not why.startswith("=") for _, why in kept)
     if row.normalisers is not None and not (streamed and row.normalisers is all_pairs):
         found = row.normalisers(system)
@@ -190,6 +201,12 @@ def apply(system: System, row: Form, refuse: Callable[[System, Loop], str] | Non
             obligations.append(ALL_PAIRS if row.normalisers is all_pairs else ONLINE_LAW)
     system = checked(with_texts(before, live(system)), row.name)
     return Derived(row.name, system, tuple(obligations), tuple(rewritten), tuple(kept))
+
+
+def _introduced(before: System, after: System) -> list[Obligation]:
+    """The laws of the operators that a rewriting has brought in."""
+    old, new = ({n.op for t in s.derived() if t.rhs is not None for n in walk(t.rhs)} for s in (before, after))
+    return list(dict.fromkeys(law for op, law in OPERATOR_LAWS.items() if op in new - old))
 
 
 def _streamed(system: System, loop: Loop) -> bool:

@@ -52,7 +52,7 @@ class _State:
 
 
 @dataclass(frozen=True)
-class _Feedback:
+class Feedback:
     """One inner read that is written back: `u * (w . S[t-1])`, for each of the rank indices."""
 
     target: int  # which state it is written to, and which it reads
@@ -76,29 +76,29 @@ def without_feedback(system: System, loop: Loop, chunk: int = 64) -> System:
     states, found, rows, carry = _taken_apart(system, loop, updates)
     after = all(f.after for f in found)
     if not after:
-        found = [_before(f, states[f.source].entrywise.decay) for f in found]
+        found = [before_decay(f, states[f.source].entrywise.decay) for f in found]
     name = states[0].entrywise.update.state.name
     time = states[0].entrywise.update.time
     system, rank = _rank_index(system, name, found)
     system, tag = _tag_index(system, name, len(states))
     shared, outside = _share(found, states)
-    x = _along(rank, [build.add(i, _answers(states[f.source], f, outside, rows, after, chunk)) for f, i in shared])
-    w = _along(rank, [_tagged(tag, f.source, f.right) for f in found])
-    u = _along(rank, [_tagged(tag, f.target, build.product(f.left)) for f in found])
+    x = along(rank, [build.add(i, _answers(states[f.source], f, outside, rows, after, chunk)) for f, i in shared])
+    w = along(rank, [_tagged(tag, f.source, f.right) for f in found])
+    u = along(rank, [_tagged(tag, f.target, build.product(f.left)) for f in found])
     log = all(s.entrywise.log_decay is not None for s in states)
-    decay = _along(tag, [s.entrywise.log_decay if log else s.entrywise.decay for s in states])  # type: ignore[misc]
-    start = _along(tag, [s.start for s in states])
+    decay = along(tag, [s.entrywise.log_decay if log else s.entrywise.decay for s in states])  # type: ignore[misc]
+    start = along(tag, [s.start for s in states])
     ranks = (rank,) if rank else found[0].ranks
     attr = ((time, *ranks), (*([tag] if tag else []), *rows), (("after", after), ("chunk", chunk), ("log", log)))
     solve = make("decayed_solve", w, u, x, decay, start, attr=attr)
-    y = _tensor(name, solve, (time, *ranks), updates[0].state.indices)
+    y = feedback_tensor(name, solve, (time, *ranks), updates[0].state.indices)
     changed = [_equation(s, n, found, outside[n], y, rank) for n, s in enumerate(states)]
     return system.with_tensors(*changed, y, *carry)
 
 
 def _taken_apart(
     system: System, loop: Loop, updates: list[Update]
-) -> tuple[list[_State], list[_Feedback], tuple[str, ...], list[Tensor]]:
+) -> tuple[list[_State], list[Feedback], tuple[str, ...], list[Tensor]]:
     """The states without their inner reads, the inner reads, the rows that they contract, tensors that hold starts."""
     names = {u.state.name: n for n, u in enumerate(updates)}
     states, carry, inner = [], [], []
@@ -107,7 +107,7 @@ def _taken_apart(
         terms, rest = split_update(system, update.rhs, lambda r: r.attr in names)
         for term in terms:
             if not term.over:
-                _plain(update, term)
+                own_place(update, term)
         decay = build.total(t.coefficient for t in terms if not t.over)
         log = log_of(decay) if update.state.dtype in ("real", "complex") else None
         entrywise = Diagonal(update, decay, log, rest)
@@ -118,23 +118,26 @@ def _taken_apart(
         inner += [(n, names[str(t.read.attr)], t) for t in terms if t.over]
     if not inner:
         raise NotAffine("no inner read is written back")
-    rows = _rows(updates, inner)
+    rows = contracted_rows(updates, inner)
     found = []
     for target, source, term in inner:
-        found += _feedbacks(updates, target, source, term, states[source].entrywise.decay, taken)
+        found += feedbacks(updates, target, source, term, states[source].entrywise.decay, taken)
     return states, found, rows, carry
 
 
-def _plain(update: Update, term: Term) -> None:
+def own_place(update: Update, term: Term) -> None:
     """An entrywise term reads the state itself, at its own place."""
     if term.read.attr != update.state.name:
-        raise NotAffine(f"`{update.state.name}` reads the state `{term.read.attr}` entry by entry: the two are coupled")
+        raise NotAffine(
+            f"`{update.state.name}` reads the state `{term.read.attr}` entry by entry, and a state is contracted: a decay "
+            "of blocks beside low rank is left to the scan over matrices"
+        )
     for position, (own, subscript) in enumerate(zip(update.state.indices, term.read.args, strict=True)):
         if position != update.position and subscript is not build.index(own):
             raise NotAffine(f"`{term.read!r}` reads the state at another place of `{own}`")
 
 
-def _rows(updates: list[Update], inner: list[tuple[int, int, Term]]) -> tuple[str, ...]:
+def contracted_rows(updates: list[Update], inner: list[tuple[int, int, Term]]) -> tuple[str, ...]:
     """The indices that the inner reads contract, the same for all of them, and for all states."""
     found = {tuple(i for i, _ in _contracted(updates[source], term)) for _, source, term in inner}
     if len(found) > 1:
@@ -158,9 +161,9 @@ def _contracted(source: Update, term: Term) -> list[tuple[str, str]]:
     return pairs
 
 
-def _feedbacks(
+def feedbacks(
     updates: list[Update], target: int, source: int, term: Term, decay: Node, taken: frozenset[str]
-) -> list[_Feedback]:
+) -> list[Feedback]:
     """The term as products `u * (w . S)`: a factor that ties a row to a summed row is a matrix, of no low rank."""
     pairs = {b: a for a, b in _contracted(updates[source], term)}
     own = frozenset(pairs.values())
@@ -177,7 +180,7 @@ def _feedbacks(
         ranks = (*(i for i in term.over if i not in pairs), *over)
         right, after = _without_decay(right, decay, pairs)
         w = build.substitute(build.product(right), {b: build.index(a) for b, a in pairs.items()})
-        found.append(_Feedback(target, source, left, w, ranks, after))
+        found.append(Feedback(target, source, left, w, ranks, after))
     return found
 
 
@@ -194,31 +197,31 @@ def _without_decay(right: list[Node], decay: Node, pairs: dict[str, str]) -> tup
     return rest, True
 
 
-def _before(feedback: _Feedback, decay: Node) -> _Feedback:
+def before_decay(feedback: Feedback, decay: Node) -> Feedback:
     """The same read of the state before the decay."""
     return replace(feedback, right=build.mul(feedback.right, decay), after=False) if feedback.after else feedback
 
 
-def _rank_index(system: System, name: str, found: list[_Feedback]) -> tuple[System, str]:
+def _rank_index(system: System, name: str, found: list[Feedback]) -> tuple[System, str]:
     """An index along which several inner reads are concatenated; none for a single one, which may have its own."""
     if len(found) == 1:
         return system, ""
     if any(f.ranks for f in found):
         raise NotAffine(f"`{name}` is read through sums of different ranks")
-    return _with_index(system, f"{name}.rank", len(found))
+    return with_index(system, f"{name}.rank", len(found))
 
 
 def _tag_index(system: System, name: str, count: int) -> tuple[System, str]:
     """An index that says which of several states a row belongs to."""
-    return (system, "") if count == 1 else _with_index(system, f"{name}.part", count)
+    return (system, "") if count == 1 else with_index(system, f"{name}.part", count)
 
 
-def _with_index(system: System, name: str, size: int) -> tuple[System, str]:
+def with_index(system: System, name: str, size: int) -> tuple[System, str]:
     name = build.fresh(name, system.indices)
     return replace(system, indices={**system.indices, name: Index(name, name, build.const(size))}), name
 
 
-def _along(index: str, values: list[Node]) -> Node:
+def along(index: str, values: list[Node]) -> Node:
     """The n-th value where the index is n."""
     result = values[-1]
     for n, value in reversed(list(enumerate(values[:-1]))):
@@ -233,14 +236,14 @@ def _tagged(tag: str, state: int, vector: Node) -> Node:
     return build.where(build.make("eq", build.index(tag), build.const(state)), vector, build.ZERO)
 
 
-def _share(found: list[_Feedback], states: list[_State]) -> tuple[list[tuple[_Feedback, Node]], list[list[Monomial]]]:
+def _share(found: list[Feedback], states: list[_State]) -> tuple[list[tuple[Feedback, Node]], list[list[Monomial]]]:
     """Known writes along a feedback's own left vector join its right side; the others stay with their state."""
     inside = [build.ZERO for _ in found]
     outside: list[list[Monomial]] = [[] for _ in states]
     for n, state in enumerate(states):
         for parts, over in state.known:
             for k, feedback in enumerate(found):
-                rest = _less(parts, over, feedback) if feedback.target == n else None
+                rest = without_left(parts, over, feedback) if feedback.target == n else None
                 if rest is not None:
                     inside[k] = build.add(inside[k], build.product(rest))
                     break
@@ -249,7 +252,7 @@ def _share(found: list[_Feedback], states: list[_State]) -> tuple[list[tuple[_Fe
     return list(zip(found, inside, strict=True)), outside
 
 
-def _less(parts: list[Node], over: tuple[str, ...], feedback: _Feedback) -> list[Node] | None:
+def without_left(parts: list[Node], over: tuple[str, ...], feedback: Feedback) -> list[Node] | None:
     """What is left of a write without the feedback's left vector; None where it has another one."""
     if len(over) != len(feedback.ranks):
         return None
@@ -264,7 +267,7 @@ def _less(parts: list[Node], over: tuple[str, ...], feedback: _Feedback) -> list
 
 def _answers(
     source: _State,
-    feedback: _Feedback,
+    feedback: Feedback,
     outside: list[list[Monomial]],
     rows: tuple[str, ...],
     after: bool,
@@ -285,7 +288,7 @@ def _answers(
     return result
 
 
-def _tensor(name: str, solve: Node, lead: tuple[str, ...], state: tuple[str, ...]) -> Tensor:
+def feedback_tensor(name: str, solve: Node, lead: tuple[str, ...], state: tuple[str, ...]) -> Tensor:
     order = [i for i in state if i in solve.free and i not in lead]
     extra = sorted(solve.free - {*order, *lead})
     return Tensor(
@@ -299,7 +302,7 @@ def _tensor(name: str, solve: Node, lead: tuple[str, ...], state: tuple[str, ...
 
 
 def _equation(
-    state: _State, number: int, found: list[_Feedback], outside: list[Monomial], y: Tensor, rank: str
+    state: _State, number: int, found: list[Feedback], outside: list[Monomial], y: Tensor, rank: str
 ) -> Tensor:
     """The state's entrywise recurrence, with what the feedback adds as a known write."""
     update = state.entrywise.update

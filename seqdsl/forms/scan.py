@@ -41,6 +41,12 @@ def start_of(system: System, update: Update, loop: Loop) -> tuple[Node, list[Ten
     """
     tensor, position = update.state, update.position
     rest = tensor.indices[:position] + tensor.indices[position + 1 :]
+    past = system.tensors.get(f"{tensor.name}@past")  # several values, of which it starts from the last
+    if past is not None:
+        last = build.sub(build.size(past.indices[position]), build.ONE)
+        return build.read(
+            past.name, [last if i not in rest else build.index(i) for i in past.indices], tensor.dtype
+        ), []
     default = build.FALSE if tensor.dtype == "bool" else build.ZERO
     for edge in tensor.edges:
         if edge.position == position:
@@ -48,7 +54,8 @@ def start_of(system: System, update: Update, loop: Loop) -> tuple[Node, list[Ten
             default = build.read(edge.tensor, [build.index(i) for i in rest], edge_tensor.dtype)
         elif edge.position != position:
             raise NotAffine(f"`{tensor.name}` has a base case along `{tensor.indices[edge.position]}` as well")
-    if loop.reverse or system.axis(tensor.indices[position]) != system.stream:
+    kept = system.record is None or any(e.tensor == tensor.name for e in system.record)
+    if loop.reverse or system.axis(tensor.indices[position]) != system.stream or not kept:
         return default, []
     name = f"{tensor.name}@start"
     carry = Tensor(

@@ -25,6 +25,8 @@ Binding:
             backend takes at a time (0: all, the quadratic form). `decayed_solve(w, u, x, a, start)` is the feedback
             y[t,r] = x[t,r] + sum[consumed] w[t,r] * S[t-1] of the state S[t] = a[t] S[t-1] + sum[r] u[t,r] y[t,r];
             the rank indices r follow the time in attr, and are kept; with `after` it reads a[t] S[t-1].
+            `micro_solve` is the same where the rank indices are steps in order, each with its own decay, `width` of
+            them at once (the innermost index).
             `matrix_scan(A, b, start)`: h[t,n] = sum[m] A[t,n,m] h[t-1,m] + b[t,n]; the indices n follow the time in
             attr and are kept, the indices m, of the same lengths, are the consumed ones; start carries n.
             `ring_scan(a, b, start)`: `affine_scan` over another ring, h[t] = (a[t] mul h[t-1]) add b[t]
@@ -225,6 +227,7 @@ _ROWS = [
     _row("matrix_scan", 3, _arithmetic, ref.matrix_scan, "", "scan", reverse=False),
     _row("decayed_read", 5, _arithmetic, ref.decayed_read, "", "scan", log=False, strict=False, chunk=64),
     _row("decayed_solve", 5, _arithmetic, ref.decayed_solve, "", "scan", log=False, after=False, chunk=64),
+    _row("micro_solve", 5, _arithmetic, ref.micro_solve, "", "scan", log=False, after=False, chunk=64, width=1),
     _row("decayed_state", 4, _arithmetic, ref.decayed_state, "", "last", log=False),
     # a declared monoid's fold: args are the lift's arguments and, last, the guard
     _row("fold", None, lambda *d: _join("real", *d[:-1]), None, "", "fold"),
@@ -240,6 +243,7 @@ SCAN_OPERANDS = {
     "matrix_scan": ("tjr", "tj", "j"),
     "decayed_read": ("tr", "tr", "t", "tr", "r"),
     "decayed_solve": ("tjr", "tjr", "tj", "tr", "r"),
+    "micro_solve": ("tjr", "tjr", "tj", "tjr", "r"),
     "decayed_state": ("t", "t", "t", ""),
 }
 

@@ -9,6 +9,7 @@ Calling conventions
                 length of the made axis
   scan, last    time first: a, b [T, ..], start [..]; `decayed_read` q, k, a [T, .., K], v [T, ..], start [.., K];
                 `decayed_solve` w, u [T, R, .., K], x [T, R, ..], a [T, .., K], start [.., K], R all ranks at once;
+                `micro_solve` the same with a [T, R, .., K], R the steps inside each position, in order;
                 `matrix_scan` A [T, N, .., M], b [T, N, ..], start [N, ..]; `decayed_state` everything over the
                 state's own axes
 
@@ -523,6 +524,22 @@ def decayed_solve(w: A, u: A, x: A, decay: A, start: A, log: bool = False, after
         state = kept + (u[t] * y[..., None]).sum(0)
     each = np.broadcast_shapes(w.shape[1:-1], x.shape[1:], (1, *start.shape[:-1]), u.shape[1:-1], decay.shape[1:-1])
     return np.stack([np.broadcast_to(y, each) for y in out]) if out else np.zeros((0, *each))
+
+
+def micro_solve(
+    w: A, u: A, x: A, decay: A, start: A, log: bool = False, after: bool = False, chunk: int = 64, width: int = 1
+) -> A:
+    """`decayed_solve` whose ranks are steps in order, `width` of them at once: the decay of one applies before it."""
+    decay = np.exp(decay) if log else decay
+    state, out = start, []
+    each = np.broadcast_shapes(w.shape[2:-1], x.shape[2:], start.shape[:-1], u.shape[2:-1], decay.shape[2:-1])
+    for t in range(x.shape[0]):
+        for j in range(0, x.shape[1], width):
+            kept, here = decay[t, j] * state, slice(j, j + width)
+            y = x[t, here] + (w[t, here] * (kept if after else state)).sum(-1)
+            out.append(np.broadcast_to(y, (width, *each)))
+            state = kept + (u[t, here] * y[..., None]).sum(0)
+    return np.reshape(out, (*x.shape[:2], *each))
 
 
 def decayed_state(k: A, v: A, decay: A, start: A, log: bool = False) -> A:

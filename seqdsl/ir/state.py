@@ -206,7 +206,7 @@ def _needs(system: System, stream: str, reader: Tensor, read: Node, facts: tuple
         yield from _bounded(system, stream, reader, tensor, position, subscript, facts)
 
 
-def _before_block(stream: str, subscript: Node) -> int | None:
+def before_block(stream: str, subscript: Node) -> int | None:
     """How far before its block `t // m * m` the subscript lies, where it is a fixed number of steps."""
     form = linear(subscript)
     term, factor = next(((t, c) for t, c in form.items() if t is not None), (None, Fraction(0)))
@@ -227,7 +227,7 @@ def _bounded(
     system: System, stream: str, reader: Tensor, tensor: Tensor, position: int, subscript: Node, facts: tuple[Node, ...]
 ) -> Iterator[StateEntry]:
     """A read at an unknown distance: a boundary, a window of known width, or the whole past."""
-    lead = _before_block(stream, subscript)
+    lead = before_block(stream, subscript)
     if lead is not None:  # t // m * m - lead: what the block's first position reads is in the tail, the rest is kept
         name = reader.name if reader.rhs is not None and reader.rhs.op == "read" else f"{tensor.name}[boundary]"
         yield StateEntry(tensor.name, tensor.name, position, build.const(max(1, lead)))

@@ -68,6 +68,7 @@ def test_chunkwise_is_the_equations(name: str) -> None:
     derived = derive(system, "chunkwise")
     used = {n.op for t in derived.system.derived() if t.rhs is not None for n in walk(t.rhs)}
     assert "decayed_solve" in used
+    assert "unit lower triangular" in " ".join(o.law for o in derived.obligations)
     outcomes = [o for o in run_suite(system, None, None, examples=10) if o.form == "chunkwise"]
     assert outcomes and [o for o in outcomes if not o.ok] == []
 

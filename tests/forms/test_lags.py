@@ -1,0 +1,80 @@
+"""Recurrences that read several steps back: the scan over companion states equals the equations, states included."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from seqdsl.algebra.classify import classify
+from seqdsl.algebra.verdict import Proved
+from seqdsl.diagnostics import SeqError
+from seqdsl.forms import derive
+from seqdsl.ir.dependence import recurrences
+from seqdsl.semantics import load_system
+from seqdsl.verify.suite import run_suite
+from tests.backends.torch_module.harness import gap, module_of, piece, random_inputs
+
+HEAD = "mixer m(x[t,c], a[t,c], b[c]) -> y[t,c]:\n"
+LAGS = {
+    "two": "    y[t,c] = 0.5 * tanh(a) * y[t-1] + 0.4 * tanh(b) * y[t-2] + x\n",
+    "only the third": "    y[t,c] = tanh(a) * y[t-3] + x\n",
+    "base cases": """
+    y[-1,c] = b
+    y[-2,c] = 2 * b
+    y[t,c]  = 0.5 * tanh(a) * y[t-1] + 0.4 * y[t-2] + x
+""",
+    "two states": """
+    z[t,c] = 0.5 * y[t-2] - 0.3 * tanh(a) * z[t-1] + x
+    y[t,c] = 0.6 * z[t-1] + 0.2 * y[t-1]
+""",
+    "through a name of the same step": """
+    z[t,c] = 0.5 * y[t-2] + x
+    y[t,c] = 0.6 * tanh(a) * z + 0.2 * y[t-1]
+""",
+    "read further back from outside": """
+    s[t,c] = 0.5 * tanh(a) * s[t-1] + 0.4 * s[t-2] + x
+    y[t,c] = s + s[t-4]
+""",
+    "backwards": "    y[t,c] = 0.5 * tanh(a) * y[t+1] + 0.4 * tanh(b) * y[t+2] + x\n",
+}
+
+
+@pytest.mark.parametrize("name", LAGS)
+def test_scan_is_the_equations(name: str) -> None:
+    system = load_system(HEAD + LAGS[name].lstrip("\n"))
+    outcomes = [o for o in run_suite(system, None, None, examples=10) if o.form == "scan"]
+    assert outcomes and [o for o in outcomes if not o.ok] == []
+    found = classify(system, recurrences(system)[0])
+    assert found.kind == "diagonal" and "companion" in found.evidence
+    assert found.lift and all(isinstance(v, Proved) for v in found.lift)
+    assert set(found.states) <= set(system.tensors)
+
+
+@pytest.mark.parametrize("name", LAGS)
+def test_module_values_states_and_gradients(name: str) -> None:
+    system = load_system(HEAD + LAGS[name].lstrip("\n"))
+    plain, formed = (module_of(derive(system, form).system, form) for form in ("recurrent", "scan"))
+    keeps = name != "backwards"
+    for length in (0, 1, 2, 9):
+        inputs = random_inputs(system, t=length, grad=True)
+        if not keeps:
+            wanted, found = plain(*inputs), formed(*inputs)
+        else:
+            (wanted, ended), (found, state) = (m(*inputs, return_state=True) for m in (plain, formed))
+            assert gap(state, ended) < 1e-9
+        assert gap(found, wanted) < 1e-9
+    weight = torch.randn_like(wanted)
+    grads = [torch.autograd.grad((y * weight).sum(), inputs, allow_unused=True) for y in (found, wanted)]
+    assert max(gap(a, b) for a, b in zip(*grads, strict=True) if a is not None and b is not None) < 1e-8
+    for first, second in ((plain, formed), (formed, plain)) if keeps else ():
+        for cut in (1, 4):
+            head, state = first(*piece(system, inputs, 0, cut), return_state=True)
+            tail, last = second(*piece(system, inputs, cut, 9), state=state, return_state=True)
+            assert gap(torch.cat([head, tail], 1), wanted) < 1e-9
+            assert gap(last, ended) < 1e-9
+
+
+def test_a_long_lag_says_why() -> None:
+    with pytest.raises(SeqError) as caught:
+        derive(load_system(HEAD + "    y[t,c] = 0.5 * y[t-1] + 0.1 * y[t-30] + x\n"), "scan")
+    assert "30 steps back" in " ".join(caught.value.diagnostics[0].notes)
