@@ -117,7 +117,7 @@ def compare(
     from seqdsl.ir.initial import initial_values
 
     inputs = draw_inputs(system, sizes, rng, harsh=harsh)
-    values = {n: _perturbed(v, rng) for n, v in initial_values(system, sizes, {}).items()}
+    values = {n: perturbed(v, rng) for n, v in initial_values(system, sizes, {}).items()}
     params = state_dict(system, sizes, values)
     named = {**sizes.lengths, **sizes.options}
     reference = interpret(system, inputs=inputs, params=params, sizes=named)
@@ -137,7 +137,7 @@ def compare(
     return _compare_states(state, reference["state"], sizes, tolerance)
 
 
-def _perturbed(value: Array, rng: np.random.Generator) -> Array:
+def perturbed(value: Array, rng: np.random.Generator) -> Array:
     """Initial values moved a little, so that constant ones (zeros, ones) do not hide a transposed weight."""
     return value + 0.1 * rng.standard_normal(value.shape)
 

@@ -200,6 +200,8 @@ def _correction(w: Writer, source: str, axes: Sequence[str], rest: Sequence[str]
     left, answer = [a for a in axes if a != "e"], w.fresh("r")
     rank = ("j",) if w.maybe() else ()
     inner = w.choose(f"{source}[t-1]", f"{source}[t-1]", f"({factor} * {source}[t-1])")
+    if factor == "0":
+        inner = f"{source}[t-1]"  # a product with 0 is folded, and then the sum has no index
     key = w.input("k", ("t", *rank, *left))
     w.say(f"{answer}[{','.join(('t', *rank, *rest))}] = sum[d] {key} * {inner}")
     other = w.choose(key, w.input("u", ("t", *rank, *left)))
@@ -239,6 +241,7 @@ def semiring(w: Writer) -> None:
     elif kind == "path":
         w.declare("index m over n")
         cost = w.input("c", (*(("t",) if w.maybe() else ()), "n", "m"))
+        w.say(f"{name}[-1,n] = {w.choose('0', '0', w.input('z', ('n',)))}")
         w.say(f"{name}[t,n] = {w.choose('max', 'min', 'logsumexp')}[m]({name}[t-1,m] + {cost}) + {w.value(('n',))}")
         w.say(f"{out}[t,n] = {name}")
         axes = ("n",)
