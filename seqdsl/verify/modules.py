@@ -53,6 +53,11 @@ def relative_rms(found: Array, wanted: Array) -> float:
     return float("inf") if np.isnan(error) else error / max(scale, 1e-3)
 
 
+def has_state(system: System) -> bool:
+    """Can its module be given a state, and give one back? Without a streamed axis there is none."""
+    return system.record is not None and system.stream is not None
+
+
 def module_sizes(system: System, sizes: Sizes) -> dict[str, int]:
     """What a module is built with: every option, and the lengths that its parameters need."""
     pending = [i for t in system.params() for i in t.indices]
@@ -125,7 +130,7 @@ def compare(
     weights = {backend.attribute_path(k): torch.as_tensor(np.asarray(v)) for k, v in params.items()}
     module.load_state_dict(weights, strict=True)
     tensors = [torch.as_tensor(np.asarray(inputs[t.name]))[None] for t in system.inputs()]
-    steppable = system.record is not None
+    steppable = has_state(system)
     with torch.no_grad():
         result = module(*tensors, return_state=True) if steppable else module(*tensors)
     outputs, state = result if steppable else (result, {})

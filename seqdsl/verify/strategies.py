@@ -16,6 +16,7 @@ Entry points: `mixer_texts`, of all `KINDS` or of some; `cases`, lengths and see
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -87,7 +88,10 @@ class Writer:
         return shape.format(name, self.input("m", ("t",), "bool") if "{1}" in shape else "")
 
     def text(self) -> str:
-        """The whole mixer."""
+        """The whole mixer. An axis that no input has gets its length from one that is read nowhere."""
+        given = {axis for text in self.inputs for axis in re.findall(r"\w+", text.partition("[")[2].partition("]")[0])}
+        used = {axis for line in self.lines for axis in re.findall(r"\b[hdenj]\b", line)}
+        self.inputs += [f"{axis}s[{axis}]" for axis in sorted(used - given - {"m"})]
         body = "".join(f"    {line}\n" for line in (*self.heads, *self.lines))
         return f"mixer drawn({', '.join(self.inputs)}) -> {', '.join(self.outputs)}:\n{body}"
 

@@ -7,6 +7,7 @@ and gradients with those of the equations' own module.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +16,8 @@ from seqdsl.diagnostics import SeqError
 from seqdsl.forms import FORMS, Derived, derive
 from seqdsl.ir.system import System
 from seqdsl.verify.case import LENGTHS, Case
-from seqdsl.verify.module_properties import Emitted, future, gradients, module_matches, packed, single, steps
+from seqdsl.verify.module_properties import Emitted, future, gradients, module_matches, packable, packed, single, steps
+from seqdsl.verify.modules import has_state
 from seqdsl.verify.properties import Check, Differs, causality, cuttable, same_values, splits
 
 Emit = Callable[[Derived], tuple[str, str]]
@@ -81,6 +83,12 @@ def run_suite(
         yield try_property(row, examples=examples, seed=seed, case=case)
 
 
+def reproduce(file: str, mixer: str, outcome: Outcome) -> str:
+    """The command that tries the smallest failing example again, and nothing else."""
+    case = f" --case {outcome.case.name()}" if outcome.case is not None else ""
+    return f"seqc test {shlex.quote(file)} --mixer {mixer} --form {outcome.form}{case}"
+
+
 def properties(system: System, emit: Emit | None, backend: Any, *, forms: tuple[str, ...] = ()) -> Iterator[Property]:
     """What there is to try, form by form; text is emitted when it is reached."""
     plain: Emitted | None = None
@@ -98,7 +106,7 @@ def properties(system: System, emit: Emit | None, backend: Any, *, forms: tuple[
 
 
 def _of_form(system: System, derived: Derived, emitted: Emitted | None, plain: Emitted | None) -> Iterator[Property]:
-    name, steppable = derived.form, derived.system.record is not None
+    name, steppable = derived.form, has_state(derived.system)
     causal = any(c.kind == "causal" and system.axis(c.args[0]) == system.stream for c in system.claims)
     causal = (causal or steppable) and cuttable(system)
     yield Property(name, "equals the equations", same_values(system, derived))
@@ -113,12 +121,13 @@ def _of_form(system: System, derived: Derived, emitted: Emitted | None, plain: E
         yield Property(name, "module steps as it runs", steps(emitted), 0.25)
     if causal:
         yield Property(name, "module does not see the future", future(emitted), 0.25)
-    yield Property(name, "packed sequences do not mix", packed(emitted, system), 0.25)
+    if packable(system):
+        yield Property(name, "packed sequences do not mix", packed(emitted, system), 0.25)
     if name != "recurrent":
         yield Property(name, "gradients equal the recurrent ones", gradients(emitted, plain), 0.4, long=True)
     if steppable:
         yield Property(name, "gradients through a state", gradients(emitted, plain, cut=True), 0.4, long=True)
-    yield Property(name, "float32 is close to float64", single(emitted), 0.25)
+    yield Property(name, "float32 is close to float64", single(emitted, plain), 0.25)
 
 
 def try_property(row: Property, *, examples: int, seed: int | None, case: Case | None = None) -> Outcome:

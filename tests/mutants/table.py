@@ -25,7 +25,7 @@ IN_FORMS = [
     Mutant("wrong start state", "started", "scan", argument("affine_scan", 2, zero)),
     Mutant("a reverse scan that runs forward", "both_ways", "scan", option("affine_scan", "reverse", False)),
     Mutant("a write that is forgotten", "two_writes", "chunkwise", argument("decayed_read", 1, lambda n: zero(n) if "p" in repr(n) else n)),
-    Mutant("clamp at the boundary", "shifted", "scan", tensor("z", at("t", make("maximum", build.index("t"), build.ONE)))),
+    Mutant("clamp at the boundary", "shifted", "scan", tensor("z", lambda n: build.where(make("eq", build.index("t"), build.ZERO), build.read("x", [build.index("t"), build.index("c")], "real"), n))),
     Mutant("inner read without the decay", "delta_after", "chunkwise", option("decayed_solve", "after", False)),
     Mutant("inner read of the updated state", "delta", "chunkwise", option("decayed_solve", "after", True)),
     Mutant("inner read and write exchanged", "delta", "chunkwise", swapped("decayed_solve", 0, 1)),
