@@ -24,7 +24,9 @@ import pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of the plugin."""
     group = parser.getgroup("seqdsl", "token mixers in .seq files")
-    group.addoption("--seq-examples", type=int, default=10, metavar="N", help="examples for each property (default: 10)")
+    group.addoption(
+        "--seq-examples", type=int, default=10, metavar="N", help="examples for each property (default: 10)"
+    )
     group.addoption("--seq-seed", type=int, default=None, metavar="S", help="another sequence of examples")
     parser.addini("seq_files", "collect .seq files wherever pytest looks", type="bool", default=False)
 

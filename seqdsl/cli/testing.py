@@ -23,7 +23,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise SeqError("bad-setting", "`--seed` is at least 0")
     case = case_named(arguments.case) if arguments.case else None
     if arguments.case and case is None:
-        raise SeqError("bad-setting", f"`--case {arguments.case}` names no example", help="for example `--case 5:123:harsh`")
+        raise SeqError(
+            "bad-setting", f"`--case {arguments.case}` names no example", help="for example `--case 5:123:harsh`"
+        )
     unknown = [f for f in arguments.form if f not in FORMS]
     if unknown:
         raise SeqError("unknown-form", f"no form `{unknown[0]}` to test", help="forms: " + ", ".join(FORMS))

@@ -105,7 +105,8 @@ def module_matches(emitted: Emitted) -> Check:
         )  # fmt: skip
         if mismatch is not None:
             raise Differs(
-                f"{mismatch.what} of the module differs by {mismatch.error:.2g} (relative) at {case.describe(drawn[0])}", case
+                f"{mismatch.what} of the module differs by {mismatch.error:.2g} (relative) at {case.describe(drawn[0])}",
+                case,
             )
         return True
 
@@ -183,9 +184,7 @@ def gradients(emitted: Emitted, plain: Emitted, *, cut: bool = False) -> Check:
 
 
 def _all_streamed(system: System) -> bool:
-    return all(
-        sum(system.axis(i) == system.stream for i in system.tensors[n].indices) == 1 for n in system.outputs
-    )
+    return all(sum(system.axis(i) == system.stream for i in system.tensors[n].indices) == 1 for n in system.outputs)
 
 
 def _expect(case: Case, sizes: Sizes, found: dict[str, Any], wanted: dict[str, Any], what: str, limit: float) -> None:
@@ -216,7 +215,9 @@ def steps(emitted: Emitted) -> Check:
         parts = [_arrays(system, _tuple(y))]
         for t in range(cut, sizes[stream]):
             here = [
-                x if stream not in (axes := [system.axis(i) for i in u.indices]) else x.select(axes.index(stream) + 1, t)
+                x
+                if stream not in (axes := [system.axis(i) for i in u.indices])
+                else x.select(axes.index(stream) + 1, t)
                 for u, x in zip(system.inputs(), tensors, strict=True)
             ]
             y, state = module.step(*here, state)
@@ -281,7 +282,9 @@ def future(emitted: Emitted) -> Check:
         parts = []
         for given in (inputs, changed):
             found = _arrays(system, _tuple(module(*_tensors(system, given))))
-            parts.append(join(system, stream, [{n: piece(system, n, a, stream, slice(0, cut + 1)) for n, a in found.items()}]))
+            parts.append(
+                join(system, stream, [{n: piece(system, n, a, stream, slice(0, cut + 1)) for n, a in found.items()}])
+            )
         _expect(case, sizes, parts[1], parts[0], f"after a change behind {stream} = {cut}, output", FLOAT64_VALUES)
         return True
 

@@ -98,7 +98,9 @@ class Writer:
 
 def decay(w: Writer, axes: Sequence[str]) -> str:
     """A coefficient of a state over `axes`: on any subset of them, in log space or raw, constant, with resets."""
-    kind = w.choose("one", "exp", "exp", "sigmoid", "number", "sum", "raw", "where", "index", "fixed", "step", "negative")
+    kind = w.choose(
+        "one", "exp", "exp", "sigmoid", "number", "sum", "raw", "where", "index", "fixed", "step", "negative"
+    )
     if kind == "one":
         return "1"
     if kind == "number":
@@ -287,7 +289,9 @@ def grid(w: Writer) -> None:
     axes, name = w.subset(("d",)), w.fresh("Y")
     a, b = (w.choose(f"sigmoid({w.input('a', ('t', 'j', *w.subset(axes)))})", "0.5", "0.3") for _ in "ab")
     own = ",".join(("t", "j", *axes))
-    w.say(f"{name}[{own}] = {a} * {name}[t-1] + {b} * {name}[{w.choose('t,j-1', 't-1,j-1')}] + {w.input('x', own.split(','))}")
+    w.say(
+        f"{name}[{own}] = {a} * {name}[t-1] + {b} * {name}[{w.choose('t,j-1', 't-1,j-1')}] + {w.input('x', own.split(','))}"
+    )
     out = w.fresh("o")
     w.say(f"{out}[{own}] = {name}")
     w.give(out, ("j", *axes))
@@ -343,7 +347,10 @@ def _guard(w: Writer) -> str:
         return f" | s <= t and {name}[s] == {name}[t]"
     if kind == "marked":
         return f" | s <= t and {w.input('m', ('t',), 'bool')}[s]"
-    return " | " + {"causal": "s <= t", "strict": "s < t", "window": "t - 3 < s <= t", "stride": "s <= t and s % 2 == 0"}[kind]
+    return (
+        " | "
+        + {"causal": "s <= t", "strict": "s < t", "window": "t - 3 < s <= t", "stride": "s <= t and s % 2 == 0"}[kind]
+    )
 
 
 def convolution(w: Writer) -> None:

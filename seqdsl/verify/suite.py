@@ -102,10 +102,11 @@ def properties(system: System, emit: Emit | None, backend: Any, *, forms: tuple[
         emitted = Emitted(derived.system, *emit(derived), backend) if emit is not None else None
         plain = plain or emitted
         if not forms or name in forms:
-            yield from _of_form(system, derived, emitted, plain)
+            yield from of_form(system, derived, emitted, plain)
 
 
-def _of_form(system: System, derived: Derived, emitted: Emitted | None, plain: Emitted | None) -> Iterator[Property]:
+def of_form(system: System, derived: Derived, emitted: Emitted | None, plain: Emitted | None) -> Iterator[Property]:
+    """The properties of one form: of the derived system, and of its module where there is one."""
     name, steppable = derived.form, has_state(derived.system)
     causal = any(c.kind == "causal" and system.axis(c.args[0]) == system.stream for c in system.claims)
     causal = (causal or steppable) and cuttable(system)

@@ -40,7 +40,9 @@ def outcomes(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> Iterator[suite.
 
     def broken_derive(system: System, form: str) -> Derived:
         derived = derive(system, form)
-        return replace(derived, system=mutant.system(derived.system)) if mutant.system and form == mutant.form else derived
+        return (
+            replace(derived, system=mutant.system(derived.system)) if mutant.system and form == mutant.form else derived
+        )
 
     def broken_emit(derived: Derived) -> tuple[str, str]:
         source, name = emit(derived)

@@ -13,7 +13,8 @@ from seqdsl.ir.text import print_system, read_system
 from seqdsl.semantics import load_system
 from seqdsl.syntax import format_module, parse_text
 from seqdsl.verify.case import Case
-from seqdsl.verify.suite import properties
+from seqdsl.verify.module_properties import Emitted
+from seqdsl.verify.suite import Property, of_form
 
 TO_FORM = ("equals the equations", "split anywhere equals whole")
 
@@ -27,25 +28,33 @@ def check_text(text: str, cases: Sequence[Case], *, modules: bool) -> list[str]:
     """Raises what does not hold; returns the forms that the mixer has."""
     tree = parse_text(text)
     formatted = format_module(tree)
-    assert parse_text(formatted) == tree, "the formatted text has another tree"
-    assert format_module(parse_text(formatted)) == formatted, "formatting twice is not formatting once"
+    again = parse_text(formatted)
+    assert again == tree, "the formatted text has another tree"
+    assert format_module(again) == formatted, "formatting twice is not formatting once"
     system = load_system(text)
     assert read_system(print_system(system)) == system, "the printed system reads back as another one"
-    found = []
+    found, plain = [], None
     for form in FORMS:
         try:
             derived = derive(system, form)
         except SeqError:
             continue
         found.append(form)
-        assert print_system(read_system(print_system(derived.system))) == print_system(derived.system), form
-    for row in properties(system, emit if modules else None, backend):
-        if not modules and row.what not in TO_FORM:
-            continue
-        for case in cases[: 1 if modules else None]:
-            try:
-                row.check(case)
-            except Exception as error:
-                error.add_note(f"{row.form}: {row.what}; case {case.name()}\n{text}")
-                raise
+        printed = print_system(derived.system)
+        assert print_system(read_system(printed)) == printed, form
+        emitted = Emitted(derived.system, *emit(derived), backend) if modules else None
+        plain = plain or emitted
+        for row in of_form(system, derived, emitted, plain):
+            if modules or row.what in TO_FORM:
+                check(row, cases[: 1 if modules else None], text)
     return found
+
+
+def check(row: Property, cases: Sequence[Case], text: str) -> None:
+    """One property; what fails is told with its text."""
+    for case in cases:
+        try:
+            row.check(case)
+        except Exception as error:
+            error.add_note(f"{row.form}: {row.what}; case {case.name()}\n{text}")
+            raise

@@ -30,8 +30,14 @@ def folder(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_folder_gives_an_item_for_each_form_and_claim(pytester: pytest.Pytester, folder: Path) -> None:
     result = pytester.runpytest_subprocess(*PLUGIN, "mixers", "-v", "--seq-examples", "4", "--seq-seed", "5")
     result.assert_outcomes(passed=5)
-    result.stdout.fnmatch_lines(["*ema.seq::ema[[]recurrent] PASSED*", "*ema.seq::ema[[]scan] PASSED*",
-                                 "*ema.seq::ema[[]causal] PASSED*", "*ema.seq::ema[[]linear(x)] PASSED*"])
+    result.stdout.fnmatch_lines(
+        [
+            "*ema.seq::ema[[]recurrent] PASSED*",
+            "*ema.seq::ema[[]scan] PASSED*",
+            "*ema.seq::ema[[]causal] PASSED*",
+            "*ema.seq::ema[[]linear(x)] PASSED*",
+        ]
+    )
 
 
 def test_only_what_is_asked_for_is_collected(pytester: pytest.Pytester, folder: Path) -> None:
