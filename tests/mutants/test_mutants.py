@@ -16,7 +16,7 @@ from seqdsl.forms import Derived, derive
 from seqdsl.ir.system import System
 from seqdsl.semantics import load_system
 from seqdsl.verify import suite
-from seqdsl.verify.case import case_named
+from seqdsl.verify.case import Case, case_named
 from tests.mutants.table import MUTANTS
 from tests.mutants.tools import Mutant
 
@@ -35,7 +35,7 @@ def emit(derived: Derived) -> tuple[str, str]:
     return api.emit(derived.system, "Mutant", backend, form=derived.form), "Mutant"
 
 
-def outcomes(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> Iterator[suite.Outcome]:
+def outcomes(mutant: Mutant, monkeypatch: pytest.MonkeyPatch, case: Case | None = None) -> Iterator[suite.Outcome]:
     """What the suite says of the mutant's form, the derivation broken as the mutant says."""
 
     def broken_derive(system: System, form: str) -> Derived:
@@ -49,7 +49,9 @@ def outcomes(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> Iterator[suite.
         return (mutant.text(source) if mutant.text and derived.form == mutant.form else source), name
 
     monkeypatch.setattr(suite, "derive", broken_derive)
-    return suite.run_suite(literal(mutant.mixer), broken_emit, backend, examples=EXAMPLES, forms=(mutant.form,))
+    return suite.run_suite(
+        literal(mutant.mixer), broken_emit, backend, examples=EXAMPLES, forms=(mutant.form,), case=case
+    )
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
@@ -58,10 +60,8 @@ def test_a_mutant_is_killed(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> 
     assert killed is not None, "nothing that `seqc test` runs sees it"
     assert re.search(r"\|\w+\| = \d+", killed.failure) and re.search(r"seed \d+", killed.failure), killed.failure
     assert killed.case is not None and case_named(killed.case.name()) == killed.case
-    KILLS[mutant.name] = f"{killed.what}: {killed.failure}"
-
-
-KILLS: dict[str, str] = {}
+    again = next(o for o in outcomes(mutant, monkeypatch, killed.case) if o.what == killed.what)
+    assert again.failure == killed.failure, "the case that a failure names shows another one"
 
 
 @pytest.mark.parametrize(("mixer", "form"), sorted({(m.mixer, m.form) for m in MUTANTS}))
