@@ -14,6 +14,7 @@ from typing import Any
 
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import FORMS, Derived, derive
+from seqdsl.ir.sizes import SizeError
 from seqdsl.ir.system import System
 from seqdsl.verify.case import LENGTHS, Case
 from seqdsl.verify.module_properties import Emitted, future, gradients, module_matches, packable, packed, single, steps
@@ -157,7 +158,11 @@ def try_property(row: Property, *, examples: int, seed: int | None, case: Case |
     )
     @given(cases)
     def test(case: Case) -> None:
-        ran[0] += row.check(case)
+        try:
+            ran[0] += row.check(case)
+        except SizeError as error:
+            if error.code != "empty-fold":  # no identity: these equations say nothing of no positions
+                raise
 
     try:
         (with_seed(seed)(test) if seed is not None else test)()
