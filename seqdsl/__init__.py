@@ -9,9 +9,10 @@
 `seqdsl.algebra`      what a recurrence is; proofs and counterexamples      knows no forms
 `seqdsl.forms`        the rewritings of a system, with their obligations    knows no backend
 `seqdsl.plan`         the cost of each form, and the choice
-`seqdsl.verify`       discharges obligations; strategies; pytest plugin     knows no concrete backend
+`seqdsl.verify`       discharges obligations; strategies                    knows no concrete backend
 `seqdsl.api`          load, check, module, compile
 `seqdsl.cli`          `seqc`
+`seqdsl.pytest_plugin`  the same for pytest: `pytest library/`
 `seqdsl.backends`     one folder for each target, loaded by name
 
 Imports go down this table only (tests/test_imports.py). `semantics` stands above `ir` because checking a tree ends in

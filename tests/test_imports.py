@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Low to high: a layer imports itself and lower ones. `config` holds the switches; `api` is the public face, and what
 # `seqdsl/__init__.py` offers is the same thing; `__main__` is `python -m seqdsl`.
 LAYERS = ("config", "diagnostics", "syntax", "ir", "semantics", "algebra", "forms", "plan", "verify", "report", "api", "cli",
-          "__main__")
+          "pytest_plugin", "__main__")
 RANK = {name: rank for rank, name in enumerate(LAYERS)}
 BACKENDS_MAY_IMPORT = {"config", "diagnostics", "ir", "algebra", "forms", "plan"}
 MODULES = {*LAYERS, "backends", "grammar", "library"} | {path.stem for path in (ROOT / "seqdsl").iterdir()}

@@ -248,13 +248,18 @@ def _streamed(system: System, tensor: Tensor) -> int | None:
     return next((k + 1 for k, i in enumerate(tensor.indices) if system.axis(i) == system.stream), None)
 
 
+def _all_streamed(system: System, tensor: Tensor) -> tuple[int, ...]:
+    """The dimensions of the streamed axis: two of them in a[t,s] with `index s over t`."""
+    return tuple(k + 1 for k, i in enumerate(tensor.indices) if system.axis(i) == system.stream)
+
+
 def _forward(out: Block, system: System, function: str, layer: bool, built: _Built, arguments: dict[str, str]) -> None:
     out.add(
         f"def forward(self, {', '.join([*_signature(system, arguments), '*', 'state: Any = None'])}, "
         "return_state: bool = False, cu_seqlens: Any = None) -> Any:"
     )
     out.add('    """The outputs; with `return_state` the state as well. `cu_seqlens`: ends of packed sequences."""')
-    dims = [str(_streamed(system, t)) for t in system.inputs()]
+    dims = [str(_all_streamed(system, t)) for t in system.inputs()]
     results = [str(_streamed(system, system.tensors[o])) for o in system.outputs]
     names = list(arguments.values())
     if system.stream is not None:

@@ -231,17 +231,24 @@ def _sequence_ends(cu_seqlens: Any, total: int) -> list[int]:
     return ends
 
 
+def _narrowed(x: Tensor, dims: tuple[int, ...], start: int, end: int) -> Tensor:
+    """The part of one packed sequence: its positions along every streamed dimension."""
+    for dim in dims:
+        x = x.narrow(dim, start, end - start)
+    return x
+
+
 def _run_packed(
     run: Callable[..., Any],
     inputs: Sequence[Tensor],
-    dims: Sequence[int | None],
+    dims: Sequence[tuple[int, ...]],
     out_dims: Sequence[int | None],
     cu_seqlens: Any,
     state: Any,
     return_state: bool,
 ) -> Any:
-    """Each packed sequence on its own: nothing crosses a boundary. `dims` are the streamed dimensions."""
-    total = next(x.shape[d] for x, d in zip(inputs, dims, strict=True) if d is not None)
+    """Each packed sequence on its own: nothing crosses a boundary. `dims` are the streamed dimensions of each input."""
+    total = next(x.shape[d[0]] for x, d in zip(inputs, dims, strict=True) if d)
     ends = _sequence_ends(cu_seqlens, total)
     if any(x.shape[0] != 1 for x in inputs):
         raise ValueError("packed sequences have batch size 1: all of them lie along one streamed axis")
@@ -249,7 +256,7 @@ def _run_packed(
         raise ValueError(f"the state is of {_sequences(state)} sequences, and cu_seqlens of {len(ends) - 1}")
     outputs, states = [], []
     for n, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
-        pieces = [x if d is None else x.narrow(d, start, end - start) for x, d in zip(inputs, dims, strict=True)]
+        pieces = [_narrowed(x, d, start, end) for x, d in zip(inputs, dims, strict=True)]
         own = None if state is None else _select_state(state, n)
         y, last = run(*pieces, state=own, return_state=True) if return_state else (run(*pieces, state=own), None)
         outputs.append(y if isinstance(y, tuple) else (y,))

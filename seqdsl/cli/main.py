@@ -86,6 +86,8 @@ def _test(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--examples", type=int, default=20, metavar="N", help="examples for each property (default: 20)")
     sub.add_argument("--seed", type=int, help="another sequence of examples; without it the same each time")
     sub.add_argument("--deep", action="store_true", help="twenty times as many examples")
+    sub.add_argument("--form", action="append", default=[], metavar="FORM", help="only this form (may be repeated)")
+    sub.add_argument("--case", metavar="CASE", help="only this example, as a failure names it: 5:123 or 5:123:harsh")
 
 
 def _ir(sub: argparse.ArgumentParser) -> None:

@@ -53,6 +53,11 @@ def relative_rms(found: Array, wanted: Array) -> float:
     return float("inf") if np.isnan(error) else error / max(scale, 1e-3)
 
 
+def has_state(system: System) -> bool:
+    """Can its module be given a state, and give one back? Without a streamed axis there is none."""
+    return system.record is not None and system.stream is not None
+
+
 def module_sizes(system: System, sizes: Sizes) -> dict[str, int]:
     """What a module is built with: every option, and the lengths that its parameters need."""
     pending = [i for t in system.params() for i in t.indices]
@@ -117,7 +122,7 @@ def compare(
     from seqdsl.ir.initial import initial_values
 
     inputs = draw_inputs(system, sizes, rng, harsh=harsh)
-    values = {n: _perturbed(v, rng) for n, v in initial_values(system, sizes, {}).items()}
+    values = {n: perturbed(v, rng) for n, v in initial_values(system, sizes, {}).items()}
     params = state_dict(system, sizes, values)
     named = {**sizes.lengths, **sizes.options}
     reference = interpret(system, inputs=inputs, params=params, sizes=named)
@@ -125,7 +130,7 @@ def compare(
     weights = {backend.attribute_path(k): torch.as_tensor(np.asarray(v)) for k, v in params.items()}
     module.load_state_dict(weights, strict=True)
     tensors = [torch.as_tensor(np.asarray(inputs[t.name]))[None] for t in system.inputs()]
-    steppable = system.record is not None
+    steppable = has_state(system)
     with torch.no_grad():
         result = module(*tensors, return_state=True) if steppable else module(*tensors)
     outputs, state = result if steppable else (result, {})
@@ -137,7 +142,7 @@ def compare(
     return _compare_states(state, reference["state"], sizes, tolerance)
 
 
-def _perturbed(value: Array, rng: np.random.Generator) -> Array:
+def perturbed(value: Array, rng: np.random.Generator) -> Array:
     """Initial values moved a little, so that constant ones (zeros, ones) do not hide a transposed weight."""
     return value + 0.1 * rng.standard_normal(value.shape)
 

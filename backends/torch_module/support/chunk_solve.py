@@ -212,14 +212,14 @@ def chunk_solve(
         dtype = torch.promote_types(dtype, given.dtype)
     lead = [g.shape[:3] for g in (w, u, x, decay)]
     batch, time, heads = torch.broadcast_shapes(*lead, (start.shape[0], 1, start.shape[1]))
-    ranks = max(w.shape[3], u.shape[3], x.shape[3])
-    width = max(w.shape[4], u.shape[4], decay.shape[3], start.shape[2])
-    columns = max(x.shape[4], start.shape[3])
+    (ranks,) = torch.broadcast_shapes(w.shape[3:4], u.shape[3:4], x.shape[3:4])  # 1 and 0 are 0
+    (width,) = torch.broadcast_shapes(w.shape[4:], u.shape[4:], decay.shape[3:], start.shape[2:3])
+    (columns,) = torch.broadcast_shapes(x.shape[4:], start.shape[3:])
     w, u = (g.expand(batch, time, heads, ranks, width) for g in (w, u))
     x = x.expand(batch, time, heads, ranks, columns)
     decay = decay.expand(batch, time, heads, decay.shape[3])
     start = start.to(dtype).expand(batch, heads, width, columns)
-    if 0 in (batch, time, heads):
+    if 0 in (batch, time, heads, ranks, width, columns):
         return x.to(dtype) + (w * u).sum() * 0 + decay.sum() * 0 + start.sum() * 0
     size = min(max(8, chunk // (1 << (ranks - 1).bit_length())), max(8, 1 << (time - 1).bit_length()))
     if torch.compiler.is_compiling() or dtype.is_complex:

@@ -1,0 +1,266 @@
+"""The table of broken derivations: what is done wrong, to what, and the mixer that shows it."""
+
+from __future__ import annotations
+
+from seqdsl.ir import build
+from seqdsl.ir.ops import make
+from tests.mutants.tools import Mutant, argument, at, before, nodes, option, swapped, tensor, text, zero
+
+HALF = build.const(build.Fraction(1, 2))
+LAST = build.sub(build.size("j"), build.ONE)
+
+IN_FORMS = [
+    Mutant("drop the decay of a read", "gated", "chunkwise", argument("decayed_read", 3, zero)),
+    Mutant("drop the decay of the last state", "gated", "chunkwise", argument("decayed_state", 2, zero)),
+    Mutant("drop the starting state of a read", "gated", "chunkwise", argument("decayed_read", 4, zero)),
+    Mutant("drop the starting state of the last state", "gated", "chunkwise", argument("decayed_state", 3, zero)),
+    Mutant(
+        "mask shifted: a read sees no write of its own step",
+        "gated",
+        "quadratic",
+        option("decayed_read", "strict", True),
+    ),
+    Mutant(
+        "drop `strict`: a read before the update sees it",
+        "read_before",
+        "chunkwise",
+        option("decayed_read", "strict", False),
+    ),
+    Mutant("the decay of the step before", "gated", "chunkwise", argument("decayed_read", 3, at("t", before("t")))),
+    Mutant("query and key exchanged", "gated", "chunkwise", swapped("decayed_read", 0, 1)),
+    Mutant(
+        "missing square root", "gated", "chunkwise", tensor("o", lambda n: build.mul(n, make("sqrt", build.size("d"))))
+    ),
+    Mutant("a decay taken for its logarithm", "raw", "scan", option("affine_scan", "log", True)),
+    Mutant("log decay taken for the decay", "started", "scan", option("affine_scan", "log", False)),
+    Mutant("the scan's decay one step late", "started", "scan", argument("affine_scan", 0, at("t", before("t")))),
+    Mutant("wrong start state", "started", "scan", argument("affine_scan", 2, zero)),
+    Mutant("a reverse scan that runs forward", "both_ways", "scan", option("affine_scan", "reverse", False)),
+    Mutant(
+        "a write that is forgotten",
+        "two_writes",
+        "chunkwise",
+        argument("decayed_read", 1, lambda n: zero(n) if "p" in repr(n) else n),
+    ),
+    Mutant(
+        "clamp at the boundary",
+        "shifted",
+        "scan",
+        tensor(
+            "z",
+            lambda n: build.where(
+                make("eq", build.index("t"), build.ZERO),
+                build.read("x", [build.index("t"), build.index("c")], "real"),
+                n,
+            ),
+        ),
+    ),
+    Mutant("inner read without the decay", "delta_after", "chunkwise", option("decayed_solve", "after", False)),
+    Mutant("inner read of the updated state", "delta", "chunkwise", option("decayed_solve", "after", True)),
+    Mutant("inner read and write exchanged", "delta", "chunkwise", swapped("decayed_solve", 0, 1)),
+    Mutant("feedback without decay", "delta", "chunkwise", argument("decayed_solve", 3, zero)),
+    Mutant("feedback without the starting state", "delta", "chunkwise", argument("decayed_solve", 4, zero)),
+    Mutant("feedback with the wrong sign", "delta", "chunkwise", argument("decayed_solve", 0, build.neg)),
+    Mutant("matrix scan without its start", "mixing", "scan", argument("matrix_scan", 2, zero)),
+    Mutant(
+        "transposed matrix scan",
+        "mixing",
+        "scan",
+        argument("matrix_scan", 0, lambda n: build.substitute(n, {"n": build.index("n'"), "n'": build.index("n")})),
+    ),
+    Mutant(
+        "kernel power off by one",
+        "poles",
+        "convolution",
+        tensor("S.kernel2", at("S.l", build.add(build.index("S.l"), build.ONE))),
+    ),
+    Mutant(
+        "lag 0 counted twice",
+        "poles",
+        "convolution",
+        argument(
+            "sum",
+            0,
+            lambda n: (
+                build.mul(n, build.where(make("eq", build.index("S.l"), build.ZERO), build.const(2), build.ONE))
+                if "S.l" in n.free
+                else n
+            ),
+        ),
+    ),
+    Mutant("wrong identity of a ring", "tropical", "scan", argument("ring_scan", 2, zero)),
+    Mutant("wrong ring", "smooth_peak", "scan", option("ring_scan", "ring", "max_plus")),
+    Mutant(
+        "a mask one position too far", "attention", "chunkwise", argument("normalised_read", 2, at("s", before("s")))
+    ),
+    Mutant(
+        "a strict mask that is not strict",
+        "strict_attention",
+        "chunkwise",
+        argument("normalised_read", 2, at("s", before("s"))),
+    ),
+    Mutant(
+        "scores without their scale",
+        "attention",
+        "chunkwise",
+        argument("normalised_read", 0, lambda n: build.mul(n, make("sqrt", build.size("d")))),
+    ),
+    Mutant(
+        "micro-steps in reversed order",
+        "micro",
+        "recurrent",
+        nodes(
+            "read",
+            lambda n: build.substitute(n, {"j": build.sub(LAST, build.index("j"))}) if n.attr in ("k", "v") else n,
+        ),
+    ),
+    Mutant(
+        "a slow step that keeps half the state", "constant", "recurrent", tensor("S.kept", lambda n: build.mul(n, HALF))
+    ),
+]
+
+IN_TEXTS = [
+    Mutant(
+        "forget the gradient of the starting state",
+        "started",
+        "scan",
+        text=text(("d_start = _affine_scan_step(a, ctx.reverse).conj() * d_b", "d_start = 0 * d_b")),
+    ),
+    Mutant(
+        "the adjoint's decay without its shift",
+        "started",
+        "scan",
+        text=text(("return x[:, :-1] if reverse else x[:, 1:]", "return x[:, 1:] if reverse else x[:, :-1]")),
+    ),
+    Mutant(
+        "a decay's gradient from the state after",
+        "started",
+        "scan",
+        text=text(
+            (
+                "torch.mul(d_b[:, late], h[:, early].conj(), out=d_a[:, late])",
+                "torch.mul(d_b[:, late], h[:, late].conj(), out=d_a[:, late])",
+            )
+        ),
+    ),
+    Mutant(
+        "packed sequences without a reset",
+        "started",
+        "scan",
+        text=text(
+            ("own = None if state is None else _select_state(state, n)", "own = states[-1] if states else None"),
+            ("if return_state else (run(*pieces, state=own), None)", ""),
+        ),
+    ),
+    Mutant(
+        "packed sequences cut one late",
+        "gated",
+        "chunkwise",
+        text=text(
+            (
+                "ends = _sequence_ends(cu_seqlens, total)",
+                "ends = [min(e + (0 < e), total) for e in _sequence_ends(cu_seqlens, total)]",
+            )
+        ),
+    ),
+    Mutant(
+        "a step that does not move the state",
+        "gated",
+        "recurrent",
+        text=text(("    result, state = ", "    result, _ = ")),
+    ),
+    Mutant(
+        "chunks carry an undecayed state",
+        "gated",
+        "chunkwise",
+        text=text(("following.addcmul_(entering, left)\n", "following.add_(entering)\n")),
+    ),
+    Mutant(
+        "the last state's gradient is dropped",
+        "gated",
+        "chunkwise",
+        text=text(("d_states[-1] = d_final.flatten(0, 1)", "d_states[-1] = 0")),
+    ),
+    Mutant(
+        "a gate's gradient without the chunks' totals",
+        "gated",
+        "chunkwise",
+        text=text(("d_total = (entering * d_leaving).sum(-1)", "d_total = 0 * (entering * d_leaving).sum(-1)")),
+    ),
+    Mutant(
+        "exponentials of negative sums of decays",
+        "head_gated",
+        "chunkwise",
+        text=text(
+            (
+                "spans = rows.triu(1).cumsum_(-1).exp_()",
+                "spans = (rows[..., :1, :].cumsum(-1).exp() * (-decay.cumsum(-1)).exp().unsqueeze(-1)).contiguous()",
+            ),
+            (
+                "sums = decay.double().clamp_(min=-1e5).cumsum_(-1)",
+                "return (decay.cumsum(-1).exp().unsqueeze(-1) * (-decay.cumsum(-1)).exp().unsqueeze(-2)).tril_()",
+            ),
+        ),
+    ),
+    Mutant(
+        "online softmax without a rescale",
+        "attention",
+        "chunkwise",
+        text=text(("read.mul_(shrink).add_(", "read.add_("), ("side: int = 256", "side: int = 2")),
+    ),
+    Mutant(
+        "exponentials before the mask",
+        "attention",
+        "chunkwise",
+        text=text(
+            (
+                "weights = torch.exp_(scores - shift)\n        shrink",
+                "weights = torch.exp(plan.flat(plan.scores(*plan.cut(operands, row, rows, column, columns))[0]) - shift)\n"
+                "        shrink",
+            )
+        ),
+    ),
+    Mutant(
+        "softmax gradient without its mean",
+        "attention",
+        "chunkwise",
+        text=text(("weights * (d_weights - delta[..., here, None])", "weights * d_weights")),
+    ),
+    Mutant(
+        "operands of a combine exchanged",
+        "mixing",
+        "scan",
+        text=text(("torch.bmm(steps[i], whole)", "torch.bmm(whole, steps[i])")),
+    ),
+    Mutant(
+        "an adjoint without transposition",
+        "mixing",
+        "scan",
+        text=text(("back[before] = a[after].mT.conj()", "back[before] = a[after].conj()")),
+    ),
+    Mutant(
+        "feedback's gradient without the state",
+        "slow_delta",
+        "chunkwise",
+        text=text(("d_states[n].baddbmm_(steps[n].mT, d_states[n + 1])", "pass")),
+    ),
+    Mutant(
+        "a result in half precision",
+        "started",
+        "scan",
+        text=text(
+            (
+                "    h: Tensor = _AffineScan.apply(",
+                "    b = b.bfloat16().to(b.dtype) if b.dtype == torch.float32 else b\n    h: Tensor = _AffineScan.apply(",
+            )
+        ),
+    ),
+    Mutant(
+        "a ring's chunk without what enters it",
+        "tropical",
+        "scan",
+        text=text(("entering.append(add(mul(factor, entering[-1]), value))", "entering.append(value)")),
+    ),
+]
+
+MUTANTS = [*IN_FORMS, *IN_TEXTS]

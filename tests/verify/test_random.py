@@ -1,0 +1,78 @@
+"""Random mixers through the whole compiler, and what such runs have found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from seqdsl.semantics import load_system
+from seqdsl.verify.case import Case, case_named
+from seqdsl.verify.strategies import KINDS, cases, mixer_texts
+from tests.verify.differential import check_text
+
+EVERY = 10  # of so many mixers one has its modules built, too
+
+
+def each(count: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """So many mixers, an example of inputs each. A counterexample is shrunk only in a deep run: it is slow."""
+    drawn = given(mixer_texts(), st.lists(cases(), min_size=1, max_size=1), st.integers(0, EVERY - 1))
+    phases = (Phase.generate, Phase.shrink)
+    return lambda test: settings(
+        max_examples=count, deadline=None, phases=phases, suppress_health_check=list(HealthCheck)
+    )(drawn(test))
+
+
+@each(300)
+def test_every_form_of_random_mixers(text: str, examples: list[Case], draw: int) -> None:
+    check_text(text, examples, modules=draw == EVERY - 1)
+
+
+@pytest.mark.deep
+@each(10_000)
+def test_every_form_of_many_random_mixers(text: str, examples: list[Case], draw: int) -> None:
+    check_text(text, examples, modules=draw == EVERY - 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_well_typed(kind: str) -> None:
+    @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(mixer_texts(kinds=(kind,), parts=1))
+    def check(text: str) -> None:
+        assert load_system(text).name == "drawn"
+
+    check()
+
+
+FOUND = {
+    "a scalar comes first, and so there is no stream to keep a state of": (
+        "mixer drawn(a, g[t], x[t,c]) -> y[t,c]:\n    y[t,c] = sigmoid(a * g) * y[t-1] + x\n",
+        "2:7",
+    ),
+    "packed sequences along both axes of a matrix": (
+        "mixer drawn(A[m,n], x[t,n]) -> o[t,n]:\n    index m over n\n"
+        "    S[t,n] = 0.4 * sum[m] A * S[t-1,m] + x\n    o[t,n] = x * S\n",
+        "5:1398",
+    ),
+    "inner reads over an axis of length 0": (
+        "mixer drawn(g[d], k[t,d], u[t,d]) -> o[t,d]:\n    r[t] = sum[d] k * S[t-1]\n"
+        "    S[t,d] = exp(g) * S[t-1] - 0.2 * u * r\n    o[t,d] = S[t-1]\n",
+        "0:3",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_was_found_stays_right(name: str) -> None:
+    text, case = FOUND[name]
+    example = case_named(case)
+    assert example is not None
+    check_text(text, [example], modules=True)
+
+
+def test_a_case_has_a_name_that_reads_back() -> None:
+    for case in (Case(5, 123, True), Case(0, 0, False)):
+        assert case_named(case.name()) == case
+    assert [case_named(t) for t in ("", "5", "5:x", "5:1:mild", "5:1:harsh:1", "-1:2")] == [None] * 6
