@@ -248,7 +248,7 @@ def _missing(ctx: Context, tensor: Tensor, looped: Looped, place: str) -> str:
 def _boundary(ctx: Context, entry: StateEntry, tensor: Tensor, looped: Looped | None, end: str) -> str:
     """The value at the last boundary that the stream has passed."""
     assert entry.boundary is not None
-    last = f"({end} - 1)" if entry.name in ctx.system.tensors else end
+    last = f"({end} - 1)" if entry.at_last_point else end
     before, ctx.fixed = ctx.fixed, {**ctx.fixed, str(ctx.system.stream): last}
     ctx.caches.append({})
     if looped is not None and looped.keys == (entry.position,):

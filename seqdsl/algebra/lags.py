@@ -111,7 +111,7 @@ def _past(system: System, loop: Loop, name: str, position: int, count: int) -> t
             raise NotAffine(f"`{name}` has a base case that is not before its first steps")
         rest = [build.index(i) for k, i in enumerate(indices) if k != position]
         at = build.make("eq", build.index(index), build.const(int(point) + length))
-        value = build.where(at, build.read(edge.tensor, rest, tensor.dtype), value)
+        value = build.where(at, build.read(edge.tensor, rest, system.tensors[edge.tensor].dtype), value)
     kind, path = ("carry", (kept[0].name,)) if streamed and kept else ("derived", ())
     comment = f"{name} before the first position"
     past = Tensor(f"{name}@past", indices, tensor.dtype, kind, value, path=path, comment=comment)

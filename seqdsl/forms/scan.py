@@ -54,7 +54,7 @@ def start_of(system: System, update: Update, loop: Loop) -> tuple[Node, list[Ten
             default = build.read(edge.tensor, [build.index(i) for i in rest], edge_tensor.dtype)
         elif edge.position != position:
             raise NotAffine(f"`{tensor.name}` has a base case along `{tensor.indices[edge.position]}` as well")
-    kept = system.record is None or any(e.tensor == tensor.name for e in system.record)
+    kept = system.record is not None and any(e.tensor == tensor.name for e in system.record)
     if loop.reverse or system.axis(tensor.indices[position]) != system.stream or not kept:
         return default, []
     name = f"{tensor.name}@start"

@@ -191,7 +191,7 @@ def _final_state(run: Run) -> dict[str, Any]:
         evaluation = Evaluation(run, {})
         if entry.boundary is not None:
             places = Evaluation(run, {stream: end}).value(entry.boundary, None).data.reshape(1)
-            if entry.name in system.tensors and end > 0:  # the equation that reads the boundary, at its last point
+            if entry.at_last_point and end > 0:  # the equation that reads the boundary, at its last point
                 places = Evaluation(run, {stream: end - 1}).value(entry.boundary, None).data.reshape(1)
         else:
             count = end if entry.tail is None else int(evaluation.value(entry.tail, None).data)

@@ -35,6 +35,11 @@ class StateEntry:
     tail: Node | None
     boundary: Node | None = None
 
+    @property
+    def at_last_point(self) -> bool:
+        """Does an equation give the boundary's value, so that what is kept is its last one? A form may drop it."""
+        return self.boundary is not None and not self.name.endswith("[boundary]")
+
 
 POSITION = "position"  # the entry that counts positions; it has no tensor
 
