@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, Step, build_not
-from seqdsl.ir.node import Node, reads, rebuild, walk
+from seqdsl.ir.node import Node, read_names, reads, rebuild, walk
 from seqdsl.ir.ops import OPS, bound
 from seqdsl.ir.system import System, Tensor
 
@@ -360,4 +360,4 @@ def _chosen(condition: Node, node: Node, taken: set[str]) -> list[Monomial]:
 
 def uses(node: Node, names: set[str]) -> bool:
     """Does an expression read one of the tensors?"""
-    return any(n.op == "read" and n.attr in names for n in walk(node))
+    return not read_names(node).isdisjoint(names)

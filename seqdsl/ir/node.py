@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 _interned: WeakValueDictionary[tuple[Any, ...], Node] = WeakValueDictionary()
 
@@ -104,6 +104,17 @@ def rebuild(node: Node, change: Callable[[Node], Node | None]) -> Node:
         changed = change(new)
         done[current] = new if changed is None else changed
     return done[node]
+
+
+_read_names: WeakKeyDictionary[Node, frozenset[str]] = WeakKeyDictionary()
+
+
+def read_names(node: Node) -> frozenset[str]:
+    """The names of the tensors that are read below `node`; remembered, because nodes never change."""
+    found = _read_names.get(node)
+    if found is None:
+        found = _read_names[node] = frozenset(str(n.attr) for n in walk(node) if n.op == "read")
+    return found
 
 
 def reads(node: Node) -> Iterator[Node]:
