@@ -47,6 +47,15 @@ def test_every_kind_is_well_typed(kind: str) -> None:
 
 
 FOUND = {
+    "lags beside a reversed recurrence, which leaves no state to keep": (
+        "mixer drawn(x[t,c], z[t,c]) -> o[t,c], p[t,c]:\n    S[t,c] = S[t+1] + x\n    o[t,c] = S\n"
+        "    R[t,c] = 0.5 * R[t-1] + 0.3 * R[t-2] + z\n    p[t,c] = R\n",
+        "0:0",
+    ),
+    "a lag whose base case is an integer": (
+        "mixer drawn(x[t,c]) -> o[t,c]:\n    S[-1,c] = 1\n    S[t,c] = 0.5 * S[t-1] + 0.3 * S[t-2] + x\n    o[t,c] = S\n",
+        "5:0",
+    ),
     "a scalar comes first, and so there is no stream to keep a state of": (
         "mixer drawn(a, g[t], x[t,c]) -> y[t,c]:\n    y[t,c] = sigmoid(a * g) * y[t-1] + x\n",
         "2:7",
