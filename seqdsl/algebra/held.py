@@ -14,8 +14,8 @@ from dataclasses import replace
 
 from seqdsl.algebra.affine import NotAffine
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Compute, Loop, recurrences
-from seqdsl.ir.node import Node, reads, rebuild
+from seqdsl.ir.dependence import Compute, Loop, loop_of
+from seqdsl.ir.node import Node, reads, rebuild, walk
 from seqdsl.ir.state import before_block
 from seqdsl.ir.system import Edge, System, Tensor
 
@@ -42,8 +42,7 @@ def with_held(system: System, loop: Loop) -> tuple[System, Loop]:
     for name, subscript in found.items():
         tensors += _held(system, system.tensors[name], members[name], subscript)
     system = system.with_tensors(*tensors)
-    first = next(iter(members))
-    return system, next(x for x in recurrences(system) if first in x.tensors())
+    return system, loop_of(system, next(iter(members)))
 
 
 def _boundaries(system: System, loop: Loop) -> list[Node]:
@@ -65,18 +64,18 @@ def _held_read(node: Node, found: dict[str, Node], members: dict[str, int]) -> N
     position, subscript = members[str(node.attr)], found[str(node.attr)]
     if node.args[position] is not subscript:
         return None
-    here = next(n for n in _walked(subscript) if n.op == "floor_div").args[0]
-    at = [here if k == position else a for k, a in enumerate(node.args)]
+    at = [_block(subscript).args[0] if k == position else a for k, a in enumerate(node.args)]
     return build.read(f"{node.attr}.held", at, node.dtype)
 
 
-def _walked(node: Node) -> list[Node]:
-    return [node, *(n for a in node.args for n in _walked(a))]
+def _block(subscript: Node) -> Node:
+    """The `t // m` of `t // m * m - 1`: the last quotient, as m stands below it, whatever m is."""
+    return [n for n in walk(subscript) if n.op == "floor_div"][-1]
 
 
 def _held(system: System, tensor: Tensor, position: int, subscript: Node) -> list[Tensor]:
     """The held state, and what it holds before the first position."""
-    block = next(n for n in _walked(subscript) if n.op == "floor_div")
+    block = _block(subscript)
     name, here = f"{tensor.name}.held", block.args[0]
     rest = tuple(i for k, i in enumerate(tensor.indices) if k != position)
     kept = [e for e in system.record or () if e.tensor == tensor.name and e.boundary is not None]

@@ -15,7 +15,7 @@ from fractions import Fraction
 
 from seqdsl.algebra.affine import NotAffine
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Compute, Loop, recurrences
+from seqdsl.ir.dependence import Compute, Loop, loop_of
 from seqdsl.ir.node import Node, reads, rebuild
 from seqdsl.ir.order import difference
 from seqdsl.ir.system import Edge, Index, System, Tensor
@@ -47,8 +47,7 @@ def with_companions(system: System, loop: Loop) -> tuple[System, Loop]:
             system, past = _past(system, loop, name, members[name], count)
             changed |= {t.name: t for t in _companions(system, loop, changed[name], members[name], count, past)}
     system = system.with_tensors(*changed.values())
-    first = next(iter(members))
-    return system, next(found for found in recurrences(system) if first in found.tensors())
+    return system, loop_of(system, next(iter(members)))
 
 
 def _lags(system: System, loop: Loop) -> dict[str, int] | None:

@@ -146,7 +146,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except (SeqError, SizeError) as error:
         if isinstance(error, SizeError):
-            error = SeqError(error.code, error.message, notes=(error.note,) if error.note else ())
+            from seqdsl.api import size_error
+
+            error = size_error(error)
         if getattr(arguments, "json", False):
             import json
 

@@ -24,11 +24,11 @@ from seqdsl.algebra.held import has_boundaries
 from seqdsl.algebra.lags import has_lags
 from seqdsl.forms.any_scan import to_any_scan
 from seqdsl.forms.chain import without_chain
-from seqdsl.forms.feedback import loop_of, without_feedback
+from seqdsl.forms.feedback import without_feedback
 from seqdsl.forms.micro import without_micro_steps
 from seqdsl.forms.scan import both, starting_value, to_scan
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Loop
+from seqdsl.ir.dependence import Loop, loop_of
 from seqdsl.ir.node import Node, rebuild, walk
 from seqdsl.ir.ops import bound, make
 from seqdsl.ir.system import System, Tensor, live

@@ -36,7 +36,7 @@ from seqdsl.algebra.affine import (
 )
 from seqdsl.forms.scan import starting_value
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Loop, recurrences
+from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import make
 from seqdsl.ir.system import Index, System, Tensor
@@ -61,11 +61,6 @@ class Feedback:
     right: Node  # w along the rows, and every factor that mentions none
     ranks: tuple[str, ...]
     after: bool  # does it read the decayed state? (the decay is then no factor of w)
-
-
-def loop_of(system: System, name: str) -> Loop:
-    """The recurrence that a tensor belongs to."""
-    return next(loop for loop in recurrences(system) if name in loop.tensors())
 
 
 def without_feedback(system: System, loop: Loop, chunk: int = 64) -> System:

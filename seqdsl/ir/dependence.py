@@ -237,3 +237,8 @@ def _cycle(graph: nx.MultiDiGraph) -> list[Dependence]:
 def recurrences(system: System) -> list[Loop]:
     """The outermost loops of the schedule: one for each strongly connected component."""
     return [step for step in schedule(system) if isinstance(step, Loop)]
+
+
+def loop_of(system: System, name: str) -> Loop:
+    """The recurrence that a tensor belongs to."""
+    return next(loop for loop in recurrences(system) if name in loop.tensors())

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+F64 = torch.float64
 LOG_DECAYS = (0.0, -1e-6, -1e-3, -0.1, -1.0, -20.0, -200.0)
 
 
@@ -14,6 +15,17 @@ def mixed_log_decays(*shape: int, reset: bool = False) -> Tensor:
     """Float64 log decays of every size side by side, with resets (log 0) on request."""
     values = torch.tensor([*LOG_DECAYS, *([float("-inf")] if reset else [])], dtype=torch.float64)
     return values[torch.randint(len(values), shape)]
+
+
+def normal(*shape: int, dtype: torch.dtype = F64) -> Tensor:
+    return torch.randn(*shape, dtype=dtype)
+
+
+def decays(log: bool, *shape: int) -> Tensor:
+    """Log decays of every size, or factors of either sign with zeros among them."""
+    if log:
+        return mixed_log_decays(*shape, reset=True)
+    return torch.where(torch.rand(*shape) < 0.15, 0, 0.7 * normal(*shape))
 
 
 def scan_loop(a: Tensor, b: Tensor, start: Tensor | None, *, reverse: bool = False) -> Tensor:

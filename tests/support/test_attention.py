@@ -14,29 +14,16 @@ from .loops import (
     apply_loop,
     attention_loop,
     check_against,
+    decays,
     gram_loop,
     mixed_log_decays,
+    normal,
     relative,
     values_and_gradients,
 )
 
 F64 = torch.float64
 FORMS = {"none": (0, False), "shared": (1, False), "rows": (3, False), "columns": (4, True)}
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
-def normal(*shape: int, dtype: torch.dtype = F64) -> Tensor:
-    return torch.randn(*shape, dtype=dtype)
-
-
-def decays(log: bool, *shape: int) -> Tensor:
-    if log:
-        return mixed_log_decays(*shape, reset=True)
-    return torch.where(torch.rand(*shape) < 0.15, 0, 0.7 * normal(*shape))
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 19])

@@ -14,11 +14,6 @@ from .loops import check_against, conv_loop, relative
 F64 = torch.float64
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.mark.parametrize("time", [1, 2, 63, 65])
 @pytest.mark.parametrize("length", [1, 4, 70])
 @pytest.mark.parametrize("conv", [causal_conv, fft_conv])

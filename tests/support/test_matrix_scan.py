@@ -13,11 +13,6 @@ from .loops import check_against, relative
 F64 = torch.float64
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 def scan_loop(a: Tensor, b: Tensor, start: Tensor, *, reverse: bool) -> Tensor:
     a, state, found = a.expand(*b.shape[:3], *a.shape[3:]), start, {}
     for t in range(b.shape[1])[:: -1 if reverse else 1]:

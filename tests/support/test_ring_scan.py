@@ -19,11 +19,6 @@ RINGS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 def loop(a: Tensor, b: Tensor, state: Tensor, ring: str, reverse: bool) -> Tensor:
     add, mul = RINGS[ring]
     found = {}

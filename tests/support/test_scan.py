@@ -16,11 +16,6 @@ from .loops import between, check_against, mixed_log_decays, relative, scan_loop
 F64 = torch.float64
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 def decays_with_zeros(*shape: int, dtype: torch.dtype = F64) -> Tensor:
     a = torch.randn(*shape, dtype=dtype)
     return torch.where(torch.rand(*shape) < 0.15, 0, a)

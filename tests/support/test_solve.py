@@ -8,24 +8,9 @@ from torch import Tensor
 
 from backends.torch_module.support.chunk_solve import chunk_solve
 
-from .loops import check_against, mixed_log_decays, relative, values_and_gradients
+from .loops import check_against, decays, mixed_log_decays, normal, relative, values_and_gradients
 
 F64 = torch.float64
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
-def normal(*shape: int, dtype: torch.dtype = F64) -> Tensor:
-    return torch.randn(*shape, dtype=dtype)
-
-
-def decays(log: bool, *shape: int) -> Tensor:
-    if log:
-        return mixed_log_decays(*shape, reset=True)
-    return torch.where(torch.rand(*shape) < 0.15, 0, 0.7 * normal(*shape))
 
 
 def solve_loop(w: Tensor, u: Tensor, x: Tensor, a: Tensor, state: Tensor, *, after: bool) -> Tensor:
