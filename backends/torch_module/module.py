@@ -25,8 +25,8 @@ from .sizes import size_value
 
 
 def attribute_path(path: str) -> str:
-    """`o.q.weight` as attributes."""
-    return ".".join(attribute(p) for p in path.split("."))
+    """`o.q.weight` as attributes; the number of a layer, `x.0.norm`, stays one."""
+    return ".".join(p if p.isdecimal() else attribute(p) for p in path.split("."))
 
 
 @dataclass(frozen=True)

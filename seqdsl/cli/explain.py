@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from seqdsl.algebra import classify_all
 from seqdsl.cli.codes import explanation
 from seqdsl.cli.common import console, escape, mark, print_json, systems
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import FORMS, derive
+from seqdsl.forms.adjoint import adjoint
 from seqdsl.ir.node import Node
 from seqdsl.ir.show import show
 from seqdsl.ir.system import System
@@ -26,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     reports = [report(system) for system in systems(arguments)]
     if arguments.json:
-        print_json([{**r.to_dict(), "derivation": derivation(r.system)} for r in reports])
+        print_json([{**r.to_dict(), "adjoint": backward(r.system), "derivation": derivation(r.system)} for r in reports])
     else:
         for one in reports:
             _explain(one)
@@ -59,6 +61,24 @@ def derivation(system: System) -> dict[str, Any]:
     return found
 
 
+def backward(system: System) -> dict[str, Any]:
+    """The adjoint: what its recurrences are, and its equations; or why there is none."""
+    try:
+        found = adjoint(system)
+    except SeqError as error:
+        return {"unavailable": error.diagnostics[0].message}
+    return {
+        "recurrences": [
+            f"{', '.join(r.states)} {'down' if r.reverse else 'along'} {r.axis}: {r.kind}" for r in classify_all(found)
+        ],
+        "equations": [
+            f"{_signature(t.name, t.indices)} = {_text(t.rhs)}"
+            for t in found.derived()
+            if t.rhs is not None and t.name not in system.tensors
+        ],
+    }
+
+
 def _text(rhs: Node) -> str:
     """An equation's right side; of one that newton solves, the slopes of its step, long parts left out."""
     if rhs.op != "newton":
@@ -88,6 +108,7 @@ def _explain(found: Report) -> None:
                 text = getattr(finding.monoid, label, "")
                 if text:
                     out.print(escape(f"    {label:9} {text}"))
+    _explain_backward(backward(system))
     for name, form in derivation(system).items():
         out.print("\n  " + mark(f"form {name}", "bold") + (" (auto)" if name == found.chosen else ""))
         if "unavailable" in form:
@@ -103,3 +124,15 @@ def _explain(found: Report) -> None:
             out.print(escape(f"    {line}"))
         out.print(escape("    cost: " + "; ".join(f"{k} {v}" for k, v in form["cost"].items())))
     out.print()
+
+
+def _explain_backward(found: dict[str, Any]) -> None:
+    out = console()
+    out.print("\n  " + mark("adjoint", "bold") + " (the graph of the gradient)")
+    if "unavailable" in found:
+        out.print(escape(f"    not available: {found['unavailable']}"))
+        return
+    for line in found["recurrences"]:
+        out.print(escape(f"    recurrence {line}"))
+    for line in found["equations"]:
+        out.print(escape(f"    {line}"))

@@ -7,6 +7,7 @@ import sys
 
 from seqdsl.cli.common import systems
 from seqdsl.forms import derive
+from seqdsl.forms.adjoint import adjoint
 from seqdsl.ir.text import print_system, read_system
 from seqdsl.ir.validate import validate
 
@@ -20,7 +21,9 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         found = systems(arguments)
     for system in found:
-        if arguments.after != "lower":
+        if arguments.after == "adjoint":
+            system = adjoint(system)
+        elif arguments.after != "lower":
             system = derive(system, arguments.after).system
         validate(system)
         sys.stdout.write(print_system(system))

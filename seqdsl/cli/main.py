@@ -92,7 +92,7 @@ def _test(sub: argparse.ArgumentParser) -> None:
 
 def _ir(sub: argparse.ArgumentParser) -> None:
     _file(sub, "a .seq file, a name of the library, or - for a system on standard input")
-    sub.add_argument("--after", default="lower", metavar="PASS", help="lower (default), or a form: scan, chunkwise, ..")
+    sub.add_argument("--after", default="lower", metavar="PASS", help="lower (default), adjoint, or a form: scan, chunkwise, ..")
 
 
 def _list(sub: argparse.ArgumentParser) -> None:

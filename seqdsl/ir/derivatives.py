@@ -1,5 +1,7 @@
 """The derivative of every operator: one row each, giving the cotangents of its operands.
 
+`ELEMENTWISE`, `ALONG`, `PARTS` (of complex numbers), `MAPS` and `reduction_cotangent` are the five kinds of row.
+
 A row takes the node, the cotangent of its value (an expression that varies along what the value varies along) and
 gives one cotangent for each operand, None where none flows (integers, guards, `stop`). A reduction's row sees its
 body under fresh bound names; the caller sums over them. Derivatives at kinks: max and argmax choose the lowest index,
@@ -76,6 +78,13 @@ def _surrogate(node: Node, c: Node) -> tuple[Node | None]:
     return (None,)
 
 
+def _direction(x: Node, size: Node) -> Node:
+    """The derivative of |x|: the sign of a real number, z / |z| of a complex one, 0 at 0."""
+    if x.dtype != "complex":
+        return make("sign", x, attr=(("grad", "zero"),))
+    return build.where(_f("eq", size, build.ZERO), build.ZERO, div(x, size))
+
+
 def _sigmoid_slope(y: Node) -> Node:
     return mul(y, sub(const(Fraction(1)), y))
 
@@ -105,7 +114,7 @@ ELEMENTWISE: dict[str, Row] = {
     "log": _unary(lambda x, y: _inverse(x)),
     "log2": _unary(lambda x, y: _inverse(mul(x, _f("log", const(Fraction(2)))))),
     "sqrt": _unary(lambda x, y: div(_HALF, y)),
-    "abs": _unary(lambda x, y: make("sign", x, attr=(("grad", "zero"),))),
+    "abs": lambda n, c: (mul(c, _direction(n.args[0], n)),),
     "sin": _unary(lambda x, y: _f("cos", x)),
     "cos": _unary(lambda x, y: neg(_f("sin", x))),
     "tanh": _unary(lambda x, y: sub(const(Fraction(1)), mul(y, y))),
@@ -174,6 +183,63 @@ ALONG: dict[str, Callable[[Node, Node], Node]] = {
     "rms_norm": _rms_norm,
     "l2_norm": _l2_norm,
     "layer_norm": _layer_norm,
+}
+
+
+# What makes a real number of a complex one, or another that is not holomorphic in it: whole cotangents, as torch's.
+PARTS: dict[str, Callable[[Node, Node], Node]] = {
+    "re": lambda n, c: c,
+    "im": lambda n, c: mul(const("i"), c),
+    "conj": lambda n, c: _f("conj", c),
+}
+
+
+def _length(node: Node, position: int) -> Node:
+    return build.size(node.attr[position][0])
+
+
+def _backwards(node: Node, op: str, c: Node) -> Node:
+    """The operator from what the node makes to what it consumes."""
+    consumed, appear, _ = node.attr
+    return make(op, c, attr=(appear, consumed, ()))
+
+
+def _halves(node: Node, position: int, inner: Fraction) -> Node:
+    """1 at the ends of a half spectrum, where a frequency is its own mirror image, `inner` between."""
+    n = index(node.attr[position][0])
+    whole = node.attr[1 - position][0]
+    last = _f("eq", mul(_TWO, n), build.size(whole))
+    return build.where(_f("or", _f("eq", n, build.ZERO), last), const(Fraction(1)), const(inner))
+
+
+def _cosines(node: Node, c: Node) -> Node:
+    """The transposed DCT-II: a sum over its frequencies."""
+    (name,), (made_name,) = node.attr[0], node.attr[1]
+    frequency = build.fresh(made_name + "'", c.free | node.free | {name, made_name})
+    k, n = index(frequency), build.size(made_name)
+    angle = mul(const("pi"), div(mul(add(mul(_TWO, index(name)), build.ONE), k), mul(_TWO, n)))
+    first = div(const(Fraction(1)), _f("sqrt", _TWO))
+    scale = mul(_f("sqrt", div(_TWO, n)), build.where(_f("eq", k, build.ZERO), first, const(Fraction(1))))
+    moved = build.substitute(c, {made_name: k})
+    return reduce("sum", (frequency,), mul(moved, mul(scale, _f("cos", angle))))
+
+
+def _transposed_solve(node: Node, c: Node) -> tuple[Node, Node]:
+    """x = A^-1 b: the cotangent of b is y = A^-T c, and that of A is -y x."""
+    consumed, appear, _ = node.attr
+    y = make("solve", node.args[0], c, attr=(appear, consumed, ()))
+    return neg(mul(y, node)), y
+
+
+# Maps from consumed to made indices: the cotangents vary along what the operands do. The transposed map, conjugated.
+MAPS: dict[str, Row] = {
+    "fft": lambda n, c: (mul(_length(n, 0), _backwards(n, "ifft", c)),),
+    "ifft": lambda n, c: (div(_backwards(n, "fft", c), _length(n, 0)),),
+    "rfft": lambda n, c: (mul(_length(n, 0), _backwards(n, "irfft", mul(c, _halves(n, 1, Fraction(1, 2))))),),
+    "irfft": lambda n, c: (mul(div(_halves(n, 0, Fraction(2)), _length(n, 1)), _backwards(n, "rfft", c)),),
+    "hadamard": lambda n, c: (_backwards(n, "hadamard", c),),
+    "dct": lambda n, c: (_cosines(n, c),),
+    "solve": _transposed_solve,
 }
 
 

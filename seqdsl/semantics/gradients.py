@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from seqdsl.diagnostics import SeqError
-from seqdsl.ir.differentiate import GradientOfRecurrence, gradient_equations
+from seqdsl.ir.differentiate import GradientOfRecurrence, NotDifferentiable, gradient_equations
 from seqdsl.ir.node import Node
 from seqdsl.semantics import calls
 from seqdsl.semantics.scope import Place, Ref
@@ -61,6 +61,8 @@ def _gradient_read(place: Place, call: tree.Call, ref: Ref, formal: str, before:
             call.span,
             help="differentiate a function without a recurrence of its own",
         ) from None
+    except NotDifferentiable as reason:
+        raise SeqError("bad-gradient", f"`grad` cannot be written out: {reason}", call.span) from None
     for equation in equations:
         builder.tensors[equation.name] = equation
         builder.spans.setdefault(equation.name, call.span)

@@ -61,6 +61,13 @@ def test_explain_prints_the_derivation_and_codes(capsys: pytest.CaptureFixture[s
         assert status == 0 and out.startswith(code)
 
 
+def test_compile_of_a_stack_of_layers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The layers' numbers are part of their weights' names, `x.0.norm1`, as torch has them."""
+    file = Path(__file__).resolve().parents[1] / "corpus" / "transformer.seq"
+    status, out, _ = run(capsys, "compile", str(file), "-o", str(tmp_path), "--mixer", "Transformer")
+    assert status == 0 and "agrees with its equations" in out
+
+
 def test_compile_writes_what_agrees(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     status, out, _ = run(capsys, "compile", "ema", "-o", str(tmp_path), "--mixer", "ema")
     assert status == 0 and "agrees with its equations" in out

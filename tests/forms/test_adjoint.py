@@ -1,0 +1,134 @@
+"""The adjoint of a system against torch's gradient of its recurrent module, over the corpus and recurrences nobody named.
+
+Two derivations that share nothing: equations differentiated symbolically and run by the interpreter, and autograd
+through a loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from seqdsl.backends import torch_module
+
+from seqdsl.algebra import classify_all
+from seqdsl.diagnostics import SeqError
+from seqdsl.forms import derive
+from seqdsl.forms.adjoint import adjoint
+from seqdsl.ir.interpreter import interpret
+from seqdsl.ir.system import System, folds
+from seqdsl.ir.text import print_system, read_system
+from seqdsl.semantics import load_system
+from tests.forms.gradients import worst_gap
+from tests.ir.corpus import CORPUS, ROOT, systems_of
+
+FILES = sorted([*CORPUS.glob("*.seq"), *(ROOT / "tests" / "unnamed").glob("*.seq")])
+LIBRARY = ROOT / "library"
+
+
+def _has_fold(system: System) -> bool:
+    return any(folds(t.rhs) for t in system.derived())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_adjoint_equals_autograd(path: Path) -> None:
+    for system in systems_of(path):
+        if _has_fold(system):
+            with pytest.raises(SeqError, match="the operator `fold` has no derivative"):
+                adjoint(system)
+            continue
+        gap, where = worst_gap(system, stream=5)
+        assert gap < 1e-8, f"{system.name}: {where}"
+
+
+@pytest.mark.parametrize("stream", [0, 1, 2])
+@pytest.mark.parametrize("name", ["gla", "delta_rule", "gru", "mamba", "sliding_window", "short_conv", "aaren"])
+def test_short_sequences(name: str, stream: int) -> None:
+    for path in LIBRARY.rglob(f"{name}.seq"):
+        for system in systems_of(path):
+            if not _has_fold(system):
+                assert worst_gap(system, stream=stream)[0] < 1e-8
+
+
+@pytest.mark.parametrize("name", ["scan/gla", "memory/gated_delta_rule", "scan/hgrn", "scan/rwkv6"])
+def test_decays_from_none_to_a_reset(name: str) -> None:
+    for seed in range(3):
+        assert worst_gap(systems_of(LIBRARY / f"{name}.seq")[0], stream=9, seed=seed, harsh=True)[0] < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("file", "kinds"),
+    [
+        ("scan/gla", {("diagonal", False), ("diagonal", True)}),
+        ("memory/delta_rule", {("low-rank", False), ("low-rank", True)}),
+        ("rnn/gru", {("nonlinear", False), ("dense", True)}),
+        ("rnn/para_gru", {("nonlinear", False), ("diagonal", True)}),
+    ],
+)
+def test_an_adjoint_is_affine_and_runs_backwards(file: str, kinds: set[tuple[str, bool]]) -> None:
+    """It is classified as any system is: a nonlinear recurrence has an affine adjoint, of its Jacobian's class."""
+    found = classify_all(adjoint(systems_of(LIBRARY / f"{file}.seq")[0]))
+    assert {(r.kind, r.reverse) for r in found} == kinds
+
+
+@pytest.mark.parametrize("name", ["gla", "delta_rule"])
+@pytest.mark.parametrize("length", [0, 1, 6])
+def test_states_in_and_out(name: str, length: int) -> None:
+    """The cotangent of the starting state, and what that of the final state adds to every other."""
+    system = load_system(next(LIBRARY.rglob(f"{name}.seq")), name)
+    text = torch_module.emit_module(derive(system, "recurrent").system, class_name="Mixer", form="recurrent")
+    module = torch_module.build_module(text, "Mixer")
+    lengths = {"t": length, "h": 2, "d": 3, "e": 4}
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(indices: tuple[str, ...]) -> torch.Tensor:
+        shape = (1, *(lengths[i] for i in indices))
+        return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+    inputs = {t.name: draw(t.indices) for t in system.inputs()}
+    start = draw(("h", "d", "e"))
+    o, state = module(*inputs.values(), state={"S": start}, return_state=True)
+    c, end = torch.randn_like(o), torch.randn_like(state["S"])
+    ((o * c).sum() + (state["S"] * end).sum()).backward()
+    given = {n: x.detach()[0].numpy() for n, x in inputs.items()}
+    given |= {"S.start": start.detach()[0].numpy(), "o.grad": c[0].numpy(), "S.final.grad": end[0].numpy()}
+    found = interpret(adjoint(system, state=True), inputs=given)["outputs"]
+    for label, x in {**inputs, "S.start": start}.items():
+        wanted = np.zeros(x.shape[1:]) if x.grad is None else x.grad[0].numpy()
+        np.testing.assert_allclose(found[f"{label}.bar"], wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_second_order() -> None:
+    """The adjoint of an adjoint: the derivative of a gradient's length, against torch's double backward."""
+    system = load_system(LIBRARY / "scan/gla.seq", "gla")
+    twice = adjoint(adjoint(system))
+    text = torch_module.emit_module(derive(system, "recurrent").system, class_name="Mixer", form="recurrent")
+    module = torch_module.build_module(text, "Mixer")
+    shapes = {"q": (5, 2, 3), "k": (5, 2, 3), "v": (5, 2, 4), "g": (5, 2, 3)}
+    generator = torch.Generator().manual_seed(0)
+    x = {n: torch.randn((1, *s), generator=generator, dtype=torch.float64) for n, s in shapes.items()}
+    x = {n: v.requires_grad_() for n, v in x.items()}
+    o = module(*x.values())
+    c = torch.randn(o.shape, generator=generator, dtype=torch.float64).requires_grad_()
+    first = torch.autograd.grad((o * c).sum(), list(x.values()), create_graph=True)
+    weights = [torch.randn(f.shape, generator=generator, dtype=torch.float64) for f in first]
+    wanted = torch.autograd.grad(sum((f * w).sum() for f, w in zip(first, weights, strict=True)), [*x.values(), c])
+    given = {n: v.detach()[0].numpy() for n, v in (*x.items(), ("o.grad", c))}
+    given |= {f"{n}.bar.grad": w[0].numpy() for n, w in zip(x, weights, strict=True)}
+    found = interpret(twice, inputs=given)["outputs"]
+    for name, value in zip((*x, "o.grad"), wanted, strict=True):
+        np.testing.assert_allclose(found[f"{name}.bar2"], value[0].numpy(), rtol=1e-9, atol=1e-12)
+
+
+def test_an_adjoint_prints_and_reads_back() -> None:
+    for name in ("gla", "delta_rule", "softmax", "gru"):
+        for system in systems_of(next(LIBRARY.rglob(f"{name}.seq"))):
+            text = print_system(adjoint(system))
+            assert print_system(read_system(text)) == text
+
+
+def test_a_state_that_is_no_last_value_is_refused() -> None:
+    system = load_system(next(LIBRARY.rglob("sliding_window.seq")))
+    with pytest.raises(SeqError, match="is not the last value of an equation"):
+        adjoint(system, state=True)
