@@ -17,7 +17,7 @@ Architecture invariant: knows no code text; backends report nothing back.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from seqdsl.algebra.affine import NotAffine, diagonal
@@ -134,6 +134,8 @@ def _count(system: System, node: Node, flops: Poly, moved: Poly, steps: Poly) ->
         _count_matrices(system, node, flops, steps)
     elif node.op in ("decayed_solve", "micro_solve"):
         _count_solve(system, node, flops, steps)
+    elif OPS[node.op].binding in ("scan", "last") and node.op.startswith("block_"):
+        _count_block(system, node, flops, steps)
     elif node.op in ("decayed_read", "decayed_state", "affine_scan", "ring_scan"):
         _count_scan(system, node, flops, steps)
     elif binding in ("reduce", "along", "fold"):
@@ -223,6 +225,29 @@ def _count_solve(system: System, node: Node, flops: Poly, steps: Poly) -> None:
         _add(flops, left, 60)
 
 
+def _count_block(system: System, node: Node, flops: Poly, steps: Poly) -> None:
+    """As `_count_scan` and `_count_solve`, for each part; reads and writes meet the matrices at six levels of a chunk."""
+    if node.op == "block_state":
+        return  # shares the chunk states of the reads
+    (time, *ranks), (part, read, *rows) = node.attr[0], node.attr[1]
+    given = options(node)["chunk"]
+    pairs = str(given) if given else system.axis(time)
+    w, u, a = node.args[0], node.args[1], node.args[3]
+    heads = {*w.free, *u.free, *a.free, time, *ranks, *rows, part} - {read}
+    left = tuple(system.axis(i) for i in sorted(heads))
+    right = tuple(system.axis(i) for i in sorted(node.free | {time}))
+    both = tuple(system.axis(i) for i in sorted(node.free | {*rows, part, time}))
+    _add(flops, (*left, pairs), 2)
+    _add(flops, (*left, system.axis(read)), 24)
+    _add(flops, (*right, pairs), 2)
+    _add(flops, both, 4)
+    _add(steps, (), 600)
+    if node.op == "block_solve":
+        square = tuple(system.axis(i) for i in sorted({*rows, part}))
+        _add(flops, (*left, pairs), 4)
+        _add(flops, (*left, *square), 2)
+
+
 def candidates(system: System) -> list[Derived]:
     """Every form as far as it goes: recurrences that resist a form stay loops in it."""
     found = [derive(system, "recurrent")]
@@ -262,7 +287,13 @@ def _at_most_one(system: System, state: str, decay: Node) -> bool:
 
 def choose(system: System) -> Derived:
     """The cheapest form at nominal sizes; ties go to the earlier row."""
-    return min(candidates(system), key=lambda d: cost(d.system).seconds(system))
+    return min(candidates(system), key=lambda d: cost(d.system).seconds(_with_made(system, d.system)))
+
+
+def _with_made(system: System, derived: System) -> System:
+    """The system with the indices that a form has made, and that are of fixed length: ranks, parts."""
+    made = {n: i for n, i in derived.indices.items() if i.size is not None and i.size.op == "const"}
+    return replace(system, indices={**made, **system.indices})
 
 
 def in_form(system: System, form: str) -> Derived:

@@ -14,7 +14,7 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, options
 
-from . import axes, contractions, folds, micro, online, reads, scans
+from . import axes, blocks, contractions, folds, micro, online, reads, scans
 from .context import Context, Unsupported
 from .sizes import number, operands, option_variable, total
 from .table import ALONG, LEAVES, MAPS, ONLINE, OPS_TEXT, RANDOM, REDUCTIONS, SURROGATES, UNSAFE
@@ -86,6 +86,8 @@ def _emit(ctx: Context, node: Node) -> Value:
         return folds.fold(ctx, node)
     if node.op == "micro_solve":
         return micro.solve(ctx, node)
+    if node.op.startswith("block_"):
+        return blocks.block(ctx, node)
     if OPS[node.op].binding in ("scan", "last"):
         return scans.scan(ctx, node)
     if node.op in RANDOM:

@@ -147,8 +147,8 @@ def _call(
     ctx.block.add(f"    {flags.removeprefix(', ')},")
     ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in (*lead, *heads, *columns))}]")
     batched = node.args[-1] is not build.ZERO or any(BATCH in x.dims for x in (q, k, v, a))
-    read = _restored(ctx, names[0], lead, [heads, columns], node.dtype, batched)
-    final = _restored(ctx, names[1], (BATCH,), [heads, rows, columns], node.dtype, batched)
+    read = restored(ctx, names[0], lead, [heads, columns], node.dtype, batched)
+    final = restored(ctx, names[1], (BATCH,), [heads, rows, columns], node.dtype, batched)
     return read, final
 
 
@@ -173,10 +173,10 @@ def product(ctx: Context, dims: tuple[str, ...]) -> str:
     return " * ".join(ctx.dim_text(d) for d in dims) or "1"
 
 
-def _restored(
+def restored(
     ctx: Context, name: str, lead: tuple[str, ...], groups: list[tuple[str, ...]], dtype: str, batched: bool
 ) -> Value:
-    """A result with every index a dimension of its own again."""
+    """A result of a call with every index a dimension of its own again."""
     dims = (*lead, *(d for group in groups for d in group))
     if all(len(group) == 1 for group in groups):
         return Value(name, dims, dtype)
@@ -210,7 +210,7 @@ def _solve(ctx: Context, node: Node) -> Value:
     dims = (*lead, *heads, *ranks, *columns)
     ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in dims)}]")
     batched = node.args[-1] is not build.ZERO or any(BATCH in v.dims for v in (w, u, x, a))
-    return _restored(ctx, name, lead, [heads, tuple(ranks), columns], node.dtype, batched)
+    return restored(ctx, name, lead, [heads, tuple(ranks), columns], node.dtype, batched)
 
 
 def _matrices(ctx: Context, node: Node) -> Value:
@@ -238,7 +238,7 @@ def _matrices(ctx: Context, node: Node) -> Value:
         ctx.block.add(f"    {text},")
     dims = (*lead, *heads, *kept, *columns)
     ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in dims)}]")
-    return _restored(ctx, name, lead, [heads, n, columns], node.dtype, True)
+    return restored(ctx, name, lead, [heads, n, columns], node.dtype, True)
 
 
 def blocks(ctx: Context, value: Value, lead: tuple[str, ...], groups: list[tuple[str, ...]]) -> str:

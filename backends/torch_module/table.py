@@ -127,6 +127,9 @@ MAPS: dict[str, str] = {
 SCANS = frozenset(
     (
         "affine_scan",
+        "block_read",
+        "block_solve",
+        "block_state",
         "decayed_read",
         "decayed_solve",
         "decayed_state",

@@ -20,6 +20,11 @@ from seqdsl.ir.state import before_block
 from seqdsl.ir.system import Edge, System, Tensor
 
 
+def held_name(tensor: str) -> str:
+    """What the held state of a tensor is called."""
+    return f"{tensor}.held"
+
+
 def has_boundaries(system: System, loop: Loop) -> bool:
     """Does a tensor of the loop read another at the boundary of its mini-batch?"""
     return bool(_boundaries(system, loop))
@@ -64,26 +69,31 @@ def _held_read(node: Node, found: dict[str, Node], members: dict[str, int]) -> N
     position, subscript = members[str(node.attr)], found[str(node.attr)]
     if node.args[position] is not subscript:
         return None
-    at = [_block(subscript).args[0] if k == position else a for k, a in enumerate(node.args)]
-    return build.read(f"{node.attr}.held", at, node.dtype)
+    at = [block_of(subscript).args[0] if k == position else a for k, a in enumerate(node.args)]
+    return build.read(held_name(str(node.attr)), at, node.dtype)
 
 
-def _block(subscript: Node) -> Node:
+def block_of(subscript: Node) -> Node:
     """The `t // m` of `t // m * m - 1`: the last quotient, as m stands below it, whatever m is."""
     return [n for n in walk(subscript) if n.op == "floor_div"][-1]
 
 
+def begins(subscript: Node, position: Node) -> Node:
+    """Is the position the first of a mini-batch, whose boundary the subscript is?"""
+    return build.make("eq", build.make("mod", position, block_of(subscript).args[1]), build.ZERO)
+
+
 def _held(system: System, tensor: Tensor, position: int, subscript: Node) -> list[Tensor]:
     """The held state, and what it holds before the first position."""
-    block = _block(subscript)
-    name, here = f"{tensor.name}.held", block.args[0]
+    block = block_of(subscript)
+    name, here = held_name(tensor.name), block.args[0]
     rest = tuple(i for k, i in enumerate(tensor.indices) if k != position)
     kept = [e for e in system.record or () if e.tensor == tensor.name and e.boundary is not None]
     if system.record is not None and (len(kept) != 1 or kept[0].boundary is not subscript):
         raise NotAffine(f"`{tensor.name}` is not kept at one boundary")
     before: list[Node] = [build.index(i) for i in tensor.indices]
     before[position] = build.sub(here, build.ONE)
-    first = build.make("eq", build.make("mod", here, block.args[1]), build.ZERO)
+    first = begins(subscript, here)
     rhs = build.where(first, build.read(tensor.name, before, tensor.dtype), build.read(name, before, tensor.dtype))
     kind, path = ("carry", (kept[0].name,)) if kept else ("derived", ())
     start = Tensor(

@@ -23,6 +23,11 @@ from seqdsl.ir.system import Edge, Index, System, Tensor
 LONGEST = 8  # steps: the block has as many rows
 
 
+def lag_name(tensor: str, back: int) -> str:
+    """What the companion is called that is the tensor so many steps back, itself where that is none."""
+    return f"{tensor}.lag{back}" if back else tensor
+
+
 def has_lags(system: System, loop: Loop) -> bool:
     """Does a tensor of the loop read another several steps back, and all of them a fixed number of steps?"""
     found = _lags(system, loop)
@@ -81,7 +86,7 @@ def _one_step(system: System, loop: Loop, node: Node) -> Node | None:
         return None
     at = list(node.args)
     at[position] = _stepped(at[position], back - 1, loop)
-    return build.read(f"{node.attr}.lag{back - 1}", at, node.dtype)
+    return build.read(lag_name(str(node.attr), back - 1), at, node.dtype)
 
 
 def _stepped(subscript: Node, count: int, loop: Loop) -> Node:
@@ -124,7 +129,7 @@ def _companions(system: System, loop: Loop, tensor: Tensor, position: int, count
     found, before = [], tensor.name
     rest = tuple(i for k, i in enumerate(tensor.indices) if k != position)
     for back in range(1, count):
-        name = f"{tensor.name}.lag{back}"
+        name = lag_name(tensor.name, back)
         at: list[Node] = [build.index(i) for i in tensor.indices]
         at[position] = _stepped(at[position], -1, loop)
         place = [build.const(int(length) - 1 - back) if k == position else a for k, a in enumerate(at)]

@@ -14,22 +14,24 @@ factor along rows and columns at once has no matrix form (DERIVATIONS 2.3), and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, factors, monomials, split, uses
+from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, monomials, split, uses
+from seqdsl.algebra.cascade import with_followers
 from seqdsl.algebra.chain import chained
 from seqdsl.algebra.classify import classify
-from seqdsl.algebra.held import has_boundaries
-from seqdsl.algebra.lags import has_lags
+from seqdsl.algebra.held import has_boundaries, with_held
+from seqdsl.algebra.lags import has_lags, with_companions
 from seqdsl.forms.any_scan import to_any_scan
+from seqdsl.forms.block import coupled, to_blocks
 from seqdsl.forms.chain import without_chain
 from seqdsl.forms.feedback import without_feedback
 from seqdsl.forms.micro import without_micro_steps
+from seqdsl.forms.reads import final_tensor, is_strict, outermost, query, still_read
 from seqdsl.forms.scan import both, starting_value, to_scan
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, loop_of
-from seqdsl.ir.node import Node, rebuild, walk
+from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import bound, make
 from seqdsl.ir.system import System, Tensor, live
 
@@ -61,14 +63,18 @@ def _rewrite(system: System, loop: Loop, chunk: int) -> System:
     if any(isinstance(s, Loop) for s in loop.body):
         system, name = without_micro_steps(system, loop, chunk)
         return _rewrite(live(system), loop_of(system, name), chunk)
-    for further, what in ((has_lags, "several steps back"), (has_boundaries, "where a mini-batch began")):
-        if further(system, loop):
-            raise NotAffine(f"the state is read {what}, which couples it with another: the scan over matrices has it")
+    if has_boundaries(system, loop):
+        system, loop = with_held(system, loop)
+    if has_lags(system, loop):
+        system, loop = with_companions(system, loop)
     links = chained(system, loop)
     if links is not None:
         name = links[-1].update.state.name
         system = live(without_chain(system, loop, links, chunk))
         return _rewrite(system, loop_of(system, name), chunk)
+    together = with_followers(system, loop)
+    if coupled(system, together):
+        return to_blocks(system, together, chunk, _rewrite)
     try:
         states = diagonal(system, loop)
     except NotAffine as reason:
@@ -137,13 +143,9 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal, members: set[str
     finals = dict(system.finals)
     if system.record is not None and any(e.name == name for e in system.record):
         finals[name] = f"{name}@final"
-        changed.append(final_tensor(state, _final(_writes(state, start, sorted(all_rows)[0]))))
+        changed.append(final_tensor(state.update, _final(_writes(state, start, sorted(all_rows)[0]))))
     result = replace(system.with_tensors(*changed, *carry), finals=finals)
-    return result.with_tensors(drop=(name,)) if not _still_read(result, name) else result
-
-
-def _still_read(system: System, name: str) -> bool:
-    return any(t.rhs is not None and t.name != name and uses(t.rhs, {name}) for t in system.tensors.values())
+    return result.with_tensors(drop=(name,)) if not still_read(result, name) else result
 
 
 def _replace_reads(
@@ -157,16 +159,10 @@ def _replace_reads(
         return _one_read(state, start, node, all_rows, chunk)
 
     assert reader.rhs is not None
-    rhs = _outermost(reader.rhs, change)
+    rhs = outermost(reader.rhs, change)
     if uses(rhs, {name}):
         raise NotAffine(f"`{reader.name}` reads `{name}` entry by entry, not through a sum over its rows")
     return rhs
-
-
-def _outermost(node: Node, change: Callable[[Node], Node | None]) -> Node:
-    """Replace at the outermost nodes that `change` accepts."""
-    inside = {a for n in walk(node) if n.op == "sum" for m in n.args for a in walk(m)}
-    return rebuild(node, lambda n: change(n) if n not in inside or n.op == "sum" else None)
 
 
 def _one_read(state: Diagonal, start: Node, node: Node, all_rows: set[tuple[str, ...]], chunk: int) -> Node:
@@ -183,26 +179,13 @@ def _one_read(state: Diagonal, start: Node, node: Node, all_rows: set[tuple[str,
     for term in terms:
         if term.over:
             raise NotAffine(f"`{tensor.name}` is read through nested sums")
-        q, outside = _query(term.coefficient, rows, others)
+        q, outside = query(term.coefficient, rows, others)
         _refuse_mixed(writes, q, tensor, quadratic=chunk == 0)
-        strict = _lag(state, term.read)
+        strict = is_strict(state.update, term.read)
         result = build.add(result, build.mul(_reads_of(writes, q, strict, chunk), outside))
     all_rows.add(rows)
     result = build.reduce("sum", others, result) if others else result
     return result if rest is build.ZERO else build.add(result, build.make("sum", rest, build.TRUE, attr=node.attr))
-
-
-def _query(coefficient: Node, rows: tuple[str, ...], others: tuple[str, ...]) -> tuple[Node, Node]:
-    """The weight of a read as what stays in the contraction, and what multiplies its result: in `sum[d] q * S * gate`
-    a gate[t,e] on the columns would make every column a head with queries of its own. Numbers stay inside."""
-    kept: list[Node] = []
-    moved: list[Node] = []
-    for factor in factors(coefficient):
-        inside = factor.free & {*rows, *others} or not factor.free
-        (kept if inside else moved).append(factor)
-    if not any(f.free & set(rows) for f in kept):
-        return coefficient, build.ONE  # no query: a sum over the rows as they are
-    return build.product(kept), build.product(moved)
 
 
 def _refuse_mixed(writes: _Writes, q: Node, tensor: Tensor, *, quadratic: bool) -> None:
@@ -217,18 +200,6 @@ def _refuse_mixed(writes: _Writes, q: Node, tensor: Tensor, *, quadratic: bool) 
     if quadratic and writes.decay.free & rows and writes.decay.free & columns:
         listed = ", ".join(sorted(writes.decay.free & (columns | rows)))
         raise NotAffine(f"the decay varies along rows and columns at once ({listed}), and does not separate")
-
-
-def _lag(state: Diagonal, read: Node) -> bool:
-    """False for a read of S[t], True for S[t-1]; every other subscript must be the index itself."""
-    update = state.update
-    for position, (index, subscript) in enumerate(zip(update.state.indices, read.args, strict=True)):
-        wanted = build.index(index)
-        if position == update.position and subscript is build.sub(wanted, build.ONE):
-            continue
-        if subscript is not wanted:
-            raise NotAffine(f"`{read!r}` is neither the state of this step nor that of the last")
-    return read.args[update.position] is not build.index(update.time)
 
 
 def _writes(state: Diagonal, start: Node, rows: tuple[str, ...], avoid: frozenset[str] = frozenset()) -> _Writes:
@@ -259,15 +230,6 @@ def _reads_of(writes: _Writes, q: Node, strict: bool, chunk: int) -> Node:
             start = build.ZERO
         result = build.add(result, build.reduce("sum", over, node) if over else node)
     return result
-
-
-def final_tensor(state: Diagonal, node: Node) -> Tensor:
-    """The state after the last position, as a tensor over the state's other indices."""
-    tensor, position = state.update.state, state.update.position
-    rest = tensor.indices[:position] + tensor.indices[position + 1 :]
-    return Tensor(
-        f"{tensor.name}@final", rest, tensor.dtype, "derived", node, comment=f"{tensor.name} after the last position"
-    )
 
 
 def _final(writes: _Writes) -> Node:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, monomials, split, uses
-from seqdsl.forms.chunkwise import final_tensor
+from seqdsl.forms.reads import final_tensor
 from seqdsl.forms.scan import starting_value
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
@@ -53,7 +53,7 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal) -> System:
         changed.append(replace(reader, rhs=rhs))
     finals = dict(system.finals)
     if kept and tensor.name not in system.outputs and not any(uses(c.rhs, {tensor.name}) for c in changed if c.rhs):
-        last = final_tensor(state, _final(state, start))
+        last = final_tensor(state.update, _final(state, start))
         finals[tensor.name] = last.name
         return replace(system.with_tensors(*changed, *carry, *made, last, drop=(tensor.name,)), finals=finals)
     return system.with_tensors(*changed, *carry, *made, replace(tensor, rhs=whole))

@@ -81,6 +81,7 @@ FEEDBACK_LAW = Obligation(
 OPERATOR_LAWS: dict[str, Obligation] = {
     "decayed_solve": FEEDBACK_LAW,
     "micro_solve": FEEDBACK_LAW,
+    "block_solve": FEEDBACK_LAW,
 }
 
 _ROWS = [
@@ -180,6 +181,9 @@ def apply(system: System, row: Form, refuse: Callable[[System, Loop], str] | Non
         names = ", ".join(loop.tensors())
         if not _streamed(system, loop):
             kept.append((names, f"= a recurrence over `{loop.axis}`, a loop in every form"))
+            continue
+        if not set(loop.tensors()) <= set(system.tensors):  # it follows another, and went with it
+            rewritten.append(names)
             continue
         objection = refuse(system, loop) if refuse is not None else ""
         if objection:

@@ -103,6 +103,8 @@ def _taken_apart(
         for term in terms:
             if not term.over:
                 own_place(update, term)
+                if term.read.attr != update.state.name:
+                    raise NotAffine(f"`{update.state.name}` reads the state `{term.read.attr}` entry by entry")
         decay = build.total(t.coefficient for t in terms if not t.over)
         log = log_of(decay) if update.state.dtype in ("real", "complex") else None
         entrywise = Diagonal(update, decay, log, rest)
@@ -121,12 +123,7 @@ def _taken_apart(
 
 
 def own_place(update: Update, term: Term) -> None:
-    """An entrywise term reads the state itself, at its own place."""
-    if term.read.attr != update.state.name:
-        raise NotAffine(
-            f"`{update.state.name}` reads the state `{term.read.attr}` entry by entry, and a state is contracted: a decay "
-            "of blocks beside low rank is left to the scan over matrices"
-        )
+    """An entrywise term reads the state at its own place."""
     for position, (own, subscript) in enumerate(zip(update.state.indices, term.read.args, strict=True)):
         if position != update.position and subscript is not build.index(own):
             raise NotAffine(f"`{term.read!r}` reads the state at another place of `{own}`")
@@ -238,7 +235,7 @@ def _share(found: list[Feedback], states: list[_State]) -> tuple[list[tuple[Feed
     for n, state in enumerate(states):
         for parts, over in state.known:
             for k, feedback in enumerate(found):
-                rest = without_left(parts, over, feedback) if feedback.target == n else None
+                rest = without_left(parts, over, feedback.left, feedback.ranks) if feedback.target == n else None
                 if rest is not None:
                     inside[k] = build.add(inside[k], build.product(rest))
                     break
@@ -247,13 +244,15 @@ def _share(found: list[Feedback], states: list[_State]) -> tuple[list[tuple[Feed
     return list(zip(found, inside, strict=True)), outside
 
 
-def without_left(parts: list[Node], over: tuple[str, ...], feedback: Feedback) -> list[Node] | None:
-    """What is left of a write without the feedback's left vector; None where it has another one."""
-    if len(over) != len(feedback.ranks):
+def without_left(
+    parts: list[Node], over: tuple[str, ...], left: tuple[Node, ...], ranks: tuple[str, ...]
+) -> list[Node] | None:
+    """What is left of a write without a feedback's left vector; None where it has another one."""
+    if len(over) != len(ranks):
         return None
-    names = {a: build.index(b) for a, b in zip(over, feedback.ranks, strict=True)}
+    names = {a: build.index(b) for a, b in zip(over, ranks, strict=True)}
     rest = [build.substitute(f, names) for f in parts]
-    for factor in feedback.left:
+    for factor in left:
         if factor not in rest:
             return None
         rest.remove(factor)

@@ -201,7 +201,7 @@ def writes_of(
         raise NotAffine(f"a micro-step of `{name}` is read through a sum of ranks")
     for parts, over in known:
         for n, feedback in enumerate(found):
-            rest = without_left(parts, over, feedback)
+            rest = without_left(parts, over, feedback.left, feedback.ranks)
             if rest is not None:
                 inside[n] = build.add(inside[n], build.product(rest))
                 break

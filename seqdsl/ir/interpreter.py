@@ -94,7 +94,7 @@ def _prepare(system: System, inputs: Mapping[str, Any], sizes: dict[str, int], s
             store.known[(slice(None),) * store.axis + (slice(0, before),)] = True
         run.stores[tensor.name] = store
     for entry in entries:
-        if entry.boundary is not None and entry.name in flat:
+        if entry.boundary is not None and entry.name in flat and entry.tensor in run.stores:
             run.stores[entry.tensor].boundary = np.asarray(flat[entry.name])
     return run
 

@@ -29,7 +29,10 @@ Binding:
             them at once (the innermost index).
             `matrix_scan(A, b, start)`: h[t,n] = sum[m] A[t,n,m] h[t-1,m] + b[t,n]; the indices n follow the time in
             attr and are kept, the indices m, of the same lengths, are the consumed ones; start carries n.
-            `ring_scan(a, b, start)`: `affine_scan` over another ring, h[t] = (a[t] mul h[t-1]) add b[t]
+            `ring_scan(a, b, start)`: `affine_scan` over another ring, h[t] = (a[t] mul h[t-1]) add b[t].
+            `block_read`, `block_solve` and `block_state` are `decayed_read`, `decayed_solve` and `decayed_state` of a
+            state in parts, S[t,p] = sum[m] a[t,p,m] S[t-1,m] + k[t,p] v[t]: of the consumed indices the first is p, the
+            second m, and the others are rows (`block_state` consumes the time and m, and keeps p)
   "last"    the same attr, but the index is consumed and the rows stay: `decayed_state(k, v, a, start)` is that S at
             the last position, the second part of attr naming the rows that k carries
   "fold"    attr = (monoid, indices, made), args = (lift arguments.., guard): the declared monoid's fold over the guard's
@@ -229,6 +232,9 @@ _ROWS = [
     _row("decayed_solve", 5, _arithmetic, ref.decayed_solve, "", "scan", log=False, after=False, chunk=64),
     _row("micro_solve", 5, _arithmetic, ref.micro_solve, "", "scan", log=False, after=False, chunk=64, width=1),
     _row("decayed_state", 4, _arithmetic, ref.decayed_state, "", "last", log=False),
+    _row("block_read", 5, _arithmetic, ref.block_read, "", "scan", log=False, strict=False, chunk=64),
+    _row("block_solve", 5, _arithmetic, ref.block_solve, "", "scan", log=False, chunk=64),
+    _row("block_state", 4, _arithmetic, ref.block_state, "", "last", log=False),
     # a declared monoid's fold: args are the lift's arguments and, last, the guard
     _row("fold", None, lambda *d: _join("real", *d[:-1]), None, "", "fold"),
 ]
@@ -236,7 +242,7 @@ _ROWS = [
 OPS: dict[str, Op] = {row.name: row for row in _ROWS}
 
 # What each operand of a scan may vary along, besides the heads and columns that all may: t the time, j the ranks,
-# r the rows.
+# p the parts of a block, m the parts that its decay reads, r the rows.
 SCAN_OPERANDS = {
     "affine_scan": ("t", "t", ""),
     "ring_scan": ("t", "t", ""),
@@ -245,6 +251,9 @@ SCAN_OPERANDS = {
     "decayed_solve": ("tjr", "tjr", "tj", "tr", "r"),
     "micro_solve": ("tjr", "tjr", "tj", "tjr", "r"),
     "decayed_state": ("t", "t", "t", ""),
+    "block_read": ("tpr", "tpr", "t", "tpmr", "pr"),
+    "block_solve": ("tjpr", "tjpr", "tj", "tpmr", "pr"),
+    "block_state": ("tp", "t", "tpm", "p"),
 }
 
 

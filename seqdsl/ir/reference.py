@@ -11,7 +11,7 @@ Calling conventions
                 `decayed_solve` w, u [T, R, .., K], x [T, R, ..], a [T, .., K], start [.., K], R all ranks at once;
                 `micro_solve` the same with a [T, R, .., K], R the steps inside each position, in order;
                 `matrix_scan` A [T, N, .., M], b [T, N, ..], start [N, ..]; `decayed_state` everything over the
-                state's own axes
+                state's own axes; the `block_` operators the same with parts P before the heads, a [T, P, P, ..]
 
 More than 400 lines, because it is one short function for each operator, and they belong in one place.
 
@@ -548,4 +548,37 @@ def decayed_state(k: A, v: A, decay: A, start: A, log: bool = False) -> A:
     state = start
     for t in range(k.shape[0]):
         state = decay[t] * state + k[t] * v[t]
+    return state
+
+
+def block_read(q: A, k: A, v: A, decay: A, start: A, log: bool = False, strict: bool = False, chunk: int = 64) -> A:
+    """sum over the parts and the last axis of q[t] * S[t], with S[t,p] = sum over m of a[t,p,m] S[t-1,m] + k[t,p] v[t]."""
+    decay = np.exp(decay) if log else decay
+    state, out = start, []
+    for t in range(q.shape[0]):
+        before = state
+        state = (decay[t] * state[None]).sum(1) + k[t] * v[t][..., None]
+        out.append((q[t] * (before if strict else state)).sum((0, -1)))
+    each = np.broadcast_shapes(q.shape[2:-1], k.shape[2:-1], v.shape[1:], decay.shape[3:-1], start.shape[1:-1])
+    return np.stack([np.broadcast_to(x, each) for x in out]) if out else np.zeros((0, *each))
+
+
+def block_solve(w: A, u: A, x: A, decay: A, start: A, log: bool = False, chunk: int = 64) -> A:
+    """y[t,r] = x[t,r] + the sum over the parts and the last axis of w[t,r] * S[t-1], with S[t,p] = sum over m of
+    a[t,p,m] S[t-1,m] + sum over r of u[t,r,p] y[t,r]."""
+    decay = np.exp(decay) if log else decay
+    state, out = start, []
+    for t in range(x.shape[0]):
+        out.append(x[t] + (w[t] * state[None]).sum((1, -1)))
+        state = (decay[t] * state[None]).sum(1) + (u[t] * out[-1][:, None, ..., None]).sum(0)
+    each = np.broadcast_shapes(x.shape[1:], (1, *start.shape[1:-1]), *((1, *a.shape[3:-1]) for a in (w, u, decay)))
+    return np.stack([np.broadcast_to(y, each) for y in out]) if out else np.zeros((0, *each))
+
+
+def block_state(k: A, v: A, decay: A, start: A, log: bool = False) -> A:
+    """The S of `block_read` after the last position."""
+    decay = np.exp(decay) if log else decay
+    state = start
+    for t in range(k.shape[0]):
+        state = (decay[t] * state[None]).sum(1) + k[t] * v[t]
     return state

@@ -19,32 +19,37 @@ if TYPE_CHECKING:
 
 def scan_value(evaluation: Evaluation, node: Node, mask: Value | None) -> Value:
     """Operands arranged as the reference of the operator wants them, and its result with named dimensions."""
-    time, *ranks = node.attr[0]
-    rows = node.attr[1]
+    groups = _groups(node)
     args = [evaluation.value(a, evaluation.without(mask, bound(node))) for a in node.args]
-    rest = tuple(dict.fromkeys(d for a in args for d in a.dims if d not in bound(node)))
+    named = {*bound(node), *groups["p"]}
+    rest = tuple(dict.fromkeys(d for a in args for d in a.dims if d not in named))
     arrays = []
     for layout, arg in zip(SCAN_OPERANDS[node.op], args, strict=True):
-        arrays.append(_grouped(evaluation.run, arg, layout, time, ranks, rest, rows))
+        arrays.append(_grouped(evaluation.run, arg, layout, groups, rest))
     reference = OPS[node.op].reference
     assert reference is not None
     result = np.asarray(reference(*arrays, **options(node)))
+    lead = groups["p"] if OPS[node.op].binding == "last" else groups["t"] + groups["j"]
+    result = result.reshape(*(evaluation.run.extent(d)[1] for d in lead), *result.shape[result.ndim - len(rest) :])
+    return evaluation.at_loops(Value((*lead, *rest), result))
+
+
+def _groups(node: Node) -> dict[str, tuple[str, ...]]:
+    """The indices that each letter of `SCAN_OPERANDS` stands for."""
+    (time, *others), consumed = node.attr[0], node.attr[1]
+    if not node.op.startswith("block_"):
+        return {"t": (time,), "j": tuple(others), "p": (), "m": (), "r": tuple(consumed)}
     if OPS[node.op].binding == "last":
-        return Value(rest, result)
-    merged = 1 + ("j" in SCAN_OPERANDS[node.op][0])  # the time, and the ranks as one
-    lengths = [evaluation.run.extent(d)[1] for d in ranks]
-    result = result.reshape(result.shape[0], *lengths, *result.shape[merged:])
-    return evaluation.at_loops(Value((time, *ranks, *rest), result))
+        return {"t": (time,), "j": (), "p": consumed[:1], "m": tuple(others), "r": consumed[1:]}
+    return {"t": (time,), "j": tuple(others), "p": consumed[:1], "m": consumed[1:2], "r": consumed[2:]}
 
 
-def _grouped(
-    run: Run, arg: Value, layout: str, time: str, ranks: list[str], rest: tuple[str, ...], rows: tuple[str, ...]
-) -> Array:
-    """An operand of a scan as its reference wants it: [time, ranks as one, the rest, rows as one]."""
-    groups = [*([[time]] if "t" in layout else []), *([ranks] if "j" in layout else []), *([d] for d in rest)]
-    groups += [list(rows)] if "r" in layout else []
-    dims = tuple(d for group in groups for d in group)
+def _grouped(run: Run, arg: Value, layout: str, groups: dict[str, tuple[str, ...]], rest: tuple[str, ...]) -> Array:
+    """An operand of a scan as its reference wants it: [time, ranks as one, parts, the rest, rows as one]."""
+    shape = [groups[letter] for letter in layout if letter != "r"] + [(d,) for d in rest]
+    shape += [groups["r"]] if "r" in layout else []
+    dims = tuple(d for group in shape for d in group)
     lengths = dict(zip(dims, arg.spread(dims).shape, strict=True))
     lengths |= {d: run.extent(d)[1] for d in dims if d not in rest}
     data = np.broadcast_to(arg.spread(dims), [lengths[d] for d in dims])
-    return data.reshape([int(np.prod([lengths[d] for d in group], dtype=np.int64)) for group in groups])
+    return data.reshape([int(np.prod([lengths[d] for d in group], dtype=np.int64)) for group in shape])

@@ -1,0 +1,53 @@
+"""What stands around a state that is read through contractions: its reads, taken apart, and its last value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from seqdsl.algebra.affine import NotAffine, Update, factors, uses
+from seqdsl.ir import build
+from seqdsl.ir.node import Node, rebuild, walk
+from seqdsl.ir.system import System, Tensor
+
+
+def outermost(node: Node, change: Callable[[Node], Node | None]) -> Node:
+    """Replace at the outermost nodes that `change` accepts."""
+    inside = {a for n in walk(node) if n.op == "sum" for m in n.args for a in walk(m)}
+    return rebuild(node, lambda n: change(n) if n not in inside or n.op == "sum" else None)
+
+
+def query(coefficient: Node, rows: tuple[str, ...], others: tuple[str, ...]) -> tuple[Node, Node]:
+    """The weight of a read as what stays in the contraction, and what multiplies its result: in `sum[d] q * S * gate`
+    a gate[t,e] on the columns would make every column a head with queries of its own. Numbers stay inside."""
+    kept: list[Node] = []
+    moved: list[Node] = []
+    for factor in factors(coefficient):
+        inside = factor.free & {*rows, *others} or not factor.free
+        (kept if inside else moved).append(factor)
+    if not any(f.free & set(rows) for f in kept):
+        return coefficient, build.ONE  # no query: a sum over the rows as they are
+    return build.product(kept), build.product(moved)
+
+
+def is_strict(update: Update, read: Node) -> bool:
+    """False for a read of S[t], True for S[t-1]; every other subscript must be the index itself."""
+    for position, (index, subscript) in enumerate(zip(update.state.indices, read.args, strict=True)):
+        wanted = build.index(index)
+        if position == update.position and subscript is build.sub(wanted, build.ONE):
+            continue
+        if subscript is not wanted:
+            raise NotAffine(f"`{read!r}` is neither the state of this step nor that of the last")
+    return read.args[update.position] is not build.index(update.time)
+
+
+def still_read(system: System, name: str) -> bool:
+    return any(t.rhs is not None and t.name != name and uses(t.rhs, {name}) for t in system.tensors.values())
+
+
+def final_tensor(update: Update, node: Node) -> Tensor:
+    """The state after the last position, as a tensor over the state's other indices."""
+    tensor, position = update.state, update.position
+    rest = tensor.indices[:position] + tensor.indices[position + 1 :]
+    return Tensor(
+        f"{tensor.name}@final", rest, tensor.dtype, "derived", node, comment=f"{tensor.name} after the last position"
+    )
