@@ -16,9 +16,8 @@ rules' and that of any gate have in common.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
-from itertools import chain, count
 
 import networkx as nx
 
@@ -133,14 +132,10 @@ def _part(system: System, owner: Tensor, node: Node, parts: list[Tensor]) -> Nod
     known = next((p for p in parts if p.rhs is rhs), None)
     if known is None:
         taken = {*system.tensors, *(p.name for p in parts)}
-        label = _unused(f"{owner.name}.part", taken)
+        label = build.numbered(f"{owner.name}.part", taken)
         known = Tensor(label, tuple(plain), node.dtype, "derived", rhs, comment=f"part of {owner.name}")
         parts.append(known)
     return build.read(known.name, [build.index(n) for n in names], node.dtype)
-
-
-def _unused(label: str, taken: Collection[str]) -> str:
-    return next(x for x in chain((label,), (f"{label}{n}" for n in count(2))) if x not in taken)
 
 
 def _states(system: System) -> list[tuple[str, int]]:
@@ -191,7 +186,7 @@ def _with_before(
     tensor = system.tensors[name]
     own = tensor.indices[position]
     label = f"{name}.before" if not any(n == name for n, _ in found) else f"{name}.before.{own}"
-    label = _unused(label, system.tensors)
+    label = build.numbered(label, system.tensors)
     axis = system.axis(own)
 
     def change(node: Node) -> Node | None:

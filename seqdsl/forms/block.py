@@ -135,7 +135,7 @@ def _taken_apart(system: System, loop: Loop) -> tuple[System, Block, list[_Unkno
     logs = [[_log(x, system) for x in row] for row in entries]
     log = all(x is not None for row in logs for x in row)
     system, part = with_index(system, f"{updates[0].state.name}.part", len(updates))
-    system, read = with_index(system, f"{part}'", len(updates))
+    read = f"{part}'"  # the same axis: a prime declares nothing
     decay = along(part, [along(read, [x for x in row if x is not None]) for row in (logs if log else entries)])
     known = [monomials(rest, taken) for _, rest in split_ones]
     block = Block(updates, entries, decay, log, along(part, starts), part, read, known, carry)

@@ -14,9 +14,9 @@ factor along rows and columns at once has no matrix form (DERIVATIONS 2.3), and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, monomials, split, uses
+from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, split, uses, without_auxiliaries
 from seqdsl.algebra.cascade import with_followers
 from seqdsl.algebra.chain import chained
 from seqdsl.algebra.classify import classify
@@ -27,12 +27,16 @@ from seqdsl.forms.block import coupled, to_blocks
 from seqdsl.forms.chain import without_chain
 from seqdsl.forms.feedback import without_feedback
 from seqdsl.forms.micro import without_micro_steps
+from seqdsl.forms.products import product_read, tensors_beside
 from seqdsl.forms.reads import final_tensor, is_strict, outermost, query, still_read
-from seqdsl.forms.scan import both, starting_value, to_scan
+from seqdsl.forms.reversal import MIRROR, forwards
+from seqdsl.forms.scan import both, starting_value
+from seqdsl.forms.writes import Writes, writes_of
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Loop, loop_of
+from seqdsl.ir.dependence import Loop, loop_again, loop_of, recurrences
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import bound, make
+from seqdsl.ir.order import linear
 from seqdsl.ir.system import System, Tensor, live
 
 
@@ -57,9 +61,7 @@ def to_quadratic(system: System, loop: Loop) -> System:
 
 def _rewrite(system: System, loop: Loop, chunk: int) -> System:
     if loop.reverse:
-        if chunk:
-            return to_scan(system, loop)
-        raise NotAffine("the recurrence runs backwards, and its reads are forward")
+        return _reversed(system, loop, chunk)
     if any(isinstance(s, Loop) for s in loop.body):
         system, name = without_micro_steps(system, loop, chunk)
         return _rewrite(live(system), loop_of(system, name), chunk)
@@ -72,6 +74,8 @@ def _rewrite(system: System, loop: Loop, chunk: int) -> System:
         name = links[-1].update.state.name
         system = live(without_chain(system, loop, links, chunk))
         return _rewrite(system, loop_of(system, name), chunk)
+    system = live(without_auxiliaries(system, loop))
+    loop = loop_again(system, loop) or loop
     together = with_followers(system, loop)
     if coupled(system, together):
         return to_blocks(system, together, chunk, _rewrite)
@@ -90,6 +94,36 @@ def _rewrite(system: System, loop: Loop, chunk: int) -> System:
             if chunk == 0:
                 raise
             system = _scan_one(system, loop, state)
+    return system
+
+
+def _reversed(system: System, loop: Loop, chunk: int) -> System:
+    """Mirrored in time; a scan of states that are used entry by entry runs backwards as it stands."""
+    try:
+        apart = _with_others_apart(system, loop, chunk)
+        result = _rewrite(*forwards(apart, loop_again(apart, loop) or loop), chunk)
+    except NotAffine:
+        if chunk == 0:
+            raise
+        return to_any_scan(system, loop)
+    scanned = any(n.op == "affine_scan" for t in result.derived() if t.rhs is not None and MIRROR in t.name
+                  for n in walk(t.rhs))  # fmt: skip
+    return to_any_scan(system, loop) if scanned and chunk else result
+
+
+def _with_others_apart(system: System, loop: Loop, chunk: int) -> System:
+    """The other recurrences that this one is multiplied with, entrywise: their inner reads solved for."""
+    system = without_auxiliaries(system, loop)
+    names = set(loop.tensors())
+    readers = [t for t in system.derived() if t.rhs is not None and t.name not in names and uses(t.rhs, names)]
+    for other in recurrences(system):
+        if other.axis != loop.axis or other.reverse or not any(uses(t.rhs, set(other.tensors())) for t in readers if t.rhs):
+            continue
+        system = without_auxiliaries(system, other)
+        try:
+            diagonal(system, other)
+        except NotAffine as reason:
+            system = _entrywise(system, other, reason, chunk)
     return system
 
 
@@ -115,18 +149,6 @@ def _scan_one(system: System, loop: Loop, state: Diagonal) -> System:
     )
 
 
-@dataclass(frozen=True)
-class _Writes:
-    """The writes of a state, split for one set of rows: (k, v, summed rank indices) each."""
-
-    pairs: tuple[tuple[Node, Node, tuple[str, ...]], ...]
-    decay: Node
-    log: bool
-    start: Node
-    time: str
-    rows: tuple[str, ...]
-
-
 def _rewrite_state(system: System, loop: Loop, state: Diagonal, members: set[str], chunk: int) -> System:
     name = state.update.state.name
     if name in system.outputs:
@@ -137,26 +159,48 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal, members: set[str
         raise NotAffine(f"nothing outside the recurrence reads `{name}`")
     changed: list[Tensor] = []
     all_rows: set[tuple[str, ...]] = set()
-    for reader in readers:
-        rhs = _replace_reads(system, state, start, reader, all_rows, chunk)
-        changed.append(replace(reader, rhs=rhs))
+    beside = tensors_beside(system, loop)
+    for reader in sorted(readers, key=lambda t: _reads_end(state, t)):
+        if _reads_end(state, reader):
+            end = _final(writes_of(state, start, min(all_rows, default=())))
+            changed.append(replace(reader, rhs=end))
+        else:
+            rhs = _replace_reads(system, state, start, reader, all_rows, chunk, beside)
+            changed.append(replace(reader, rhs=rhs))
     finals = dict(system.finals)
     if system.record is not None and any(e.name == name for e in system.record):
         finals[name] = f"{name}@final"
-        changed.append(final_tensor(state.update, _final(_writes(state, start, sorted(all_rows)[0]))))
+        changed.append(final_tensor(state.update, _final(writes_of(state, start, sorted(all_rows)[0]))))
     result = replace(system.with_tensors(*changed, *carry), finals=finals)
     return result.with_tensors(drop=(name,)) if not still_read(result, name) else result
 
 
+def _reads_end(state: Diagonal, reader: Tensor) -> bool:
+    """Is the reader the state at the last position, entry by entry?"""
+    update, rhs = state.update, reader.rhs
+    if rhs is None or rhs.op != "read" or rhs.attr != update.state.name:
+        return False
+    last = linear(build.sub(build.size(update.time), build.ONE))
+    rest = [s for k, s in enumerate(rhs.args) if k != update.position]
+    own = [build.index(i) for i in update.state.indices if i != update.time]
+    return rest == own and linear(rhs.args[update.position]) == last
+
+
 def _replace_reads(
-    system: System, state: Diagonal, start: Node, reader: Tensor, all_rows: set[tuple[str, ...]], chunk: int
+    system: System,
+    state: Diagonal,
+    start: Node,
+    reader: Tensor,
+    all_rows: set[tuple[str, ...]],
+    chunk: int,
+    beside: frozenset[str],
 ) -> Node:
     name = state.update.state.name
 
     def change(node: Node) -> Node | None:
         if node.op != "sum" or not uses(node, {name}) or node.args[1] is not build.TRUE:
             return None
-        return _one_read(state, start, node, all_rows, chunk)
+        return _one_read(system, state, start, node, all_rows, chunk, beside)
 
     assert reader.rhs is not None
     rhs = outermost(reader.rhs, change)
@@ -165,7 +209,15 @@ def _replace_reads(
     return rhs
 
 
-def _one_read(state: Diagonal, start: Node, node: Node, all_rows: set[tuple[str, ...]], chunk: int) -> Node:
+def _one_read(
+    system: System,
+    state: Diagonal,
+    start: Node,
+    node: Node,
+    all_rows: set[tuple[str, ...]],
+    chunk: int,
+    beside: frozenset[str],
+) -> Node:
     """`sum[rows, others] q * S[t]` as decayed reads, one for each write, and the part without the state."""
     update = state.update
     tensor, indices = update.state, bound(node)
@@ -174,21 +226,27 @@ def _one_read(state: Diagonal, start: Node, node: Node, all_rows: set[tuple[str,
     if not rows:
         raise NotAffine(f"the sum over {', '.join(indices)} is not over an index of `{tensor.name}`")
     terms, rest = split(node.args[0], lambda r: r.attr == tensor.name)
-    result = build.ZERO
-    writes = _writes(state, start, rows, frozenset(i for n in walk(node) for i in n.free))
+    result, products = build.ZERO, list[Node]()
+    writes = writes_of(state, start, rows, frozenset(i for n in walk(node) for i in n.free))
     for term in terms:
         if term.over:
             raise NotAffine(f"`{tensor.name}` is read through nested sums")
+        if uses(term.coefficient, set(beside)):
+            strict = is_strict(update, term.read)
+            products.append(product_read(system, state, start, term.coefficient, indices, strict, beside))
+            continue
         q, outside = query(term.coefficient, rows, others)
         _refuse_mixed(writes, q, tensor, quadratic=chunk == 0)
         strict = is_strict(state.update, term.read)
         result = build.add(result, build.mul(_reads_of(writes, q, strict, chunk), outside))
-    all_rows.add(rows)
-    result = build.reduce("sum", others, result) if others else result
+    if len(products) < len(terms):
+        all_rows.add(rows)
+    result = build.reduce("sum", others, result) if others and result is not build.ZERO else result
+    result = build.add(result, build.total(products))
     return result if rest is build.ZERO else build.add(result, build.make("sum", rest, build.TRUE, attr=node.attr))
 
 
-def _refuse_mixed(writes: _Writes, q: Node, tensor: Tensor, *, quadratic: bool) -> None:
+def _refuse_mixed(writes: Writes, q: Node, tensor: Tensor, *, quadratic: bool) -> None:
     """A factor that ties a row to a column has no matrix form: the pair kernel would be C^2 K V (DERIVATIONS 2.3), and
     neither has such a decay, whose chunks are stepped through instead, the state never kept. A column is an index of
     the state that the read's weight does not carry."""
@@ -202,20 +260,7 @@ def _refuse_mixed(writes: _Writes, q: Node, tensor: Tensor, *, quadratic: bool) 
         raise NotAffine(f"the decay varies along rows and columns at once ({listed}), and does not separate")
 
 
-def _writes(state: Diagonal, start: Node, rows: tuple[str, ...], avoid: frozenset[str] = frozenset()) -> _Writes:
-    update = state.update
-    row_set = frozenset(rows)
-    decay = state.decay if state.log_decay is None else state.log_decay
-    pairs = []
-    for parts, over in monomials(state.write, avoid):
-        left = [f for f in parts if f.free & row_set]
-        right = [f for f in parts if not f.free & row_set]
-        k = build.product(left)
-        pairs.append((k, build.product(right), over))
-    return _Writes(tuple(pairs), decay, state.log_decay is not None, start, update.time, rows)
-
-
-def _reads_of(writes: _Writes, q: Node, strict: bool, chunk: int) -> Node:
+def _reads_of(writes: Writes, q: Node, strict: bool, chunk: int) -> Node:
     """The sum of decayed reads; the starting state goes into the first that has no rank index."""
     options = (("chunk", chunk), ("log", writes.log), ("strict", strict))
     attr = ((writes.time,), writes.rows, options)
@@ -232,7 +277,7 @@ def _reads_of(writes: _Writes, q: Node, strict: bool, chunk: int) -> Node:
     return result
 
 
-def _final(writes: _Writes) -> Node:
+def _final(writes: Writes) -> Node:
     result, start = build.ZERO, writes.start
     attr = ((writes.time,), writes.rows, (("log", writes.log),))
     pairs = list(writes.pairs)

@@ -35,7 +35,7 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal) -> System:
     start, carry = starting_value(system, state, loop)
     avoid = frozenset(i for t in system.derived() if t.rhs is not None for n in walk(t.rhs) for i in n.free)
     writes = [_split_write(f, over, time, tensor.indices) for f, over in monomials(state.write, avoid)]
-    lag = build.fresh(f"{tensor.name}.l", system.indices)
+    lag = build.numbered(f"{tensor.name}.l", system.indices)
     system = replace(system, indices={**system.indices, lag: Index(lag, lag, build.size(time))})
     made: list[Tensor] = []
     whole = _unrolled(state, writes, start, lag, build.ONE, (), made)

@@ -80,7 +80,7 @@ def _components(system: System, updates: list[Update], terms: list[list[Term]]) 
         axes.append((own, name))
     tag = None
     if len(updates) > 1:
-        name = build.fresh(f"{updates[0].state.name}.part", system.indices)
+        name = build.numbered(f"{updates[0].state.name}.part", system.indices)
         system = replace(system, indices={**system.indices, name: Index(name, name, build.const(len(updates)))})
         tag = (name, name + "'")
     if not axes and tag is None:

@@ -23,7 +23,7 @@ from seqdsl.forms.online_laws import online_laws
 from seqdsl.forms.prepare import prepared
 from seqdsl.forms.recurrent import steadied
 from seqdsl.forms.texts import with_texts
-from seqdsl.ir.dependence import Loop, recurrences
+from seqdsl.ir.dependence import Loop, loop_again, recurrences
 from seqdsl.ir.node import walk
 from seqdsl.ir.state import NotSteppable, state_record
 from seqdsl.ir.system import System, live
@@ -177,14 +177,16 @@ def apply(system: System, row: Form, refuse: Callable[[System, Loop], str] | Non
     system = before = prepared(_with_record(system))
     rewritten: list[str] = []
     kept: list[tuple[str, str]] = []
-    for loop in recurrences(system):
+    for loop in sorted(recurrences(system), key=lambda found: not found.reverse):  # what reads both ways is read once
         names = ", ".join(loop.tensors())
         if not _streamed(system, loop):
             kept.append((names, f"= a recurrence over `{loop.axis}`, a loop in every form"))
             continue
-        if not set(loop.tensors()) <= set(system.tensors):  # it follows another, and went with it
-            rewritten.append(names)
-            continue
+        if any(system.tensors.get(n) is not before.tensors[n] for n in loop.tensors()):  # another took it along
+            if (left := loop_again(system, loop)) is None:
+                rewritten.append(names)
+                continue
+            loop = left
         objection = refuse(system, loop) if refuse is not None else ""
         if objection:
             kept.append((names, objection))

@@ -209,7 +209,7 @@ def _tag_index(system: System, name: str, count: int) -> tuple[System, str]:
 
 
 def with_index(system: System, name: str, size: int) -> tuple[System, str]:
-    name = build.fresh(name, system.indices)
+    name = build.numbered(name, system.indices)
     return replace(system, indices={**system.indices, name: Index(name, name, build.const(size))}), name
 
 

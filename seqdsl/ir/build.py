@@ -248,3 +248,9 @@ def fresh(name: str, taken: Iterable[str]) -> str:
     while name in used:
         name += "'"
     return name
+
+
+def numbered(name: str, taken: Iterable[str]) -> str:
+    """`name`, or `name2`, `name3`, .. : for what is declared, where a prime would say that an index was renamed."""
+    used = set(taken)
+    return next(n for n in (name, *(f"{name}{k}" for k in range(2, len(used) + 3))) if n not in used)

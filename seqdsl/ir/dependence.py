@@ -242,3 +242,9 @@ def recurrences(system: System) -> list[Loop]:
 def loop_of(system: System, name: str) -> Loop:
     """The recurrence that a tensor belongs to."""
     return next(loop for loop in recurrences(system) if name in loop.tensors())
+
+
+def loop_again(system: System, loop: Loop) -> Loop | None:
+    """What is left of a recurrence after a rewriting; None where nothing is."""
+    names = set(loop.tensors())
+    return next((found for found in recurrences(system) if names & set(found.tensors())), None)

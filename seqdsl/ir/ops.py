@@ -25,6 +25,9 @@ Binding:
             backend takes at a time (0: all, the quadratic form). `decayed_solve(w, u, x, a, start)` is the feedback
             y[t,r] = x[t,r] + sum[consumed] w[t,r] * S[t-1] of the state S[t] = a[t] S[t-1] + sum[r] u[t,r] y[t,r];
             the rank indices r follow the time in attr, and are kept; with `after` it reads a[t] S[t-1].
+            `decayed_product(k, v, a, start, q, p, b, start')` is sum[consumed] F[t-1] * G[|t|-2-t] for the state
+            F[t] = a[t] F[t-1] + k[t] v[t] and the state G of q, p, b: what a decay's cotangent is, with G the adjoint
+            in mirrored time; `log` and `log_other` say which of the decays are logarithms.
             `micro_solve` is the same where the rank indices are steps in order, each with its own decay, `width` of
             them at once (the innermost index).
             `matrix_scan(A, b, start)`: h[t,n] = sum[m] A[t,n,m] h[t-1,m] + b[t,n]; the indices n follow the time in
@@ -229,6 +232,7 @@ _ROWS = [
     _row("ring_scan", 3, _same, ref.ring_scan, "", "scan", ring="max_plus", reverse=False),
     _row("matrix_scan", 3, _arithmetic, ref.matrix_scan, "", "scan", reverse=False),
     _row("decayed_read", 5, _arithmetic, ref.decayed_read, "", "scan", log=False, strict=False, chunk=64),
+    _row("decayed_product", 8, _arithmetic, ref.decayed_product, "", "scan", log=False, log_other=False),
     _row("decayed_solve", 5, _arithmetic, ref.decayed_solve, "", "scan", log=False, after=False, chunk=64),
     _row("micro_solve", 5, _arithmetic, ref.micro_solve, "", "scan", log=False, after=False, chunk=64, width=1),
     _row("decayed_state", 4, _arithmetic, ref.decayed_state, "", "last", log=False),
@@ -248,6 +252,7 @@ SCAN_OPERANDS = {
     "ring_scan": ("t", "t", ""),
     "matrix_scan": ("tjr", "tj", "j"),
     "decayed_read": ("tr", "tr", "t", "tr", "r"),
+    "decayed_product": ("t", "tr", "t", "r", "t", "tr", "t", "r"),
     "decayed_solve": ("tjr", "tjr", "tj", "tr", "r"),
     "micro_solve": ("tjr", "tjr", "tj", "tjr", "r"),
     "decayed_state": ("t", "t", "t", ""),

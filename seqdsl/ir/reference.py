@@ -512,6 +512,25 @@ def decayed_read(q: A, k: A, v: A, decay: A, start: A, log: bool = False, strict
     return np.stack([np.broadcast_to(x, each) for x in out]) if out else np.zeros((0, *each))
 
 
+def decayed_product(
+    k: A, v: A, decay: A, start: A, q: A, p: A, other: A, end: A, log: bool = False, log_other: bool = False
+) -> A:
+    """sum over the last axis of F[t-1] * G[T-2-t]: F[t] = decay[t] F[t-1] + k[t] v[t] from start, G of q, p, other, end."""
+    before = _states_before(k, v, np.exp(decay) if log else decay, start)
+    after = _states_before(q, p, np.exp(other) if log_other else other, end)
+    return np.asarray((before * after[::-1]).sum(-1))
+
+
+def _states_before(k: A, v: A, decay: A, start: A) -> A:
+    """The state before each step."""
+    each = np.broadcast_shapes((*k.shape[1:], 1), v.shape[1:], (*decay.shape[1:], 1), start.shape)
+    state, out = np.broadcast_to(start, each), []
+    for t in range(k.shape[0]):
+        out.append(state)
+        state = decay[t][..., None] * state + k[t][..., None] * v[t]
+    return np.stack(out) if out else np.zeros((0, *each))
+
+
 def decayed_solve(w: A, u: A, x: A, decay: A, start: A, log: bool = False, after: bool = False, chunk: int = 64) -> A:
     """y[t,r] = x[t,r] + the sum over the last axis of w[t,r] * S[t-1] (of a[t] S[t-1] if `after`); S[t] = a[t] S[t-1] +
     the sum over r of u[t,r] y[t,r]. The axis after the time is r."""

@@ -1,0 +1,34 @@
+"""The writes of an entrywise state, as products of what varies along the rows of a read and what does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seqdsl.algebra.affine import Diagonal, monomials
+from seqdsl.ir import build
+from seqdsl.ir.node import Node
+
+
+@dataclass(frozen=True)
+class Writes:
+    """The writes of a state, split for one set of rows: (k, v, summed rank indices) each."""
+
+    pairs: tuple[tuple[Node, Node, tuple[str, ...]], ...]
+    decay: Node
+    log: bool
+    start: Node
+    time: str
+    rows: tuple[str, ...]
+
+
+def writes_of(state: Diagonal, start: Node, rows: tuple[str, ...], avoid: frozenset[str] = frozenset()) -> Writes:
+    """k is the product of the factors along the rows, v that of the rest; summed indices keep clear of `avoid`."""
+    update = state.update
+    row_set = frozenset(rows)
+    decay = state.decay if state.log_decay is None else state.log_decay
+    pairs = []
+    for parts, over in monomials(state.write, avoid):
+        left = [f for f in parts if f.free & row_set]
+        right = [f for f in parts if not f.free & row_set]
+        pairs.append((build.product(left), build.product(right), over))
+    return Writes(tuple(pairs), decay, state.log_decay is not None, start, update.time, rows)
