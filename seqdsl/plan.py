@@ -130,6 +130,11 @@ def _count(system: System, node: Node, flops: Poly, moved: Poly, steps: Poly) ->
     free = tuple(system.axis(i) for i in sorted(node.free))
     if node.op == "newton":
         _count_newton(system, node, flops, moved)
+    elif node.op == "decayed_product":  # both states, scanned
+        full = frozenset().union(*(a.free for a in node.args)) | {node.attr[0][0]}
+        _add(flops, tuple(system.axis(i) for i in sorted(full)), 10)
+        _add(moved, tuple(system.axis(i) for i in sorted(full)), 16)
+        _add(steps, (system.axis(node.attr[0][0]),), 2)
     elif node.op == "matrix_scan":
         _count_matrices(system, node, flops, steps)
     elif node.op in ("decayed_solve", "micro_solve"):

@@ -33,6 +33,11 @@ def simple(ctx: Context, source: Source, k: int, own: str, subscript: Node, valu
     if not free and not _data(subscript):
         return _selected(ctx, source, k, own, subscript, value)
     form = linear(subscript)
+    mirrored = _mirrored(ctx, source, own, form)
+    if mirrored is not None and not source.edges:
+        dim = value.dims.index(f"@{k}")
+        dims = tuple(mirrored if d == f"@{k}" else d for d in value.dims)
+        return replace(value, text=f"{value.at(ATOM)}.flip({dim})", dims=dims, level=ATOM), True
     moving = [t for t in form if t is not None and t.free - set(ctx.fixed)]
     if any(t.op != "index" for t in moving):
         return None
@@ -51,6 +56,17 @@ def simple(ctx: Context, source: Source, k: int, own: str, subscript: Node, valu
     if edges is None:
         return None
     return _shifted(ctx, source, k, own, lead, (other[0], int(form[other[0]])) if other else None, rest, value, edges)
+
+
+def _mirrored(ctx: Context, source: Source, own: str, form: Linear) -> str | None:
+    """The index t of a subscript |t| - 1 - t, where it runs over the whole dimension as it lies in memory."""
+    index = next((t for t, c in form.items() if t is not None and t.op == "index" and c == -1), None)
+    if index is None or str(index.attr) in ctx.fixed or not reads.direct(ctx, source, own, str(index.attr)):
+        return None
+    name = str(index.attr)
+    lengths = (build.size(name), build.size(own), build.size(ctx.axis(own)))
+    whole = any(form == {length: 1, None: -1, index: -1} for length in lengths)
+    return name if whole and not (ctx.past and ctx.on_stream(own)) else None
 
 
 def _data(node: Node) -> bool:

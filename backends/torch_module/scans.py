@@ -26,6 +26,8 @@ def scan(ctx: Context, node: Node) -> Value:
         return _ring(ctx, node)
     if node.op == "decayed_read":
         return _read(ctx, node)
+    if node.op == "decayed_product":
+        return _product_of_states(ctx, node)
     if node.op == "decayed_solve":
         return _solve(ctx, node)
     if node.op == "matrix_scan":
@@ -294,6 +296,23 @@ def _through_states(ctx: Context, node: Node, q: Value, k: Value, v: Value, a: V
             node.dtype,
         )
     return contractions.product_sum(ctx, node, [q, states], list(rows))
+
+
+def _product_of_states(ctx: Context, node: Node) -> Value:
+    """The states before each step, of the one recurrence and, mirrored, of the other: their product, contracted."""
+    time, rows = node.attr[0][0], node.attr[1]
+    given, values = options(node), [operand(ctx, x) for x in node.args]
+    length, before = ctx.length(time), []
+    for n, log in ((0, given["log"]), (4, given["log_other"])):
+        k, v, a, start = values[n : n + 4]
+        scan = build.make("affine_scan", *(node.args[m] for m in (n + 2, n, n + 3)), attr=((time,), (), (("log", log),)))
+        dims = ctx.ordered(merge((BATCH, time), k.dims, v.dims))
+        write = Value(f"{spread(k, dims).at(PRODUCT)} * {spread(v, dims).at(PRODUCT + 1)}", dims, node.dtype, PRODUCT)
+        states = ctx.bind(f"{ctx.current}_states", _affine(ctx, scan, a, write, start))
+        begin = expressions.full(ctx, start, (BATCH, *states.dims[2:]), start.dtype)
+        text = f"{ctx.helper('_join')}([{begin.at(ATOM)}.unsqueeze(1), {states.text}[:, :-1]], 1)[:, :{length}]"
+        before.append(Value(text if n == 0 else f"{text}.flip(1)", states.dims, node.dtype))
+    return contractions.product_sum(ctx, node, before, list(rows))
 
 
 def _states(ctx: Context, node: Node, k: Value, v: Value, a: Value, start: Value, time: str) -> tuple[Value, Value]:

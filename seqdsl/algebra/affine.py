@@ -350,13 +350,33 @@ def factors(node: Node) -> list[Node]:
 Monomial = tuple[list[Node], tuple[str, ...]]
 
 
-def monomials(node: Node, avoid: frozenset[str] = frozenset()) -> list[Monomial]:
+def monomials(node: Node, avoid: frozenset[str] = frozenset(), rows: frozenset[str] | None = None) -> list[Monomial]:
     """A sum of products: for each product its factors and the indices it is summed over (unguarded sums only).
 
     Summed indices get fresh names, so that a product may be moved to where `avoid` and the old names mean something.
+    With `rows`, only the sums that tie what varies along the rows to what does not stay open: in
+    `sum[j] (x[j] * w[j]) * k[rows]` the sum is one factor, and not a rank of the write.
     """
     taken = {*avoid, *(i for n in walk(node) for i in n.free)}
-    return _monomials(node, taken)
+    found = _monomials(node, taken)
+    return found if rows is None else [_closed(parts, over, rows) for parts, over in found]
+
+
+def _closed(parts: list[Node], over: tuple[str, ...], rows: frozenset[str]) -> Monomial:
+    """The sums whose factors are all along the rows, or all not, as factors again."""
+    left = [f for f in parts if f.free & rows]
+    right = [f for f in parts if not f.free & rows]
+    tied = {i for i in over if any(i in f.free for f in left) and any(i in f.free for f in right)}
+    if len(tied) == len(over):
+        return parts, over
+    done: list[Node] = []
+    for side in (left, right):
+        own = tuple(i for i in over if i not in tied and any(i in f.free for f in side))
+        summed = [f for f in side if f.free & set(own)]
+        done += [f for f in side if not f.free & set(own)]
+        done += [build.reduce("sum", own, build.product(summed))] if own else []
+    alone = [i for i in over if not any(i in f.free for f in parts)]
+    return [*done, *(build.size(i) for i in alone)], tuple(i for i in over if i in tied)
 
 
 def _monomials(node: Node, taken: set[str]) -> list[Monomial]:
@@ -379,8 +399,7 @@ def _monomials(node: Node, taken: set[str]) -> list[Monomial]:
         return [(f, (*names.values(), *o)) for f, o in _monomials(body, taken)]
     if node.op == "mul":
         left, right = (_monomials(a, taken) for a in node.args)
-        if len(left) * len(right) == 1 or not any(o for _, o in (*left, *right)):
-            return [([*f, *g], (*o, *p)) for f, o in left for g, p in right]
+        return [([*f, *g], (*o, *p)) for f, o in left for g, p in right]
     return [(factors(node), ())]
 
 

@@ -67,16 +67,23 @@ def backward(system: System) -> dict[str, Any]:
         found = adjoint(system)
     except SeqError as error:
         return {"unavailable": error.diagnostics[0].message}
+    try:
+        chunkwise = _equations(derive(found, "chunkwise").system, system)
+    except SeqError:
+        chunkwise = []
     return {
         "recurrences": [
             f"{', '.join(r.states)} {'down' if r.reverse else 'along'} {r.axis}: {r.kind}" for r in classify_all(found)
         ],
-        "equations": [
-            f"{_signature(t.name, t.indices)} = {_text(t.rhs)}"
-            for t in found.derived()
-            if t.rhs is not None and t.name not in system.tensors
-        ],
+        "equations": _equations(found, system),
+        "chunkwise": chunkwise,
     }
+
+
+def _equations(found: System, system: System) -> list[str]:
+    """What a rewriting has added to a system."""
+    new = [t for t in found.derived() if t.rhs is not None and t.name not in system.tensors]
+    return [f"{_signature(t.name, t.indices)} = {_text(t.rhs)}" for t in new if t.rhs is not None]
 
 
 def _text(rhs: Node) -> str:
@@ -136,3 +143,7 @@ def _explain_backward(found: dict[str, Any]) -> None:
         out.print(escape(f"    recurrence {line}"))
     for line in found["equations"]:
         out.print(escape(f"    {line}"))
+    if found["chunkwise"]:
+        out.print("    " + mark("in chunkwise form", "bold"))
+    for line in found["chunkwise"]:
+        out.print(escape(f"      {line}"))

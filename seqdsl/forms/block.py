@@ -137,7 +137,7 @@ def _taken_apart(system: System, loop: Loop) -> tuple[System, Block, list[_Unkno
     system, part = with_index(system, f"{updates[0].state.name}.part", len(updates))
     read = f"{part}'"  # the same axis: a prime declares nothing
     decay = along(part, [along(read, [x for x in row if x is not None]) for row in (logs if log else entries)])
-    known = [monomials(rest, taken) for _, rest in split_ones]
+    known = [monomials(rest, taken, frozenset(rows)) for _, rest in split_ones]
     block = Block(updates, entries, decay, log, along(part, starts), part, read, known, carry)
     return system, block, _joined(found, frozenset(rows)), rows
 

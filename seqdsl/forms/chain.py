@@ -121,5 +121,5 @@ def _parsed(link: Link, taken: frozenset[str], rows: frozenset[str], before: boo
     after = all(f.after for f in found)
     if before:
         found = [before_decay(f, decay) for f in found]
-    writes = writes_of(update.state.name, found, monomials(link.rest, taken), rows)
+    writes = writes_of(update.state.name, found, monomials(link.rest, taken, frozenset(rows)), rows)
     return _Event(decay, tuple(writes), after)

@@ -16,7 +16,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, split, uses, without_auxiliaries
+from seqdsl.algebra.affine import (
+    Diagonal,
+    NotAffine,
+    Term,
+    diagonal,
+    factors,
+    monomials,
+    split,
+    uses,
+    without_auxiliaries,
+)
 from seqdsl.algebra.cascade import with_followers
 from seqdsl.algebra.chain import chained
 from seqdsl.algebra.classify import classify
@@ -226,24 +236,42 @@ def _one_read(
     if not rows:
         raise NotAffine(f"the sum over {', '.join(indices)} is not over an index of `{tensor.name}`")
     terms, rest = split(node.args[0], lambda r: r.attr == tensor.name)
-    result, products = build.ZERO, list[Node]()
-    writes = writes_of(state, start, rows, frozenset(i for n in walk(node) for i in n.free))
-    for term in terms:
+    result = build.ZERO
+    avoid = frozenset(i for n in walk(node) for i in n.free)
+    for term in [t for whole in terms for t in _spread(whole, rows)]:
         if term.over:
             raise NotAffine(f"`{tensor.name}` is read through nested sums")
+        strict = is_strict(update, term.read)
         if uses(term.coefficient, set(beside)):
-            strict = is_strict(update, term.read)
-            products.append(product_read(system, state, start, term.coefficient, indices, strict, beside))
+            part = product_read(system, state, start, term.coefficient, indices, strict, beside)
+            result = build.add(result, part)
             continue
-        q, outside = query(term.coefficient, rows, others)
+        mine = _narrowed(state, rows, term.coefficient)
+        outer = tuple(i for i in indices if i not in mine)
+        writes = writes_of(state, start, mine, avoid)
+        q, outside = query(term.coefficient, mine, others)
         _refuse_mixed(writes, q, tensor, quadratic=chunk == 0)
-        strict = is_strict(state.update, term.read)
-        result = build.add(result, build.mul(_reads_of(writes, q, strict, chunk), outside))
-    if len(products) < len(terms):
-        all_rows.add(rows)
-    result = build.reduce("sum", others, result) if others and result is not build.ZERO else result
-    result = build.add(result, build.total(products))
+        part = build.mul(_reads_of(writes, q, strict, chunk), outside)
+        result = build.add(result, build.reduce("sum", outer, part) if outer else part)
+        all_rows.add(mine)
     return result if rest is build.ZERO else build.add(result, build.make("sum", rest, build.TRUE, attr=node.attr))
+
+
+def _spread(term: Term, rows: tuple[str, ...]) -> list[Term]:
+    """A read that contracts several indices, its weight a sum of products, as one read for each product."""
+    if len(rows) < 2:
+        return [term]
+    found = monomials(term.coefficient)
+    return [term] if any(over for _, over in found) else [replace(term, coefficient=build.product(p)) for p, _ in found]
+
+
+def _narrowed(state: Diagonal, rows: tuple[str, ...], coefficient: Node) -> tuple[str, ...]:
+    """The rows of a read that contracts several indices: one of them, where the weight is a product of one factor along
+    each, `sum[d,e] x[e] * k[d] * S`: the sum over the others is that of what the read over the first one gives."""
+    if len(rows) < 2 or any(len(f.free & set(rows)) > 1 for f in factors(coefficient)):
+        return rows
+    decayed = [i for i in rows if i in state.decay.free]
+    return tuple((decayed or list(rows))[:1])
 
 
 def _refuse_mixed(writes: Writes, q: Node, tensor: Tensor, *, quadratic: bool) -> None:

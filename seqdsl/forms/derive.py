@@ -82,6 +82,10 @@ OPERATOR_LAWS: dict[str, Obligation] = {
     "decayed_solve": FEEDBACK_LAW,
     "micro_solve": FEEDBACK_LAW,
     "block_solve": FEEDBACK_LAW,
+    "decayed_product": Obligation(
+        "the product of the states before and after a step is a sum over the pairs of a write before and one after",
+        "both states are sums over their writes; a recurrence that runs backwards is one that runs forwards, mirrored",
+    ),
 }
 
 _ROWS = [

@@ -111,11 +111,12 @@ def _taken_apart(
         start, made = starting_value(system, entrywise, loop)
         carry += made
         taken |= frozenset(i for t in terms for i in (*t.over, *t.coefficient.free, *t.read.free)) | rest.free
-        states.append(_State(entrywise, start, monomials(rest, taken)))
+        states.append(_State(entrywise, start, []))
         inner += [(n, names[str(t.read.attr)], t) for t in terms if t.over]
     if not inner:
         raise NotAffine("no inner read is written back")
     rows = contracted_rows(updates, inner)
+    states = [replace(s, known=monomials(s.entrywise.write, taken, frozenset(rows))) for s in states]
     found = []
     for target, source, term in inner:
         found += feedbacks(updates, target, source, term, states[source].entrywise.decay, taken)

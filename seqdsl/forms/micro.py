@@ -156,7 +156,7 @@ def _solved(system: System, micro: MicroSteps, start: Node, chunk: int) -> tuple
     taken |= frozenset(i for t in micro.terms for i in (*t.over, *t.coefficient.free, *t.read.free))
     rows = contracted_rows([update], [(0, 0, t) for t in inner]) if inner else ()
     found = [f for t in inner for f in feedbacks([update], 0, 0, t, decay, taken)]
-    writes = writes_of(update.state.name, found, monomials(micro.rest, taken), frozenset(rows))
+    writes = writes_of(update.state.name, found, monomials(micro.rest, taken, frozenset(rows)), frozenset(rows))
     if not found:
         pairs = tuple((w.left, w.right) for w in writes)
         return system, _Step(micro, decay, pairs, start, rows)

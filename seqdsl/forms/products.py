@@ -53,8 +53,8 @@ def product_read(
     assert not carry, "a mirrored recurrence has no record"
     rows = tuple(i for i in indices if i in mine.indices)
     result = build.ZERO
-    choices: list[tuple[str, ...]] = [rows, *((r,) for r in rows)]
-    for consumed in choices:  # the decays may not vary along what is contracted
+    choices: list[tuple[str, ...]] = [*((r,) for r in rows), rows]
+    for consumed in choices:  # the decays may not vary along what is contracted; one index is less work than several
         if set(consumed) & (state.decay.free | build.rename(other.decay, names).free):
             continue
         kept = tuple(i for i in indices if i not in consumed)

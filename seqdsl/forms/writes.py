@@ -27,7 +27,7 @@ def writes_of(state: Diagonal, start: Node, rows: tuple[str, ...], avoid: frozen
     row_set = frozenset(rows)
     decay = state.decay if state.log_decay is None else state.log_decay
     pairs = []
-    for parts, over in monomials(state.write, avoid):
+    for parts, over in monomials(state.write, avoid, row_set):
         left = [f for f in parts if f.free & row_set]
         right = [f for f in parts if not f.free & row_set]
         pairs.append((build.product(left), build.product(right), over))

@@ -17,6 +17,7 @@ from seqdsl.diagnostics import SeqError
 from seqdsl.forms import derive
 from seqdsl.forms.adjoint import adjoint
 from seqdsl.ir.interpreter import interpret
+from seqdsl.ir.node import walk
 from seqdsl.ir.system import System, folds
 from seqdsl.ir.text import print_system, read_system
 from seqdsl.semantics import load_system
@@ -97,6 +98,54 @@ def test_states_in_and_out(name: str, length: int) -> None:
     for label, x in {**inputs, "S.start": start}.items():
         wanted = np.zeros(x.shape[1:]) if x.grad is None else x.grad[0].numpy()
         np.testing.assert_allclose(found[f"{label}.bar"], wanted, rtol=1e-9, atol=1e-12)
+
+
+CHUNKWISE = [
+    ("library/scan/gla", {"decayed_read", "decayed_product"}),
+    ("library/scan/simple_gla", {"decayed_read", "decayed_product"}),
+    ("library/memory/delta_rule", {"decayed_read", "decayed_solve"}),
+    ("library/memory/gated_delta_rule", {"decayed_read", "decayed_solve", "decayed_product"}),
+    ("tests/unnamed/column_decay", {"decayed_read", "decayed_product"}),
+    ("tests/unnamed/rank_three", {"decayed_read", "decayed_solve", "decayed_product"}),
+    ("tests/unnamed/coupled_erase", {"decayed_read", "decayed_solve", "decayed_product"}),
+    ("tests/unnamed/value_erase", {"decayed_read", "decayed_solve"}),
+    ("tests/unnamed/real_turn", {"matrix_scan"}),
+]
+
+
+@pytest.mark.parametrize(("file", "operators"), CHUNKWISE, ids=lambda x: x if isinstance(x, str) else "")
+def test_the_chunkwise_form_of_an_adjoint(file: str, operators: set[str]) -> None:
+    """The backward of a chunkwise form is the chunkwise form of the adjoint: no state is kept, and none is scanned."""
+    system = systems_of(ROOT / f"{file}.seq")[0]
+    derived = derive(adjoint(system), "chunkwise").system
+    used = {n.op for t in derived.derived() if t.rhs is not None for n in walk(t.rhs)}
+    assert used & {"affine_scan", "matrix_scan", "decayed_read", "decayed_solve", "decayed_product"} == operators
+    for stream in (0, 1, 6):
+        gap, where = worst_gap(system, stream=stream, form="chunkwise", harsh=stream == 6)
+        assert gap < 1e-8, where
+
+
+@pytest.mark.parametrize("form", ["recurrent", "chunkwise"])
+@pytest.mark.parametrize("name", ["gla", "gated_delta_rule"])
+def test_an_adjoint_as_a_module(name: str, form: str) -> None:
+    """What a backend emits for it equals autograd through the mixer's own module, over several chunks."""
+    system = load_system(next(LIBRARY.rglob(f"{name}.seq")), name)
+    modules = [
+        torch_module.build_module(torch_module.emit_module(derive(s, f).system, class_name="M", form=f), "M")
+        for s, f in ((system, "recurrent"), (adjoint(system), form))
+    ]
+    lengths = {"t": 75, "h": 2, "d": 5, "e": 4}
+    generator = torch.Generator().manual_seed(0)
+    inputs = []
+    for tensor in system.inputs():
+        shape = (2, *(lengths[i] for i in tensor.indices))
+        x = torch.randn(shape, generator=generator, dtype=torch.float64)
+        inputs.append((-x.abs() if tensor.name in ("g", "a") else x.tanh() / 2).requires_grad_())
+    o = modules[0](*inputs)
+    c = torch.randn(o.shape, generator=generator, dtype=torch.float64)
+    wanted = torch.autograd.grad(o, inputs, c)
+    for found, value in zip(modules[1](*[x.detach() for x in inputs], c), wanted, strict=True):
+        assert (found - value).norm() < 1e-12 * value.norm()
 
 
 def test_second_order() -> None:
