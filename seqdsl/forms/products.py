@@ -62,7 +62,8 @@ def product_read(
         if outside.free & set(consumed):
             continue
         first = writes_of(state, start, consumed)
-        second = _renamed(writes_of(other, end, tuple(_back(names, c) for c in consumed)), names)
+        taken = frozenset(i for _, _, over in first.pairs for i in over)
+        second = _renamed(writes_of(other, end, tuple(_back(names, c) for c in consumed), taken), names)
         for k, v, ranks in first.pairs:
             for q, p, others in second.pairs:
                 node = _product(first, second, (k, v), (q, p))
