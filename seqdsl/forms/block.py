@@ -134,8 +134,8 @@ def _taken_apart(system: System, loop: Loop) -> tuple[System, Block, list[_Unkno
     found = [f for n, m, term in inner for f in feedbacks(updates, n, m, term, build.ONE, taken)]
     logs = [[_log(x, system) for x in row] for row in entries]
     log = all(x is not None for row in logs for x in row)
-    system, part = with_index(system, f"{updates[0].state.name}.part", len(updates))
-    system, read = with_index(system, f"{part}'", len(updates))
+    system, part = with_index(system, f"{updates[0].state.name}.block", len(updates))
+    read = f"{part}'"  # primed: over the same parts
     decay = along(part, [along(read, [x for x in row if x is not None]) for row in (logs if log else entries)])
     known = [monomials(rest, taken) for _, rest in split_ones]
     block = Block(updates, entries, decay, log, along(part, starts), part, read, known, carry)
