@@ -84,15 +84,15 @@ def to_blocks(system: System, loop: Loop, chunk: int, rewrite: Callable[[System,
     system = live(system.with_tensors(*_equations(block), *block.carry)).with_tensors(*block.carry)
     names = {u.state.name for u in block.updates}
     step = rewrite
-    try:
-        # A held state is none of them any more: only the inner read of it, now solved for, has kept it.
-        if not all(alone(block, n) for n, u in enumerate(block.updates) if u.state.name in system.tensors):
+    # A held state is none of them any more: only the inner read of it, now solved for, has kept it.
+    if not all(alone(block, n) for n, u in enumerate(block.updates) if u.state.name in system.tensors):
+        try:
             return read_out(system, block, chunk)
-        system = with_finals(system, block, rows, [e for e in entries_of(system, names) if e.boundary is not None])
-    except NotAffine:
-        if chunk == 0:
-            raise
+        except NotAffine:
+            if chunk == 0:
+                raise
         step = _scanned
+    system = with_finals(system, block, rows, [e for e in entries_of(system, names) if e.boundary is not None])
     while left := [r for r in recurrences(system) if names & set(r.tensors())]:
         system = step(system, left[0], chunk)
     return system
