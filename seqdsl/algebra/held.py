@@ -96,12 +96,16 @@ def _held(system: System, tensor: Tensor, position: int, subscript: Node) -> lis
     first = begins(subscript, here)
     rhs = build.where(first, build.read(tensor.name, before, tensor.dtype), build.read(name, before, tensor.dtype))
     kind, path = ("carry", (kept[0].name,)) if kept else ("derived", ())
+    value = build.ZERO  # before the first mini-batch of all stands the base case
+    for edge in tensor.edges:
+        if edge.position == position:
+            value = build.read(edge.tensor, [build.index(i) for i in rest], tensor.dtype)
     start = Tensor(
         f"{name}@start",
         rest,
         tensor.dtype,
         kind,
-        build.ZERO,
+        value,
         path=path,
         comment=f"{tensor.name} where the mini-batch of the first position began",
     )

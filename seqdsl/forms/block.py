@@ -84,15 +84,15 @@ def to_blocks(system: System, loop: Loop, chunk: int, rewrite: Callable[[System,
     system = live(system.with_tensors(*_equations(block), *block.carry)).with_tensors(*block.carry)
     names = {u.state.name for u in block.updates}
     step = rewrite
-    try:
-        # A held state is none of them any more: only the inner read of it, now solved for, has kept it.
-        if not all(alone(block, n) for n, u in enumerate(block.updates) if u.state.name in system.tensors):
+    # A held state is none of them any more: only the inner read of it, now solved for, has kept it.
+    if not all(alone(block, n) for n, u in enumerate(block.updates) if u.state.name in system.tensors):
+        try:
             return read_out(system, block, chunk)
-        system = with_finals(system, block, rows, [e for e in entries_of(system, names) if e.boundary is not None])
-    except NotAffine:
-        if chunk == 0:
-            raise
+        except NotAffine:
+            if chunk == 0:
+                raise
         step = _scanned
+    system = with_finals(system, block, rows, [e for e in entries_of(system, names) if e.boundary is not None])
     while left := [r for r in recurrences(system) if names & set(r.tensors())]:
         system = step(system, left[0], chunk)
     return system
@@ -134,8 +134,8 @@ def _taken_apart(system: System, loop: Loop) -> tuple[System, Block, list[_Unkno
     found = [f for n, m, term in inner for f in feedbacks(updates, n, m, term, build.ONE, taken)]
     logs = [[_log(x, system) for x in row] for row in entries]
     log = all(x is not None for row in logs for x in row)
-    system, part = with_index(system, f"{updates[0].state.name}.part", len(updates))
-    read = f"{part}'"  # the same axis: a prime declares nothing
+    system, part = with_index(system, f"{updates[0].state.name}.block", len(updates))
+    read = f"{part}'"  # primed: over the same parts
     decay = along(part, [along(read, [x for x in row if x is not None]) for row in (logs if log else entries)])
     known = [monomials(rest, taken, frozenset(rows)) for _, rest in split_ones]
     block = Block(updates, entries, decay, log, along(part, starts), part, read, known, carry)

@@ -68,6 +68,20 @@ def test_module_values_states_and_gradients(name: str) -> None:
             assert gap(last, ended) < 1e-9
 
 
+@pytest.mark.parametrize("form", ["scan", "chunkwise"])
+@pytest.mark.parametrize("name", FROZEN)
+def test_one_position_at_a_time(name: str, form: str) -> None:
+    """The last boundary may lie several calls back, and is handed on from state to state."""
+    system = load_system(HEAD + FROZEN[name].lstrip("\n") + READ)
+    plain, formed = (module_of(derive(system, f).system, f, m=4) for f in ("recurrent", form))
+    inputs = random_inputs(system, t=11)
+    wanted = plain(*inputs)
+    state = formed(*piece(system, inputs, 0, 0), return_state=True)[1]
+    for t in range(11):
+        found, state = formed(*piece(system, inputs, t, t + 1), state=state, return_state=True)
+        assert gap(found, wanted[:, t : t + 1]) < 1e-9
+
+
 def test_a_nonlinear_read_of_the_boundary_says_why() -> None:
     text = HEAD + FROZEN["the named boundary"].lstrip("\n").replace("(v - r)", "(v - layer_norm[e](r))") + READ
     with pytest.raises(SeqError) as caught:

@@ -8,6 +8,7 @@ from tests.mutants.tools import Mutant, argument, at, before, nodes, option, swa
 
 HALF = build.const(build.Fraction(1, 2))
 LAST = build.sub(build.size("j"), build.ONE)
+TRANSPOSED = {"M.block": build.index("M.block'"), "M.block'": build.index("M.block")}
 
 IN_FORMS = [
     Mutant("drop the decay of a read", "gated", "chunkwise", argument("decayed_read", 3, zero)),
@@ -61,6 +62,16 @@ IN_FORMS = [
     Mutant("feedback without decay", "delta", "chunkwise", argument("decayed_solve", 3, zero)),
     Mutant("feedback without the starting state", "delta", "chunkwise", argument("decayed_solve", 4, zero)),
     Mutant("feedback with the wrong sign", "delta", "chunkwise", argument("decayed_solve", 0, build.neg)),
+    *(
+        Mutant(f"{op}: {what}", "momentum", "chunkwise", change)
+        for op, decay in (("block_solve", 3), ("block_read", 3), ("block_state", 2))
+        for what, change in (
+            ("transposed matrices", argument(op, decay, lambda n: build.substitute(n, TRANSPOSED))),
+            ("no starting state", argument(op, decay + 1, zero)),
+        )
+    ),
+    Mutant("inner read and write of the parts exchanged", "momentum", "chunkwise", swapped("block_solve", 0, 1)),
+    Mutant("parts before their step", "momentum", "chunkwise", option("block_read", "strict", True)),
     Mutant("matrix scan without its start", "mixing", "scan", argument("matrix_scan", 2, zero)),
     Mutant(
         "transposed matrix scan",
