@@ -19,6 +19,7 @@ from seqdsl.ir.node import Node, walk
 from seqdsl.ir.sizes import SizeError, Sizes, evaluate_size
 from seqdsl.ir.state import flatten, nest
 from seqdsl.ir.system import Claim, System
+from seqdsl.verify.equality import DIFFERENT, fixed_sizes, test_equality
 from seqdsl.verify.inputs import draw_inputs, draw_sizes
 
 Array = np.ndarray[Any, Any]
@@ -48,12 +49,16 @@ def test_claim(system: System, claim: Claim, *, count: int = 12, seed: int = 0) 
     tester = TESTERS.get(claim.kind)
     if tester is None:
         return Unknown(f"no test for `{claim.kind}`")
-    target = claim.system if claim.kind == "equal" and claim.system is not None else system
+    target = system
+    if claim.kind == "equal" and claim.system is not None:
+        target, exactly = claim.system, test_equality(claim.system, claim)
+        if not isinstance(exactly, Unknown) or exactly == DIFFERENT:
+            return exactly
     rng = np.random.default_rng(seed)
     worst, done = 0.0, 0
     for attempt in range(6 * count):
         try:
-            sizes = draw_sizes(target, rng, stream=(1, 2, 3, 5, 8, 4, 7, 6)[attempt % 8], fixed=_fixed(claim))
+            sizes = draw_sizes(target, rng, stream=(1, 2, 3, 5, 8, 4, 7, 6)[attempt % 8], fixed=fixed_sizes(claim))
         except SizeError as error:
             return Unknown(f"no sizes to test it with: {error.message}")
         if not _holds(target, claim.condition, sizes):
@@ -79,19 +84,6 @@ def _with_claim(system: System, claim: Claim) -> System:
 
 def _shown(sizes: Sizes) -> str:
     return ", ".join(f"|{n}| = {v}" for n, v in sizes.lengths.items() if "." not in n and "@" not in n)
-
-
-def _fixed(claim: Claim) -> dict[str, int]:
-    """Sizes that the condition pins, `|j| == 1`."""
-    found = {}
-    for fact in build.conjuncts(claim.condition) if claim.condition is not None else ():
-        if (
-            fact.op == "eq"
-            and fact.args[0].op in ("size", "option")
-            and isinstance(v := build.value_of(fact.args[1]), int)
-        ):
-            found[str(fact.args[0].attr)] = v
-    return found
 
 
 def _holds(system: System, condition: Node | None, sizes: Sizes) -> bool:
