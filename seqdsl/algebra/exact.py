@@ -40,7 +40,7 @@ from seqdsl.ir.ops import OPS, bound
 from seqdsl.ir.sizes import Sizes
 from seqdsl.ir.system import System
 
-_BUDGET = 200_000  # nodes evaluated; a system that needs more is left to floats
+_BUDGET = 60_000  # nodes evaluated; a system that needs more is left to floats
 Point = tuple[int, ...]
 
 
