@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, factors, monomials, split, uses
+from seqdsl.algebra.affine import Diagonal, NotAffine, Update, diagonal, factors, monomials, split, uses
 from seqdsl.algebra.chain import chained
 from seqdsl.algebra.classify import classify
 from seqdsl.algebra.held import has_boundaries
@@ -137,7 +137,7 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal, members: set[str
     finals = dict(system.finals)
     if system.record is not None and any(e.name == name for e in system.record):
         finals[name] = f"{name}@final"
-        changed.append(final_tensor(state, _final(_writes(state, start, sorted(all_rows)[0]))))
+        changed.append(final_tensor(state.update, _final(_writes(state, start, sorted(all_rows)[0]))))
     result = replace(system.with_tensors(*changed, *carry), finals=finals)
     return result.with_tensors(drop=(name,)) if not _still_read(result, name) else result
 
@@ -261,12 +261,17 @@ def _reads_of(writes: _Writes, q: Node, strict: bool, chunk: int) -> Node:
     return result
 
 
-def final_tensor(state: Diagonal, node: Node) -> Tensor:
+def final_name(update: Update) -> str:
+    """The name of the tensor that holds a state after the last position."""
+    return f"{update.state.name}@final"
+
+
+def final_tensor(update: Update, node: Node) -> Tensor:
     """The state after the last position, as a tensor over the state's other indices."""
-    tensor, position = state.update.state, state.update.position
+    tensor, position = update.state, update.position
     rest = tensor.indices[:position] + tensor.indices[position + 1 :]
     return Tensor(
-        f"{tensor.name}@final", rest, tensor.dtype, "derived", node, comment=f"{tensor.name} after the last position"
+        final_name(update), rest, tensor.dtype, "derived", node, comment=f"{tensor.name} after the last position"
     )
 
 
