@@ -8,7 +8,8 @@ Cost alone would take the convolution for every time-invariant recurrence, and t
 is relative to the largest entry of the whole sequence, later ones included, where a scan's is relative to what a
 position itself has seen; and a kernel that grows overflows at its far end, which an FFT spreads over all positions. So
 `auto` takes it only where it pays, a state that disappears into its kernel (a sum over it is all that is read), and
-where |decay| <= 1 is shown, by the text or by what a claim of stability assumes, and the kernel is not constant. A
+where |decay| <= 1 is shown, by the text or by what a claim of stability assumes, and the kernel is not constant. Of a
+matrix that is not shown; there the claim itself, which `seqc check` tries, has to say that the state is stable. A
 running sum, an EMA whose states are the output, or a raw parameter as the decay is scanned: exact, and as parallel.
 
 Architecture invariant: knows no code text; backends report nothing back.
@@ -93,8 +94,9 @@ def _nominal(system: System, axis: str) -> int:
 
 
 def cost(system: System) -> Cost:
-    """The cost of a system as it stands, in whatever form; of what it needs, not of what only its claims speak of."""
-    system = needed(system)
+    """The cost of a system as it stands, in whatever form; of what its outputs need, not of what only its claims speak
+    of, nor of what is computed for the state where that is asked for."""
+    system = needed(replace(system, finals={}))
     flops: Poly = {}
     moved: Poly = {}
     steps: Poly = {}
@@ -150,6 +152,8 @@ def _count(system: System, node: Node, flops: Poly, moved: Poly, steps: Poly) ->
             _add(flops, tuple(system.axis(i) for i in sorted(inside | node.args[1].free)), 1)
         elif node.op in ("softmax", "logsumexp"):  # written and read as a whole, where `online` keeps one block
             _add(moved, tuple(system.axis(i) for i in sorted(inside)), 8)
+    elif node.op == "matrix_taps":  # each tap is a product of two vectors of components
+        _add(flops, (*free, *(system.axis(i) for i in bound(node)[: len(bound(node)) // 2])), 2)
     elif binding == "map":
         _add(flops, free, 16)
     elif node.op not in _CHEAP:
@@ -268,14 +272,21 @@ def candidates(system: System) -> list[Derived]:
 def unsafe_convolution(system: System, loop: Loop) -> str:
     """Why a convolution would be no gain, or a numerical risk; empty where neither."""
     try:
-        states = diagonal(system, loop)
         left = FORMS["convolution"].rewrite(system, loop).tensors  # type: ignore[misc]
     except NotAffine as reason:
         return str(reason)
-    for state in states:
-        name = state.update.state.name
+    for name in loop.tensors():
         if name in left:
             return f"every entry of `{name}` is wanted, and a scan gives them as well, without the error of an FFT"
+    try:
+        states = diagonal(system, loop)
+    except NotAffine:
+        names = [n for n in loop.tensors() if n not in left]
+        claimed = {c.args[0] for c in system.claims if c.kind == "stable"}
+        open_ones = [n for n in names if n not in claimed]
+        return f"`{open_ones[0]}` is not claimed to be stable, and taps that grow have no FFT" if open_ones else ""
+    for state in states:
+        name = state.update.state.name
         if state.decay in (build.ONE, build.const(-1)):
             return f"the kernel of `{name}` does not decay"
         if not _at_most_one(system, name, state.decay):

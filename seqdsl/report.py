@@ -124,7 +124,7 @@ def report(system: System, *, test: bool = True) -> Report:
 def verdict_of(system: System, claim: Claim, *, test: bool = True) -> Verdict:
     """Algebra first; where it cannot tell, random inputs."""
     if claim.kind == "equal" and claim.system is not None:
-        verdict = prove_equal(claim.system, *claim.args)
+        verdict = prove_equal(claim.system, claim)
     elif claim.kind == "cost":
         verdict = _cost_claim(system, claim)
     else:

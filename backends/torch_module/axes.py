@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from seqdsl.ir import build
 from seqdsl.ir.node import Node
-from seqdsl.ir.ops import bound, options
+from seqdsl.ir.ops import bound, operand_axes, options
 
 from . import expressions
 from .context import Context
@@ -61,12 +61,10 @@ def over_axes(ctx: Context, node: Node) -> Value:
 
 
 def transform(ctx: Context, node: Node) -> Value:
-    consumed, produced = node.attr[0], node.attr[1]
-    last = {"qr": produced, "solve": (*consumed, *produced)}.get(node.op, consumed)
+    produced, owns = node.attr[1], operand_axes(node)
+    last = {d for own in owns for d in own}
     args = [plain(expressions.emit(ctx, a)) for a in node.args]
     kind = "complex" if node.op in ("ifft", "irfft") or any(a.dtype == "complex" for a in args) else "real"
-    rest: tuple[str, ...] = ()
-    owns = [consumed if node.op == "solve" and k == 1 else last for k in range(len(args))]
     spelt = [
         expressions.spelled(ctx, expressions.convert(ctx, a, kind), own, kind)
         for a, own in zip(args, owns, strict=True)
@@ -74,4 +72,16 @@ def transform(ctx: Context, node: Node) -> Value:
     rest = ctx.ordered(tuple(d for a in spelt for d in a.dims if d not in last))
     texts = [spread(a, (*rest, *own)).text for a, own in zip(spelt, owns, strict=True)]
     n = ctx.length(produced[-1])
+    if node.op == "matrix_taps":
+        return _taps(ctx, node, rest, texts, n)
     return Value(f"{ctx.helper(MAPS[node.op])}({', '.join(texts)}, {n})", (*rest, *produced), node.dtype)
+
+
+def _taps(ctx: Context, node: Node, rest: tuple[str, ...], texts: list[str], length: str) -> Value:
+    """Components along several indices are one for the support function."""
+    along = len(node.attr[0]) // 2
+    if along > 1:
+        ends = (along, 2 * along, along)
+        texts = [f"{t}.flatten(-{n})" if n == along else f"{t}.flatten(-{n}, -{along + 1}).flatten(-{along})"
+                 for t, n in zip(texts, ends, strict=True)]  # fmt: skip
+    return Value(f"{ctx.support('matrix_taps')}({', '.join(texts)}, {length})", (*rest, *node.attr[1]), node.dtype)

@@ -71,8 +71,7 @@ def write_body(
     inputs = _inputs(ctx, arguments)
     real = [arguments[t.name] for t in system.inputs() if t.dtype in ("real", "complex")]
     ctx.like = real[0] if real else ctx.like
-    late = {t for t in system.finals.values() if not any(t in _read_by(system, other) for other in system.derived())}
-    late -= set(system.outputs)
+    late = _late(system, steps)
     plan = sink(system, tuple(s for s in schedule(system) if not (isinstance(s, Compute) and s.tensor in late)))
     for step in plan:
         recurrence.execute(ctx, step, _needed(ctx, plan, step, steps))
@@ -80,6 +79,21 @@ def write_body(
     _finish(ctx, results, steps, late)
     body = ctx.block.lines
     return write_prologue(ctx, indent, layer, known, arguments, inputs, steps, body), ctx
+
+
+def _late(system: System, steps: Stepping) -> list[str]:
+    """The tensors that only the state needs, in the order of computation: they are computed where it is asked for."""
+    readers: dict[str, set[str]] = {}
+    for tensor in system.derived():
+        for name in _read_by(system, tensor):
+            readers.setdefault(name, set()).add(tensor.name)
+    kept = {*system.outputs, *(e.tensor for e in steps.entries if e.name not in system.finals)}
+    plain = [s.tensor for s in schedule(system) if isinstance(s, Compute) and s.tensor not in kept]
+    late: set[str] = set()
+    for name in reversed(plain):
+        if name in system.finals.values() or name in readers:
+            late |= {name} if readers.get(name, set()) <= late else set()
+    return [name for name in plain if name in late]
 
 
 def _uses(system: System) -> dict[Node, int]:
@@ -174,7 +188,7 @@ def _output(ctx: Context, tensor: Tensor) -> str:
     return value.text
 
 
-def _finish(ctx: Context, results: list[str], steps: Stepping, late: set[str]) -> None:
+def _finish(ctx: Context, results: list[str], steps: Stepping, late: list[str]) -> None:
     result = results[0] if len(results) == 1 else f"({', '.join(results)})"
     if steps.refusal:
         ctx.block.add(f"return {result}")
@@ -184,8 +198,8 @@ def _finish(ctx: Context, results: list[str], steps: Stepping, late: set[str]) -
         ctx.block.add(f"{name} = {result}")
     ctx.block.add("if not return_state:")
     ctx.block.add(f"    return {name}")
-    for tensor in [t for t in ctx.system.derived() if t.name in late]:
-        recurrence.compute(ctx, tensor)
+    for tensor in late:
+        recurrence.compute(ctx, ctx.system.tensors[tensor])
     record: dict[str, object] = {}
     for entry in steps.entries:
         nest(record, record_path(entry.name), _kept(ctx, entry))

@@ -120,6 +120,7 @@ MAPS: dict[str, str] = {
     "rfft": "_rfft",
     "irfft": "_irfft",
     "hadamard": "_hadamard",
+    "matrix_taps": "matrix_taps",
     "dct": "_dct",
     "solve": "_solve",
     "qr": "_qr",

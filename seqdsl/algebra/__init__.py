@@ -7,7 +7,7 @@ backend. Entry points: `classify_all`, `monoid_of`, `monoid_verdicts`, `check_cl
 from seqdsl.algebra.claims import check_claim
 from seqdsl.algebra.classify import Recurrence, classify, classify_all
 from seqdsl.algebra.declared import monoid_verdicts
-from seqdsl.algebra.equal import prove_equal
+from seqdsl.algebra.equality import prove_equal
 from seqdsl.algebra.folds import check_folds
 from seqdsl.algebra.monoid import MonoidForm, monoid_of
 from seqdsl.algebra.verdict import Proved, Refuted, Tested, Unknown, Verdict

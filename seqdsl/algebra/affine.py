@@ -93,6 +93,9 @@ def _contraction(node: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term]
     terms, rest = split(body, wanted)
     found = []
     for term in terms:
+        if not term.over and not term.read.free & frozenset(bound(node)):  # a sum of coefficients
+            found.append(replace(term, coefficient=build.reduce("sum", bound(node), term.coefficient, guard)))
+            continue
         found.append(replace(term, over=(*bound(node), *term.over), guard=build.both(guard, term.guard)))
     return found, rest if rest is build.ZERO else build.make("sum", rest, guard, attr=node.attr)
 

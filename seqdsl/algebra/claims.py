@@ -1,17 +1,23 @@
-"""Claims that algebra can decide: causality from the dependence graph, stability from intervals, linearity from degree.
+"""Claims that algebra can decide: causality from the dependence graph, stability from intervals, linearity from degree,
+permutations and shifts from how positions are used, sums of 1 by canonical forms.
 
 What it cannot decide is `Unknown`, never False; `verify` then tries numbers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 from seqdsl.algebra.affine import NotAffine, split
+from seqdsl.algebra.bisimulation import definitions
 from seqdsl.algebra.classify import classify_all
+from seqdsl.algebra.equal import same
 from seqdsl.algebra.interval import Bounds
+from seqdsl.algebra.symmetry import delay, permutation, rotation
 from seqdsl.algebra.verdict import Proved, Unknown, Verdict
-from seqdsl.ir.node import Node
+from seqdsl.ir import build
+from seqdsl.ir.node import Node, rebuild
 from seqdsl.ir.order import distance
 from seqdsl.ir.support import relevant_reads
 from seqdsl.ir.system import Claim, System, sources
@@ -19,35 +25,37 @@ from seqdsl.ir.system import Claim, System, sources
 
 def check_claim(system: System, claim: Claim) -> Verdict:
     """The verdict of algebra on one claim."""
-    if claim.kind == "causal":
-        return _causal(system, claim.args[0])
-    if claim.kind == "stable":
-        return _stable(system, claim)
-    if claim.kind == "linear":
-        return _linear(system, claim.args[0])
-    if claim.kind == "rows_sum_to_one":
-        return _softmax(system, claim)
-    return Unknown(f"no algebraic check of `{claim.kind}`")
+    check = _CHECKS.get(claim.kind)
+    return Unknown(f"no algebraic check of `{claim.kind}`") if check is None else check(system, claim)
 
 
-def _causal(system: System, index: str) -> Verdict:
+def brings_zeros_in(system: System, index: str) -> bool:
+    """Is a shift along the index one that brings zeros in (a causal axis), not a circular one?"""
+    return any(c.kind == "causal" and c.args[0] == index for c in system.claims)
+
+
+def _shift(system: System, claim: Claim) -> Verdict:
+    index = claim.args[0]
+    return delay(system, index) if brings_zeros_in(system, index) else rotation(system, index)
+
+
+def _causal(system: System, claim: Claim) -> Verdict:
     """Every read along the axis, of anything the inputs reach, is of the same position or an earlier one."""
+    index = claim.args[0]
     axis = system.axis(index)
     for reader in system.derived():
         own = [i for i in reader.indices if system.axis(i) == axis]
-        for read, facts in relevant_reads(system, reader) if axis == system.stream else ():
+        for read, facts in relevant_reads(system, reader):
             tensor = system.tensors[str(read.attr)]
+            weight = axis == system.stream and len([i for i in tensor.indices if system.axis(i) == axis]) == 2
             for declared, subscript in zip(tensor.indices, read.args, strict=True):
                 if system.axis(declared) != axis or tensor.kind in ("param", "const"):
                     continue
                 if not own:
                     return Unknown(f"`{reader.name}` reads `{read!r}` and has no `{index}` of its own")
-                weight = len([i for i in tensor.indices if system.axis(i) == axis]) == 2
                 gap = distance(system, own[0], subscript, facts)
-                if gap not in ("+", "0+") and not (isinstance(gap, int) and gap >= 0) and not weight and axis in own:
+                if gap not in ("+", "0+") and not (isinstance(gap, int) and gap >= 0) and not weight:
                     return Unknown(f"`{reader.name}` reads `{read!r}`, which is not shown to be earlier")
-    if axis != system.stream:
-        return Unknown("the dependence graph is read along the stream only")
     return Proved("causality", "every read along the axis is shown not to be later, from subscripts and guards")
 
 
@@ -59,31 +67,47 @@ def _stable(system: System, claim: Claim) -> Verdict:
         parts = [p for p in recurrence.parts if p.state == name]
         if name not in recurrence.states:
             continue
-        if recurrence.kind != "diagonal" or any(p.source != name for p in parts):
+        if recurrence.kind != "diagonal" or not parts or any(p.source != name for p in parts):
             return Unknown("stability is shown for entrywise recurrences only")
-        for part in parts:
-            low, high = bounds.of(part.coefficient)
-            if low is None or high is None or low < -1 or high > 1:
-                return Unknown(f"the decay `{part.coefficient!r}` is not shown to lie within [-1, 1]")
-        if len(parts) > 1:
-            return Unknown("several terms carry the state")
-        return Proved("stability", "the decay lies within [-1, 1] by interval arithmetic")
+        decay = build.total(p.coefficient for p in parts)
+        size = bounds.modulus(decay)
+        if size is None or size > 1:
+            return Unknown(f"the decay `{decay!r}` is not shown to be at most 1 in size")
+        return Proved("stability", "the decay is at most 1 in size by interval arithmetic, at every step")
     return Unknown(f"`{name}` is no state of a recurrence")
 
 
-def _linear(system: System, name: str) -> Verdict:
-    """Affine in x at every equation that x reaches, and no rest: linear."""
+def _linear(system: System, claim: Claim) -> Verdict:
+    """Of degree 1 in x at every equation that x reaches, and no rest: linear."""
+    name = claim.args[0]
     reached = _reached(system, name)
     for tensor in system.derived():
         if tensor.name not in reached or tensor.rhs is None:
             continue
         try:
             _, rest = split(tensor.rhs, lambda r: r.attr in reached)
+            fault = None if _is_zero(rest) else f"`{tensor.name}` has a part without `{name}`, `{rest!r}`"
         except NotAffine as reason:
-            return Unknown(str(reason))
-        if not _is_zero(rest):
-            return Unknown(f"`{tensor.name}` has a part without `{name}`, `{rest!r}`")
+            fault = str(reason)
+        if fault is not None and not _is_additive(system, tensor.rhs, reached):
+            return Unknown(fault)
     return Proved("linearity", f"every equation that `{name}` reaches is of degree 1 in it, with nothing beside")
+
+
+def _is_additive(system: System, rhs: Node, reached: set[str]) -> bool:
+    """f(a x + b y) = a f(x) + b f(y), by canonical forms: where linearity shows only after cancellation, or in `re`."""
+    a, b = (build.read(n, (), "real") for n in ("factor 1", "factor 2"))
+
+    def at(of: Callable[[Node, Node], Node]) -> Node:
+        def change(n: Node) -> Node | None:
+            if n.op != "read" or n.attr not in reached:
+                return None
+            return of(*(build.read(f"{n.attr} {k}", n.args, n.dtype) for k in (1, 2)))
+
+        return rebuild(rhs, change)
+
+    apart = build.add(build.mul(a, at(lambda x, y: x)), build.mul(b, at(lambda x, y: y)))
+    return same(system, at(lambda x, y: build.add(build.mul(a, x), build.mul(b, y))), apart)
 
 
 def _reached(system: System, name: str) -> set[str]:
@@ -107,10 +131,30 @@ def _is_zero(node: Node) -> bool:
     return node.op in ("neg", "sum", "div", "re", "im") and _is_zero(node.args[0])
 
 
-def _softmax(system: System, claim: Claim) -> Verdict:
-    """A softmax over exactly the claimed indices sums to one wherever its guard lets a point in."""
+def _sums(system: System, claim: Claim) -> Verdict:
+    """Entries that are never negative, and sums of 1: of a softmax by what it is, else by canonical forms."""
     name, *indices = claim.args
     rhs = system.tensors[name].rhs
-    if rhs is not None and rhs.op == "softmax" and set(rhs.attr[0]) == set(indices):
+    if rhs is None:
+        return Unknown(f"`{name}` is given")
+    if rhs.op == "softmax" and set(rhs.attr[0]) == set(indices) and claim.kind == "rows_sum_to_one":
         return Proved("rows sum to one", "it is a softmax over these indices; a row without a point is all 0")
-    return Unknown(f"`{name}` is not defined as a softmax over {', '.join(indices)}")
+    low = Bounds(system, claim.condition).of(rhs)[0]
+    if low is None or low < 0:
+        return Unknown(f"the entries of `{name}` are not shown to be at least 0")
+    opened = definitions(system).written_out(rhs)
+    for group in [indices] if claim.kind == "rows_sum_to_one" else [[i] for i in indices]:
+        if opened is None or not same(system, build.reduce("sum", group, opened), build.ONE):
+            return Unknown(f"the sum of `{name}` over {', '.join(group)} is not shown to be 1")
+    return Proved(claim.kind.replace("_", " "), "the sum is 1 by canonical forms, where no denominator is 0")
+
+
+_CHECKS: dict[str, Callable[[System, Claim], Verdict]] = {
+    "causal": _causal,
+    "stable": _stable,
+    "linear": _linear,
+    "permutation": lambda system, claim: permutation(system, claim.args[0]),
+    "shift": _shift,
+    "rows_sum_to_one": _sums,
+    "doubly_stochastic": _sums,
+}

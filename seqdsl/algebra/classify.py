@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from seqdsl.algebra.affine import NotAffine, Term, Update, factors, log_of, split, split_update, states_and_updates
 from seqdsl.algebra.chain import Link, chained
+from seqdsl.algebra.circular import shifts, with_spectrum
 from seqdsl.algebra.held import has_boundaries, with_held
 from seqdsl.algebra.lags import has_lags, with_companions
 from seqdsl.algebra.lift import LAW, step_by_lift
@@ -263,7 +264,7 @@ def _affine(system: System, loop: Loop, updates: list[Update], is_complex: bool)
         is_complex,
         tuple(parts),
         tuple(writes),
-        _words(parts, kind),
+        _around(system, loop) if kind == "convolution" else _words(parts, kind),
         varies,
         tuple(lift),
         log_of(only.coefficient) if only is not None else None,
@@ -279,7 +280,7 @@ def _part(system: System, update: Update, source: Update, term: Term) -> Part:
             continue
         if subscript.op == "index" and str(subscript.attr) in term.over:
             kind = "low-rank" if kind != "dense" else kind
-        elif subscript.free & frozenset(term.over) and index in subscript.free:
+        elif _is_shift(system, source, term):
             kind = "convolution" if kind == "diagonal" else kind
         else:
             kind = "dense"
@@ -288,6 +289,22 @@ def _part(system: System, update: Update, source: Update, term: Term) -> Part:
     if kind == "low-rank" and _mixes(term, frozenset(own)):
         kind = "dense"
     return Part(update.state.name, source.state.name, term.coefficient, tuple(sorted(_contracted(term))), kind)
+
+
+def _is_shift(system: System, source: Update, term: Term) -> bool:
+    try:
+        return bool(shifts(system, source, term))
+    except NotAffine:
+        return False
+
+
+def _around(system: System, loop: Loop) -> str:
+    """Whether a convolution is circular, and so entrywise in frequencies; else why not."""
+    try:
+        with_spectrum(system, loop, build.ZERO)
+    except NotAffine as reason:
+        return f"the state is convolved along an axis of its own; {reason}"
+    return "the state is convolved around an axis of its own: entrywise after a Fourier transform"
 
 
 def _contracted(term: Term) -> frozenset[str]:

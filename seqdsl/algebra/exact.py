@@ -1,10 +1,12 @@
 """Evaluation of index expressions in exact rationals, and to 50 digits where a function leaves them. Never in floats.
 
-Axes get small lengths and every read of a tensor at a point is one number, drawn once, by a hash of the seed: two
-expressions that are equal for all inputs have equal values, whatever stands outside an axis. A rational result is
-exact; a `Decimal` in it says that some function was evaluated to 50 digits.
+In a `World`, axes get small lengths and every read of a tensor at a point is one number, drawn once, by a hash of the
+seed: two expressions that are equal for all inputs have equal values, whatever stands outside an axis. In `Equations`,
+a system at given sizes and inputs, a derived tensor is what its equation says. A rational result is exact; a `Decimal`
+in it says that some function was evaluated to 50 digits.
 
-Architecture invariant: shares no code with the interpreter (numpy, float64) or with the canonical form that it checks.
+Architecture invariant: shares no code with the interpreter (numpy, float64), and with the canonical form that it checks
+only the rows that write norms through sums (`expand`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from fractions import Fraction
 from itertools import product
 from random import Random
 
+from seqdsl.algebra.expand import EXPAND
 from seqdsl.algebra.numbers import (
     DIGITS,
     FUNCTIONS,
@@ -31,9 +34,14 @@ from seqdsl.algebra.numbers import (
     real,
     times,
 )
+from seqdsl.ir import build
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import OPS, bound
+from seqdsl.ir.sizes import Sizes
 from seqdsl.ir.system import System
+
+_BUDGET = 60_000  # nodes evaluated; a system that needs more is left to floats
+Point = tuple[int, ...]
 
 
 @dataclass
@@ -47,6 +55,17 @@ class World:
     local: Mapping[str, Node] = field(default_factory=dict)
     small: bool = False
     drawn: dict[tuple[str, tuple[int, ...]], Number] = field(default_factory=dict)
+
+    def option(self, name: str) -> int:
+        """The value of an option."""
+        return 2
+
+    def opened(self, name: str, point: Point) -> tuple[Node, dict[str, int]] | None:
+        """The expression that gives a tensor's value at a point, and where to evaluate it; None where it is a draw."""
+        return None
+
+    def spend(self) -> None:
+        """Called once for every node evaluated."""
 
     def size(self, name: str) -> int:
         """The length of an index's axis: small, or what its formula says."""
@@ -78,6 +97,51 @@ class World:
         return Fraction(rng.randint(-2, 2)) if self.small else _rational(rng)
 
 
+@dataclass
+class Equations(World):
+    """A system's equations at given sizes. Inputs and parameters come from `draw`; outside its axes a tensor reads its
+    edges, else 0 (LANGUAGE 10 and 19). Errors: `NotExact` beyond a budget of nodes."""
+
+    sizes: Sizes = field(default_factory=Sizes)
+    spent: int = 0
+
+    def size(self, name: str) -> int:
+        """The length of an index's axis."""
+        return self.sizes[name]
+
+    def option(self, name: str) -> int:
+        """The value of an option."""
+        return self.sizes.options[name]
+
+    def spend(self) -> None:
+        """Count a node against the budget."""
+        self.spent += 1
+        if self.spent > _BUDGET:
+            raise NotExact("more than fits an exact evaluation")
+
+    def value(self, name: str, point: Point, dtype: str) -> Number:
+        """A tensor at a point, by its equation."""
+        if (name, point) not in self.drawn:
+            opened = self.opened(name, point)
+            if opened is None:
+                return super().value(name, point, dtype)
+            self.drawn[name, point] = _evaluate(*opened, self)
+        return self.drawn[name, point]
+
+    def opened(self, name: str, point: Point) -> tuple[Node, dict[str, int]] | None:
+        """The equation at a point; outside the axes the edge that covers it, or 0."""
+        tensor = self.system.tensors[name]
+        outside = [k for k, i in enumerate(tensor.indices) if not 0 <= point[k] < self.size(i)]
+        if not outside:
+            given = tensor.rhs if tensor.kind in ("derived", "carry") else None
+            return None if given is None else (given, dict(zip(tensor.indices, point, strict=True)))
+        for edge in tensor.edges:
+            if edge.position in outside and _evaluate(edge.point, {}, self) == point[edge.position]:
+                rest = [build.const(p) for k, p in enumerate(point) if k != edge.position]
+                return build.read(edge.tensor, rest, tensor.dtype), {}
+        return build.ZERO, {}
+
+
 def _rational(rng: Random) -> Fraction:
     return Fraction(rng.choice([k for k in range(-9, 10) if k]), rng.choice((1, 2, 3, 4, 5)))
 
@@ -92,6 +156,7 @@ def evaluate(node: Node, at: Mapping[str, int], world: World) -> Number:
 
 def _evaluate(node: Node, at: dict[str, int], world: World) -> Number:
     op = node.op
+    world.spend()
     if op == "const":
         return _constant(node)
     if op == "index":
@@ -101,7 +166,7 @@ def _evaluate(node: Node, at: dict[str, int], world: World) -> Number:
     if op == "first":
         return Fraction(0)
     if op == "option":
-        return Fraction(2)
+        return Fraction(world.option(str(node.attr)))
     if op == "read":
         point = tuple(int(real(_evaluate(a, at, world))) for a in node.args)
         return world.value(str(node.attr), point, node.dtype)
@@ -109,8 +174,10 @@ def _evaluate(node: Node, at: dict[str, int], world: World) -> Number:
         return _evaluate(node.args[1 if _evaluate(node.args[0], at, world) != 0 else 2], at, world)
     if OPS[op].binding == "reduce":
         return _reduce(node, at, world)
-    if op == "softmax":
-        return _softmax(node, at, world)
+    if op in ALONG:
+        return ALONG[op](node, at, world)
+    if op in NORMS:
+        return _evaluate(EXPAND[op](node), at, world)
     row = FUNCTIONS.get(op)
     if row is None:
         raise NotExact(f"`{op}`")
@@ -164,3 +231,27 @@ def _softmax(node: Node, at: Mapping[str, int], world: World) -> Number:
         return Fraction(0)
     total = folded(plus, [exp(_evaluate(body, here, world)) for here in points(node, guard, at, world)], Fraction(0))
     return times(exp(_evaluate(body, dict(at), world)), inverse(total))
+
+
+def _rank(node: Node, at: Mapping[str, int], world: World) -> Number:
+    """How many entries beat this one, ties to the lower index (LANGUAGE 15)."""
+    body, guard = node.args
+    names = bound(node)
+    own, place = real(_evaluate(body, dict(at), world)), [at[n] for n in names]
+    others = [(real(_evaluate(body, p, world)), [p[n] for n in names]) for p in points(node, guard, at, world)]
+    return Fraction(sum(v > own or (v == own and p < place) for v, p in others))
+
+
+def _cumsum(node: Node, at: Mapping[str, int], world: World) -> Number:
+    body, guard = node.args
+    if _evaluate(guard, dict(at), world) == 0:
+        return Fraction(0)
+    names = bound(node)
+    earlier = [p for p in points(node, guard, at, world) if [p[n] for n in names] <= [at[n] for n in names]]
+    return folded(plus, [_evaluate(body, p, world) for p in earlier], Fraction(0))
+
+
+ALONG: dict[str, Callable[[Node, Mapping[str, int], World], Number]] = {
+    "softmax": _softmax, "rank": _rank, "cumsum": _cumsum,
+}  # fmt: skip
+NORMS = frozenset(("rms_norm", "layer_norm", "l2_norm"))

@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from decimal import DecimalException
 
 from seqdsl.algebra.affine import Term, Update
-from seqdsl.algebra.canon import Canon
-from seqdsl.algebra.equal import equal
+from seqdsl.algebra.equal import same
 from seqdsl.algebra.exact import World, evaluate
 from seqdsl.algebra.numbers import NotExact, agree
 from seqdsl.algebra.verdict import Proved, Tested, Unknown, Verdict
@@ -31,11 +30,8 @@ def step_by_lift(system: System, update: Update, terms: Iterable[Term], rest: No
     for term in terms:
         product = build.mul(term.coefficient, term.read)
         whole = build.add(whole, build.reduce("sum", term.over, product, term.guard))
-    try:
-        if equal(system, update.rhs, whole, Canon(system)):
-            return Proved(LAW, "symbolic identity: the update is the sum of its linear terms, for all sizes")
-    except (RecursionError, AssertionError, KeyError, ValueError, OverflowError):
-        pass  # what the canonical form does not cover proves nothing
+    if same(system, update.rhs, whole):
+        return Proved(LAW, "symbolic identity: the update is the sum of its linear terms, for all sizes")
     done = 0
     for seed in range(_TRIALS):
         try:

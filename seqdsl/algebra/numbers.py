@@ -17,7 +17,11 @@ DIGITS = 50
 
 
 class NotExact(Exception):
-    """An operator this evaluator does not know, or a value outside a function's domain."""
+    """An operator this evaluator does not know, or more work than it is for."""
+
+
+class Undefined(NotExact):
+    """A value outside a function's domain: division by 0, the logarithm of a negative number."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def inverse(a: Number) -> Number:
         scale = real(inverse(norm))
         return Complex(_times(a.re, scale), _times(-a.im, scale))
     if a == 0:
-        raise NotExact("division by zero")
+        raise Undefined("division by zero")
     return 1 / a if isinstance(a, Fraction) else Decimal(1) / a
 
 
@@ -120,14 +124,14 @@ def log(x: Number) -> Number:
     if value == 1:
         return Fraction(0)
     if value < 0:
-        raise NotExact("the logarithm of a negative number")
+        raise Undefined("the logarithm of a negative number")
     return decimal(value).ln()
 
 
 def _sqrt(x: Number) -> Number:
     value = real(x)
     if value < 0:
-        raise NotExact("the root of a negative number")
+        raise Undefined("the root of a negative number")
     return Fraction(int(value)) if value in (0, 1) else decimal(value).sqrt()
 
 

@@ -125,7 +125,7 @@ def _log(forms: Canon, node: Node) -> Terms:
     poly = forms.poly(node.args[0])
     if not poly.terms or forms.has_infinity(node):
         return atom(make("log", inner_node(poly)))
-    content = _content(poly, lambda f: f.op == "exp" and f.dtype != "complex")
+    content = _content(poly, _is_exponential)
     rest = _without(forms, poly, content, ONE)
     result: Terms = {}
     for factor, e in content.items():
@@ -192,15 +192,35 @@ def _maximum(forms: Canon, node: Node) -> Terms:
     kept = [p for n, p in operands.items() if n is not low and (p.constant is None or p.constant == max(constants))]
     if not kept:
         return terms_of(forms.poly(low))
+    scale = _shared_scale(kept)
+    if scale:  # max(c a, c b) = c max(a, b) for positive c
+        inner = [inner_node(_without(forms, p, scale, ONE)) for p in kept]
+        return forms.multiply({(ordered(scale), ()): ONE}, forms.terms(_folded_maximum(inner)))
     shared = set(terms_of(kept[0]).items()).intersection(*(terms_of(p).items() for p in kept[1:]))
     if len(kept) == 1:
         return terms_of(kept[0])
     common = dict(shared)
     nodes = sorted((inner_node(forms.settle(accumulate(terms_of(p), common, -ONE))) for p in kept), key=key)
+    return accumulate(common, atom(_folded_maximum(nodes)))
+
+
+def _folded_maximum(nodes: list[Node]) -> Node:
     result = nodes[0]
     for other in nodes[1:]:
         result = make("maximum", result, other)
-    return accumulate(common, atom(result))
+    return result
+
+
+def _is_exponential(factor: Node) -> bool:
+    return factor.op == "exp" and factor.dtype != "complex"
+
+
+def _shared_scale(polys: list[Poly]) -> dict[Node, Fraction]:
+    """Real exponentials that all operands have in common, by the least exponent (0 where absent); 0 has any."""
+    found = [_content(p, _is_exponential) for p in polys if p.terms]
+    names = {f for content in found for f in content}
+    least = {f: min(content.get(f, ZERO) for content in found) for f in names}
+    return {f: e for f, e in least.items() if e}
 
 
 def _operands(forms: Canon, poly: Poly) -> list[Poly]:
@@ -218,7 +238,7 @@ def _operands(forms: Canon, poly: Poly) -> list[Poly]:
 
 
 def _signed(odd: bool, scales: bool) -> Callable[[Canon, Node], Terms]:
-    """f(-x) = -f(x) or f(x); with `scales` also f(c x) = |c| f(x)."""
+    """f(-x) = -f(x) or f(x); with `scales` also f(c x) = |c| f(x), for numbers and positive factors."""
 
     def rule(forms: Canon, node: Node) -> Terms:
         poly = forms.poly(node.args[0])
@@ -226,11 +246,10 @@ def _signed(odd: bool, scales: bool) -> Callable[[Canon, Node], Terms]:
             return forms._stays(node)
         lead = poly.terms[0].coefficient
         scale = lead if scales else ONE if lead > 0 else -ONE
-        inner = inner_node(_without(forms, poly, {}, scale))
-        if scales and inner is build.ONE:
-            return number(abs(scale))
-        outer = -ONE if odd and lead < 0 else abs(scale)
-        return {k: c * outer for k, c in atom(remake(node, (inner,))).items()}
+        positive = _content(poly, _is_exponential) if scales else {}
+        inner = inner_node(_without(forms, poly, positive, scale))
+        outer: Terms = {(ordered(positive), ()): -ONE if odd and lead < 0 else abs(scale)}
+        return outer if scales and inner is build.ONE else forms.multiply(outer, atom(remake(node, (inner,))))
 
     return rule
 

@@ -1,4 +1,5 @@
-"""The scan of a recurrence, over the smallest monoid that holds its steps: entries, matrices, or another ring."""
+"""The scan of a recurrence, over the smallest monoid that holds its steps: entries, frequencies, matrices, or entries of
+another ring."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from dataclasses import replace
 from seqdsl.algebra.affine import NotAffine
 from seqdsl.algebra.held import begins, has_boundaries, held_name, with_held
 from seqdsl.algebra.lags import has_lags, with_companions
+from seqdsl.forms.circular import to_spectral_scan
 from seqdsl.forms.dense import to_matrix_scan
 from seqdsl.forms.ring import to_ring_scan
 from seqdsl.forms.scan import both, to_scan
@@ -17,7 +19,7 @@ from seqdsl.ir.system import System, Tensor
 
 
 def to_any_scan(system: System, loop: Loop) -> System:
-    """The first of the three scans that the update admits, with a state for each value that is read further back than one
+    """The first of the scans that the update admits, with a state for each value that is read further back than one
     step. Raises `NotAffine` with every reason."""
     held = has_boundaries(system, loop)
     if held:
@@ -25,7 +27,7 @@ def to_any_scan(system: System, loop: Loop) -> System:
     if has_lags(system, loop):
         system, loop = with_companions(system, loop)
     reason: NotAffine | None = None
-    for rewrite in (to_scan, to_matrix_scan, to_ring_scan):
+    for rewrite in (to_scan, to_spectral_scan, to_matrix_scan, to_ring_scan):
         try:
             found = rewrite(system, loop)
             return _with_last_boundaries(found, loop) if held else found

@@ -34,9 +34,8 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal) -> System:
         raise NotAffine(f"the coefficient `{state.decay!r}` depends on `{time}`")
     start, carry = starting_value(system, state, loop)
     avoid = frozenset(i for t in system.derived() if t.rhs is not None for n in walk(t.rhs) for i in n.free)
-    writes = [_split_write(f, over, time, tensor.indices) for f, over in monomials(state.write, avoid)]
-    lag = build.numbered(f"{tensor.name}.l", system.indices)
-    system = replace(system, indices={**system.indices, lag: Index(lag, lag, build.size(time))})
+    writes = [split_write(f, over, time) for f, over in monomials(state.write, avoid)]
+    system, lag = lag_index(system, tensor, time)
     made: list[Tensor] = []
     whole = _unrolled(state, writes, start, lag, build.ONE, (), made)
     readers = [
@@ -59,9 +58,13 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal) -> System:
     return system.with_tensors(*changed, *carry, *made, replace(tensor, rhs=whole))
 
 
-def _split_write(
-    factors: list[Node], over: tuple[str, ...], time: str, own: tuple[str, ...]
-) -> tuple[Node, Node, tuple[str, ...]]:
+def lag_index(system: System, state: Tensor, time: str) -> tuple[System, str]:
+    """The system with an index for how long ago something was written."""
+    lag = build.numbered(f"{state.name}.l", system.indices)
+    return replace(system, indices={**system.indices, lag: Index(lag, lag, build.size(time))}), lag
+
+
+def split_write(factors: list[Node], over: tuple[str, ...], time: str) -> tuple[Node, Node, tuple[str, ...]]:
     """(b, x, summed): what does not read t, what does."""
     return (
         build.product(f for f in factors if time not in f.free),
@@ -88,11 +91,11 @@ def _at_least_real(node: Node) -> Node:
     return make("div", node, build.ONE) if node.dtype in ("int", "bool") else node
 
 
-def _convolve(name: str, kernel: Node, x: Node, time: str, lag: str, made: list[Tensor]) -> Node:
+def convolve(name: str, kernel: Node, x: Node, time: str, lag: str, made: list[Tensor]) -> Node:
     """`sum[l | l <= t] kernel[l] * x[t-l]`, with the kernel and the signal as tensors of their own."""
     index, shift = build.index(lag), build.sub(build.index(time), build.index(lag))
-    kernel_tensor = _tensor(f"{name}.kernel{len(made)}", kernel, lag, made)
-    signal = _tensor(f"{name}.signal{len(made)}", x, time, made)
+    kernel_tensor = named(f"{name}.kernel{len(made)}", kernel, lag, made)
+    signal = named(f"{name}.signal{len(made)}", x, time, made)
     at = [shift if i == time else build.index(i) for i in signal.indices]
     body = build.mul(
         build.read(kernel_tensor.name, [build.index(i) for i in kernel_tensor.indices], kernel_tensor.dtype),
@@ -101,7 +104,8 @@ def _convolve(name: str, kernel: Node, x: Node, time: str, lag: str, made: list[
     return build.reduce("sum", (lag,), body, make("le", index, build.index(time)))
 
 
-def _tensor(name: str, node: Node, first: str, made: list[Tensor]) -> Tensor:
+def named(name: str, node: Node, first: str, made: list[Tensor]) -> Tensor:
+    """The expression as a tensor of its own, collected in `made`."""
     tensor = Tensor(name, (first, *sorted(node.free - {first})), node.dtype, "derived", node, comment=name)
     made.append(tensor)
     return tensor
@@ -123,7 +127,7 @@ def _unrolled(
         inner = tuple(i for i in (*rows, *over) if i not in x.free)
         outer = tuple(i for i in (*rows, *over) if i in x.free)
         kernel = build.reduce("sum", inner, build.product((weight, b, _power(state, build.index(lag)))))
-        result = build.add(result, build.reduce("sum", outer, _convolve(name, kernel, x, time, lag, made)))
+        result = build.add(result, build.reduce("sum", outer, convolve(name, kernel, x, time, lag, made)))
     if start is not build.ZERO:
         steps = build.add(build.sub(build.index(time), make("first", attr=time)), build.ONE)
         term = build.product((weight, _power(state, steps), start))

@@ -23,7 +23,7 @@ from seqdsl.ir.system import Index, System, Tensor
 
 
 @dataclass(frozen=True)
-class _Components:
+class Components:
     """The component indices, n and m: the state's number (none for a single state) and the axes that mix."""
 
     tag: tuple[str, str] | None
@@ -33,13 +33,39 @@ class _Components:
     def kept(self) -> tuple[str, ...]:
         return (*((self.tag[0],) if self.tag else ()), *(n for n, _ in self.axes))
 
+    def is_state(self, number: int) -> Node:
+        """The condition that a component is of the state of that number."""
+        return build.TRUE if self.tag is None else build.make("eq", build.index(self.tag[0]), build.const(number))
+
     @property
     def read(self) -> tuple[str, ...]:
         return (*((self.tag[1],) if self.tag else ()), *(m for _, m in self.axes))
 
 
-def to_matrix_scan(system: System, loop: Loop) -> System:
-    """Replace the states' equations by components of one `matrix_scan`. Raises `NotAffine`."""
+@dataclass(frozen=True)
+class MatrixStep:
+    """One step of a loop's states together: S[t] = A S[t-1] + b. `writes` and `starts` are those of each state;
+    `carry` are the tensors that hold the states before the first step."""
+
+    updates: tuple[Update, ...]
+    components: Components
+    matrix: Node
+    writes: tuple[Node, ...]
+    starts: tuple[Node, ...]
+    carry: tuple[Tensor, ...]
+
+    def joined(self, parts: tuple[Node, ...]) -> Node:
+        """What each state has, as one expression over the components."""
+        if self.components.tag is None:
+            return parts[0]
+        whole = build.ZERO
+        for number, part in enumerate(parts):
+            whole = build.where(self.components.is_state(number), part, whole)
+        return whole
+
+
+def matrix_step(system: System, loop: Loop) -> tuple[System, MatrixStep]:
+    """The system with the index that numbers the states, where there are several, and the step. Raises `NotAffine`."""
     updates = states_and_updates(system, loop)
     if len({u.state.indices for u in updates}) > 1:
         listed = ", ".join(f"{u.state.name}[{','.join(u.state.indices)}]" for u in updates)
@@ -47,23 +73,31 @@ def to_matrix_scan(system: System, loop: Loop) -> System:
     names = {u.state.name: n for n, u in enumerate(updates)}
     split = [split_update(system, u.rhs, lambda r: r.attr in names) for u in updates]
     system, components = _components(system, updates, [terms for terms, _ in split])
-    matrix, write, start, carry = build.ZERO, build.ZERO, build.ZERO, []
-    for number, (update, (terms, rest)) in enumerate(zip(updates, split, strict=True)):
-        rows = build.total(_entry(update, names, components, t) for t in terms)
-        here = components.tag and build.make("eq", build.index(components.tag[0]), build.const(number))
+    rows, starts, carry = [], [], []
+    for update, (terms, _) in zip(updates, split, strict=True):
+        rows.append(build.total(_entry(update, names, components, t) for t in terms))
         begin, made = start_of(system, update, loop)
+        starts.append(begin)
         carry += made
-        matrix, write, start = (
-            build.add(old, new) if here is None else build.where(here, new, old)
-            for old, new in ((matrix, rows), (write, rest), (start, begin))
-        )
-    time = updates[0].time
-    attr = ((time, *components.kept), components.read, (("reverse", loop.reverse),))
-    scan = make("matrix_scan", matrix, write, start, attr=attr)
-    return system.with_tensors(*_states(updates, components, scan), *carry)
+    writes = tuple(rest for _, rest in split)
+    step = MatrixStep(tuple(updates), components, build.ZERO, writes, tuple(starts), tuple(carry))
+    return system, replace(step, matrix=step.joined(tuple(rows)))
 
 
-def _components(system: System, updates: list[Update], terms: list[list[Term]]) -> tuple[System, _Components]:
+def scanned(step: MatrixStep, reverse: bool) -> list[Tensor]:
+    """The states as components of one `matrix_scan`."""
+    attr = ((step.updates[0].time, *step.components.kept), step.components.read, (("reverse", reverse),))
+    scan = make("matrix_scan", step.matrix, step.joined(step.writes), step.joined(step.starts), attr=attr)
+    return _states(list(step.updates), step.components, scan)
+
+
+def to_matrix_scan(system: System, loop: Loop) -> System:
+    """Replace the states' equations by components of one `matrix_scan`. Raises `NotAffine`."""
+    system, step = matrix_step(system, loop)
+    return system.with_tensors(*scanned(step, loop.reverse), *step.carry)
+
+
+def _components(system: System, updates: list[Update], terms: list[list[Term]]) -> tuple[System, Components]:
     indices = updates[0].state.indices
     mixed = {
         own
@@ -88,10 +122,10 @@ def _components(system: System, updates: list[Update], terms: list[list[Term]]) 
     if len(axes) > 1:
         listed = " and ".join(f"`{own}`" for own, _ in axes)
         raise NotAffine(f"entries mix along {listed} at once: a matrix over both would be too large")
-    return system, _Components(tag, tuple(axes))
+    return system, Components(tag, tuple(axes))
 
 
-def _entry(update: Update, names: dict[str, int], components: _Components, term: Term) -> Node:
+def _entry(update: Update, names: dict[str, int], components: Components, term: Term) -> Node:
     """A term's part of the matrix A[n, m]."""
     subscripts = dict(zip(update.state.indices, term.read.args, strict=True))
     over, renamed, places = list(term.over), {}, []
@@ -116,7 +150,7 @@ def _entry(update: Update, names: dict[str, int], components: _Components, term:
     return value
 
 
-def _states(updates: list[Update], components: _Components, scan: Node) -> list[Tensor]:
+def _states(updates: list[Update], components: Components, scan: Node) -> list[Tensor]:
     """Each state as its component of the scan, which is a tensor of its own where there are several."""
     first = updates[0].state
     if components.tag is None:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from seqdsl.algebra.affine import NotAffine
 from seqdsl.algebra.verdict import Verdict
 from seqdsl.diagnostics import SeqError
+from seqdsl.forms.any_convolution import to_any_convolution
 from seqdsl.forms.any_scan import to_any_scan
 from seqdsl.forms.chunkwise import to_chunkwise, to_quadratic
-from seqdsl.forms.convolution import to_convolution
 from seqdsl.forms.newton import to_newton
 from seqdsl.forms.online import Normalisers, all_pairs, to_online
 from seqdsl.forms.online_laws import online_laws
@@ -79,6 +79,10 @@ FEEDBACK_LAW = Obligation(
 )
 # What a form relies on beside its own law, by the operator it introduces.
 OPERATOR_LAWS: dict[str, Obligation] = {
+    "ifft": Obligation(
+        "a circular convolution is a product of spectra",
+        "the Fourier transform is linear and invertible, and turns a shift by s into the factor exp(2 pi i f s / n)",
+    ),
     "decayed_solve": FEEDBACK_LAW,
     "micro_solve": FEEDBACK_LAW,
     "block_solve": FEEDBACK_LAW,
@@ -112,9 +116,9 @@ _ROWS = [
     ),
     Form(
         "convolution",
-        to_convolution,
+        to_any_convolution,
         "with coefficients that do not read t, the read is a convolution with c a^l b",
-        "the product of l equal decays is their power",
+        "the product of l equal steps, decays or matrices, is their power",
     ),
     Form(
         "newton",

@@ -45,7 +45,7 @@ def online_laws(text: str = LAWS) -> dict[str, Verdict]:
     found["step = act by lift"] = _step_is_lift(system)
     claim = system.claims[0]
     assert claim.system is not None
-    found["shift invariance"] = prove_equal(claim.system, *claim.args)
+    found["shift invariance"] = prove_equal(claim.system, claim)
     return found
 
 

@@ -44,10 +44,15 @@ def still_read(system: System, name: str) -> bool:
     return any(t.rhs is not None and t.name != name and uses(t.rhs, {name}) for t in system.tensors.values())
 
 
+def final_name(update: Update) -> str:
+    """The name of the tensor that holds a state after the last position."""
+    return f"{update.state.name}@final"
+
+
 def final_tensor(update: Update, node: Node) -> Tensor:
     """The state after the last position, as a tensor over the state's other indices."""
     tensor, position = update.state, update.position
     rest = tensor.indices[:position] + tensor.indices[position + 1 :]
     return Tensor(
-        f"{tensor.name}@final", rest, tensor.dtype, "derived", node, comment=f"{tensor.name} after the last position"
+        final_name(update), rest, tensor.dtype, "derived", node, comment=f"{tensor.name} after the last position"
     )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from seqdsl.ir.node import Node
-from seqdsl.ir.ops import OPS, bound, made, options
+from seqdsl.ir.ops import OPS, bound, made, operand_axes, options
 from seqdsl.ir.scan_values import scan_value
 from seqdsl.ir.sizes import SizeError
 from seqdsl.ir.system import Monoid, Tensor
@@ -207,21 +207,17 @@ class Evaluation:
         args = [inner.value(a, self.without(mask, consumed)) for a in node.args]
         reference = OPS[node.op].reference
         assert reference is not None
-        if node.op == "qr":
-            last: tuple[str, ...] = produced
-        elif node.op == "solve":
-            last = (*consumed, *produced)
-        else:
-            last = consumed
+        owns = operand_axes(node)
+        last = {d for own in owns for d in own}
         rest = tuple(dict.fromkeys(d for a in args for d in a.dims if d not in last))
         arrays = []
-        for k, arg in enumerate(args):
-            own = consumed if node.op == "solve" and k == 1 else last
+        for arg, own in zip(args, owns, strict=True):
             lengths = [self.run.extent(d)[1] for d in own]
             data = arg.spread((*rest, *own))
             arrays.append(np.broadcast_to(data, (*data.shape[: len(rest)], *lengths)))
         n = self.run.extent(produced[-1])[1]
-        _check_lengths(node, arrays[0].shape[-2:] if node.op in ("solve", "qr") else arrays[0].shape[-1:], n)
+        if node.op != "matrix_taps":
+            _check_lengths(node, arrays[0].shape[-2:] if node.op in ("solve", "qr") else arrays[0].shape[-1:], n)
         return self.at_loops(Value((*rest, *produced), np.asarray(reference(*arrays, n=n))))
 
     def _local(self, name: str, subscripts: list[Value]) -> Value:

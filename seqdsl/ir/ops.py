@@ -16,7 +16,8 @@ Binding:
   "along"   attr = (indices, options), args = (body, guard): works along the indices and keeps them
             (`softmax rank rms_norm layer_norm l2_norm`): the value at s depends on the body at all s
   "map"     attr = (consumed, made, options), args = the operands: `fft`, `solve`, ..: consumed indices are bound,
-            made ones appear; consumed == made for transforms without an arrow
+            made ones appear; consumed == made for transforms without an arrow. Only forms make `matrix_taps(c, A, b)`:
+            the taps sum[n,m] c[n] (A^l)[n,m] b[m] at every l, attr = ((n.., m..), (l), ())
   "scan"    attr = (indices, consumed, options), args = the operands: rows that only forms make; works along the first
             index and keeps it, and contracts the consumed ones. `affine_scan(a, b, start)`: h[t] = a[t] h[t-1] + b[t],
             h[-1] = start. `decayed_read(q, k, v, a, start)`: the read sum[consumed] q * S of the state
@@ -227,6 +228,7 @@ _ROWS = [
     _row("solve", 2, _real_at_least, ref.solve, "", "map"),
     _row("qr", 1, _real_at_least, ref.qr, "", "map"),
     # made by forms
+    _row("matrix_taps", 3, _real_at_least, ref.matrix_taps, "", "map"),
     _row("newton", None, lambda *d: d[0], ref.newton, domain="real"),
     _row("affine_scan", 3, _arithmetic, ref.affine_scan, "", "scan", log=False, reverse=False),
     _row("ring_scan", 3, _same, ref.ring_scan, "", "scan", ring="max_plus", reverse=False),
@@ -292,6 +294,17 @@ def made(node: Node) -> tuple[str, ...]:
     """The indices that appear by the node: an along operator's own, a map's made ones."""
     parts: dict[str, tuple[int, ...]] = {"along": (0,), "scan": (0,), "map": (1,)}
     return _part(node, parts.get(OPS[node.op].binding, ()))
+
+
+def operand_axes(node: Node) -> tuple[tuple[str, ...], ...]:
+    """The axes that each operand of a map is consumed along, in the order in which its reference wants them last."""
+    consumed, produced = bound(node), made(node)
+    if node.op == "solve":
+        return (*consumed, *produced), consumed
+    if node.op == "matrix_taps":
+        half = len(consumed) // 2
+        return consumed[:half], consumed, consumed[half:]
+    return (produced if node.op == "qr" else consumed,) * len(node.args)
 
 
 def _part(node: Node, positions: tuple[int, ...]) -> tuple[str, ...]:

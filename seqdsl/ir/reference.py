@@ -6,7 +6,7 @@ Calling conventions
                 is False do not take part. An empty reduction gives rule 12's value
   along         (body, mask, **options): the same layout, and the axis is kept; 0 outside the mask
   map           operands with the consumed axis last (`solve`: A[.., d, f] and b[.., d]; `qr`: A[.., d, f]); `n` is the
-                length of the made axis
+                length of the made axis; `matrix_taps` c [.., N], A [.., N, M], b [.., M]
   scan, last    time first: a, b [T, ..], start [..]; `decayed_read` q, k, a [T, .., K], v [T, ..], start [.., K];
                 `decayed_solve` w, u [T, R, .., K], x [T, R, ..], a [T, .., K], start [.., K], R all ranks at once;
                 `micro_solve` the same with a [T, R, .., K], R the steps inside each position, in order;
@@ -497,6 +497,20 @@ def matrix_scan(matrix: A, value: A, start: A, reverse: bool = False) -> A:
         state = np.broadcast_to(state, each)
         state = (matrix[t] * np.moveaxis(state, 0, -1)).sum(-1) + value[t]
         out[t] = state
+    return out
+
+
+def matrix_taps(c: A, matrix: A, b: A, n: int) -> A:
+    """c . A^l b for l < n, over the component axes, which are the last ones of each operand."""
+    axes = matrix.ndim - c.ndim
+    size = int(np.prod(c.shape[c.ndim - axes :], dtype=np.int64))
+    c, state = (x.reshape(*x.shape[: x.ndim - axes], size) for x in (c, b))
+    matrix = matrix.reshape(*matrix.shape[: -2 * axes], size, size)
+    lead = np.broadcast_shapes(c.shape[:-1], matrix.shape[:-2], state.shape[:-1])
+    out = np.zeros((*lead, n), dtype=np.result_type(c, matrix, b))
+    for step in range(n):
+        out[..., step] = (c * state).sum(-1)
+        state = (matrix * state[..., None, :]).sum(-1)
     return out
 
 

@@ -79,6 +79,27 @@ IN_FORMS = [
         "scan",
         argument("matrix_scan", 0, lambda n: build.substitute(n, {"n": build.index("n'"), "n'": build.index("n")})),
     ),
+    Mutant("frequencies that turn the other way", "around", "scan", argument("affine_scan", 0, lambda n: make("conj", n))),
+    Mutant("a spectrum that forgets the start", "around", "scan", argument("affine_scan", 2, zero)),
+    Mutant(
+        "a spectrum that is not transformed back",
+        "around",
+        "scan",
+        nodes("ifft", lambda n: make("mul", n.args[0], build.const("i") if n.dtype != "complex" else build.ONE)),
+    ),
+    Mutant("taps that forget the starting state", "delayed", "convolution", tensor("S.start2", zero)),
+    Mutant(
+        "taps of the transposed matrix",
+        "delayed",
+        "convolution",
+        argument("matrix_taps", 1, lambda n: build.substitute(n, {"n": build.index("n'"), "n'": build.index("n")})),
+    ),
+    Mutant(
+        "taps that start one step late",
+        "delayed",
+        "convolution",
+        nodes("read", lambda n: at("S.l", before("S.l"))(n) if n.attr == "S.kernel0" else n),
+    ),
     Mutant(
         "kernel power off by one",
         "poles",

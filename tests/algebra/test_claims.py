@@ -1,0 +1,88 @@
+"""Claims that algebra decides: what it calls proved is a theorem, and what it cannot show is left open."""
+
+from __future__ import annotations
+
+import pytest
+
+from seqdsl.algebra import Proved, Refuted, Unknown, Verdict, check_claim
+from seqdsl.ir.system import System
+from seqdsl.report import verdict_of
+from seqdsl.semantics import load_system
+from seqdsl.verify.claims import test_claim as tried
+
+GRID = "mixer m(x[t,i,c], w[k,c]) -> y[t,i,c]:\n    index j over i, s over t\n{body}\n    claim {claim}\n"
+
+
+def loaded(body: str, claim: str) -> System:
+    return load_system(GRID.format(body="\n".join("    " + b.strip() for b in body.split(";")), claim=claim))
+
+
+def algebra(system: System) -> Verdict:
+    return check_claim(system, system.claims[-1])
+
+
+PROVED = [
+    ("causal(i)", "y[t,i,c] = x + x[t,i-1]"),
+    ("causal(i)", "p[t,i,j,c] = softmax[j | j <= i](x[t,j]); y[t,i,c] = sum[j | j <= i] p * x[t,j]"),
+    ("permutation(i)", "y[t,i,c] = x + max[j](x[t,j]) - mean[j](x[t,j])"),
+    ("permutation(i)", "y[t,i,c] = x * sum[j | j != i] x[t,j] * softmax[j](x[t,j])"),
+    ("shift(i)", "y[t,i,c] = x * x[t, (i + 1) % |i|] - x[t, (i - 3) % |i|] + sum[k] w * x[t, (i - k) % |i|]"),
+    ("causal(t), shift(t)", "S[t,i,c] = 0.5 * S[t-1] + silu(x); y[t,i,c] = S * x[t-3]"),
+    ("causal(t), shift(t, 2)", "y[t,i,c] = tanh(sum[k] w * x[t-k])"),
+    ("linear(x)", "z[t,i,c] = x + 1i * x[t-1]; y[t,i,c] = re(z * exp(1i * t)) + im(z)"),
+    ("linear(x)", "y[t,i,c] = (x + 1)^2 - x^2 - 1"),
+    ("stable(y)", "y[t,i,c] = sigmoid(w[0]) * y[t-1] + x"),
+    ("stable(S)", "S[t,i,c] = exp(1i * w[0] - w[0]^2) * S[t-1] + x; y[t,i,c] = re(S)"),
+    ("stable(S)", "S[t,i,c] = (sigmoid(w[0]) / 2 - tanh(w[1]) / 2) * S[t-1] + x; y[t,i,c] = S"),
+    ("rows_sum_to_one(p, j)", "p[t,i,j,c] = exp(x[t,j]) / sum[j] exp(x[t,j]); y[t,i,c] = sum[j] p * x[t,j]"),
+]
+
+
+@pytest.mark.parametrize(("claim", "body"), PROVED)
+def test_theorems(claim: str, body: str) -> None:
+    system = loaded(body, claim)
+    assert isinstance(algebra(system), Proved)
+    assert tried(system, system.claims[-1]).holds  # and numbers agree with the theorem
+
+
+OPEN = [
+    ("causal(i)", "y[t,i,c] = x + x[t,i+1]"),
+    ("causal(i)", "y[t,i,c] = softmax[i](x)"),
+    ("causal(i)", "p[t,i,j,c] = softmax[j](x[t,j]); y[t,i,c] = sum[j | j <= i] p * x[t,j]"),
+    ("permutation(i)", "y[t,i,c] = x + i"),
+    ("permutation(i)", "y[t,i,c] = sum[j | j <= i] x[t,j]"),
+    ("permutation(i)", "y[t,i,c] = x + x[t,0]"),
+    ("permutation(i)", "y[t,i,c] = cumsum[i](x)"),
+    ("permutation(i)", "y[t,i,c] = where(i == 2, x, 0)"),
+    ("permutation(i)", "y[t,i,c] = x * w[i]"),
+    ("shift(i)", "y[t,i,c] = x + x[t,i-1]"),
+    ("shift(i)", "y[t,i,c] = x[t, (2 * i) % |i|]"),
+    ("shift(i)", "y[t,i,c] = x[t, |i| - 1 - i]"),
+    ("causal(t), shift(t)", "S[t,i,c] = 0.5 * S[t-1] + x + 1; y[t,i,c] = S"),
+    ("causal(t), shift(t)", "z[t,i,c] = exp(x); y[t,i,c] = z[t-2]"),
+    ("causal(t), shift(t)", "y[t,i,c] = x * (t + 1)"),
+    ("causal(t), shift(t)", "y[t,i,c] = x[t - t % 2]"),
+    ("causal(t), shift(t)", "S[-1,i,c] = 1; S[t,i,c] = 0.5 * S[t-1] + x; y[t,i,c] = S"),
+    ("causal(t), shift(t)", "y[t,i,c] = sum[s | s <= t] x[s] / (t + 1)"),
+    ("linear(x)", "y[t,i,c] = x * x[t-1]"),
+    ("linear(x)", "y[t,i,c] = x + 1e-9"),
+    ("linear(x)", "y[t,i,c] = abs(x + 1i * x)"),
+    ("stable(y)", "y[t,i,c] = 1.001 * y[t-1] + x"),
+    ("stable(y)", "y[t,i,c] = 0.9 * y[t-1] + 0.9 * y[t,i-1] + x"),
+    ("stable(y)", "y[t,i,c] = 0.9 * y[t-1] + 0.9 * y[t-2] + x"),
+    ("stable(S)", "S[t,i,c] = (sigmoid(w[0]) + tanh(w[1])) * S[t-1] + x; y[t,i,c] = S"),
+    ("rows_sum_to_one(p, j)", "p[t,i,j,c] = exp(x[t,j]) / (sum[j] exp(x[t,j]) + 1e-9); y[t,i,c] = sum[j] p * x[t,j]"),
+    ("rows_sum_to_one(p, j)", "p[t,i,j,c] = x[t,j] / sum[j] x[t,j]; y[t,i,c] = sum[j] p * x[t,j]"),
+]
+
+
+@pytest.mark.parametrize(("claim", "body"), OPEN)
+def test_what_is_false_is_never_called_proved(claim: str, body: str) -> None:
+    assert isinstance(algebra(loaded(body, claim)), Unknown)
+
+
+@pytest.mark.parametrize(("claim", "body"), [c for c in OPEN if "0.9" not in c[1] and "tanh" not in c[1]])
+def test_what_is_false_is_refuted_with_numbers(claim: str, body: str) -> None:
+    system = loaded(body, claim)
+    found = verdict_of(system, system.claims[-1])
+    assert isinstance(found, Refuted) and "|t| = " in found.counterexample

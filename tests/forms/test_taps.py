@@ -1,0 +1,115 @@
+"""The convolution of recurrences that mix entries of their state: found from the update map, equal to the loop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import seqdsl
+from seqdsl.diagnostics import SeqError
+from seqdsl.forms import derive
+from seqdsl.ir.interpreter import interpret
+from seqdsl.ir.node import walk
+from seqdsl.ir.system import System
+from seqdsl.semantics import load_system
+
+HEADER = "mixer m(x[t,c], A[n,m], K[c,n,m], b[n], w[c,n], g[t,c]) -> y[t,c]:\n    index m over n\n"
+FOUND = {
+    "one matrix": "S[t,c,n] = sum[m] A * S[t-1,c,m] + b * x; y[t,c] = sum[n] w * S",
+    "a matrix for each channel": "S[t,c,n] = 0.3 * sum[m] K * S[t-1,c,m] + b * x; y[t,c] = 2 * sum[n] w * S - x",
+    "a permutation": "S[t,c,n] = 0.9 * S[t-1,c,(n + 1) % |n|] + b * x; y[t,c] = sum[n] w * S",
+    "two states": "S[t,c] = 0.5 * S[t-1] + 0.2 * Z[t-1] + x; Z[t,c] = 0.3 * S[t-1] - 0.5 * Z[t-1]; y[t,c] = S - 2 * Z",
+    "lags": "S[t,c] = 0.5 * S[t-1] - 0.3 * S[t-3] + x * g; y[t,c] = S",
+    "a start": "S[-1,c,n] = 1; S[t,c,n] = sum[m] A * S[t-1,c,m] + b * x; y[t,c] = sum[n] w * S",
+    "a constant write": "S[t,c,n] = sum[m] A * S[t-1,c,m] + b + w * x; y[t,c] = sum[n] S",
+    "a read after a nonlinearity": "S[t,c,n] = sum[m] A * S[t-1,c,m] + b * x; y[t,c] = silu(sum[n] w * S) * g",
+    "the state squared": "S[t,c,n] = sum[m] A * S[t-1,c,m] + b * x; y[t,c] = sum[n] S * S",
+    "the state before": "S[t,c,n] = sum[m] A * S[t-1,c,m] + b * x; y[t,c] = sum[n] w * S[t-1]",
+    "a write that differs by entry": "S[t,c,n] = sum[m] A * S[t-1,c,m] + x * (n + t); y[t,c] = sum[n] w * S",
+}  # fmt: skip
+
+
+def system_of(body: str) -> System:
+    return load_system(HEADER + "\n".join("    " + line.strip() for line in body.split(";")) + "\n")
+
+
+def drawn(time: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(time)
+    shapes = {"x": (time, 2), "A": (3, 3), "K": (2, 3, 3), "b": (3,), "w": (2, 3), "g": (time, 2)}
+    return {n: rng.standard_normal(s) * (0.4 if n in "AK" else 1) for n, s in shapes.items()}
+
+
+@pytest.mark.parametrize("name", FOUND)
+@pytest.mark.parametrize("time", [0, 1, 2, 9])
+def test_values_and_states_are_those_of_the_equations(name: str, time: int) -> None:
+    system = system_of(FOUND[name])
+    derived = derive(system, "convolution")
+    assert any(n.op == "matrix_taps" for t in derived.system.derived() if t.rhs is not None for n in walk(t.rhs))
+    given, more = drawn(time), drawn(time + 3)
+    state = None
+    for inputs in (given, {**given, "x": more["x"], "g": more["g"]}):  # from the start, then from the state it left
+        expected = interpret(system, inputs=inputs, state=state)
+        found = interpret(derived.system, inputs=inputs, state=state)
+        assert np.allclose(found["outputs"]["y"], expected["outputs"]["y"], rtol=1e-11, atol=1e-11)
+        for key, value in expected["state"].items():
+            assert np.allclose(np.asarray(found["state"][key]), np.asarray(value), rtol=1e-11, atol=1e-11)
+        state = expected["state"]
+
+
+@pytest.mark.parametrize("name", ["one matrix", "two states", "a start", "the state squared"])
+def test_gradients_go_through_the_taps(name: str) -> None:
+    mixer = seqdsl.load(HEADER + "\n".join("    " + line.strip() for line in FOUND[name].split(";")) + "\n")
+    gradients = []
+    for form in ("recurrent", "convolution"):
+        inputs = [torch.tensor(v)[None].requires_grad_() for v in drawn(9).values()]
+        y = mixer.module(form=form).double()(*inputs)
+        gradients.append(torch.autograd.grad(y.square().sum(), inputs, allow_unused=True))
+    for one, other in zip(*gradients, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or torch.allclose(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [("S[t,c,n] = g * sum[m] A * S[t-1,c,m] + b * x; y[t,c] = sum[n] w * S", "depends on `t`"),
+     ("S[t,c,n] = sum[m] A * S[t+1,c,m] + b * x; y[t,c] = sum[n] w * S", "runs backwards"),
+     ("S[t,c] = 0.5 * S[t-1] + t * Z[t-1] + x; Z[t,c] = S[t-1]; y[t,c] = S", "depends on `t`")],
+)  # fmt: skip
+def test_what_changes_with_time_has_no_taps(body: str, reason: str) -> None:
+    with pytest.raises(SeqError) as caught:
+        derive(system_of(body), "convolution")
+    assert any(reason in note for note in caught.value.diagnostics[0].notes)
+
+
+STABLE = """
+mixer m(x[t,c]; N = 8) -> y[t,c]:
+    index m over n
+    const A[n: N, m] = where(m == n, 0.75, where(m == n - 1, 0.25, 0))
+    param w[c,n] = normal(0, 1)
+    S[t,c,n] = sum[m] A * S[t-1,c,m] + x
+    y[t,c]   = sum[n] w * S
+"""
+
+
+def test_auto_takes_the_taps_of_a_state_that_is_claimed_to_be_stable() -> None:
+    assert seqdsl.load(STABLE + "    claim stable(S)\n").derived("auto").form == "convolution"
+    assert seqdsl.load(STABLE).derived("auto").form != "convolution"
+
+
+def test_a_long_memory_keeps_its_digits_in_float32() -> None:
+    n = torch.arange(16, dtype=torch.float64)
+    sign = torch.where(n < n[:, None], (-1.0) ** (n[:, None] - n + 1), -1.0)
+    matrix = torch.linalg.matrix_exp((2 * n[:, None] + 1) * sign / 64).float()
+    mixer = seqdsl.load(
+        "mixer m(x[t], A[n,m], w[n]) -> y[t]:\n    index m over n\n"
+        "    S[t,n] = sum[m] A * S[t-1,m] + x / 64\n    y[t] = sum[n] w * S\n"
+    )
+    x, w = torch.randn(1, 1000), torch.randn(1, 16)
+    state, expected = torch.zeros(16, dtype=torch.float64), []
+    for value in x[0].double():
+        state = matrix.double() @ state + value / 64
+        expected.append(w[0].double() @ state)
+    y = mixer.module(form="convolution")(x, matrix[None], w)
+    wanted = torch.stack(expected)
+    assert (y[0] - wanted).square().mean().sqrt() < 2e-6 * wanted.square().mean().sqrt()

@@ -1,0 +1,118 @@
+"""Claims of equality, and near misses: the verdict says how it is known, and a refutation shows the numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from seqdsl.algebra import Proved, Refuted, Unknown, Verdict
+from seqdsl.algebra import Tested as Tried  # pytest would collect a class `Test..`
+from seqdsl.report import verdict_of
+from seqdsl.semantics import load_system
+
+POINT = "mixer m(x[t], y[t], g[t]) -> z[t]:\n    index s over t\n    z[t] = {}\n    claim z == {} {}\n"
+
+
+def verdict(text: str) -> Verdict:
+    system = load_system(text, "m")
+    return verdict_of(system, system.claims[-1])
+
+
+def pointwise(left: str, right: str, condition: str = "") -> Verdict:
+    return verdict(POINT.format(left, right, condition))
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [("sigmoid(-x)", "1 - sigmoid(x)"), ("exp(exp(x) * exp(y))", "exp(exp(x + y))"), ("log(exp(x) * exp(y))", "x + y"),
+     ("softplus(x) - softplus(-x)", "x"), ("silu(x)", "x / (1 + exp(-x))")],
+)  # fmt: skip
+def test_identities_of_exp_are_proved(left: str, right: str) -> None:
+    found = pointwise(left, right)
+    assert isinstance(found, Proved) and "canonical forms" in found.how
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [("relu(x) - relu(-x)", "x"), ("max(x, y) + min(x, y) - y", "x"), ("floor(x)", "x - x % 1"),
+     ("max(sigmoid(x), sigmoid(y))", "sigmoid(max(x, y))"), ("elu(x)", "max(x, 0) + min(exp(x) - 1, 0)")],
+)  # fmt: skip
+def test_identities_of_order_are_tested_exactly(left: str, right: str) -> None:
+    found = pointwise(left, right)
+    assert isinstance(found, Tried) and found.worst == 0
+    assert "tower of prime fields" in found.how and "rationals" in found.how
+
+
+@pytest.mark.parametrize(("left", "right"), [("sin(x)^2 + cos(x)^2", "1.0"), ("sqrt(x^2)", "abs(x)"),
+                                             ("sin(2 * x)", "2 * sin(x) * cos(x)")])  # fmt: skip
+def test_identities_of_other_functions_are_tested_to_the_digits_they_were(left: str, right: str) -> None:
+    found = pointwise(left, right)
+    assert isinstance(found, Tried) and found.worst == 1e-40 and "50 digits" in found.how
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [("exp(x + y)", "exp(x) * exp(y) + 1e-9"), ("sin(x)", "sin(x + 1e-9)"), ("sigmoid(x)", "sigmoid(x * (1 + 1e-12))"),
+     ("sum[s | s <= t] x[s]", "sum[s | s < t] x[s]"), ("sqrt(x^2)", "x"), ("max(x, y)", "x + 1e-30"),
+     ("where(t < 3, x, y)", "where(t <= 3, x, y)"),
+     ("sum[s | s > t - 11] x[s]", "sum[s] x[s]")],
+)  # fmt: skip
+def test_near_misses_are_refuted_with_two_numbers_that_differ(left: str, right: str) -> None:
+    found = pointwise(left, right)
+    assert isinstance(found, Refuted)
+    shown = dict(found.data)
+    assert shown["left"] != shown["right"] and shown["left"] in found.counterexample
+    assert "with x = " in found.counterexample and "|t| = " in found.counterexample
+
+
+def test_different_formulas_that_digits_do_not_tell_apart_are_unknown() -> None:
+    assert isinstance(pointwise("exp(x + 1.0)", "exp(x) * exp(1.0) * (1 + 1e-45)"), Unknown)
+
+
+def test_a_condition_is_respected_and_nothing_beyond_it() -> None:
+    assert isinstance(pointwise("sqrt(x^2)", "x", "when x >= 0"), Tried)
+    assert isinstance(pointwise("abs(x) * g", "x * g", "when x >= 0"), Tried)
+    found = pointwise("abs(x) * g", "x * g", "when g >= 0")
+    assert isinstance(found, Refuted) and "x = " in found.counterexample
+
+
+def test_a_refutation_has_small_numbers() -> None:
+    found = pointwise("x * y", "x * y + g")
+    assert isinstance(found, Refuted)
+    assert found.counterexample == (
+        "the two sides differ at t = 0: 0 and 1; with x = 0; y = 0; g = 1; sizes |t| = 1, |s| = 1"
+    )
+
+
+GATED = """
+mixer gated(q[t,d], k[t,d], v[t,e], a[t]) -> o[t,e]:
+    S[t,d,e] = exp(a) * S[t-1] + k * v
+    o[t,e]   = sum[d] q * S
+
+mixer other(q[t,d], k[s,d], v[s,e], a[t]) -> o[t,e]:
+    index s over t
+    A[t]   = A[t-1] + a
+    p[t,s] = sum[d] q * k
+    o[t,e] = sum[s | {guard}] exp({decay}) * p * v
+
+mixer m(q[t,d], k[t,d], v[t,e], a[t]) -> o[t,e]:
+    o = gated(q, k, v, a)
+    claim o == other(q, k, v, a)
+"""
+
+
+@pytest.mark.parametrize(
+    ("guard", "decay"),
+    [("s < t", "A[t] - A[s]"), ("s <= t", "A[t] - A[s] + a[s]"), ("s <= t", "A[t]"),
+     ("s <= t", "(A[t] - A[s]) * (1 + 1e-9)"), ("s <= t and t - s < 5", "A[t] - A[s]")],
+)  # fmt: skip
+def test_a_mask_off_by_one_or_a_decay_dropped_is_refuted(guard: str, decay: str) -> None:
+    found = verdict(load_text(guard, decay))
+    assert isinstance(found, Refuted) and "the two sides differ at t = " in found.counterexample
+
+
+def test_the_masked_sum_of_a_gated_recurrence_holds() -> None:
+    assert verdict(load_text("s <= t", "A[t] - A[s]")).holds
+
+
+def load_text(guard: str, decay: str) -> str:
+    return GATED.format(guard=guard, decay=decay)
