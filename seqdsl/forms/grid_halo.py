@@ -1,7 +1,8 @@
 """The cells just outside of a grid that its steps read: base cases, what a state record holds, or 0.
 
-`y.top[k, x]` holds the cells before the first row (row k - lead, column x - before), `y.left[i, x]` those before the
-first column of a row, `y.right[i, x]` those after the last. Each is there only where it is not 0 throughout.
+`y.top[k, j]` holds the cells before the first row (row k - lead), `y.left[i, x]` those before the first column of a row,
+`y.right[i, x]` those after the last, and `y.corner[k, x]` those that are outside along both axes, the ones before the
+first column first. Each is there only where it is not 0 throughout.
 
 Along the stream, the cells before come from the state record where one is given. A corner, outside along both axes, is
 what the first base case that names it says; with a state, the row before is no longer outside, and the base case of the
@@ -10,40 +11,51 @@ column says it. Entry point: `halos`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from seqdsl.algebra.affine import NotAffine
+from seqdsl.forms.grid import Grid, Side
 from seqdsl.ir import build
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import make
 from seqdsl.ir.order import difference
 from seqdsl.ir.system import Index, System, Tensor
 
-if TYPE_CHECKING:
-    from seqdsl.forms.wavefront import Grid, Side
+Places = dict[tuple[int, ...], Node]
+_SIDES = {
+    "top": "before the first row",
+    "corner": "before the first row, beside the columns",
+    "left": "before the first column",
+    "right": "after the last column",
+}
 
 
 def halos(system: System, grid: Grid, tensor: Tensor) -> tuple[System, Node]:
     """The system with the halo's tensors, and the value of a front's cell that is not on the grid."""
     _check(system, grid, tensor)
     cell, column = build.index(grid.cell), grid.column()
+    end = build.add(grid.across.length(), build.const(grid.before))
     lanes = [build.index(i) for i in grid.lanes(tensor)]
-    row = grid.here()[grid.along.index]
+    here = grid.here()
+    row, place, past = here[grid.along.index], here[grid.across.index], build.sub(column, end)
     system, top = _top(system, grid, tensor)
+    system, corner = _corner(system, grid, tensor)
     system, left = _beside(system, grid, tensor, end=False)
     system, right = _beside(system, grid, tensor, end=True)
-    value = zero = _zero(tensor)
-    if right is not None:
-        past = build.sub(column, build.add(grid.across.length(), build.const(grid.before)))
-        value = build.read(right.name, [row, past, *lanes], right.dtype)
-    if left is not None:
-        inside = build.read(left.name, [row, column, *lanes], left.dtype)
-        value = build.where(make("lt", column, build.const(grid.before)), inside, value)
-    first = build.read(top.name, [cell, column, *lanes], top.dtype) if top is not None else zero
-    if value is not first:
-        value = build.where(make("lt", cell, build.const(grid.lead)), first, value)
-    return system, value
+
+    def at(side: Tensor | None, *subscripts: Node) -> Node:
+        return _zero(tensor) if side is None else build.read(side.name, [*subscripts, *lanes], side.dtype)
+
+    before, beyond = make("lt", column, build.const(grid.before)), make("le", end, column)
+    far = at(corner, cell, build.add(past, build.const(grid.before)))
+    above = _chosen(before, at(corner, cell, column), _chosen(beyond, far, at(top, cell, place)))
+    beside = _chosen(before, at(left, row, column), at(right, row, past))
+    return system, _chosen(make("lt", cell, build.const(grid.lead)), above, beside)
+
+
+def _chosen(condition: Node, a: Node, b: Node) -> Node:
+    return a if a is b else build.where(condition, a, b)
 
 
 def unused(system: System, wanted: str) -> str:
@@ -113,49 +125,61 @@ def _reach(grid: Grid, tensor: Tensor) -> tuple[int, int, int]:
 
 
 def _beside(system: System, grid: Grid, tensor: Tensor, *, end: bool) -> tuple[System, Tensor | None]:
-    """The cells before the first column, or after the last: first to last."""
+    """The cells before the first column, or after the last."""
     count = _reach(grid, tensor)[2 if end else 1]
     values = [_edge(system, tensor, grid.across, grid.across.beyond(k, end=end)) for k in range(1, count + 1)]
     if not end:
         system, values = _history(system, tensor, grid.across, values)
-    if all(v is _zero(tensor) for v in values):
-        return system, None
-    index = unused(system, f"{tensor.name}.beside")
-    whole, width = _zero(tensor), grid.after if end else grid.before
-    for k, value in enumerate(values):
-        at = build.const(k if end else width - 1 - k)
-        whole = build.where(make("eq", build.index(index), at), value, whole) if width > 1 else value
-    system = replace(system, indices={**system.indices, index: Index(index, index, build.const(width))})
-    indices = (grid.along.index, index, *grid.lanes(tensor))
-    name = f"{tensor.name}.{'right' if end else 'left'}"
-    made = Tensor(name, indices, tensor.dtype, "derived", whole)
-    return system.with_tensors(made), made
+    width = grid.after if end else grid.before
+    places: Places = {(k if end else width - 1 - k,): value for k, value in enumerate(values)}
+    name = "right" if end else "left"
+    return _listed(system, grid, tensor, name, {"beside": width}, places, (grid.along.index,))
 
 
 def _top(system: System, grid: Grid, tensor: Tensor) -> tuple[System, Tensor | None]:
-    """The rows before the first, the corners with them."""
-    side, across = grid.along, grid.across
-    row, column = (unused(system, f"{tensor.name}.{name}") for name in ("above", "column"))
+    """The rows before the first."""
+    side = grid.along
     values = [_edge(system, tensor, side, side.beyond(k)) for k in range(1, _reach(grid, tensor)[0] + 1)]
     system, values = _history(system, tensor, side, values)
+    places: Places = {(grid.lead - k,): value for k, value in enumerate(values, 1)}
+    return _listed(system, grid, tensor, "top", {"above": grid.lead}, places, (grid.across.index,))
+
+
+def _corner(system: System, grid: Grid, tensor: Tensor) -> tuple[System, Tensor | None]:
+    """The cells outside along both axes."""
     system, corners = _corners(system, grid, tensor)
-    if all(v is _zero(tensor) for v in (*values, *corners.values())):
-        return system, None
-    place = across.place(build.sub(build.index(column), build.const(grid.before)))
+    places: Places = {
+        (grid.lead - k, grid.before - m if m > 0 else grid.before - 1 - m): v for (k, m), v in corners.items()
+    }
+    sizes = {"above": grid.lead, "beside": grid.before + grid.after}
+    return _listed(system, grid, tensor, "corner", sizes, places, ())
+
+
+def _listed(
+    system: System,
+    grid: Grid,
+    tensor: Tensor,
+    name: str,
+    sizes: Mapping[str, int],
+    places: Places,
+    own: tuple[str, ...],
+) -> tuple[System, Tensor | None]:
+    """A tensor that is each value at its place along indices of fixed sizes, and 0 elsewhere; None if it is 0 throughout.
+    `own` are the indices of the grid that the values vary along."""
     whole = _zero(tensor)
-    for k, value in enumerate(values, 1):
-        value = build.substitute(value, {across.index: place})
-        for (lag, m), corner in corners.items():
-            if lag == k and corner is not _zero(tensor):
-                last = build.add(across.length(), build.const(grid.before - 1))
-                x = build.add(last, build.const(-m)) if m < 0 else build.const(grid.before - m)
-                value = build.where(make("eq", build.index(column), x), corner, value)
-        at = build.const(grid.lead - k)
-        whole = build.where(make("eq", build.index(row), at), value, whole) if grid.lead > 1 else value
-    width = build.add(build.size(across.index), build.const(grid.before + grid.after))
-    sizes = {row: build.const(grid.lead), column: width}
-    system = replace(system, indices={**system.indices, **{n: Index(n, n, s) for n, s in sizes.items()}})
-    made = Tensor(f"{tensor.name}.top", (row, column, *grid.lanes(tensor)), tensor.dtype, "derived", whole)
+    indices = {unused(system, f"{tensor.name}.{name}_{index}"): size for index, size in sizes.items()}
+    for place, value in places.items():
+        at = build.TRUE
+        for (index, size), position in zip(indices.items(), place, strict=True):
+            at = build.both(at, make("eq", build.index(index), build.const(position)) if size > 1 else build.TRUE)
+        whole = _chosen(at, value, whole)
+    if whole is _zero(tensor):
+        return system, None
+    system = replace(system, indices={**system.indices, **{i: Index(i, i, build.const(n)) for i, n in indices.items()}})
+    order = (*indices, *own) if name == "top" else (*own, *indices)
+    own_name = f"{tensor.name}.{name}"
+    comment = f"{tensor.name}, {_SIDES[name]}"
+    made = Tensor(own_name, (*order, *grid.lanes(tensor)), tensor.dtype, "derived", whole, comment=comment)
     return system.with_tensors(made), made
 
 
@@ -168,7 +192,7 @@ def _corners(system: System, grid: Grid, tensor: Tensor) -> tuple[System, dict[t
     rows = {k: along.beyond(k) for k in range(1, back + 1)}
     columns = {m: across.beyond(m) for m in range(1, before + 1)}
     columns |= {-m: across.beyond(m, end=True) for m in range(1, after + 1)}
-    found = {(k, m): _corner(system, grid, tensor, rows[k], columns[m]) for k in rows for m in columns}
+    found = {(k, m): _named(system, grid, tensor, rows[k], columns[m]) for k in rows for m in columns}
     for side, other, lags, points in ((along, across, rows, columns), (across, along, columns, rows)):
         if side.streamed and any(e.tensor == tensor.name for e in system.record or ()):
             for place, point in points.items():
@@ -178,7 +202,7 @@ def _corners(system: System, grid: Grid, tensor: Tensor) -> tuple[System, dict[t
     return system, found
 
 
-def _corner(system: System, grid: Grid, tensor: Tensor, row: Node, column: Node) -> Node:
+def _named(system: System, grid: Grid, tensor: Tensor, row: Node, column: Node) -> Node:
     """The first base case that names the row or the column, read at the other one: 0, unless it has one of its own."""
     points = {grid.along.index: row, grid.across.index: column}
     for edge in tensor.edges:

@@ -77,11 +77,14 @@ class Parts:
         """Is it a read of a tensor at the cell itself, or one that no cell decides?"""
         if node.op != "read":
             return False
-        own = self.system.tensors[str(node.attr)].indices
-        return all(
-            (a.op == "index" and a.attr == i) if i in self.axes or a.free & self.axes else not read_names(a)
-            for i, a in zip(own, node.args, strict=True)
-        )
+        tensor = self.system.tensors[str(node.attr)]
+        for own, subscript in zip(tensor.indices, node.args, strict=True):
+            if own in self.axes or subscript.free & self.axes:
+                if subscript is not build.index(own):
+                    return False
+            elif read_names(subscript) or tensor.edges and subscript.op != "index":
+                return False
+        return True
 
     def _fits(self, node: Node, facts: Facts, inner: frozenset[str]) -> bool:
         """May it be a tensor of its own: no wider than its operands, under conditions that no state decides?"""
