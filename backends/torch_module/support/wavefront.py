@@ -29,6 +29,14 @@ class _WavefrontOrder(torch.autograd.Function):
         return _WavefrontOrder.apply(grad, back, order), None, None  # type: ignore[no-untyped-call]
 
 
+def _wavefront_ordered(x: Tensor, order: Tensor, back: Tensor) -> Tensor:
+    """x[:, order]; `back` is the opposite order."""
+    if torch.compiler.is_compiling():
+        return x.index_select(1, order)
+    ordered: Tensor = _WavefrontOrder.apply(x, order, back)  # type: ignore[no-untyped-call]
+    return ordered
+
+
 def _wavefront_orders(
     shape: tuple[int, int], slope: int, up: bool, left: bool, device: torch.device
 ) -> tuple[Tensor, Tensor]:
@@ -130,7 +138,7 @@ def wavefront(
     bounds = _wavefront_bounds(shape, slope, margins)
     sizes = [high - low for _, low, high, _ in bounds if low < high]
     cells = [x.expand(x.shape[0], *shape, *x.shape[3:]).flatten(1, 2) for x in operands]
-    given = [_WavefrontOrder.apply(x, order, back).split(sizes, 1) for x in cells]  # type: ignore[no-untyped-call]
+    given = [_wavefront_ordered(x, order, back).split(sizes, 1) for x in cells]
     around = [
         iter(_wavefront_halo(blank, sides, bounds, shape, slope, margins, (up, left)))
         for blank, sides in zip(blanks, halos, strict=True)
@@ -150,4 +158,4 @@ def wavefront(
         fronts[w] = [_wavefront_joined([next(halo), *states, next(halo)]) for halo, states in zip(around, inner, strict=True)]
         fronts.pop(w - max(back_by), None)
     wholes = (torch.cat(states, 1) for states in zip(*found, strict=True))
-    return [_WavefrontOrder.apply(x, back, order).unflatten(1, shape) for x in wholes]  # type: ignore[no-untyped-call]
+    return [_wavefront_ordered(x, back, order).unflatten(1, shape) for x in wholes]
