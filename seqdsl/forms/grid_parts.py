@@ -96,14 +96,10 @@ class Parts:
 
     def _part(self, tensor: Tensor, node: Node, facts: Facts) -> Node:
         """A read of the part's tensor at the cell; where its conditions do not hold it is 0."""
-        known = [f for f in facts if f.free <= node.free or node.op not in ("read", "index")]
-        if node.op in ("read", "index"):
-            known = [f for f in known if not any(n in self.states for n in read_names(f))]
-        whole = build.TRUE
-        for fact in dict.fromkeys(known):
+        whole, zero = build.TRUE, build.FALSE if node.dtype == "bool" else build.ZERO
+        for fact in () if _harmless(node) else dict.fromkeys(facts):
             whole = build.both(whole, fact)
-        zero = build.FALSE if node.dtype == "bool" else build.ZERO
-        body = build.where(whole, node, zero) if not _harmless(node) else node
+        body = build.where(whole, node, zero)
         if body not in self.made:
             name = build.fresh(f"{tensor.name}.part{len(self.made) or ''}", self.system.tensors)
             order = [*tensor.indices, *sorted(body.free)]
@@ -114,5 +110,5 @@ class Parts:
 
 
 def _harmless(node: Node) -> bool:
-    """Is it defined wherever it is read?"""
-    return node.op == "index" or all(n.op in _NUMBERS or n.op in ("index", "read", "add", "sub", "mul") for n in walk(node))
+    """Has it a value, and a derivative, wherever it is read?"""
+    return all(n.op in _NUMBERS or n.op in ("index", "read", "add", "sub", "mul") for n in walk(node))

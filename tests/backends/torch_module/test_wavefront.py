@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from seqdsl.forms import derive
+from seqdsl.ir.interpreter import interpret
 from seqdsl.ir.state import flatten, nest
 from seqdsl.semantics import load_system
 from tests.backends.torch_module.harness import as_tuple, emit_module, gap, load_class, module_of, piece
-from tests.forms.test_wavefront import GRIDS, SHAPES, inputs_of, is_steppable
+from tests.forms.test_wavefront import GRIDS, SHAPES, inputs_of, is_steppable, part
 
 LAYER = """
 mixer m(x[i,j,c]; N = 3) -> h[i,j,n]:
@@ -87,6 +88,26 @@ def test_a_state_goes_on_in_the_other_form(name: str) -> None:
     tail = [x.requires_grad_(x.is_floating_point()) for x in tail]
     start = as_leaves(states[1])
     assert worst(*(results(m, tail, start) for m in (fronts, stepped))) < 1e-12
+
+
+@pytest.mark.parametrize("name", [n for n, text in GRIDS.items() if is_steppable(load_system(text))])
+def test_what_is_compared_with_is_the_interpreter(name: str) -> None:
+    """The stepped module, before and after a state: corners, base cases of integers, no columns."""
+    system = load_system(GRIDS[name])
+    stepped = module_of(system)
+    for columns in (0, 3):
+        inputs, state, record = inputs_of(system, 5, columns), None, None
+        for start, end in ((0, 2), (2, 5)):
+            given = part(system, inputs, start, end)
+            wanted = interpret(system, inputs=given, state=record)
+            tensors = [torch.as_tensor(given[t.name])[None] for t in system.inputs()]
+            y, state = stepped(*tensors, state=state, return_state=True)
+            record = wanted["state"]
+            for x, value in zip(as_tuple(y), wanted["outputs"].values(), strict=True):
+                assert gap(x[0], torch.as_tensor(value)) < 1e-13
+            for key, value in flatten(record).items():
+                x = flatten(state)[key]
+                assert x == value if isinstance(x, int) else gap(x[0].double(), torch.as_tensor(value).double()) < 1e-13
 
 
 @pytest.mark.parametrize("name", ["affine", "alignment", "coupled", "lags"])
