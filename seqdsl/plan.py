@@ -31,7 +31,7 @@ from seqdsl.ir.dependence import Loop, schedule
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, options
 from seqdsl.ir.state import needed
-from seqdsl.ir.system import System
+from seqdsl.ir.system import System, Tensor
 
 Poly = dict[tuple[str, ...], int]  # monomial (sorted axis names) -> coefficient
 
@@ -40,7 +40,7 @@ BYTES_PER_SECOND = 1e10
 SECONDS_PER_STEP = 3e-6  # the price of launching one operation
 _NOMINAL_TIME, _NOMINAL = 2048, 64
 _CHEAP = frozenset(
-    ("const", "index", "size", "option", "first", "read", "where", "and", "or", "not", "lt", "le", "eq", "ne")
+    ("const", "index", "size", "option", "first", "read", "where", "and", "or", "not", "lt", "le", "eq", "ne", "front")
 )
 
 
@@ -101,16 +101,35 @@ def cost(system: System) -> Cost:
     moved: Poly = {}
     steps: Poly = {}
     seen: set[Node] = set()
+    for step in schedule(system):
+        _count_steps(system, step, (), steps)
+    system = _over_grids(system)
     for tensor in system.derived():
         axes = tuple(system.axis(i) for i in tensor.indices)
         _add(moved, axes, 8)
-        if tensor.rhs is not None:
-            for node in [n for n in walk(tensor.rhs) if n not in seen]:
+        term = _front(tensor) or tensor.rhs  # of a grid, the cells on it alone are evaluated
+        if term is not None:
+            for node in [n for n in walk(term) if n not in seen]:
                 seen.add(node)  # equal terms are computed once
                 _count(system, node, flops, moved, steps)
-    for step in schedule(system):
-        _count_steps(system, step, (), steps)
     return Cost(flops, moved, steps)
+
+
+def _front(tensor: Tensor) -> Node | None:
+    """The mark of an equation over the fronts of a grid."""
+    rhs = tensor.rhs
+    return rhs.args[1] if rhs is not None and rhs.op == "where" and rhs.args[1].op == "front" else None
+
+
+def _over_grids(system: System) -> System:
+    """The system with its fronts' cells counted as those of their grids."""
+    indices = dict(system.indices)
+    for tensor in system.derived():
+        mark = _front(tensor)
+        if mark is not None:
+            for name, own in zip(tensor.indices, ("across", "along"), strict=False):
+                indices[name] = replace(indices[name], axis=system.axis(options(mark)[own]))
+    return replace(system, indices=indices)
 
 
 def _count_steps(system: System, step: object, outer: tuple[str, ...], steps: Poly) -> None:
@@ -121,10 +140,22 @@ def _count_steps(system: System, step: object, outer: tuple[str, ...], steps: Po
             _add(steps, outer, 3 * 64 * len(terms))
             _add(steps, (*outer, step.axis), 1)  # the starts of the pieces are corrected one after another
             return
+        fronts = [mark for n in step.tensors() if (mark := _front(system.tensors[n])) is not None]
+        if fronts:
+            _count_fronts(system, fronts, outer, steps)
+            return
         for inner in step.body:
             _count_steps(system, inner, (*outer, step.axis), steps)
     else:
         _add(steps, outer, 4)
+
+
+def _count_fronts(system: System, fronts: list[Node], outer: tuple[str, ...], steps: Poly) -> None:
+    """As many fronts as rows and columns; a step is its terms, and a piece of each tensor cut off and put together."""
+    terms = {n for mark in fronts for n in walk(mark.args[0]) if n.op not in _CHEAP or n.op == "read"}
+    given = options(fronts[0])
+    _add(steps, (*outer, system.axis(given["along"])), given["slope"] * (len(terms) + len(fronts)))
+    _add(steps, (*outer, system.axis(given["across"])), len(terms) + len(fronts))
 
 
 def _count(system: System, node: Node, flops: Poly, moved: Poly, steps: Poly) -> None:

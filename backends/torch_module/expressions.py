@@ -92,7 +92,7 @@ def _emit(ctx: Context, node: Node) -> Value:
         return scans.scan(ctx, node)
     if node.op in RANDOM:
         return _draw(ctx, node)
-    if node.op == "newton":
+    if node.op in ("newton", "front"):
         return emit(ctx, node.args[0])  # in a loop that is stepped after all
     return _elementwise(ctx, node)
 

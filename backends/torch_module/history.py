@@ -76,8 +76,6 @@ def _data(node: Node) -> bool:
 
 
 def _selected(ctx: Context, source: Source, k: int, own: str, subscript: Node, value: Value) -> tuple[Value, bool]:
-    dim = value.dims.index(f"@{k}")
-    rest = tuple(d for d in value.dims if d != f"@{k}")
     if (
         subscript.op == "index"
         and str(subscript.attr) in ctx.fixed
@@ -88,14 +86,18 @@ def _selected(ctx: Context, source: Source, k: int, own: str, subscript: Node, v
             moved = replace(value, dims=tuple(str(subscript.attr) if d == f"@{k}" else d for d in value.dims))
             return reads.step(ctx, variable, str(subscript.attr), moved), True
     place = expressions.emit(ctx, subscript)
+    alone = value
     value, shift = origin(ctx, source, k, subscript, value)
+    edges = [build.value_of(e.point) for e in source.edges if e.position == k]
+    joined = value is not alone and all(point == -1 for point in edges)  # a base case before the first is in it
+    dim = value.dims.index(f"@{k}")  # with what a state holds of it, a tensor may have more dimensions
+    rest = tuple(d for d in value.dims if d != f"@{k}")
     if shift:
         place = Value(f"{place.at(SUM)} - {shift}", (), "int", SUM, True)
     if reads.within(ctx, own, subscript, everywhere=True) and not shift and place.static:
-        return replace(value, text=f"{value.at(ATOM)}.select({dim}, {place.text})", dims=rest, level=ATOM), False
-    return replace(
-        value, text=f"{ctx.helper('_select')}({value.text}, {dim}, {place.text})", dims=rest, level=ATOM
-    ), False
+        return replace(value, text=f"{value.at(ATOM)}.select({dim}, {place.text})", dims=rest, level=ATOM), joined
+    text = f"{ctx.helper('_select')}({value.text}, {dim}, {place.text})"
+    return replace(value, text=text, dims=rest, level=ATOM), joined
 
 
 def _sides(ctx: Context, source: Source, k: int, own: str, subscript: Node) -> tuple[Edge | None, Edge | None] | None:

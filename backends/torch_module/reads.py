@@ -17,6 +17,7 @@ from seqdsl.ir.system import Edge, Tensor
 
 from . import expressions, history
 from .context import Context, Layered, Looped, Source, Stored
+from .names import tuple_text
 from .values import ATOM, BATCH, CHOICE, Value, merge, plain, spread
 
 
@@ -123,10 +124,13 @@ def _edge_choices(ctx: Context, tensor: Tensor, node: Node, place: Looped, dims:
             if k != edge.position
         ]
         target = ctx.system.tensors[edge.tensor]
-        value = expressions.full(ctx, read(ctx, build.read(target.name, subscripts, target.dtype)), dims, tensor.dtype)
+        value = expressions.convert(ctx, read(ctx, build.read(target.name, subscripts, target.dtype)), tensor.dtype)
+        value = expressions.full(ctx, value, dims, tensor.dtype)
         test = (
             f"{expressions.emit(ctx, subscript).at(CHOICE + 6)} == {expressions.emit(ctx, edge.point).at(CHOICE + 6)}"
         )
+        if ctx.on_stream(tensor.indices[edge.position]) and tensor.name in ctx.records and not ctx.past:
+            test = f"state is None and {test}"  # what a state holds is not outside
         text = f"({value.text} if {test} else {text})"
     return text
 
@@ -143,7 +147,9 @@ def _collected(ctx: Context, tensor: Tensor, node: Node, place: Looped) -> Value
     for k in reversed(moving):
         inner = [i for i in kept if i not in moving[: moving.index(k)]]
         dim = len(lead) + inner.index(k)
-        text = f"torch.stack([{text} for {names[k]} in range({ctx.length(tensor.indices[k])})], {dim})"
+        shape = tuple_text(ctx.dim_text(d) for d in (*lead, *(tensor.indices[i] for i in inner)))
+        entries = f"[{text} for {names[k]} in range({ctx.length(tensor.indices[k])})]"
+        text = f"{ctx.helper('_stack')}({entries}, {dim}, {shape}, {expressions.KINDS[tensor.dtype]}, {ctx.like})"
     dims = (*lead, *(tensor.indices[k] for k in kept))
     value = ctx.bind(f"{tensor.name}_so_far", Value(text, dims, tensor.dtype))
     for edge in reversed([e for e in tensor.edges if e.position in static]):
@@ -250,7 +256,8 @@ def _general(ctx: Context, node: Node, source: Source, value: Value) -> Value:
     joint = _joint(ctx, node, value)
     pending: list[tuple[int, Node]] = []
     handled: set[int] = set()
-    for k, (own, subscript) in enumerate(zip(source.own, node.args, strict=True)):
+    for k in sorted(range(len(source.own)), key=lambda k: _depth(ctx, node.args[k])):
+        own, subscript = source.own[k], node.args[k]
         if f"@{k}" not in value.dims:
             continue
         cut = subscript.op != "index" and subscript.free & ctx.lengths.keys()  # a block need not begin at 0
@@ -266,6 +273,12 @@ def _general(ctx: Context, node: Node, source: Source, value: Value) -> Value:
         if edge.position not in handled and possible(ctx, node.args[edge.position], edge.point):
             value = _edge(ctx, node, source, edge, node.args[edge.position], value)
     return value
+
+
+def _depth(ctx: Context, subscript: Node) -> int:
+    """How deep the loop lies that holds a subscript: what is taken apart before an outer one comes first."""
+    variable = ctx.fixed.get(str(subscript.attr)) if subscript.op == "index" else None
+    return next((n for n, loop in enumerate(ctx.loops) if loop.variable == variable), len(ctx.loops))
 
 
 def _joint(ctx: Context, node: Node, value: Value) -> set[int]:

@@ -18,7 +18,7 @@ from seqdsl.ir.order import difference
 from seqdsl.ir.state import StateEntry
 from seqdsl.ir.system import Edge, Tensor
 
-from . import expressions, history, newton
+from . import expressions, history, newton, wavefront
 from .context import Block, Context, Looped, LoopScope, Source, Stored
 from .loops import hoist
 from .names import tuple_text
@@ -28,7 +28,10 @@ from .values import BATCH, CHOICE, Value
 def execute(ctx: Context, step: Step, needed: set[str]) -> None:
     """Write one step of the schedule; `needed` are the tensors that something after the loops reads."""
     if isinstance(step, Compute):
-        compute(ctx, ctx.system.tensors[step.tensor])
+        if step.tensor not in ctx.places:  # the fronts of a grid have given it
+            compute(ctx, ctx.system.tensors[step.tensor])
+    elif wavefront.is_wavefront(ctx, step):
+        wavefront.run(ctx, step)
     elif newton.is_solved(ctx, step):
         newton.solve(ctx, step)
     else:
@@ -54,7 +57,8 @@ def _carry(ctx: Context, tensor: Tensor) -> Value:
     """The state that entered, or the base case."""
     assert tensor.rhs is not None
     dims = (BATCH, *tensor.indices)
-    start = expressions.full(ctx, expressions.emit(ctx, tensor.rhs), dims, tensor.dtype)
+    start = expressions.convert(ctx, expressions.emit(ctx, tensor.rhs), tensor.dtype)
+    start = expressions.full(ctx, start, dims, tensor.dtype)
     return Value(
         f"{start.at(CHOICE + 1)} if state is None else {history.state_path(tensor.path[0])}", dims, tensor.dtype, CHOICE
     )

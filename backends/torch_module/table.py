@@ -134,6 +134,7 @@ SCANS = frozenset(
         "decayed_read",
         "decayed_solve",
         "decayed_state",
+        "front",
         "matrix_scan",
         "micro_solve",
         "newton",

@@ -23,6 +23,7 @@ from seqdsl.forms.online_laws import online_laws
 from seqdsl.forms.prepare import prepared
 from seqdsl.forms.recurrent import steadied
 from seqdsl.forms.texts import with_texts
+from seqdsl.forms.wavefront import to_wavefront
 from seqdsl.ir.dependence import Loop, loop_again, recurrences
 from seqdsl.ir.node import walk
 from seqdsl.ir.state import NotSteppable, state_record
@@ -129,10 +130,15 @@ _ROWS = [
         "the ends agree (1e-6 of the state in float32, 1e-12 in float64); where that overshoots, pieces of 32 and 16, "
         "then one step at a time",
     ),
+    Form(
+        "wavefront",
+        to_wavefront,
+        "with w = slope i + j, every read is of an earlier w: the cells of a front do not read each other",
+        "slope d + e >= 1 at each distance (d, e); (i, j) -> (w, i) is one to one, and cells off the grid are told apart",
+    ),
 ]
 FORMS: dict[str, Form] = {row.name: row for row in _ROWS}
 NOT_YET = {
-    "wavefront": "recurrences over two axes are stepped row by row",
     "distributed": "context parallelism is not generated",
 }
 

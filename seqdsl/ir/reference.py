@@ -451,6 +451,11 @@ def newton(step: A, *more: A) -> A:
     return np.broadcast_arrays(step, *more)[0]
 
 
+def front(step: A, **geometry: object) -> A:
+    """The step itself, whatever the geometry: it is only said for who evaluates fronts."""
+    return step
+
+
 def affine_scan(decay: A, value: A, start: A, log: bool = False, reverse: bool = False) -> A:
     """h[t] = a[t] h[t-1] + b[t], h[-1] = start."""
     decay = np.exp(decay) if log else decay

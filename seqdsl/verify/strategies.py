@@ -285,14 +285,19 @@ def nonlinear(w: Writer) -> None:
 
 
 def grid(w: Writer) -> None:
-    """A recurrence over two axes."""
-    axes, name = w.subset(("d",)), w.fresh("Y")
-    a, b = (w.choose(f"sigmoid({w.input('a', ('t', 'j', *w.subset(axes)))})", "0.5", "0.3") for _ in "ab")
+    """A recurrence over two axes, each up or down: reads of neighbours, further ones, or ahead along the second axis."""
+    axes, name, t, j = w.subset(("d",)), w.fresh("Y"), w.choose("-", "-", "+"), w.choose("-", "-", "+")
     own = ",".join(("t", "j", *axes))
-    w.say(
-        f"{name}[{own}] = {a} * {name}[t-1] + {b} * {name}[{w.choose('t,j-1', 't-1,j-1')}] + {w.input('x', own.split(','))}"
-    )
-    out = w.fresh("o")
+    one = w.choose(f"[t{t}1]", f"[t{t}1]", f"[t{t}2]", f"[t{t}1,j{'+' if j == '-' else '-'}1]")
+    two = w.choose(f"[t,j{j}1]", f"[t,j{j}1]", f"[t{t}1,j{j}1]", f"[t,j{j}2]")
+    a, b = (w.choose(f"sigmoid({w.input('a', ('t', 'j', *w.subset(axes)))})", "0.5", "0.3") for _ in "ab")
+    first, second = ("-1" if sign == "-" else f"|{axis}|" for axis, sign in (("t", t), ("j", j)))
+    for place, value in (((first, "j", *axes), w.choose("1", "j / 4")), (("t", second, *axes), w.choose("-1", "t / 9"))):
+        if w.maybe():
+            w.say(f"{name}[{','.join(place)}] = {value}")
+    step = w.choose("{a} * {x} + {b} * {y}", "tanh({a} * {x}) + {b} * {y}", "max({x} - {a}, {y} * {b})")
+    text, out = step.format(a=a, b=b, x=f"{name}{one}", y=f"{name}{two}"), w.fresh("o")
+    w.say(f"{name}[{own}] = {text} + {w.input('x', own.split(','))}")
     w.say(f"{out}[{own}] = {name}")
     w.give(out, ("j", *axes))
 

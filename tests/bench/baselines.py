@@ -65,6 +65,19 @@ def diagonal_loop(a: Tensor, b: Tensor) -> Tensor:
     return torch.stack(states, 1)
 
 
+def grid_loop(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """y[i,j] = a[i,j] y[i-1,j] + b[i,j] y[i,j-1] + x[i,j], all [B, I, J, C]."""
+    above, rows = [torch.zeros_like(x[:, 0, 0])] * x.shape[2], []
+    for row in zip(x.unbind(1), a.unbind(1), b.unbind(1), strict=True):
+        state, cells = torch.zeros_like(x[:, 0, 0]), []
+        for x_ij, a_ij, b_ij, before in zip(*(v.unbind(1) for v in row), above, strict=True):
+            state = a_ij * before + b_ij * state + x_ij
+            cells.append(state)
+        rows.append(torch.stack(cells, 1))
+        above = cells
+    return torch.stack(rows, 1)
+
+
 def diagonal_associative_scan(a: Tensor, b: Tensor) -> Tensor:
     """The same by torch's associative_scan, the only mode of it that runs on a CPU."""
     try:

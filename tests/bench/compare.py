@@ -1,9 +1,9 @@
 """Generated modules against what one would write by hand: `python -m tests.bench.compare [results.json]`.
 
-CPU, float32, two threads, B 1, H 4, K and V 64; forward, and forward with backward; interleaved, medians of the rounds'
-ratios. Baselines: (a) a differentiable loop over unbind, (b) torch's associative_scan, (c) the naive chunk forms of
-fla-core, (d) torch's own attention and GRU, where they compute the same. One that is not installed is left out, and said
-so. Never a test.
+CPU, float32, two threads, B 1, H 4, K and V 64 but for the entrywise ones; forward, and forward with backward;
+interleaved, medians of the rounds' ratios. Baselines: (a) a differentiable loop over unbind, (b) torch's
+associative_scan, (c) the naive chunk forms of fla-core, (d) torch's own attention and GRU, where they compute the same.
+One that is not installed is left out, and said so. Never a test.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ from tests.bench.timing import fit_exponent, interleaved, machine_facts, peak_me
 
 Run = Callable[..., Any]
 DIAGONAL = "mixer diagonal(a[t,c], b[t,c]) -> h[t,c]:\n    h[t,c] = a * h[t-1] + b\n"
+GRID = (
+    "mixer grid(x[i,j,c], a[i,j,c], b[i,j,c]) -> y[i,j,c]:\n"
+    "    y[i,j,c] = a * y[i-1] + b * y[i,j-1] + x\n"
+)
 ROUNDS = 9
 
 
@@ -92,6 +96,9 @@ def cases() -> list[Case]:
             "loop": baselines.diagonal_loop,
         }
         found.append(Case(f"diagonal {'x'.join(map(str, shape))}", inputs, runs))
+    inputs = [torch.randn(1, 64, 64, 64), *(torch.rand(1, 64, 64, 64) / 2 for _ in "ab")]
+    grid = seqdsl.load(GRID).module("wavefront")
+    found.append(Case("grid 64x64x64", inputs, {"seqdsl": grid, "loop": baselines.grid_loop}))
     runs = {"seqdsl": attention, "torch SDPA": baselines.attention}
     found.append(Case("attention T2048", [torch.randn(1, 2048, 4, 64) for _ in range(3)], runs))
     found.append(gru_case())

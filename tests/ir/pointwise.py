@@ -82,7 +82,7 @@ SCALAR: dict[str, Callable[..., Number]] = {
     "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "div": _divide,
     "exact_div": lambda a, b: a // b, "floor_div": lambda a, b: a // b, "mod": lambda a, b: a % b,
     "pow": _guarded(_power), "neg": lambda a: -a,
-    "newton": lambda step, *more: step,
+    "newton": lambda step, *more: step, "front": lambda step, **geometry: step,
     "maximum": lambda a, b: a if a >= b else b, "minimum": lambda a, b: a if a <= b else b,
     "lt": lambda a, b: a < b, "le": lambda a, b: a <= b, "eq": lambda a, b: a == b, "ne": lambda a, b: a != b,
     "not": lambda a: not a, "exp": _guarded(_either(math.exp, cmath.exp)),

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from seqdsl.ir import build
+from seqdsl.ir.node import Node
 from seqdsl.ir.ops import make
-from tests.mutants.tools import Mutant, argument, at, before, nodes, option, swapped, tensor, text, zero
+from tests.mutants.tools import Mutant, argument, argument_of, at, before, nodes, option, swapped, tensor, text, zero
+
+
+def before_it(node: Node) -> Node:
+    """One less."""
+    return build.sub(node, build.ONE)
+
+
+def after_it(node: Node) -> Node:
+    """One more."""
+    return build.add(node, build.ONE)
+
 
 HALF = build.const(build.Fraction(1, 2))
 LAST = build.sub(build.size("j"), build.ONE)
@@ -146,12 +158,32 @@ IN_FORMS = [
             lambda n: build.substitute(n, {"j": build.sub(LAST, build.index("j"))}) if n.attr in ("k", "v") else n,
         ),
     ),
+    Mutant("a front that ends a cell early", "grid", "wavefront", tensor("y.front", argument_of("lt", 1, before_it))),
+    Mutant("a grid that begins a cell late", "grid", "wavefront", tensor("y.front", argument_of("le", 1, before_it))),
+    Mutant("the halo taken for the grid", "grid", "wavefront", tensor("y.front", argument_of("le", 1, after_it))),
+    Mutant("a front read one too early", "grid", "wavefront", tensor("y.front", at("y.w", before("y.w")))),
+    Mutant("a cell read off the wrong front", "grid", "wavefront", tensor("y", at("j", before("j")))),
+    Mutant("a grid that forgets its first column", "grid", "wavefront", tensor("y.left", zero)),
+    Mutant("a grid that forgets the state", "grid", "wavefront", tensor("y.top", zero)),
+    Mutant("a corner that forgets the state", "grid", "wavefront", tensor("y.corner", zero)),
     Mutant(
         "a slow step that keeps half the state", "constant", "recurrent", tensor("S.kept", lambda n: build.mul(n, HALF))
     ),
 ]
 
 IN_TEXTS = [
+    Mutant(
+        "gradients in the order of the fronts",
+        "grid",
+        "wavefront",
+        text=text(("return _WavefrontOrder.apply(grad, back, order)", "return _WavefrontOrder.apply(grad, order, back)")),
+    ),
+    Mutant(
+        "a corner taken from the row before",
+        "grid",
+        "wavefront",
+        text=text(("part, place = 1, (row + lead)", "part, place = 0, (row + lead)")),
+    ),
     Mutant(
         "forget the gradient of the starting state",
         "started",

@@ -45,6 +45,17 @@ def argument(op: str, place: int, change: Callable[[Node], Node]) -> Break:
     return nodes(op, lambda n: make(n.op, *(change(a) if k == place else a for k, a in enumerate(n.args)), attr=n.attr))
 
 
+def argument_of(op: str, place: int, change: Callable[[Node], Node]) -> Callable[[Node], Node]:
+    """A node with one argument of every node of an operator below it changed."""
+
+    def changed(n: Node) -> Node | None:
+        if n.op != op:
+            return None
+        return make(n.op, *(change(a) if k == place else a for k, a in enumerate(n.args)), attr=n.attr)
+
+    return lambda node: rebuild(node, changed)
+
+
 def option(op: str, name: str, value: object) -> Break:
     """One option of every node of this operator, changed."""
 

@@ -1,0 +1,212 @@
+"""Modules in the form wavefront against the stepped ones: values, states and gradients, in pieces, steps and packed; decays
+of every size in float32; and mutants of the support function, which these comparisons must tell apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from seqdsl.forms import derive
+from seqdsl.ir.interpreter import interpret
+from seqdsl.ir.state import flatten, nest
+from seqdsl.semantics import load_system
+from tests.backends.torch_module.harness import as_tuple, emit_module, gap, load_class, module_of, piece
+from tests.forms.test_wavefront import GRIDS, SHAPES, inputs_of, is_steppable, part
+
+LAYER = """
+mixer m(x[i,j,c]; N = 3) -> h[i,j,n]:
+    param b[n] = normal(0, 1)
+    h[i,j,n: N] = tanh(linear[c](x) + linear[n -> n](h[i-1,j]) + linear[n -> n](h[i,j-1]) + b)
+"""
+TEXTS = {**GRIDS, "layer": LAYER}
+DECAYED = """
+mixer m(x[i,j,c], g[i,j,c], f[i,j,c]) -> y[i,j,c]:
+    y[i,j,c] = (exp(g) * y[i-1] + exp(f) * y[i,j-1]) / 2 + x
+"""
+
+
+def pair(text: str, **sizes: int) -> tuple[Any, Any]:
+    """The module by fronts and the stepped one, with the same parameters."""
+    fronts, stepped = (module_of(derive(load_system(text), f).system, f, **sizes) for f in ("wavefront", "recurrent"))
+    stepped.load_state_dict(fronts.state_dict())
+    return fronts, stepped
+
+
+def tensors_of(text: str, rows: int, columns: int) -> list[torch.Tensor]:
+    """A batch of two."""
+    system = load_system(text)
+    each = [inputs_of(system, rows, columns, seed) for seed in range(2)]
+    found = [torch.stack([torch.as_tensor(x[t.name]) for x in each]) for t in system.inputs()]
+    return [x.requires_grad_(x.is_floating_point()) for x in found]
+
+
+def results(module: Any, inputs: list[torch.Tensor], state: Any = None, *, steppable: bool = True) -> list[torch.Tensor]:
+    """Outputs, the state after them, and the gradients of a loss that sees each entry differently."""
+    y, after = module(*inputs, state=state, return_state=True) if steppable else (module(*inputs), {})
+    found = [*as_tuple(y), *(x for x in flatten(after).values() if isinstance(x, torch.Tensor))]
+    held = [x for x in flatten(state or {}).values() if isinstance(x, torch.Tensor)]
+    leaves = [x for x in (*inputs, *module.parameters(), *held) if x.requires_grad]
+    real = [x for x in found if x.is_floating_point() and x.requires_grad]
+    loss = sum(((x * torch.arange(1, x.numel() + 1).view_as(x).cos()).sum() for x in real), torch.zeros(()))
+    grads = torch.autograd.grad(loss, leaves, materialize_grads=True, allow_unused=True) if real else ()
+    return [*found, *grads]
+
+
+def as_leaves(state: Any) -> Any:
+    """The record as one that a user may hold."""
+    flat = {k: x.detach() if isinstance(x, torch.Tensor) else x for k, x in flatten(state).items()}
+    real = (x for x in flat.values() if isinstance(x, torch.Tensor) and x.is_floating_point())
+    for x in real:
+        x.requires_grad_()
+    return nest(flat)
+
+
+def worst(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> float:
+    return max((gap(a, b) for a, b in zip(found, wanted, strict=True)), default=0.0)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_values_states_and_gradients(name: str) -> None:
+    fronts, stepped = pair(TEXTS[name], c=2)
+    steppable = is_steppable(load_system(TEXTS[name]))
+    for rows, columns in SHAPES:
+        inputs = tensors_of(TEXTS[name], rows, columns)
+        assert worst(*(results(m, inputs, steppable=steppable) for m in (fronts, stepped))) < 1e-12, (rows, columns)
+
+
+@pytest.mark.parametrize("name", [n for n, text in TEXTS.items() if is_steppable(load_system(text))])
+def test_a_state_goes_on_in_the_other_form(name: str) -> None:
+    """It is the same record, and its gradients are the same."""
+    system = load_system(TEXTS[name])
+    fronts, stepped = pair(TEXTS[name], c=2)
+    inputs = tensors_of(TEXTS[name], 5, 3)
+    head, tail = ([x.detach() for x in piece(system, inputs, *cut)] for cut in ((0, 2), (2, 5)))
+    states = [m(*head, return_state=True)[1] for m in (fronts, stepped)]
+    assert gap(*states) < 1e-12
+    tail = [x.requires_grad_(x.is_floating_point()) for x in tail]
+    start = as_leaves(states[1])
+    assert worst(*(results(m, tail, start) for m in (fronts, stepped))) < 1e-12
+
+
+@pytest.mark.parametrize("name", [n for n, text in GRIDS.items() if is_steppable(load_system(text))])
+def test_what_is_compared_with_is_the_interpreter(name: str) -> None:
+    """The stepped module, before and after a state: corners, base cases of integers, no columns."""
+    system = load_system(GRIDS[name])
+    stepped = module_of(system)
+    for columns in (0, 3):
+        inputs, state, record = inputs_of(system, 5, columns), None, None
+        for start, end in ((0, 2), (2, 5)):
+            given = part(system, inputs, start, end)
+            wanted = interpret(system, inputs=given, state=record)
+            tensors = [torch.as_tensor(given[t.name])[None] for t in system.inputs()]
+            y, state = stepped(*tensors, state=state, return_state=True)
+            record = wanted["state"]
+            for x, value in zip(as_tuple(y), wanted["outputs"].values(), strict=True):
+                assert gap(x[0], torch.as_tensor(value)) < 1e-13
+            for key, value in flatten(record).items():
+                x = flatten(state)[key]
+                assert x == value if isinstance(x, int) else gap(x[0].double(), torch.as_tensor(value).double()) < 1e-13
+
+
+@pytest.mark.parametrize("name", ["affine", "alignment", "coupled", "lags"])
+def test_steps_and_packed_sequences(name: str) -> None:
+    system = load_system(GRIDS[name])
+    fronts, stepped = pair(GRIDS[name])
+    inputs = [x.detach()[:1] for x in tensors_of(GRIDS[name], 6, 4)]
+    whole = fronts(*inputs)
+    _, state = fronts(*piece(system, inputs, 0, 3), return_state=True)
+    one = [x.select(1, 0) if y.shape != x.shape else x for x, y in zip(piece(system, inputs, 3, 4), inputs, strict=True)]
+    assert gap(fronts.step(*one, state)[0], whole[:, 3]) < 1e-12
+    packed = fronts(*inputs, cu_seqlens=[0, 2, 2, 6])
+    assert gap(packed[:, :2], whole[:, :2]) < 1e-12
+    assert gap(packed[:, 2:], stepped(*piece(system, inputs, 2, 6))) < 1e-12
+
+
+def test_float32_with_decays_of_every_size() -> None:
+    fronts, stepped = pair(DECAYED)
+    torch.manual_seed(0)
+    values = torch.tensor([0.0, -1e-6, -1e-3, -1.0, -20.0, -200.0, -torch.inf], dtype=torch.float64)
+    x = torch.randn(1, 40, 30, 4, dtype=torch.float64)
+    g, f = (values[torch.randint(0, 7, x.shape)] for _ in "gf")
+    wanted = stepped(x, g, f)
+    single = [v.float().requires_grad_() for v in (x, g, f)]
+    found = fronts(*single)
+    assert (found.double() - wanted).norm() / wanted.norm() < 2e-6
+    found.sum().backward()
+    assert all(v.grad is not None and v.grad.isfinite().all() for v in single)
+    half = fronts(*(v.bfloat16() for v in (x, g, f)))
+    assert half.dtype == torch.bfloat16 and (half.double() - wanted).norm() / wanted.norm() < 2e-2
+
+
+def test_nothing_off_the_grid_reaches_a_gradient() -> None:
+    """A quotient that no guard protects, of an input that is never 0 on the grid."""
+    text = "mixer m(x[i,j]) -> y[i,j]:\n    y[i,j] = y[i-1] / x + sqrt(x) * y[i,j-1] + log(x)\n"
+    fronts, stepped = pair(text)
+    inputs = [torch.rand(2, 4, 5, dtype=torch.float64).add(0.5).requires_grad_()]
+    found, wanted = (results(m, inputs) for m in (fronts, stepped))
+    assert worst(found, wanted) < 1e-12 and all(x.isfinite().all() for x in found)
+
+
+def test_double_backward_vmap_and_compile() -> None:
+    fronts, stepped = pair(GRIDS["nonlinear"])
+    inputs = [x.detach()[:1].requires_grad_() for x in tensors_of(GRIDS["nonlinear"], 4, 3)]
+    seconds = []
+    for module in (fronts, stepped):
+        grads = torch.autograd.grad((module(*inputs) ** 2).sum(), inputs, create_graph=True)
+        seconds.append(list(torch.autograd.grad(sum((g**2).sum() for g in grads), inputs)))
+    assert worst(*seconds) < 1e-12
+    plain = [x.detach() for x in inputs]
+    many = [torch.stack([x, 2 * x]) for x in plain]
+    assert gap(torch.vmap(fronts)(*many)[1], stepped(*(x[1] for x in many))) < 1e-12
+    each = torch.func.grad(lambda x: fronts(x, plain[1]).square().sum())(plain[0])
+    assert gap(each, torch.autograd.grad(stepped(*inputs).square().sum(), inputs)[0]) < 1e-12
+    compiled = torch.compile(fronts, backend="eager", fullgraph=True)
+    assert gap(compiled(*plain), stepped(*plain)) < 1e-12
+
+
+MUTANTS = {
+    "gradients in the order of the values": ("return _WavefrontOrder.apply(grad, back, order)",
+                                             "return _WavefrontOrder.apply(grad, order, back)"),
+    "a front that starts one cell late": ("max(lead, -((before + columns - 1 - w) // slope))",
+                                          "max(lead, -((before + columns - w) // slope))"),
+    "a read of the next cell": ("narrow(1, low - d - bounds", "narrow(1, low - max(d - 1, 0) - bounds"),
+    "a read of the front before": ("fronts[w - by][n].narrow", "fronts[w - min(by, 1)][n].narrow"),
+    "a slope of 1 for all": ("rows, columns = rows.flip(0) if up", "slope = 1\n    rows, columns = rows.flip(0) if up"),
+    "rows that are not turned round": ("rows.flip(0) if up else rows", "rows"),
+    "columns that are not turned round": ("columns.flip(0) if left else columns", "columns"),
+    "base cases that are not turned round": ("columns - 1 - column if left else column", "column"),
+    "a corner from the row before": ("part, place = 1, (row + lead)", "part, place = 0, (row + lead)"),
+    "a corner from the wrong side": ("column - columns + (before if row < 0 else 0)", "column - columns"),
+    "no halo": ("if all(side is None for side in sides):", "if True:"),
+}  # fmt: skip
+
+
+def passes(change: tuple[str, str]) -> bool:
+    """Do the comparisons above hold for the support function with a change?"""
+    for name in ("affine", "up and left", "ahead", "lags", "alignment"):
+        system = load_system(GRIDS[name])
+        code = emit_module(derive(system, "wavefront").system, class_name="M", form="wavefront")
+        assert change[0] in code
+        fronts, stepped = load_class(code.replace(*change), "M")().double(), module_of(system, "recurrent")
+        for rows, columns in ((5, 3), (2, 6)):
+            inputs = tensors_of(GRIDS[name], rows, columns)
+            state = as_leaves(stepped(*inputs, return_state=True)[1]) if is_steppable(system) else None
+            for start in (None, state):
+                try:
+                    found = results(fronts, inputs, start, steppable=state is not None)
+                except (RuntimeError, IndexError, KeyError):
+                    return False
+                if worst(found, results(stepped, inputs, start, steppable=state is not None)) > 1e-9:
+                    return False
+    return True
+
+
+def test_the_function_itself_passes() -> None:
+    assert passes(("def wavefront(", "def wavefront("))
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutants_are_caught(name: str) -> None:
+    assert not passes(MUTANTS[name])
