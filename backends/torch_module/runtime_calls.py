@@ -149,7 +149,7 @@ def _state_entry(mixer: str, at: str, x: Any, batch: int, dtype: torch.dtype, sh
 
 def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
     """Outside autocast, where the device has one: states and sums stay in the dtype of the computation."""
-    if not torch.amp.is_autocast_available(device.type):
+    if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 

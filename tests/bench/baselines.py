@@ -78,6 +78,59 @@ def grid_loop(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.stack(rows, 1)
 
 
+def selective_scan_loop(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, skip: Tensor) -> Tensor:
+    """Mamba's scan: x, dt [B, T, D], A [B, D, N], B, C [B, T, N], skip [B, D] -> y [B, T, D]."""
+    state = x.new_zeros(*x[:, 0].shape, A.shape[-1])
+    decay = (dt.unsqueeze(-1) * A.unsqueeze(1)).exp()
+    outputs = []
+    for a_t, w_t, B_t, C_t in zip(*(z.unbind(1) for z in (decay, dt * x, B, C)), strict=True):
+        state = a_t * state + w_t.unsqueeze(-1) * B_t.unsqueeze(-2)
+        outputs.append((state @ C_t.unsqueeze(-1)).squeeze(-1))
+    return torch.stack(outputs, 1) + skip.unsqueeze(1) * x
+
+
+def s4d_loop(u: Tensor, a: Tensor, b: Tensor, C: Tensor, D: Tensor) -> Tensor:
+    """A diagonal state space, complex and the same at all times: u [B, T, D]; a, b, C [D, N], D [D]."""
+    state = torch.zeros((u.shape[0], *a.shape), dtype=a.dtype)
+    outputs = []
+    for u_t in u.unbind(1):
+        state = a * state + b * u_t.unsqueeze(-1)
+        outputs.append(2 * (C * state).sum(-1).real)
+    return torch.stack(outputs, 1) + D * u
+
+
+def para_gru_loop(z: Tensor, r: Tensor, g: Tensor, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+    """A GRU that is entrywise in its state: what its gates read of the input [B, T, D], recurrent weights [D]."""
+    state = torch.zeros_like(z[:, 0])
+    states = []
+    for z_t, r_t, g_t in zip(z.unbind(1), r.unbind(1), g.unbind(1), strict=True):
+        update = torch.sigmoid(z_t + u * state)
+        reset = torch.sigmoid(r_t + v * state)
+        state = torch.lerp(state, torch.tanh(g_t + w * reset * state), update)
+        states.append(state)
+    return torch.stack(states, 1)
+
+
+def chunked_gla(q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> Tensor:
+    """gla in chunks of 16, the decay between each pair of positions by one exponential, for autograd to differentiate.
+
+    Shapes:  q, k, g [B, T, H, K], v [B, T, H, V], T a multiple of 16 -> o [B, T, H, V]
+    """
+    q, k, v, g = (x.unflatten(1, (-1, 16)).transpose(2, 3) for x in (q, k, v, g))  # [B, N, H, 16, K or V]
+    total = g.cumsum(-2)
+    early = torch.ones(16, 16, dtype=torch.bool).tril()[..., None]
+    span = (total.unsqueeze(-2) - total.unsqueeze(-3)).masked_fill(~early, -torch.inf).exp()
+    inner = torch.einsum("bnhik,bnhijk,bnhjk->bnhij", q, span, k) @ v
+    end = total[..., -1:, :]
+    writes = (k * (end - total).exp()).mT @ v
+    state = torch.zeros_like(writes[:, 0])
+    states = []
+    for a, write in zip(end.exp().mT.unbind(1), writes.unbind(1), strict=True):
+        states.append(state)
+        state = a * state + write
+    return (inner + (q * total.exp()) @ torch.stack(states, 1)).transpose(2, 3).flatten(1, 2)
+
+
 def diagonal_associative_scan(a: Tensor, b: Tensor) -> Tensor:
     """The same by torch's associative_scan, the only mode of it that runs on a CPU."""
     try:

@@ -22,10 +22,15 @@ from torch import Tensor
 
 import seqdsl
 from tests.bench import baselines
-from tests.bench.memory import gla_forward
+from tests.bench.memory import gla_both, gla_both_by_autograd, gla_both_in_segments, gla_forward, in_segments
 from tests.bench.timing import fit_exponent, interleaved, machine_facts, peak_memory
 
 Run = Callable[..., Any]
+# gla's neighbour that no paper has: it forgets by the columns of the state.
+COLUMNS = """mixer columns(q[t,h,d], k[t,h,d], v[t,h,e], g[t,h,e]) -> o[t,h,e]:
+    S[t,h,d,e] = exp(g) * S[t-1] + k * v
+    o[t,h,e]   = sum[d] q * S / sqrt(|d|)
+"""
 DIAGONAL = "mixer diagonal(a[t,c], b[t,c]) -> h[t,c]:\n    h[t,c] = a * h[t-1] + b\n"
 GRID = (
     "mixer grid(x[i,j,c], a[i,j,c], b[i,j,c]) -> y[i,j,c]:\n"
@@ -102,7 +107,52 @@ def cases() -> list[Case]:
     runs = {"seqdsl": attention, "torch SDPA": baselines.attention}
     found.append(Case("attention T2048", [torch.randn(1, 2048, 4, 64) for _ in range(3)], runs))
     found.append(gru_case())
-    return found
+    runs = {"seqdsl": seqdsl.load(COLUMNS).module("chunkwise"), "gla": gla}
+    found.append(Case("gla by columns T2048", linear_inputs(2048, 64), runs))
+    runs = {"seqdsl": gla, "loop": scaled(baselines.gla_loop), "in segments": in_segments(gla)}
+    found.append(Case("gla T16384", linear_inputs(16384, 64), runs))
+    return [*found, selective_scan_case(), s4d_case(), para_gru_case(), fft_case()]
+
+
+def selective_scan_case() -> Case:
+    """Mamba's scan, 256 channels with 16 states each."""
+    x, dt = torch.randn(1, 2048, 256), torch.rand(1, 2048, 256)
+    inputs = [x, dt, -torch.rand(1, 256, 16), torch.randn(1, 2048, 16), torch.randn(1, 2048, 16), torch.randn(1, 256)]
+    ours = seqdsl.load("mamba", "selective_scan").module("auto")
+    return Case("selective_scan T2048", inputs, {"seqdsl": ours, "loop": baselines.selective_scan_loop})
+
+
+def s4d_case() -> Case:
+    """S4D as one long convolution, and the loop over its complex states, with the same parameters."""
+    ours = seqdsl.load("s4d", "s4d").module("convolution", c=256)
+
+    def loop(u: Tensor) -> Tensor:
+        A = -ours.re_log.exp() + 1j * ours.omega
+        a = (ours.log_dt.exp().unsqueeze(-1) * A).exp()
+        return baselines.s4d_loop(u, a, (a - 1) / A, ours.C, ours.D)
+
+    return Case("s4d T2048", [torch.randn(1, 2048, 256)], {"seqdsl": ours, "loop": loop})
+
+
+def para_gru_case() -> Case:
+    """A nonlinear recurrence by Newton's method, and its loop, with the same parameters; both project all inputs first."""
+    ours = seqdsl.load("para_gru", "para_gru").module("newton", c=256, N=256)
+
+    def loop(x: Tensor) -> Tensor:
+        gates = [x @ gate.weight + gate.bias for gate in (ours.z, ours.r, ours.g)]
+        return baselines.para_gru_loop(*gates, ours.u, ours.v, ours.w)
+
+    return Case("para_gru T4096", [torch.randn(1, 4096, 256)], {"seqdsl": ours, "loop": loop})
+
+
+def fft_case() -> Case:
+    """A convolution as long as the sequence, [B, T, C] for both."""
+    ours = seqdsl.load("long_conv", "long_conv").module("auto")
+    runs: dict[str, Run] = {
+        "seqdsl": ours,
+        "plain rfft": lambda x, w: baselines.plain_fft_conv(x.mT, w.mT).mT,
+    }
+    return Case("long_conv 2x8192x256", [torch.randn(2, 8192, 256), torch.randn(1, 8192, 256) / 64], runs)
 
 
 def gru_case() -> Case:
@@ -175,6 +225,15 @@ def growth() -> dict[str, float]:
     }
 
 
+def memory() -> dict[str, float]:
+    """Peak memory of gla forward and backward over 16k positions, of that of a plain chunk form under autograd."""
+    plain = peak_memory(gla_both_by_autograd, 16384)
+    return {
+        "peak memory of gla forward+backward, of autograd's": peak_memory(gla_both, 16384) / plain,
+        "the same in segments of time": peak_memory(gla_both_in_segments, 16384) / plain,
+    }
+
+
 def main() -> None:
     """The table, and JSON with the machine's facts where a path is given."""
     torch.set_num_threads(2)
@@ -186,12 +245,12 @@ def main() -> None:
     for row in rows:
         table.add_row(row["case"], row["what"], f"{row['ms']:.1f}", row["against"], f"{row['ratio']:.2f}")
     Console().print(table)
-    exponents = growth()
-    for name, value in exponents.items():
+    figures = {**growth(), **memory()}
+    for name, value in figures.items():
         print(f"{name}: {value:.2f}")
     if len(sys.argv) > 1:
         with open(sys.argv[1], "w", encoding="utf-8") as file:
-            json.dump({"machine": machine_facts(), "rows": rows, **exponents}, file, indent=1)
+            json.dump({"machine": machine_facts(), "rows": rows, **figures}, file, indent=1)
 
 
 if __name__ == "__main__":

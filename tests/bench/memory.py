@@ -3,21 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 import seqdsl
+from tests.bench import baselines
+
+SEGMENT = 1024
+
+
+def gla_inputs(length: int) -> list[Tensor]:
+    """q, k, v and log decays, B 1, H 4, K and V 64."""
+    torch.set_num_threads(2)
+    q, k, v = (torch.randn(1, length, 4, 64) for _ in range(3))
+    return [q, k, v, -torch.rand(1, length, 4, 64)]
 
 
 def gla_forward(length: int) -> Callable[[], object]:
-    """gla in chunks, B 1, H 4, K and V 64, without gradients."""
-    torch.set_num_threads(2)
+    """gla in chunks, without gradients."""
     module = seqdsl.load("gla", "gla").module("chunkwise")
-    q, k, v = (torch.randn(1, length, 4, 64) for _ in range(3))
-    g = -torch.rand(1, length, 4, 64)
+    inputs = gla_inputs(length)
 
     def run() -> object:
         with torch.no_grad():
-            return module(q, k, v, g)
+            return module(*inputs)
 
     return run
+
+
+def differentiated(call: Callable[..., Tensor], length: int) -> Callable[[], object]:
+    """Forward and backward, for the gradients of all inputs."""
+    inputs = [x.requires_grad_() for x in gla_inputs(length)]
+    return lambda: call(*inputs).sum().backward()
+
+
+def gla_both(length: int) -> Callable[[], object]:
+    """gla in chunks, forward and backward."""
+    return differentiated(seqdsl.load("gla", "gla").module("chunkwise"), length)
+
+
+def gla_both_in_segments(length: int) -> Callable[[], object]:
+    """The same over segments of time, each computed again for its backward: the state goes from one to the next."""
+    return differentiated(in_segments(seqdsl.load("gla", "gla").module("chunkwise")), length)
+
+
+def in_segments(module: Any) -> Callable[..., Tensor]:
+    """The module over one segment of time after another; what is kept for the backward is the state before each."""
+
+    def call(*inputs: Tensor) -> Tensor:
+        state, outputs = None, []
+        for pieces in zip(*(x.split(SEGMENT, 1) for x in inputs), strict=True):
+            y, state = checkpoint(module, *pieces, state=state, return_state=True, use_reentrant=False)
+            outputs.append(y)
+        return torch.cat(outputs, 1)
+
+    return call
+
+
+def gla_both_by_autograd(length: int) -> Callable[[], object]:
+    """A plain chunk form under autograd."""
+    return differentiated(baselines.chunked_gla, length)

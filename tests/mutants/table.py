@@ -194,7 +194,13 @@ IN_TEXTS = [
         "the adjoint's decay without its shift",
         "started",
         "scan",
-        text=text(("return x[:, :-1] if reverse else x[:, 1:]", "return x[:, 1:] if reverse else x[:, :-1]")),
+        text=text(("*log_a.shape[2:])[:, late]", "*log_a.shape[2:])[:, early]")),
+    ),
+    Mutant(
+        "an adjoint that enters a piece without the decay of its first row",
+        "started",
+        "scan",
+        text=text(("    end.mul_(a_rows[rows[0]])\n", "")),
     ),
     Mutant(
         "a decay's gradient from the state after",

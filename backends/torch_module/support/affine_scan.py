@@ -7,31 +7,45 @@ from torch import Tensor
 
 
 class _AffineScan(torch.autograd.Function):
-    """h[t] = a[t] h[t-1] + b[t]; saves the decays and the states only. The adjoint is the same scan, run backwards."""
+    """h[t] = a[t] h[t-1] + b[t], and the decay of each piece, which the adjoint needs again: the same scan, run backwards.
+
+    Saves these, the decays and the states.
+    """
 
     @staticmethod
-    def forward(a: Tensor, log_a: Tensor | None, b: Tensor, start: Tensor | None, reverse: bool) -> Tensor:
+    def forward(
+        a: Tensor, log_a: Tensor | None, b: Tensor, start: Tensor | None, reverse: bool
+    ) -> tuple[Tensor, Tensor]:
         h = torch.empty(b.shape, dtype=b.dtype, device=b.device)
-        _affine_scan_fill(a, log_a, b, start, h, reverse)
-        return h
+        return h, _affine_scan_fill(a, log_a, b, start, h, reverse)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         a, log_a, _, start, ctx.reverse = inputs
-        ctx.save_for_backward(a, log_a, start, output)
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(a, log_a, start, *output)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        a, log_a, start, h = ctx.saved_tensors
-        adjoint = _affine_scan_adjoint if torch.is_grad_enabled() else _affine_scan_adjoint_in_place
-        d_a, d_b = adjoint(a, log_a, start, h, grads[0], ctx.reverse)
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        a, log_a, start, h, totals = ctx.saved_tensors
+        if grads[0] is None:
+            return (None,) * 5
+        d_a: Tensor | None = None
+        if torch.is_grad_enabled():
+            d_b = _affine_scan_adjoint(a, log_a, grads[0], ctx.reverse)
+            d_a = _affine_scan_decay_gradient(d_b, h, start, ctx.reverse)
+        else:
+            d_b = _affine_scan_adjoint_in_place(a, log_a, totals, grads[0], ctx.reverse)
+            if ctx.needs_input_grad[0]:
+                d_a = _affine_scan_decay_gradient_in_place(d_b, h, start, ctx.reverse)
         d_start = None
-        if start is not None:
+        if start is not None and ctx.needs_input_grad[3]:
             d_start = _affine_scan_step(a, ctx.reverse).conj() * d_b[:, -1 if ctx.reverse else 0]
-        return d_a, None, d_b, d_start, None
+        return None if d_a is None else d_a.sum_to_size(a.shape), None, d_b, d_start, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
         """The mapped axis joins the batch axis."""
         b, b_dim = inputs[2], in_dims[2]
         batch = b.shape[0] if b_dim is None else b.movedim(b_dim, 0).shape[1]
@@ -42,8 +56,8 @@ class _AffineScan(torch.autograd.Function):
                 continue
             x = x.unsqueeze(0) if dim is None else x.movedim(dim, 0)
             merged.append(x.expand(info.batch_size, batch, *x.shape[2:]).flatten(0, 1))
-        h = _AffineScan.apply(*merged, inputs[4])  # type: ignore[no-untyped-call]
-        return h.unflatten(0, (info.batch_size, batch)), 0
+        found = _AffineScan.apply(*merged, inputs[4])  # type: ignore[no-untyped-call]
+        return tuple(x.unflatten(0, (info.batch_size, -1)) for x in found), (0, 0)
 
 
 def _affine_scan_step(a: Tensor, reverse: bool) -> Tensor:
@@ -51,52 +65,46 @@ def _affine_scan_step(a: Tensor, reverse: bool) -> Tensor:
     return a[:, -1] if reverse else a[:, 0]
 
 
-def _affine_scan_shifted(x: Tensor | None, reverse: bool) -> Tensor | None:
-    """The decays that the adjoint reads, a[t+1] (a[t-1] for a reversed scan); a constant decay stays as it is."""
-    if x is None or x.shape[1] == 1:
-        return x
-    return x[:, :-1] if reverse else x[:, 1:]
+def _affine_scan_pieces(time: int, reverse: bool) -> tuple[int, slice, range, range]:
+    """How many pieces, where they lie, and in the order of the scan: the rows of a piece, the positions after them all."""
+    size = 16 if time < 512 else 32 if time < 4096 else 64
+    count = time // size if time >= 2 * size else 0
+    whole = count * size
+    if reverse:
+        return count, slice(time - whole, time), range(size - 1, -1, -1), range(time - whole - 1, -1, -1)
+    return count, slice(0, whole), range(size), range(whole, time)
 
 
 def _affine_scan_fill(
     a: Tensor, log_a: Tensor | None, b: Tensor, start: Tensor | None, h: Tensor, reverse: bool
-) -> None:
-    """Write the states into h [B, T, ...].
+) -> Tensor:
+    """Write the states into h [B, T, ...], and give the decay of each piece [B or 1, N, ...], its log where logs are known.
 
     Pass 1 finds each piece's own end state, a short loop carries the states across pieces, pass 2 writes all states.
-    A piece's total decay is the exponential of a sum where logs are known: a product of rounded decays near 1 drifts.
+    A piece's decay is the exponential of a sum where logs are known: a product of rounded decays near 1 drifts.
     """
     time = b.shape[1]
-    size = 16 if time < 512 else 32 if time < 4096 else 64
-    count = time // size
-    if count < 2:
-        count, size = 0, 1
-    whole = count * size
-    head = slice(time - whole, time) if reverse else slice(0, whole)
-    rest = range(time - whole - 1, -1, -1) if reverse else range(whole, time)
+    count, head, rows, rest = _affine_scan_pieces(time, reverse)
     a = a.expand(-1, time, *a.shape[2:])
-    state = start
-    if whole:
-        rows = range(size - 1, -1, -1) if reverse else range(size)
-        a_rows, b_rows, h_rows = (x[:, head].unflatten(1, (count, size)).unbind(2) for x in (a, b, h))
-        total = a_rows[rows[0]].clone()
-        end = b_rows[rows[0]].clone()
+    log_a = None if log_a is None else log_a.expand(-1, time, *log_a.shape[2:])
+    state, total = start, a[:, :0].clone()
+    if count:
+        a_rows, b_rows, h_rows = (x[:, head].unflatten(1, (count, len(rows))).unbind(2) for x in (a, b, h))
+        total, end = a_rows[rows[0]].clone(), b_rows[rows[0]].clone()
         for i in rows[1:]:
             torch.addcmul(b_rows[i], a_rows[i], end, out=end)
             if log_a is None:
                 total.mul_(a_rows[i])
         if log_a is not None:
-            log_a = log_a.expand(-1, time, *log_a.shape[2:])
-            total = log_a[:, head].unflatten(1, (count, size)).sum(2)
+            total = log_a[:, head].unflatten(1, (count, len(rows))).sum(2)
         carries = _affine_scan_carry(total, end, state, reverse, log=log_a is not None)
         for i in rows:
             torch.addcmul(b_rows[i], a_rows[i], carries, out=h_rows[i])
             carries = h_rows[i]
-        state = h_rows[rows[-1]][:, 0 if reverse else -1]
-    if log_a is not None and not whole:  # a call for each step would add up the same rounding of exp(g) every time
-        log_a = log_a.expand(-1, time, *log_a.shape[2:])
+        state = carries[:, 0 if reverse else -1]
+    elif log_a is not None:  # a call for each step would add up the same rounding of exp(g) every time
         _affine_scan_slow_rows(log_a, b, state, h, rest)
-        return
+        return total
     for t in rest:
         h_row = h[:, t]
         if state is None:
@@ -104,6 +112,7 @@ def _affine_scan_fill(
         else:
             torch.addcmul(b[:, t], a[:, t], state, out=h_row)
         state = h_row
+    return total
 
 
 def _affine_scan_slow_rows(log_a: Tensor, b: Tensor, state: Tensor | None, h: Tensor, rows: range) -> None:
@@ -141,44 +150,71 @@ def _affine_scan_carry(total: Tensor, end: Tensor, start: Tensor | None, reverse
 
 
 def _affine_scan_adjoint_in_place(
-    a: Tensor, log_a: Tensor | None, start: Tensor | None, h: Tensor, grad: Tensor, reverse: bool
-) -> tuple[Tensor, Tensor]:
-    """Gradients of a and b: d_b[t] = grad[t] + a[t+1]* d_b[t+1], d_a[t] = d_b[t] h[t-1]*."""
+    a: Tensor, log_a: Tensor | None, totals: Tensor, grad: Tensor, reverse: bool
+) -> Tensor:
+    """The gradient of b, d_b[t] = grad[t] + a[t+1]* d_b[t+1], over the pieces of the scan, whose decays are known.
+
+    What crosses a piece's boundary is a[t+1]* d_b[t+1], so that a piece reads its own decays only.
+    """
     time = grad.shape[1]
-    d_b = torch.empty_like(h)
-    d_a = torch.empty_like(h)
-    first, last = (time - 1, 0) if reverse else (0, time - 1)
-    early, late = (slice(1, time), slice(0, time - 1)) if reverse else (slice(0, time - 1), slice(1, time))
-    d_b[:, last] = grad[:, last]
-    shifted, log_shifted = _affine_scan_shifted(a, reverse), _affine_scan_shifted(log_a, reverse)
-    assert shifted is not None
-    if log_shifted is not None:
-        log_shifted = log_shifted.conj()
-    _affine_scan_fill(shifted.conj(), log_shifted, grad[:, early], d_b[:, last], d_b[:, early], not reverse)
+    count, head, rows, rest = _affine_scan_pieces(time, reverse)
+    d_b = torch.empty(grad.shape, dtype=grad.dtype, device=grad.device)
+    a = a.conj().expand(-1, time, *a.shape[2:])
+    if not count:
+        early, late = (slice(1, time), slice(0, time - 1)) if reverse else (slice(0, time - 1), slice(1, time))
+        last = rest[-1]
+        d_b[:, last] = grad[:, last]
+        log_late = None if log_a is None else log_a.conj().expand(-1, time, *log_a.shape[2:])[:, late]
+        _affine_scan_fill(a[:, late], log_late, grad[:, early], d_b[:, last], d_b[:, early], not reverse)
+        return d_b
+    entering = None
+    for t in reversed(rest):
+        row = d_b[:, t]
+        row.copy_(grad[:, t]) if entering is None else torch.add(grad[:, t], entering, out=row)
+        entering = a[:, t] * row
+    a_rows, grad_rows, d_rows = (x[:, head].unflatten(1, (count, len(rows))).unbind(2) for x in (a, grad, d_b))
+    backwards = list(zip(rows[-2::-1], rows[:0:-1], strict=True))  # each row, and the one after it
+    end = grad_rows[rows[-1]].clone()
+    for i, after in backwards:
+        torch.addcmul(grad_rows[i], a_rows[after], end, out=end)
+    end.mul_(a_rows[rows[0]])
+    carries = _affine_scan_carry(totals.conj(), end, entering, not reverse, log=log_a is not None)
+    torch.add(grad_rows[rows[-1]], carries, out=d_rows[rows[-1]])
+    for i, after in backwards:
+        torch.addcmul(grad_rows[i], a_rows[after], d_rows[after], out=d_rows[i])
+    return d_b
+
+
+def _affine_scan_decay_gradient_in_place(d_b: Tensor, h: Tensor, start: Tensor | None, reverse: bool) -> Tensor:
+    """The gradient of the decays, d_b[t] h[t-1]*."""
+    d_a = torch.empty_like(d_b)
+    first, early, late = (-1, slice(1, None), slice(0, -1)) if reverse else (0, slice(0, -1), slice(1, None))
     torch.mul(d_b[:, late], h[:, early].conj(), out=d_a[:, late])
     if start is None:
         d_a[:, first] = 0
     else:
         torch.mul(d_b[:, first], start.conj(), out=d_a[:, first])
-    return d_a.sum_to_size(a.shape), d_b
+    return d_a
 
 
-def _affine_scan_adjoint(
-    a: Tensor, log_a: Tensor | None, start: Tensor | None, h: Tensor, grad: Tensor, reverse: bool
-) -> tuple[Tensor, Tensor]:
+def _affine_scan_adjoint(a: Tensor, log_a: Tensor | None, grad: Tensor, reverse: bool) -> Tensor:
+    """The gradient of b in operations that can be differentiated again: a scan with the decays of one step later."""
+    late = slice(0, -1) if reverse else slice(1, None)
+    a = a if a.shape[1] == 1 else a[:, late]
+    log_a = log_a if log_a is None or log_a.shape[1] == 1 else log_a[:, late]
+    log_a = None if log_a is None else log_a.conj()
+    early, seed = (grad[:, 1:], grad[:, 0]) if reverse else (grad[:, :-1], grad[:, -1])
+    d_b, _ = _AffineScan.apply(  # type: ignore[no-untyped-call]
+        a.conj(), log_a, early, seed, not reverse
+    )
+    return torch.cat([seed.unsqueeze(1), d_b] if reverse else [d_b, seed.unsqueeze(1)], 1)
+
+
+def _affine_scan_decay_gradient(d_b: Tensor, h: Tensor, start: Tensor | None, reverse: bool) -> Tensor:
     """The same in operations that can be differentiated again."""
     begin = torch.zeros_like(h[:, :1]) if start is None else start.unsqueeze(1)
-    shifted, log_shifted = _affine_scan_shifted(a, reverse), _affine_scan_shifted(log_a, reverse)
-    assert shifted is not None
-    if log_shifted is not None:
-        log_shifted = log_shifted.conj()
-    early, seed = (grad[:, 1:], grad[:, 0]) if reverse else (grad[:, :-1], grad[:, -1])
-    d_b = _AffineScan.apply(  # type: ignore[no-untyped-call]
-        shifted.conj(), log_shifted, early, seed, not reverse
-    )
-    d_b = torch.cat([seed.unsqueeze(1), d_b] if reverse else [d_b, seed.unsqueeze(1)], 1)
     before = torch.cat([h[:, 1:], begin] if reverse else [begin, h[:, :-1]], 1)
-    return (d_b * before.conj()).sum_to_size(a.shape), d_b
+    return d_b * before.conj()
 
 
 def _affine_scan_traced(a: Tensor, b: Tensor, start: Tensor | None, reverse: bool) -> Tensor:
@@ -231,5 +267,5 @@ def affine_scan(
         return b + a
     h: Tensor = _AffineScan.apply(  # type: ignore[no-untyped-call]
         a, decay.detach() if log else None, b, start, reverse
-    )
+    )[0]
     return h

@@ -120,7 +120,7 @@ def _newton_stepped(step: _NewtonStep, starts: Sequence[Tensor], operands: Seque
 def _newton_solved(step: _NewtonStep, starts: list[Tensor], operands: list[Tensor], time: int) -> list[Tensor]:
     """Pieces of 64 steps side by side; where their starts do not converge, as many of 32 and of 16; then single steps.
 
-    What is kept before a restart are pieces whose starts are exactly the ends before: the same numbers as stepping.
+    What is kept before a restart are pieces whose starts are exactly the ends before, or lanes that have converged.
     """
     size, first, abreast = 64, 0, time // 64
     found: list[list[Tensor]] = []
@@ -128,7 +128,8 @@ def _newton_solved(step: _NewtonStep, starts: list[Tensor], operands: list[Tenso
     while size >= 16 and (time - first) // size >= 4:
         count = min(abreast, (time - first) // size)
         part = [x if x.shape[1] != time else x[:, first : first + count * size] for x in operands]
-        states, exact = _newton_pieces(step, starts, part, count, size)
+        heads = [s.expand(s.shape[0], count, *s.shape[2:]) for s in starts]
+        states, exact = _newton_pieces(step, heads, part, size)
         if exact < count:
             states = [s[:, : exact * size] for s in states]
             size //= 2
@@ -145,26 +146,29 @@ def _newton_solved(step: _NewtonStep, starts: list[Tensor], operands: list[Tenso
 
 
 def _newton_pieces(
-    step: _NewtonStep, starts: list[Tensor], operands: list[Tensor], count: int, size: int
+    step: _NewtonStep, heads: Sequence[Tensor], operands: list[Tensor], size: int
 ) -> tuple[list[Tensor], int]:
-    """States over `count` pieces, and how many pieces hold: all where the starts have converged, else the exact ones.
+    """States over the pieces that begin at `heads`, and how many hold: all where these converge, else the exact ones.
 
     The first two corrections copy the ends, and so do later ones while that gains a factor of ten; the others are
-    Newton's, d[n+1] = r[n] + P[n] d[n] with the defects r and the products P of a piece's slopes.
+    Newton's, d[n+1] = r[n] + P[n] d[n] with the defects r and the products P of a piece's slopes. A step is entrywise:
+    when at most a quarter of the lanes (the last dimension) have not converged, only these go on.
     """
-    whole = count * size
-    columns = [x.unflatten(1, (count, size)).unbind(2) if x.shape[1] == whole else (x,) * size for x in operands]
-    tolerance = 1e-12 if starts[0].dtype == torch.float64 else 1e-6
-    heads = [s.expand(s.shape[0], count, *s.shape[2:]) for s in starts]
+    count = heads[0].shape[1]
+    columns = [x.unflatten(1, (count, size)).unbind(2) if x.shape[1] != 1 else (x,) * size for x in operands]
+    tolerance = 1e-12 if heads[0].dtype == torch.float64 else 1e-6
+    wholes = [x.new_empty(x.shape[0], count * size, *x.shape[2:]) for x in heads]
+    rows = list(zip(*[x.unflatten(1, (count, size)).unbind(2) for x in wholes], strict=True))
     changes: list[float] = []
     defects: list[float] = []
     while True:
         slow = len(defects) >= 2 and not defects[-1] <= 0.1 * defects[-2]
-        states, product, rows = heads, None, []
+        states, product = heads, None
         for i in range(size):
             states, slopes = step(states, [column[i] for column in columns], slow)
             product = _newton_product(slopes, product) if slow else None
-            rows.append(states)
+            for row, state in zip(rows[i], states, strict=True):
+                row.copy_(state)
         _NEWTON["iterations"] += 1
         gaps = [end[:, :-1] - head[:, 1:] for end, head in zip(states, heads, strict=True)]
         defects.append(_newton_size(gaps, states))
@@ -172,13 +176,33 @@ def _newton_pieces(
         moved = gaps if product is None or solved else _newton_moved(product, gaps, states)
         changes.append(_newton_size(moved, states))
         if solved or _newton_hopeless(changes):
-            wholes = [torch.stack(each, 2).flatten(1, 2) for each in zip(*rows, strict=True)]
             return wholes, count if solved else _newton_exact(gaps)
         heads = [
             # the end and what moved it, so that a start is exactly the end before it where that has not moved
             torch.cat([head[:, :1], end[:, :-1] + (move - gap)], 1)
             for head, end, move, gap in zip(heads, states, moved, gaps, strict=True)
         ]
+        lanes = _newton_open_lanes(gaps, states, tolerance)
+        if lanes is not None:
+            heads = [h.index_select(-1, lanes) for h in heads]
+            some = [x if x.shape[-1] == 1 else x.index_select(-1, lanes) for x in operands]
+            parts, exact = _newton_pieces(step, heads, some, size)
+            for whole, part in zip(wholes, parts, strict=True):
+                whole.index_copy_(-1, lanes, part)
+            return wholes, exact
+
+
+def _newton_open_lanes(gaps: Sequence[Tensor], states: Sequence[Tensor], tolerance: float) -> Tensor | None:
+    """The lanes with a defect above the tolerance, where there is such a dimension and they are at most a quarter of it."""
+    if states[0].dim() < 3:
+        return None
+    open_ = torch.zeros(states[0].shape[-1], dtype=torch.bool, device=states[0].device)
+    for gap, state in zip(gaps, states, strict=True):
+        bound = tolerance * state.abs().flatten(1).amax(1)
+        high = gap.abs().flatten(1, -2).amax(1) > bound[:, None]
+        open_ |= high.any(0)
+    lanes = open_.nonzero().squeeze(1)
+    return lanes if 0 < 4 * len(lanes) <= len(open_) else None
 
 
 def _newton_size(x: Sequence[Tensor], states: Sequence[Tensor]) -> float:

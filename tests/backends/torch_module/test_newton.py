@@ -19,6 +19,11 @@ SLOW = """
 mixer m(a[t,n], u[n]) -> h[t,n]:
     h[t,n] = h[t-1] + 0.001 * tanh(a - u * h[t-1])
 """
+# A lane for each rate: 0.1 forgets at once, 0.999 never within a piece, 40 is chaotic.
+LANES = """
+mixer m(r[t,n], u[n]) -> h[t,n]:
+    h[t,n] = r + u * sin(h[t-1])
+"""
 CHAOTIC = """
 mixer m(r[t,n], u[n]) -> h[t,n]:
     h[t,n] = u * sin(r + 12 * h[t-1])
@@ -103,6 +108,23 @@ def test_chaos_is_stepped(dtype: torch.dtype) -> None:
     inputs = inputs_of(CHAOTIC, 2048, dtype, scale=4.0)
     assert torch.equal(newton(*inputs), recurrent(*inputs))
     assert newton.newton["stepped"] > 1024
+
+
+@pytest.mark.parametrize(("rate", "stepped"), [(0.999, False), (40.0, True)])
+def test_one_lane_that_goes_on_alone(rate: float, stepped: bool) -> None:
+    """The others have converged before it: it must be written into the result, and must not disturb them."""
+    newton, recurrent = pair(LANES, torch.float64)
+    inputs = inputs_of(LANES, 2048, torch.float64)
+    inputs[1] = torch.tensor([0.1, 0.2, rate, 0.1, 0.3], dtype=torch.float64).expand(2, 5).clone().requires_grad_()
+    found, wanted = newton(*inputs), recurrent(*inputs)
+    assert (newton.newton["stepped"] > 1024) == stepped
+    assert max(gap(found[..., n], wanted[..., n]) for n in (0, 1, 3, 4)) < 1e-10
+    if stepped:
+        assert torch.equal(found[..., 2], wanted[..., 2])
+    else:
+        assert gap(found[..., 2], wanted[..., 2]) < 1e-10
+        grads = [list(torch.autograd.grad((y * y.detach().cos()).sum(), inputs)) for y in (found, wanted)]
+        assert worst(*grads) < 1e-9
 
 
 @pytest.mark.parametrize("name", ["contracting", "coupled"])
