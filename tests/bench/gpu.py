@@ -1,0 +1,162 @@
+"""Time generated Triton modules on this machine's GPU: `python -m tests.bench.gpu [--fla] [--seconds N]`.
+
+Forward, and forward with backward, of the library's operators in bfloat16 on six shapes that others publish, beside the
+same mixer's PyTorch module on the same GPU, flash-linear-attention where it is installed, and the copy bandwidth. Medians
+of CUDA event timings, written to `tests/bench/results/<device>.json` after every row; rows beyond the time are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+import seqdsl
+
+SHAPES = ((1, 8192, 96, 128), (2, 16384, 16, 128), (4, 2048, 16, 128), (4, 4096, 64, 128), (8, 2048, 32, 256), (8, 1024, 8, 64))
+RESULTS = Path(__file__).resolve().parent / "results"
+SSM_WIDTH, SSM_STATE = 2048, 16  # mamba: channels and states of each, whatever the heads
+
+
+def matrix_inputs(gate: str) -> Callable[..., list[Tensor]]:
+    """q, k, v and the log decays of each head or key."""
+    def inputs(batch: int, length: int, heads: int, width: int) -> list[Tensor]:
+        found = [_normal(batch, length, heads, width) for _ in range(3)]
+        if gate:
+            shape = (batch, length, heads, width)
+            found.append(logsigmoid(_normal(*(shape if gate == "key" else shape[:3]))) / 16)
+        return found
+
+    return inputs
+
+
+def hgrn_inputs(batch: int, length: int, heads: int, width: int) -> list[Tensor]:
+    x, f, g = (_normal(batch, length, heads * width) for _ in range(3))
+    return [x, f.sigmoid(), g]
+
+
+def ssm_inputs(batch: int, length: int, heads: int, width: int) -> list[Tensor]:
+    x, dt = _normal(batch, length, SSM_WIDTH), _normal(batch, length, SSM_WIDTH).sigmoid() * 0.1
+    A = -torch.arange(1.0, SSM_STATE + 1, device="cuda").expand(1, SSM_WIDTH, SSM_STATE).bfloat16()
+    return [x, dt, A, _normal(batch, length, SSM_STATE), _normal(batch, length, SSM_STATE), _normal(1, SSM_WIDTH)]
+
+
+MIXERS: dict[str, Callable[..., list[Tensor]]] = {
+    "retention": matrix_inputs(""), "simple_gla": matrix_inputs("head"), "gla": matrix_inputs("key"),
+    "hgrn": hgrn_inputs, "selective_scan": ssm_inputs,
+}  # fmt: skip
+
+
+def fla_operators() -> dict[str, Callable[..., Any]]:
+    """The same operators of flash-linear-attention; those that do not import are left out."""
+    found: dict[str, Callable[..., Any]] = {}
+    for name, module, function in (("retention", "retention", "chunk_retention"), ("simple_gla", "simple_gla", "chunk_simple_gla"),
+                                   ("gla", "gla", "chunk_gla")):
+        try:
+            found[name] = getattr(__import__(f"fla.ops.{module}", fromlist=[function]), function)
+        except Exception as error:  # whatever a version of it raises under a version of Triton
+            print(f"flash-linear-attention has no {name} here: {type(error).__name__}: {str(error)[:100]}", flush=True)
+    return found
+
+
+def _normal(*shape: int) -> Tensor:
+    return torch.randn(*shape, device="cuda", dtype=torch.bfloat16)
+
+
+def median_ms(run: Callable[[], object], seconds: float = 0.15) -> float:
+    """The median of single runs, after three that are not counted: as many as fit in the time, at least 5."""
+    for _ in range(3):
+        run()
+    torch.cuda.synchronize()
+    found: list[float] = []
+    begin = time.perf_counter()
+    while len(found) < 5 or time.perf_counter() - begin < seconds and len(found) < 50:
+        first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        first.record()
+        run()
+        last.record()
+        last.synchronize()
+        found.append(first.elapsed_time(last))
+    return statistics.median(found)
+
+
+def timed(run: Callable[..., Any], inputs: list[Tensor]) -> dict[str, Any]:
+    """Milliseconds forward without gradients, and forward with backward; peak gigabytes of the latter."""
+    try:
+        with torch.no_grad():
+            forward = median_ms(lambda: run(*inputs))
+        given = [x.detach().requires_grad_() for x in inputs]
+        y = run(*given)
+        grad = torch.randn_like(y[0] if isinstance(y, tuple) else y)
+        del y
+
+        def both() -> None:
+            y = run(*given)
+            torch.autograd.grad(y[0] if isinstance(y, tuple) else y, given, grad)
+
+        torch.cuda.reset_peak_memory_stats()
+        return {"forward": forward, "both": median_ms(both), "gigabytes": torch.cuda.max_memory_allocated() / 2**30}
+    except Exception as error:  # out of memory, or a baseline that fails here: the row says so
+        return {"error": f"{type(error).__name__}: {str(error)[:200]}"}
+    finally:
+        torch.cuda.empty_cache()
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    x = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    copy = median_ms(lambda: x.clone())
+    a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+    product = median_ms(lambda: a @ a)
+    return {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "triton": triton.__version__,
+            "copy GB/s": 2 * 2**30 / copy / 1e6, "bfloat16 TFLOP/s": 2 * 8192**3 / product / 1e9}
+
+
+def rows(names: list[str], fla: bool) -> Iterator[tuple[str, tuple[int, ...], str, Callable[[], dict[str, Any]]]]:
+    """(mixer, shape, candidate, its timing): our two first, flash-linear-attention, which tunes itself for long, at last."""
+    for name in names:
+        ours = {backend: seqdsl.load("mamba", name).module(backend=backend) if name == "selective_scan"
+                else seqdsl.load(name).module(backend=backend) for backend in ("triton", "torch")}
+        for shape in SHAPES:
+            for backend, module in ours.items():
+                yield name, shape, backend, lambda m=module, n=name, s=shape: timed(m, MIXERS[n](*s))  # type: ignore[misc]
+    others = fla_operators() if fla else {}
+    for name in [n for n in names if n in others]:
+        for shape in SHAPES[:1] + SHAPES[3:4]:
+            yield name, shape, "fla", lambda f=others[name], n=name, s=shape: timed(f, MIXERS[n](*s))  # type: ignore[misc]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("mixers", nargs="*", default=list(MIXERS))
+    parser.add_argument("--fla", action="store_true", help="flash-linear-attention too, at the end")
+    parser.add_argument("--seconds", type=float, default=150.0, help="rows that would begin later are left out")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    begin = time.perf_counter()
+    found: dict[str, Any] = {"machine": machine(), "milliseconds": {}}
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / f"{found['machine']['device'].replace(' ', '_')}.json"
+    print(json.dumps(found["machine"]), flush=True)
+    for name, shape, candidate, run in rows(arguments.mixers, arguments.fla):
+        if time.perf_counter() - begin > arguments.seconds:
+            print("out of time", flush=True)
+            break
+        torch.manual_seed(0)
+        timing = run()
+        found["milliseconds"].setdefault(name, {}).setdefault("x".join(map(str, shape)), {})[candidate] = timing
+        print(f"{time.perf_counter() - begin:6.1f} s  {name:15} {shape!s:22} {candidate:7} {json.dumps(timing)}", flush=True)
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
