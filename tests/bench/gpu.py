@@ -111,6 +111,23 @@ def timed(run: Callable[..., Any], inputs: list[Tensor]) -> dict[str, Any]:
         torch.cuda.empty_cache()
 
 
+def kernels(run: Callable[..., Any], inputs: list[Tensor]) -> dict[str, float]:
+    """Milliseconds of each kernel in one forward with backward, longest first."""
+    from torch.profiler import ProfilerActivity, profile
+
+    given = [x.detach().requires_grad_() for x in inputs]
+
+    def both() -> None:
+        torch.autograd.grad(run(*given).sum(), given)
+
+    both()
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        both()
+        torch.cuda.synchronize()
+    spent = {e.key: e.device_time_total / 1e3 for e in found.key_averages()}
+    return dict(sorted(spent.items(), key=lambda item: -item[1])[:16])
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     x = torch.empty(2**30, dtype=torch.uint8, device="cuda")
@@ -121,11 +138,16 @@ def machine() -> dict[str, Any]:
             "copy GB/s": 2 * 2**30 / copy / 1e6, "bfloat16 TFLOP/s": 2 * 8192**3 / product / 1e9}
 
 
+def loaded(name: str, backend: str) -> Any:
+    """A module of the library."""
+    program = seqdsl.load("mamba", name) if name == "selective_scan" else seqdsl.load(name)
+    return program.module(backend=backend)
+
+
 def rows(names: list[str], fla: bool) -> Iterator[tuple[str, tuple[int, ...], str, Callable[[], dict[str, Any]]]]:
     """(mixer, shape, candidate, its timing): our two first, flash-linear-attention, which tunes itself for long, at last."""
     for name in names:
-        ours = {backend: seqdsl.load("mamba", name).module(backend=backend) if name == "selective_scan"
-                else seqdsl.load(name).module(backend=backend) for backend in ("triton", "torch")}
+        ours = {backend: loaded(name, backend) for backend in ("triton", "torch")}
         for shape in SHAPES:
             for backend, module in ours.items():
                 yield name, shape, backend, lambda m=module, n=name, s=shape: timed(m, MIXERS[n](*s))  # type: ignore[misc]
@@ -140,6 +162,7 @@ def main() -> None:
     parser.add_argument("mixers", nargs="*", default=list(MIXERS))
     parser.add_argument("--fla", action="store_true", help="flash-linear-attention too, at the end")
     parser.add_argument("--seconds", type=float, default=150.0, help="rows that would begin later are left out")
+    parser.add_argument("--kernels", action="store_true", help="only the time of every kernel on the first shape")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     begin = time.perf_counter()
@@ -147,6 +170,10 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / f"{found['machine']['device'].replace(' ', '_')}.json"
     print(json.dumps(found["machine"]), flush=True)
+    if arguments.kernels:
+        for name in arguments.mixers:
+            print(name, json.dumps(kernels(loaded(name, "triton"), MIXERS[name](*SHAPES[0])), indent=1), flush=True)
+        return
     for name, shape, candidate, run in rows(arguments.mixers, arguments.fla):
         if time.perf_counter() - begin > arguments.seconds:
             print("out of time", flush=True)
