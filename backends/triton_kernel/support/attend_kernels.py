@@ -36,46 +36,32 @@ def _gates_of(gate):
 
 
 @triton.jit
-def _sums(choice, x, LIKE: tl.constexpr, PRECISION: tl.constexpr):
-    """choice @ x for a matrix of 0 and 1: sums of rows of x, in float32 or, beside bfloat16 operands, to twice their bits."""
-    if LIKE == tl.bfloat16:
+def _sums(choices, number, x, C: tl.constexpr, PRECISION: tl.constexpr):
+    """The sums of rows of x that the matrix `number` of 0 and 1 in `choices` [_, C, C] chooses.
+
+    In float32 if the matrices are; in two parts, which keep twice the bits, if they are bfloat16.
+    """
+    row, column = tl.arange(0, C), tl.arange(0, C)
+    choice = tl.load(choices + number * C * C + row[:, None] * C + column[None, :])
+    if choice.dtype == tl.bfloat16:
         high = x.to(tl.bfloat16)
-        found = tl.dot(choice.to(tl.bfloat16), (x - high.to(tl.float32)).to(tl.bfloat16))
-        found = tl.dot(choice.to(tl.bfloat16), high, found)
+        found = tl.dot(choice, (x - high.to(tl.float32)).to(tl.bfloat16))
+        found = tl.dot(choice, high, found)
     else:
-        found = tl.dot(choice.to(tl.float32), x, input_precision=PRECISION)
+        found = tl.dot(choice, x, input_precision=PRECISION)
     return found
 
 
 @triton.jit
-def _upto(row, column, level):
-    """[i, l]: is l in the half block of 2^level rows of row i, and from where the halves meet up to i?
-
-    A second half meets the first before its first row: l <= i. A first half has its own row behind it: l > i.
-    """
-    second = (((row >> level) & 1) == 1)[:, None]
-    same = (row >> level)[:, None] == (column >> level)[None, :]
-    return same & ((column[None, :] <= row[:, None]) == second)
-
-
-@triton.jit
-def _straddled(row, column, level):
-    """The transpose of `_upto`: [l, i]."""
-    second = (((row >> level) & 1) == 1)[:, None]
-    same = (row >> level)[:, None] == (column >> level)[None, :]
-    return same & ((column[None, :] >= row[:, None]) == second)
-
-
-@triton.jit
-def _halves(row, column, level):
+def _across(row, column, level):
     """[i, j]: is i in the second half and j in the first half of one block of 2 * 2^level rows?"""
-    same = (row >> (level + 1))[:, None] == (column >> (level + 1))[None, :]
-    return same & (((row >> level) & 1) == 1)[:, None] & (((column >> level) & 1) == 0)[None, :]
+    half = row >> level
+    return (column >> level)[None, :] == tl.where((half & 1) == 1, half - 1, -1)[:, None]
 
 
 @triton.jit
 def _rows_weights_kernel(
-    q, k, g, weights, reads, writes, totals, scale, T, H, K,
+    q, k, g, choices, weights, reads, writes, totals, scale, T, H, K,
     C: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One decay for each key: A[i,j] = sum_k q_i k_j 2^(i <- j); reads q 2^(i <- chunk's start); writes k 2^(end <- j).
@@ -97,13 +83,13 @@ def _rows_weights_kernel(
         own = tl.sum(q_tile.to(tl.float32) * k_tile.to(tl.float32), 1)
         found += tl.where(row[:, None] == column[None, :], own[:, None], 0.0)
         for level in range(LEVELS):
-            factor = tl.exp2(_sums(_upto(row, column, level), gate, LIKE, PRECISION))
+            factor = tl.exp2(_sums(choices, level, gate, C, PRECISION))
             read, write = (q_tile * factor).to(LIKE), (k_tile * factor).to(LIKE)
             products = tl.dot(read, tl.trans(write), input_precision=PRECISION)
-            found += tl.where(_halves(row, column, level), products, 0.0)
-        prefix = tl.exp2(_sums(column[None, :] <= row[:, None], gate, LIKE, PRECISION))
+            found += tl.where(_across(row, column, level), products, 0.0)
+        prefix = tl.exp2(_sums(choices, LEVELS, gate, C, PRECISION))
         _store_tile(reads + base * K, q_tile * prefix * scale, row, key, stride, rows, K)
-        suffix = tl.exp2(_sums(column[None, :] > row[:, None], gate, LIKE, PRECISION))
+        suffix = tl.exp2(_sums(choices, LEVELS + 1, gate, C, PRECISION))
         _store_tile(writes + base * K, k_tile * suffix, row, key, stride, rows, K)
         place = ((batch * tl.num_programs(0) + chunk) * H + head) * K + key
         tl.store(totals + place, tl.exp2(tl.sum(gate, 0)), mask=key < K)
@@ -263,7 +249,7 @@ def _chunk_adjoint(
 
 @triton.jit
 def _rows_adjoint_kernel(
-    q, k, v, g, d_out, states, d_states, d_q, d_k, d_g, scale, T, H, K, V,
+    q, k, v, g, choices, d_out, states, d_states, d_q, d_k, d_g, scale, T, H, K, V,
     C: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One decay for each key: gradients of q, k and g in one chunk, BK keys at a time."""
@@ -282,27 +268,27 @@ def _rows_adjoint_kernel(
     q_tile = _load_tile(q + base * K, row, key, stride, rows, K)
     k_tile = _load_tile(k + base * K, row, key, stride, rows, K)
     gate = _gates_of(_load_tile(g + base * K, row, key, stride, rows, K))
-    upto, beyond = column[None, :] <= row[:, None], column[None, :] > row[:, None]
+    choices_back = choices + (LEVELS + 2) * C * C
     # Reads of the state that entered straddle every decay up to their row, writes that leave every decay after theirs.
-    d_q_tile = d_reads * tl.exp2(_sums(upto, gate, LIKE, PRECISION)) * scale
-    d_k_tile = d_writes * tl.exp2(_sums(beyond, gate, LIKE, PRECISION))
-    d_gate = _sums(column[None, :] >= row[:, None], q_tile * d_q_tile, LIKE, PRECISION)
-    d_gate += _sums(column[None, :] < row[:, None], k_tile * d_k_tile, LIKE, PRECISION)
+    d_q_tile = d_reads * tl.exp2(_sums(choices, LEVELS, gate, C, PRECISION)) * scale
+    d_k_tile = d_writes * tl.exp2(_sums(choices, LEVELS + 1, gate, C, PRECISION))
+    d_gate = _sums(choices_back, LEVELS, q_tile * d_q_tile, C, PRECISION)
+    d_gate += _sums(choices_back, LEVELS + 1, k_tile * d_k_tile, C, PRECISION)
     d_gate += (d_total * tl.exp2(tl.sum(gate, 0)))[None, :]
     own = tl.sum(tl.where(row[:, None] == column[None, :], d_weights, 0.0), 1)
     d_weights = d_weights.to(LIKE)
     d_q_tile += own[:, None] * k_tile
     d_k_tile += own[:, None] * q_tile
     for level in range(LEVELS):
-        factor = tl.exp2(_sums(_upto(row, column, level), gate, LIKE, PRECISION))
+        factor = tl.exp2(_sums(choices, level, gate, C, PRECISION))
         read, write = (q_tile * factor).to(LIKE), (k_tile * factor).to(LIKE)
-        inner = tl.where(_halves(row, column, level), d_weights, 0.0).to(LIKE)
+        inner = tl.where(_across(row, column, level), d_weights, 0.0).to(LIKE)
         d_read = tl.dot(inner, write, input_precision=PRECISION) * factor
         d_write = tl.dot(tl.trans(inner), read, input_precision=PRECISION) * factor
         d_q_tile += d_read
         d_k_tile += d_write
         # A row is read or written at one level, never both: the other gradient is 0.
-        d_gate += _sums(_straddled(row, column, level), q_tile * d_read + k_tile * d_write, LIKE, PRECISION)
+        d_gate += _sums(choices_back, level, q_tile * d_read + k_tile * d_write, C, PRECISION)
     _store_tile(d_q + base * K, d_q_tile, row, key, stride, rows, K)
     _store_tile(d_k + base * K, d_k_tile, row, key, stride, rows, K)
     _store_tile(d_g + base * K, d_gate, row, key, stride, rows, K)

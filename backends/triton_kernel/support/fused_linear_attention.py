@@ -1,5 +1,6 @@
 """Chunkwise linear attention with decays by Triton kernels, forward and adjoint, as operators that compilers see through."""
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,16 +19,35 @@ from .attend_kernels import (
 from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device
 
 CHUNK = 64
+LEVELS = CHUNK.bit_length() - 1
 # Largest tiles (keys, values) and warps of each kernel for 16-bit operands, spill-free on sm_80 to sm_100; float32
 # operands take half the width along both.
 ATTEND_TILES = {
-    "weights": (64, 0, 8),
+    "weights": (32, 0, 4),
     "states": (64, 64, 4),
     "reads": (64, 64, 4),
     "values adjoint": (64, 64, 4),
-    "rows adjoint": (32, 64, 8),
+    "rows adjoint": (32, 64, 4),
     "head adjoint": (64, 64, 4),
 }
+
+
+@cache
+def _attend_choices(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Which decays act on a row's read or write, as matrices of 0 and 1: [2, levels + 2, C, C], the second half transposed.
+
+    At a level the rows lie in half blocks of 2^level. A second half meets the first before its first row, and row i reads
+    past the decays l <= i of its half; a first half meets the second behind its last row, and row i writes before the
+    decays l > i of its half. The last two are reads of what enters the chunk and writes to what leaves it.
+    """
+    row = torch.arange(CHUNK, device=device)
+    upto = row[:, None] >= row
+    found = []
+    for level in range(LEVELS):
+        half = row >> level
+        found.append((half[:, None] == half) & (upto == (half[:, None] % 2 == 1)))
+    both = torch.stack([*found, upto, ~upto])
+    return torch.stack([both, both.mT]).to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
 
 
 def _attend_tile(name: str, q: Tensor, v: Tensor) -> dict[str, Any]:
@@ -77,10 +97,10 @@ def _attend(
             left, right_q, decay = k, q, g
         else:
             tile = _attend_tile("weights", q, v)
-            levels = {"LEVELS": CHUNK.bit_length() - 1}
             _rows_weights_kernel[(count, batch * heads)](
-                q, k, g, weights, reads, writes, totals, scale, time, heads, keys, **levels, **tile
-            )
+                q, k, g, _attend_choices(q.device, q.dtype), weights, reads, writes, totals, scale, time, heads, keys,
+                LEVELS=LEVELS, **tile,
+            )  # fmt: skip
             left, right_q, decay = writes, reads, totals
         states, last = _attend_states(left, v, decay, start, 1.0, by_head, False, True)
         tile = _attend_tile("reads", q, v)
@@ -129,15 +149,19 @@ def _attend_adjoint(
         tile = _attend_tile("head adjoint" if by_head else "rows adjoint", q, v)
         blocks = triton.cdiv(keys, tile["BK"])
         grid = (blocks, count, batch * heads)
-        given = (q, k, v, g, d_o, states, d_states, d_q, d_k)
+        given = (d_o, states, d_states, d_q, d_k)
         if by_head:
             parts = g.new_zeros(blocks if gate else 0, *g.shape, dtype=torch.float32)
-            _head_adjoint_kernel[grid](*given, parts, scale, batch, time, heads, keys, values, GATE=gate, **tile)
+            _head_adjoint_kernel[grid](
+                q, k, v, g, *given, parts, scale, batch, time, heads, keys, values, GATE=gate, **tile
+            )
             d_g = parts.sum(0).to(g.dtype)
         else:
             d_g = torch.empty_like(g)
-            levels = {"LEVELS": CHUNK.bit_length() - 1}
-            _rows_adjoint_kernel[grid](*given, d_g, scale, time, heads, keys, values, **levels, **tile)
+            choices = _attend_choices(q.device, q.dtype)
+            _rows_adjoint_kernel[grid](
+                q, k, v, g, choices, *given, d_g, scale, time, heads, keys, values, LEVELS=LEVELS, **tile
+            )
     return d_q, d_k, d_v, d_g, d_start
 
 

@@ -6,14 +6,14 @@ from typing import Any
 
 from backends.triton_kernel.support import attend_kernels as attend
 from backends.triton_kernel.support import scan_kernels as scan
-from backends.triton_kernel.support.fused_linear_attention import ATTEND_TILES, CHUNK
+from backends.triton_kernel.support.fused_linear_attention import ATTEND_TILES, CHUNK, LEVELS
 from backends.triton_kernel.support.fused_scan import SCAN_ADJOINT_STEPS, SCAN_LANES, SCAN_STEPS, SCAN_WARPS
 
 F32, BF16 = "*fp32", "*bf16"
 KERNELS: dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]] = {}
 
 SCAN = dict.fromkeys(("a", "b", "start", "h", "kept_ends", "rate_ends", "b_ends", "grad", "d_a", "d_b"), F32)
-NARROW = ("q", "k", "v", "left", "right", "weights", "reads", "writes", "states", "out", "d_out", "d_states", "d_q", "d_k", "d_v")
+NARROW = ("choices", "q", "k", "v", "left", "right", "weights", "reads", "writes", "states", "out", "d_out", "d_states", "d_q", "d_k", "d_v")
 WIDE = ("g", "decay", "totals", "start", "final", "d_g")
 ATTEND = {**dict.fromkeys(NARROW, BF16), **dict.fromkeys(WIDE, F32), "scale": "fp32"}
 
@@ -28,8 +28,9 @@ def _attend(kernel: Any, tile: str, by: str = "", width: int = 128, **constants:
     """K = V = width, bfloat16."""
     keys, values, warps = ATTEND_TILES[tile]
     size = {"C": CHUNK, "PRECISION": "ieee", "BK": min(keys, width)} | ({"BV": min(values, width)} if values else {})
-    levels = {"LEVELS": CHUNK.bit_length() - 1} if "rows" in kernel.__name__ else {}
-    KERNELS[f"{tile} {by}".strip()] = (kernel, ATTEND, {**size, **levels, **constants}, {"num_warps": warps})
+    if "rows" in kernel.__name__:
+        size["LEVELS"] = LEVELS
+    KERNELS[f"{tile} {by}".strip()] = (kernel, ATTEND, {**size, **constants}, {"num_warps": warps})
 
 
 _scan("scan ends", scan._scan_ends_kernel, SCAN_STEPS, SHIFT=0)
