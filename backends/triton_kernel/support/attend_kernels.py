@@ -97,24 +97,31 @@ def _rows_weights_kernel(
 
 
 @triton.jit
-def _head_gates(g, base, row, rows, H):
-    """One decay for each head: [C] exponents of the rows, and of the rows after them (0 after the chunk's last)."""
+def _head_gates(g, signs, base, row, rows, H, SIGNED: tl.constexpr):
+    """One decay for each head: [C] exponents of the rows, of the rows after them (0 after the chunk's last), and signs.
+
+    A row's sign is that of all decays from the sequence's start to it: what decays from j to i has the sign of both.
+    """
     gate = _gates_of(tl.load(g + base + row * H, mask=row < rows, other=0))
     after = (row + 1 < rows) & (row + 1 < row.shape[0])
-    return gate, _gates_of(tl.load(g + base + (row + 1) * H, mask=after, other=0))
+    after_gate = _gates_of(tl.load(g + base + (row + 1) * H, mask=after, other=0))
+    sign = tl.full(row.shape, 1.0, tl.float32)
+    if SIGNED:
+        sign = tl.load(signs + base + row * H, mask=row < rows, other=0)
+    return gate, after_gate, sign
 
 
 @triton.jit
-def _head_factors(gate, row, column):
-    """[C, C] of 2^(i <- j), 0 for j > i."""
+def _head_factors(gate, sign, row, column):
+    """[C, C] of what is left at row i of row j's write, 0 for j > i."""
     spans = tl.cumsum(tl.where(row[:, None] > column[None, :], gate[:, None], 0.0), 0)
-    return tl.where(row[:, None] >= column[None, :], tl.exp2(spans), 0.0)
+    return tl.where(row[:, None] >= column[None, :], tl.exp2(spans) * sign[:, None] * sign[None, :], 0.0)
 
 
 @triton.jit
 def _states_kernel(
-    left, right, decay, start, states, final, scale, T, H, K, V,
-    BY_HEAD: tl.constexpr, REVERSE: tl.constexpr, KEEP: tl.constexpr, HAS_START: tl.constexpr,
+    left, right, decay, signs, start, states, final, scale, T, H, K, V,
+    BY_HEAD: tl.constexpr, SIGNED: tl.constexpr, REVERSE: tl.constexpr, HAS_START: tl.constexpr,
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The state that enters every chunk, and the last: S <- total S + left^T right, chunk after chunk.
@@ -137,19 +144,18 @@ def _states_kernel(
         chunk = step
         if REVERSE:
             chunk = count - 1 - step
-        if KEEP:
-            place = ((batch * count + chunk) * H + head) * K * V
-            tl.store(states + place + corner, state.to(states.dtype.element_ty), mask=inside)
+        place = ((batch * count + chunk) * H + head) * K * V
+        tl.store(states + place + corner, state.to(states.dtype.element_ty), mask=inside)
         base = (batch * T + chunk * C) * H + head
         rows = T - chunk * C
         left_tile = _load_tile(left + base * K, row, key, H * K, rows, K)
         right_tile = _load_tile(right + base * V, row, value, H * V, rows, V)
         if BY_HEAD:
-            gate, after = _head_gates(decay, base, row, rows, H)
+            gate, after, sign = _head_gates(decay, signs, base, row, rows, H, SIGNED)
             if REVERSE:
-                factor = tl.exp2(tl.cumsum(gate, 0)) * scale
+                factor = tl.exp2(tl.cumsum(gate, 0)) * sign * scale
             else:
-                factor = tl.exp2(tl.cumsum(after, 0, reverse=True))
+                factor = tl.exp2(tl.cumsum(after, 0, reverse=True)) * sign
             left_tile = (left_tile * factor[:, None]).to(left.dtype.element_ty)
             state *= tl.exp2(tl.sum(gate, 0))
         else:
@@ -161,8 +167,9 @@ def _states_kernel(
 
 @triton.jit
 def _reads_kernel(
-    q, k, v, g, weights, states, out, scale, T, H, K, V,
-    BY_HEAD: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
+    q, k, v, g, signs, weights, states, out, scale, T, H, K, V,
+    BY_HEAD: tl.constexpr, SIGNED: tl.constexpr,
+    C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """o = A v + reads S for one chunk. With one decay for each key, q holds the reads and A is in `weights`."""
     chunk, plane = tl.program_id(1), tl.program_id(2)
@@ -184,9 +191,9 @@ def _reads_kernel(
             inner = tl.dot(q_tile, tl.trans(k_tile), inner, input_precision=PRECISION)
     v_tile = _load_tile(v + base * V, row, value, H * V, rows, V)
     if BY_HEAD:
-        gate, _ = _head_gates(g, base, row, rows, H)
-        found *= (tl.exp2(tl.cumsum(gate, 0)) * scale)[:, None]
-        weight = (inner * _head_factors(gate, row, column) * scale).to(v_tile.dtype)
+        gate, _, sign = _head_gates(g, signs, base, row, rows, H, SIGNED)
+        found *= (tl.exp2(tl.cumsum(gate, 0)) * sign * scale)[:, None]
+        weight = (inner * _head_factors(gate, sign, row, column) * scale).to(v_tile.dtype)
     else:
         weight = _load_tile(weights + base * C, row, column, H * C, rows, C)
     found = tl.dot(weight, v_tile, found, input_precision=PRECISION)
@@ -195,8 +202,9 @@ def _reads_kernel(
 
 @triton.jit
 def _values_adjoint_kernel(
-    q, k, d_out, g, weights, d_states, d_v, scale, T, H, K, V,
-    BY_HEAD: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
+    q, k, d_out, g, signs, weights, d_states, d_v, scale, T, H, K, V,
+    BY_HEAD: tl.constexpr, SIGNED: tl.constexpr,
+    C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """d_v = A^T d_o + writes d_S for one chunk. With one decay for each key, k holds the writes and A is in `weights`."""
     chunk, plane = tl.program_id(1), tl.program_id(2)
@@ -218,9 +226,9 @@ def _values_adjoint_kernel(
             inner = tl.dot(q_tile, tl.trans(k_tile), inner, input_precision=PRECISION)
     d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
     if BY_HEAD:
-        gate, after = _head_gates(g, base, row, rows, H)
-        found *= tl.exp2(tl.cumsum(after, 0, reverse=True))[:, None]
-        weight = (inner * _head_factors(gate, row, column) * scale).to(d_tile.dtype)
+        gate, after, sign = _head_gates(g, signs, base, row, rows, H, SIGNED)
+        found *= (tl.exp2(tl.cumsum(after, 0, reverse=True)) * sign)[:, None]
+        weight = (inner * _head_factors(gate, sign, row, column) * scale).to(d_tile.dtype)
     else:
         weight = _load_tile(weights + base * C, row, column, H * C, rows, C)
     found = tl.dot(tl.trans(weight), d_tile, found, input_precision=PRECISION)
@@ -296,7 +304,8 @@ def _rows_adjoint_kernel(
 
 @triton.jit
 def _head_adjoint_kernel(
-    q, k, v, g, d_out, states, d_states, d_q, d_k, d_g, scale, B, T, H, K, V, GATE: tl.constexpr,
+    q, k, v, g, signs, d_out, states, d_states, d_q, d_k, d_g, scale, B, T, H, K, V,
+    GATE: tl.constexpr, SIGNED: tl.constexpr,
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One decay for each head: gradients of q and k in one chunk, and the part of g's that BK keys make.
@@ -314,12 +323,12 @@ def _head_adjoint_kernel(
     d_reads, d_writes, d_weights, d_total = _chunk_adjoint(
         v, d_out, states + corner, d_states + corner, base, row, rows, key, H, K, V, C, BK, BV, PRECISION
     )
-    gate, after = _head_gates(g, base, row, rows, H)
+    gate, after, sign = _head_gates(g, signs, base, row, rows, H, SIGNED)
     q_tile = _load_tile(q + base * K, row, key, stride, rows, K)
     k_tile = _load_tile(k + base * K, row, key, stride, rows, K)
-    d_q_tile = d_reads * (tl.exp2(tl.cumsum(gate, 0)) * scale)[:, None]
-    d_k_tile = d_writes * tl.exp2(tl.cumsum(after, 0, reverse=True))[:, None]
-    d_weights = d_weights * _head_factors(gate, row, column) * scale
+    d_q_tile = d_reads * (tl.exp2(tl.cumsum(gate, 0)) * sign * scale)[:, None]
+    d_k_tile = d_writes * (tl.exp2(tl.cumsum(after, 0, reverse=True)) * sign)[:, None]
+    d_weights = d_weights * _head_factors(gate, sign, row, column) * scale
     if GATE:
         inner = d_weights * tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
         later = tl.cumsum(inner, 0, reverse=True)  # [t, j]: pairs of j with t and what comes after

@@ -62,19 +62,21 @@ def _attend_tile(name: str, q: Tensor, v: Tensor) -> dict[str, Any]:
 
 
 def _attend_states(
-    left: Tensor, right: Tensor, decay: Tensor, start: Tensor | None, scale: float, by_head: bool, reverse: bool, keep: bool
-) -> tuple[Tensor, Tensor]:
-    """The state that enters every chunk [B, N, H, K, V] (nothing if not to be kept), and the last [B, H, K, V]."""
+    left: Tensor, right: Tensor, decay: Tensor, signs: Tensor | None, start: Tensor | None, scale: float,
+    *, by_head: bool, reverse: bool = False,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The state that enters every chunk [B, N, H, K, V], and the last [B, H, K, V]; reversed, what leaves and the first."""
     batch, time, heads, keys = left.shape
     values = right.shape[-1]
     count = triton.cdiv(time, CHUNK)
-    states = left.new_empty(batch, count, heads, keys, values) if keep else left.new_empty(0)
+    states = left.new_empty(batch, count, heads, keys, values)
     final = left.new_empty(batch, heads, keys, values, dtype=torch.float32)
     tile = _attend_tile("states", left, right)
     grid = (triton.cdiv(values, tile["BV"]), triton.cdiv(keys, tile["BK"]), batch * heads)
     _states_kernel[grid](
-        left, right, decay, final if start is None else start, states, final, scale, time, heads, keys, values,
-        BY_HEAD=by_head, REVERSE=reverse, KEEP=keep, HAS_START=start is not None, **tile,
+        left, right, decay, final if signs is None else signs, final if start is None else start, states, final,
+        scale, time, heads, keys, values,
+        BY_HEAD=by_head, SIGNED=signs is not None, REVERSE=reverse, HAS_START=start is not None, **tile,
     )  # fmt: skip
     return states, final
 
@@ -82,38 +84,41 @@ def _attend_states(
 @torch.library.custom_op(
     f"{OPS}::attend",
     mutates_args=(),
-    schema="(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? start, float scale, ScalarType dtype)"
+    schema="(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? signs, Tensor? start, float scale, ScalarType dtype)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def _attend(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, start: Tensor | None, scale: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, signs: Tensor | None, start: Tensor | None,
+    scale: float, dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """o in `dtype`, the final state, and with one decay for each key: weights, reads, writes, totals of the chunks."""
-    o, final, weights, reads, writes, totals = _attend_empty(q, k, v, g, start, scale, dtype)
+    o, final, weights, reads, writes, totals = _attend_empty(q, k, v, g, signs, start, scale, dtype)
     batch, time, heads, keys = q.shape
     count, by_head = triton.cdiv(time, CHUNK), g.dim() == 3
     with _on_device(q):
         if by_head:
-            left, right_q, decay = k, q, g
+            left, read, decay = k, q, g
         else:
             tile = _attend_tile("weights", q, v)
             _rows_weights_kernel[(count, batch * heads)](
                 q, k, g, _attend_choices(q.device, q.dtype), weights, reads, writes, totals, scale, time, heads, keys,
                 LEVELS=LEVELS, **tile,
             )  # fmt: skip
-            left, right_q, decay = writes, reads, totals
-        states, last = _attend_states(left, v, decay, start, 1.0, by_head, False, True)
+            left, read, decay = writes, reads, totals
+        states, last = _attend_states(left, v, decay, signs, start, 1.0, by_head=by_head)
         tile = _attend_tile("reads", q, v)
         _reads_kernel[(triton.cdiv(v.shape[-1], tile["BV"]), count, batch * heads)](
-            right_q, k, v, g, weights, states, o, scale, time, heads, keys, v.shape[-1], BY_HEAD=by_head, **tile
-        )
+            read, k, v, g, v if signs is None else signs, weights, states, o, scale, time, heads, keys, v.shape[-1],
+            BY_HEAD=by_head, SIGNED=signs is not None, **tile,
+        )  # fmt: skip
     return o, last, weights, reads, writes, totals
 
 
 @_attend.register_fake
 def _attend_empty(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, start: Tensor | None, scale: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, signs: Tensor | None, start: Tensor | None,
+    scale: float, dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     batch, time, heads, keys = q.shape
     o = v.new_empty(v.shape, dtype=dtype)
     final = v.new_empty(batch, heads, keys, v.shape[-1], dtype=torch.float32)
@@ -126,13 +131,13 @@ def _attend_empty(
 @torch.library.custom_op(
     f"{OPS}::attend_adjoint",
     mutates_args=(),
-    schema="(Tensor d_o, Tensor? d_final, Tensor q, Tensor k, Tensor v, Tensor g, Tensor? start, Tensor weights,"
-    " Tensor reads, Tensor writes, Tensor totals, float scale, bool gate)"
+    schema="(Tensor d_o, Tensor? d_final, Tensor q, Tensor k, Tensor v, Tensor g, Tensor? signs, Tensor? start,"
+    " Tensor weights, Tensor reads, Tensor writes, Tensor totals, float scale, bool gate)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def _attend_adjoint(
-    d_o: Tensor, d_final: Tensor | None, q: Tensor, k: Tensor, v: Tensor, g: Tensor, start: Tensor | None,
-    weights: Tensor, reads: Tensor, writes: Tensor, totals: Tensor, scale: float, gate: bool,
+    d_o: Tensor, d_final: Tensor | None, q: Tensor, k: Tensor, v: Tensor, g: Tensor, signs: Tensor | None,
+    start: Tensor | None, weights: Tensor, reads: Tensor, writes: Tensor, totals: Tensor, scale: float, gate: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of q, k, v, g and of the first state. The chunks' states are computed again: none is kept."""
     batch, time, heads, keys = q.shape
@@ -140,12 +145,13 @@ def _attend_adjoint(
     left, read, decay = (k, q, g) if by_head else (writes, reads, totals)
     d_q, d_k, d_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     with _on_device(q):
-        states, _ = _attend_states(left, v, decay, start, 1.0, by_head, False, True)
-        d_states, d_start = _attend_states(read, d_o, decay, d_final, scale, by_head, True, True)
+        states, _ = _attend_states(left, v, decay, signs, start, 1.0, by_head=by_head)
+        d_states, d_start = _attend_states(read, d_o, decay, signs, d_final, scale, by_head=by_head, reverse=True)
         tile = _attend_tile("values adjoint", q, v)
         _values_adjoint_kernel[(triton.cdiv(values, tile["BV"]), count, batch * heads)](
-            q, left, d_o, g, weights, d_states, d_v, scale, time, heads, keys, values, BY_HEAD=by_head, **tile
-        )
+            q, left, d_o, g, q if signs is None else signs, weights, d_states, d_v, scale, time, heads, keys, values,
+            BY_HEAD=by_head, SIGNED=signs is not None, **tile,
+        )  # fmt: skip
         tile = _attend_tile("head adjoint" if by_head else "rows adjoint", q, v)
         blocks = triton.cdiv(keys, tile["BK"])
         grid = (blocks, count, batch * heads)
@@ -153,8 +159,9 @@ def _attend_adjoint(
         if by_head:
             parts = g.new_zeros(blocks if gate else 0, *g.shape, dtype=torch.float32)
             _head_adjoint_kernel[grid](
-                q, k, v, g, *given, parts, scale, batch, time, heads, keys, values, GATE=gate, **tile
-            )
+                q, k, v, g, q if signs is None else signs, *given, parts, scale, batch, time, heads, keys, values,
+                GATE=gate, SIGNED=signs is not None, **tile,
+            )  # fmt: skip
             d_g = parts.sum(0).to(g.dtype)
         else:
             d_g = torch.empty_like(g)
@@ -167,8 +174,8 @@ def _attend_adjoint(
 
 @_attend_adjoint.register_fake
 def _attend_adjoint_empty(
-    d_o: Tensor, d_final: Tensor | None, q: Tensor, k: Tensor, v: Tensor, g: Tensor, start: Tensor | None,
-    weights: Tensor, reads: Tensor, writes: Tensor, totals: Tensor, scale: float, gate: bool,
+    d_o: Tensor, d_final: Tensor | None, q: Tensor, k: Tensor, v: Tensor, g: Tensor, signs: Tensor | None,
+    start: Tensor | None, weights: Tensor, reads: Tensor, writes: Tensor, totals: Tensor, scale: float, gate: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     d_start = q.new_empty(q.shape[0], q.shape[2], q.shape[3], v.shape[-1], dtype=torch.float32)
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), torch.empty_like(g), d_start
@@ -182,23 +189,26 @@ def _attend_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...])
 
 
 def _attend_backward(ctx: Any, d_o: Tensor | None, d_final: Tensor | None, *_: Tensor | None) -> tuple[Any, ...]:
-    q, k, v, g, start, *kept = ctx.saved_tensors
+    q, k, v, g, signs, start, *kept = ctx.saved_tensors
     d_o = torch.zeros_like(v) if d_o is None else d_o.to(v.dtype).contiguous()
     d_final = None if d_final is None else d_final.contiguous()
-    given = (d_o, d_final, q, k, v, g, start, *kept)
+    given = (d_o, d_final, q, k, v, g, signs, start, *kept)
     *found, d_start = _attend_adjoint(*given, ctx.scale, bool(ctx.needs_input_grad[3]))
-    return *found, None if start is None else d_start, None, None
+    return *found, None, None if start is None else d_start, None, None
 
 
 _attend.register_autograd(_attend_backward, setup_context=_attend_setup)
 
 
 def _attend_logarithm(decay: Tensor) -> tuple[Tensor, Tensor]:
-    """(log |a|, sign of a) for plain decays; a 0 becomes 2^-100, which is as good as 0 and keeps its gradient."""
+    """(log |a|, the sign of a's product up to each position) for plain decays.
+
+    A 0 becomes 2^-100, which is as good as 0 and keeps its gradient.
+    """
     tiny = 2.0**-100
     decay = decay.float()
     nearly = torch.where(decay.abs() < tiny, tiny, decay)
-    return (decay + (nearly - decay).detach()).abs().log(), torch.where(decay < 0, -1.0, 1.0)
+    return (decay + (nearly - decay).detach()).abs().log(), torch.where(decay < 0, -1.0, 1.0).cumprod(1)
 
 
 def fused_linear_attention(
@@ -251,15 +261,16 @@ def fused_linear_attention(
     if strict:  # a read before the step is a read after the step before it
         first = q[:, 0].float() * scale
         q = torch.cat([q[:, 1:], torch.zeros_like(q[:, :1])], 1)
-    sign = None
-    if not log:
-        decay, sign = _attend_logarithm(decay)
-        sign = sign.cumprod(1)
-        q, k = q * sign.to(like), k * sign.to(like)
-    g = decay.squeeze(-1) if decay.shape[-1] == 1 else decay
-    o, final = _attend(q.contiguous(), k.contiguous(), v.contiguous(), g.contiguous(), start, float(scale), dtype)[:2]
-    if sign is not None:
-        final = final * sign[:, -1].unsqueeze(-1)
+    g, signs = (decay, None) if log else _attend_logarithm(decay)
+    by_row = signs
+    if g.shape[-1] == 1:
+        g, by_row = g.squeeze(-1), None if signs is None else signs.squeeze(-1).contiguous()
+    elif signs is not None:  # one sign for each key goes into the operands, one for each row into the kernels
+        q, k, by_row = q * signs.to(like), k * signs.to(like), None
+    q, k, v, g = q.contiguous(), k.contiguous(), v.contiguous(), g.contiguous()
+    o, final = _attend(q, k, v, g, by_row, start, float(scale), dtype)[:2]
+    if signs is not None:
+        final = final * signs[:, -1].reshape(batch, heads, -1, 1)
     if first is not None:
         before = torch.zeros_like(o[:, 0]) if start is None else torch.einsum("bhk,bhkv->bhv", first, start).to(dtype)
         o = torch.cat([before.unsqueeze(1), o[:, :-1]], 1)

@@ -13,8 +13,9 @@ F32, BF16 = "*fp32", "*bf16"
 KERNELS: dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]] = {}
 
 SCAN = dict.fromkeys(("a", "b", "start", "h", "kept_ends", "rate_ends", "b_ends", "grad", "d_a", "d_b"), F32)
-NARROW = ("choices", "q", "k", "v", "left", "right", "weights", "reads", "writes", "states", "out", "d_out", "d_states", "d_q", "d_k", "d_v")
-WIDE = ("g", "decay", "totals", "start", "final", "d_g")
+NARROW = ("q", "k", "v", "left", "right", "choices", "weights", "reads", "writes", "states", "out",
+          "d_out", "d_states", "d_q", "d_k", "d_v")
+WIDE = ("g", "signs", "decay", "totals", "start", "final", "d_g")
 ATTEND = {**dict.fromkeys(NARROW, BF16), **dict.fromkeys(WIDE, F32), "scale": "fp32"}
 
 
@@ -38,10 +39,10 @@ _scan("scan states", scan._scan_states_kernel, SCAN_STEPS, HAS_START=True)
 _scan("scan adjoint", scan._scan_adjoint_kernel, SCAN_ADJOINT_STEPS, HAS_START=True)
 _attend(attend._rows_weights_kernel, "weights")
 for by in ("by key", "by head"):
-    head = {"BY_HEAD": by == "by head"}
-    _attend(attend._states_kernel, "states", by, REVERSE=False, KEEP=True, HAS_START=True, **head)
-    _attend(attend._states_kernel, "states", by + " reversed", REVERSE=True, KEEP=True, HAS_START=True, **head)
+    head = {"BY_HEAD": by == "by head", "SIGNED": False}
+    _attend(attend._states_kernel, "states", by, REVERSE=False, HAS_START=True, **head)
+    _attend(attend._states_kernel, "states", by + " reversed", REVERSE=True, HAS_START=True, **head)
     _attend(attend._reads_kernel, "reads", by, **head)
     _attend(attend._values_adjoint_kernel, "values adjoint", by, **head)
 _attend(attend._rows_adjoint_kernel, "rows adjoint")
-_attend(attend._head_adjoint_kernel, "head adjoint", GATE=True)
+_attend(attend._head_adjoint_kernel, "head adjoint", GATE=True, SIGNED=False)
