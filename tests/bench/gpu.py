@@ -23,6 +23,7 @@ from torch.nn.functional import logsigmoid
 import seqdsl
 
 SHAPES = ((1, 8192, 96, 128), (2, 16384, 16, 128), (4, 2048, 16, 128), (4, 4096, 64, 128), (8, 2048, 32, 256), (8, 1024, 8, 64))
+FEW = SHAPES[:1] + SHAPES[3:4]  # for what is slow to tune or to run
 RESULTS = Path(__file__).resolve().parent / "results"
 SSM_WIDTH, SSM_STATE = 2048, 16  # mamba: channels and states of each, whatever the heads
 
@@ -72,21 +73,24 @@ def _normal(*shape: int) -> Tensor:
     return torch.randn(*shape, device="cuda", dtype=torch.bfloat16)
 
 
-def median_ms(run: Callable[[], object], seconds: float = 0.15) -> float:
-    """The median of single runs, after three that are not counted: as many as fit in the time, at least 5."""
+def median_ms(run: Callable[[], object], seconds: float = 0.1) -> float:
+    """The median of single runs, after three that are not counted: as many as fit in the time, 3 to 50.
+
+    Runs are queued one behind the other, as a training step queues them, so that only what the device waits for counts.
+    """
     for _ in range(3):
         run()
     torch.cuda.synchronize()
-    found: list[float] = []
     begin = time.perf_counter()
-    while len(found) < 5 or time.perf_counter() - begin < seconds and len(found) < 50:
-        first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        first.record()
+    run()
+    torch.cuda.synchronize()
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(1 + min(50, max(3, int(seconds / (time.perf_counter() - begin)))))]
+    marks[0].record()
+    for mark in marks[1:]:
         run()
-        last.record()
-        last.synchronize()
-        found.append(first.elapsed_time(last))
-    return statistics.median(found)
+        mark.record()
+    torch.cuda.synchronize()
+    return statistics.median(a.elapsed_time(b) for a, b in zip(marks, marks[1:], strict=False))
 
 
 def timed(run: Callable[..., Any], inputs: list[Tensor]) -> dict[str, Any]:
@@ -145,16 +149,17 @@ def loaded(name: str, backend: str) -> Any:
 
 
 def rows(names: list[str], fla: bool) -> Iterator[tuple[str, tuple[int, ...], str, Callable[[], dict[str, Any]]]]:
-    """(mixer, shape, candidate, its timing): our two first, flash-linear-attention, which tunes itself for long, at last."""
-    for name in names:
-        ours = {backend: loaded(name, backend) for backend in ("triton", "torch")}
-        for shape in SHAPES:
-            for backend, module in ours.items():
-                yield name, shape, backend, lambda m=module, n=name, s=shape: timed(m, MIXERS[n](*s))  # type: ignore[misc]
-    others = fla_operators() if fla else {}
-    for name in [n for n in names if n in others]:
-        for shape in SHAPES[:1] + SHAPES[3:4]:
-            yield name, shape, "fla", lambda f=others[name], n=name, s=shape: timed(f, MIXERS[n](*s))  # type: ignore[misc]
+    """(mixer, shape, candidate, its timing): kernels, then flash-linear-attention, which tunes itself for long, then PyTorch."""
+    def ours(backend: str) -> dict[str, Callable[..., Any]]:
+        return {name: loaded(name, backend) for name in names}
+
+    others = [("fla", fla_operators(), FEW)] if fla else []
+    candidates = [("triton", ours("triton"), SHAPES), *others, ("torch", ours("torch"), FEW)]
+    for candidate, operators, shapes in candidates:
+        for name in [n for n in names if n in operators]:
+            for shape in shapes:
+                run = operators[name]
+                yield name, shape, candidate, lambda r=run, n=name, s=shape: timed(r, MIXERS[n](*s))  # type: ignore[misc]
 
 
 def main() -> None:

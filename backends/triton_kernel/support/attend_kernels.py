@@ -2,10 +2,15 @@
 
 A chunk has C = 64 rows. Decays are base-2 logarithms g; what decays from row j to row i has the exponent
 g[j+1] + .. + g[i], always a sum of those terms and never a difference of longer sums, so that strong decays cost nothing.
-One decay for all channels makes a C x C matrix of factors. One for each key is split over the pair (i, j) by halving:
-where i is in the second half of a block of 2 s rows and j in the first, the read takes the sum from the block's middle to
-i and the write the sum from j to the middle. Neither exponent is positive for decays up to 1, and log2 C products of
-C x C x K tiles cover all pairs. The gradient of a decay sums over the pairs that straddle it, along the same halves.
+One decay for all channels makes a C x C matrix of factors. One for each key is split over the pair (i, j):
+- by halving: where i is in the second half of a block of 2 s rows and j in the first, the read takes the sum from the
+  block's middle to i and the write the sum from j to the middle. Neither exponent is positive for decays up to 1, and
+  log2 C products of C x C x K tiles cover all pairs.
+- at once, in blocks so small that nothing in them decays by more than 2^-8 up to their middle or from there: both take
+  their exponent from the middle, one of them with the other sign, and no factor leaves [2^-8, 2^8]. Weak decays, the usual
+  ones, need this step alone.
+The gradient of a decay sums over the pairs that straddle it, along the same halves; in the small blocks, where that
+loses at most those 8 bits, as what is read after it less what is written after it.
 """
 
 import triton
@@ -60,6 +65,24 @@ def _across(row, column, level):
 
 
 @triton.jit
+def _within(row, column, level):
+    """[i, j]: is j at or before i in one block of 2^level rows?"""
+    return ((column >> level)[None, :] == (row >> level)[:, None]) & (column[None, :] <= row[:, None])
+
+
+@triton.jit
+def _middle_sums(choices, gate, LEVELS: tl.constexpr, C: tl.constexpr, PRECISION: tl.constexpr):
+    """The largest level at whose blocks of 2^level rows nothing decays by more than 2^-8 between middle and rows, and
+    those sums: positive behind the middle, negative before it. At level 0 they are 0."""
+    level = LEVELS
+    sums = _sums(choices, 2 * LEVELS + 4 + level, gate, C, PRECISION)
+    while tl.max(tl.max(tl.abs(sums), 1), 0) > 8.0:
+        level -= 1
+        sums = _sums(choices, 2 * LEVELS + 4 + level, gate, C, PRECISION)
+    return level, sums
+
+
+@triton.jit
 def _rows_weights_kernel(
     q, k, g, choices, weights, reads, writes, totals, scale, T, H, K,
     C: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
@@ -80,9 +103,11 @@ def _rows_weights_kernel(
         q_tile = _load_tile(q + base * K, row, key, stride, rows, K)
         k_tile = _load_tile(k + base * K, row, key, stride, rows, K)
         gate = _gates_of(_load_tile(g + base * K, row, key, stride, rows, K))
-        own = tl.sum(q_tile.to(tl.float32) * k_tile.to(tl.float32), 1)
-        found += tl.where(row[:, None] == column[None, :], own[:, None], 0.0)
-        for level in range(LEVELS):
+        small, sums = _middle_sums(choices, gate, LEVELS, C, PRECISION)
+        read, write = (q_tile * tl.exp2(sums)).to(LIKE), (k_tile * tl.exp2(-sums)).to(LIKE)
+        products = tl.dot(read, tl.trans(write), input_precision=PRECISION)
+        found += tl.where(_within(row, column, small), products, 0.0)
+        for level in tl.range(small, LEVELS, disable_licm=True):  # what would be hoisted is spilled
             factor = tl.exp2(_sums(choices, level, gate, C, PRECISION))
             read, write = (q_tile * factor).to(LIKE), (k_tile * factor).to(LIKE)
             products = tl.dot(read, tl.trans(write), input_precision=PRECISION)
@@ -236,13 +261,32 @@ def _values_adjoint_kernel(
 
 
 @triton.jit
-def _chunk_adjoint(
+def _weights_adjoint_kernel(
+    v, d_out, d_weights, scale, T, H, V, C: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr
+):
+    """d_A = d_o v^T for one chunk, [B, T, H, C]."""
+    chunk, plane = tl.program_id(0), tl.program_id(1)
+    batch, head = (plane // H).to(tl.int64), plane % H
+    row, column = tl.arange(0, C), tl.arange(0, C)
+    base = (batch * T + chunk * C) * H + head
+    rows = T - chunk * C
+    found = tl.zeros([C, C], tl.float32)
+    for first in range(0, V, BV):
+        value = first + tl.arange(0, BV)
+        v_tile = _load_tile(v + base * V, row, value, H * V, rows, V)
+        d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
+        found = tl.dot(d_tile, tl.trans(v_tile), found, input_precision=PRECISION)
+    _store_tile(d_weights + base * C, found * scale, row, column, H * C, rows, C)
+
+
+@triton.jit
+def _across_adjoint(
     v, d_out, states, d_states, base, row, rows, key, H, K, V,
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of a chunk's reads, writes [C, BK], weights [C, C], and of the logarithm of its total over the total [BK]."""
+    """Gradients of a chunk's reads and writes [C, BK], and of the logarithm of its total over the total [BK]."""
     d_reads, d_writes = tl.zeros([C, BK], tl.float32), tl.zeros([C, BK], tl.float32)
-    d_weights, d_total = tl.zeros([C, C], tl.float32), tl.zeros([BK], tl.float32)
+    d_total = tl.zeros([BK], tl.float32)
     for first in range(0, V, BV):
         value = first + tl.arange(0, BV)
         v_tile = _load_tile(v + base * V, row, value, H * V, rows, V)
@@ -250,14 +294,13 @@ def _chunk_adjoint(
         state, d_state = _load_tile(states, key, value, V, K, V), _load_tile(d_states, key, value, V, K, V)
         d_reads = tl.dot(d_tile, tl.trans(state.to(d_tile.dtype)), d_reads, input_precision=PRECISION)
         d_writes = tl.dot(v_tile, tl.trans(d_state.to(v_tile.dtype)), d_writes, input_precision=PRECISION)
-        d_weights = tl.dot(d_tile, tl.trans(v_tile), d_weights, input_precision=PRECISION)
         d_total += tl.sum(state.to(tl.float32) * d_state.to(tl.float32), 1)
-    return d_reads, d_writes, d_weights, d_total
+    return d_reads, d_writes, d_total
 
 
 @triton.jit
 def _rows_adjoint_kernel(
-    q, k, v, g, choices, d_out, states, d_states, d_q, d_k, d_g, scale, T, H, K, V,
+    q, k, v, g, choices, d_out, d_weights, states, d_states, d_q, d_k, d_g, scale, T, H, K, V,
     C: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One decay for each key: gradients of q, k and g in one chunk, BK keys at a time."""
@@ -269,10 +312,10 @@ def _rows_adjoint_kernel(
     base = (batch * T + chunk * C) * H + head
     rows, stride = T - chunk * C, H * K
     corner = ((batch * tl.cdiv(T, C) + chunk) * H + head) * K * V
-    d_reads, d_writes, d_weights, d_total = _chunk_adjoint(
+    d_reads, d_writes, d_total = _across_adjoint(
         v, d_out, states + corner, d_states + corner, base, row, rows, key, H, K, V, C, BK, BV, PRECISION
     )
-    d_weights *= scale
+    d_weights += base * C
     q_tile = _load_tile(q + base * K, row, key, stride, rows, K)
     k_tile = _load_tile(k + base * K, row, key, stride, rows, K)
     gate = _gates_of(_load_tile(g + base * K, row, key, stride, rows, K))
@@ -283,14 +326,18 @@ def _rows_adjoint_kernel(
     d_gate = _sums(choices_back, LEVELS, q_tile * d_q_tile, C, PRECISION)
     d_gate += _sums(choices_back, LEVELS + 1, k_tile * d_k_tile, C, PRECISION)
     d_gate += (d_total * tl.exp2(tl.sum(gate, 0)))[None, :]
-    own = tl.sum(tl.where(row[:, None] == column[None, :], d_weights, 0.0), 1)
-    d_weights = d_weights.to(LIKE)
-    d_q_tile += own[:, None] * k_tile
-    d_k_tile += own[:, None] * q_tile
-    for level in range(LEVELS):
+    small, sums = _middle_sums(choices, gate, LEVELS, C, PRECISION)
+    inner = tl.where(_within(row, column, small), _load_tile(d_weights, row, column, H * C, rows, C), 0.0)
+    factor, inverse = tl.exp2(sums), tl.exp2(-sums)
+    d_read = tl.dot(inner, (k_tile * inverse).to(LIKE), input_precision=PRECISION) * factor
+    d_write = tl.dot(tl.trans(inner), (q_tile * factor).to(LIKE), input_precision=PRECISION) * inverse
+    d_q_tile += d_read
+    d_k_tile += d_write
+    d_gate += _sums(choices, 3 * LEVELS + 5 + small, q_tile * d_read - k_tile * d_write, C, PRECISION)
+    for level in tl.range(small, LEVELS, disable_licm=True):  # what would be hoisted is spilled
         factor = tl.exp2(_sums(choices, level, gate, C, PRECISION))
         read, write = (q_tile * factor).to(LIKE), (k_tile * factor).to(LIKE)
-        inner = tl.where(_across(row, column, level), d_weights, 0.0).to(LIKE)
+        inner = tl.where(_across(row, column, level), _load_tile(d_weights, row, column, H * C, rows, C), 0.0)
         d_read = tl.dot(inner, write, input_precision=PRECISION) * factor
         d_write = tl.dot(tl.trans(inner), read, input_precision=PRECISION) * factor
         d_q_tile += d_read
@@ -304,7 +351,7 @@ def _rows_adjoint_kernel(
 
 @triton.jit
 def _head_adjoint_kernel(
-    q, k, v, g, signs, d_out, states, d_states, d_q, d_k, d_g, scale, B, T, H, K, V,
+    q, k, v, g, signs, d_out, d_weights, states, d_states, d_q, d_k, d_g, scale, B, T, H, K, V,
     GATE: tl.constexpr, SIGNED: tl.constexpr,
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -320,7 +367,7 @@ def _head_adjoint_kernel(
     base = (batch * T + chunk * C) * H + head
     rows, stride = T - chunk * C, H * K
     corner = ((batch * tl.cdiv(T, C) + chunk) * H + head) * K * V
-    d_reads, d_writes, d_weights, d_total = _chunk_adjoint(
+    d_reads, d_writes, d_total = _across_adjoint(
         v, d_out, states + corner, d_states + corner, base, row, rows, key, H, K, V, C, BK, BV, PRECISION
     )
     gate, after, sign = _head_gates(g, signs, base, row, rows, H, SIGNED)
@@ -328,10 +375,11 @@ def _head_adjoint_kernel(
     k_tile = _load_tile(k + base * K, row, key, stride, rows, K)
     d_q_tile = d_reads * (tl.exp2(tl.cumsum(gate, 0)) * sign * scale)[:, None]
     d_k_tile = d_writes * (tl.exp2(tl.cumsum(after, 0, reverse=True)) * sign)[:, None]
-    d_weights = d_weights * _head_factors(gate, sign, row, column) * scale
+    inner = _load_tile(d_weights + base * C, row, column, H * C, rows, C)
+    inner = inner.to(tl.float32) * _head_factors(gate, sign, row, column)
     if GATE:
-        inner = d_weights * tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
-        later = tl.cumsum(inner, 0, reverse=True)  # [t, j]: pairs of j with t and what comes after
+        pairs = inner * tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
+        later = tl.cumsum(pairs, 0, reverse=True)  # [t, j]: pairs of j with t and what comes after
         reads, writes = tl.sum(q_tile * d_q_tile, 1), tl.sum(k_tile * d_k_tile, 1)
         d_gate = tl.sum(tl.where(column[None, :] < row[:, None], later, 0.0), 1)
         d_gate += tl.sum(tl.where(column[None, :] >= row[:, None], reads[None, :], 0.0), 1)
@@ -339,8 +387,8 @@ def _head_adjoint_kernel(
         d_gate += tl.sum(d_total, 0) * tl.exp2(tl.sum(gate, 0))
         place = tl.program_id(0).to(tl.int64) * B * T * H + base
         tl.store(d_g + place + row * H, d_gate, mask=row < rows)
-    d_weights = d_weights.to(LIKE)
-    d_q_tile = tl.dot(d_weights, k_tile, d_q_tile, input_precision=PRECISION)
-    d_k_tile = tl.dot(tl.trans(d_weights), q_tile, d_k_tile, input_precision=PRECISION)
+    inner = inner.to(LIKE)
+    d_q_tile = tl.dot(inner, k_tile, d_q_tile, input_precision=PRECISION)
+    d_k_tile = tl.dot(tl.trans(inner), q_tile, d_k_tile, input_precision=PRECISION)
     _store_tile(d_q + base * K, d_q_tile, row, key, stride, rows, K)
     _store_tile(d_k + base * K, d_k_tile, row, key, stride, rows, K)

@@ -15,6 +15,7 @@ from .attend_kernels import (
     _rows_weights_kernel,
     _states_kernel,
     _values_adjoint_kernel,
+    _weights_adjoint_kernel,
 )
 from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device
 
@@ -27,6 +28,7 @@ ATTEND_TILES = {
     "states": (64, 64, 4),
     "reads": (64, 64, 4),
     "values adjoint": (64, 64, 4),
+    "weights adjoint": (0, 64, 4),
     "rows adjoint": (32, 64, 4),
     "head adjoint": (64, 64, 4),
 }
@@ -34,20 +36,29 @@ ATTEND_TILES = {
 
 @cache
 def _attend_choices(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Which decays act on a row's read or write, as matrices of 0 and 1: [2, levels + 2, C, C], the second half transposed.
+    """Sums of decays as matrices of 1, 0 and -1 [4 levels + 6, C, C], for row i over l.
 
-    At a level the rows lie in half blocks of 2^level. A second half meets the first before its first row, and row i reads
+    levels + 2: a level has half blocks of 2^level rows. A second half meets the first before its first row, and row i reads
     past the decays l <= i of its half; a first half meets the second behind its last row, and row i writes before the
-    decays l > i of its half. The last two are reads of what enters the chunk and writes to what leaves it.
+    decays l > i of its half. Then reads of what enters the chunk, and writes to what leaves it.
+    levels + 2: their transposes, the reads and writes that straddle decay i.
+    levels + 1: between the middle of row i's block of 2^level rows and row i, with -1 before the middle.
+    levels + 1: the rows of its block that are not before row i; none for the first, whose decay acts on no pair there.
     """
     row = torch.arange(CHUNK, device=device)
     upto = row[:, None] >= row
-    found = []
-    for level in range(LEVELS):
-        half = row >> level
-        found.append((half[:, None] == half) & (upto == (half[:, None] % 2 == 1)))
-    both = torch.stack([*found, upto, ~upto])
-    return torch.stack([both, both.mT]).to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
+    halves, middles, later = [], [], []
+    for level in range(LEVELS + 1):
+        block = row >> level
+        same = block[:, None] == block
+        halves.append(same & (upto == (block[:, None] % 2 == 1)))
+        middle = (block << level) + max(1, (1 << level) // 2)  # no row is ahead of it at level 0
+        ahead, behind = same & (row >= middle) & upto, same & (row < middle) & ~upto
+        middles.append(ahead.float() - behind.float())
+        later.append(same & upto.mT & (row > block << level)[:, None])
+    both = torch.stack([*halves[:LEVELS], upto, ~upto]).float()
+    found = torch.cat([both, both.mT, torch.stack(middles), torch.stack(later).float()])
+    return found.to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
 
 
 def _attend_tile(name: str, q: Tensor, v: Tensor) -> dict[str, Any]:
@@ -55,7 +66,9 @@ def _attend_tile(name: str, q: Tensor, v: Tensor) -> dict[str, Any]:
     keys, values, warps = ATTEND_TILES[name]
     if q.dtype == torch.float32:
         keys, values = keys // 2, values // 2
-    found = {"C": CHUNK, "BK": _block(q.shape[-1], keys), "PRECISION": _dot_precision(), "num_warps": warps}
+    found = {"C": CHUNK, "PRECISION": _dot_precision(), "num_warps": warps}
+    if keys:
+        found["BK"] = _block(q.shape[-1], keys)
     if values:
         found["BV"] = _block(v.shape[-1], values)
     return found
@@ -152,10 +165,13 @@ def _attend_adjoint(
             q, left, d_o, g, q if signs is None else signs, weights, d_states, d_v, scale, time, heads, keys, values,
             BY_HEAD=by_head, SIGNED=signs is not None, **tile,
         )  # fmt: skip
+        d_weights = q.new_empty(batch, time, heads, CHUNK)
+        tile = _attend_tile("weights adjoint", q, v)
+        _weights_adjoint_kernel[(count, batch * heads)](v, d_o, d_weights, scale, time, heads, values, **tile)
         tile = _attend_tile("head adjoint" if by_head else "rows adjoint", q, v)
         blocks = triton.cdiv(keys, tile["BK"])
         grid = (blocks, count, batch * heads)
-        given = (d_o, states, d_states, d_q, d_k)
+        given = (d_o, d_weights, states, d_states, d_q, d_k)
         if by_head:
             parts = g.new_zeros(blocks if gate else 0, *g.shape, dtype=torch.float32)
             _head_adjoint_kernel[grid](

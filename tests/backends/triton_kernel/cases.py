@@ -29,7 +29,8 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 @dataclass(frozen=True)
 class Attend:
-    """Linear attention: `gate` is the length of the decay's last axis, 0 for none; `plain` decays are any numbers."""
+    """Linear attention: `gate` is the length of the decay's last axis, 0 for none; `plain` decays are any numbers, `weak`
+    ones leave most of the state over a chunk, so that small blocks are large."""
 
     batch: int
     time: int
@@ -39,12 +40,15 @@ class Attend:
     gate: int
     start: bool = True
     plain: bool = False
+    weak: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
     def inputs(self) -> list[Tensor | None]:
         lead = (self.batch, self.time, self.heads)
         q, k, v = torch.randn(*lead, self.keys), torch.randn(*lead, self.keys), torch.randn(*lead, self.values)
         decay = _decays((*lead, self.gate), self.plain) if self.gate else None
+        if self.weak:  # each head weaker than the one before: from blocks of a few rows to whole chunks
+            decay = -torch.rand(*lead, self.gate) * 2.0 ** -(3.0 * torch.arange(self.heads)[:, None] + 1)
         return [q, k, v, decay, torch.randn(self.batch, self.heads, self.keys, self.values) if self.start else None]
 
     def fast(self) -> Callable[..., Any]:
@@ -132,10 +136,11 @@ INTERPRETED: dict[str, Case] = {
     "a decay for each key": Attend(2, 77, 1, 20, 17, gate=20),
     "a decay for each key, without a first state": Attend(1, 141, 2, 16, 16, gate=16, start=False),
     "a decay for each head": Attend(1, 141, 2, 20, 37, gate=1),
+    "weak decays for each key": Attend(1, 70, 3, 16, 16, gate=16, weak=True),
     "keys in two tiles": Attend(1, 67, 1, 70, 16, gate=1, options={"scale": 0.3}),
     "keys in two tiles, a decay for each": Attend(1, 67, 1, 70, 16, gate=70, options={"scale": 0.3}),
     "no decay": Attend(1, 5, 1, 3, 2, gate=0),
-    "one position": Attend(1, 1, 2, 4, 4, gate=4),
+    "one position": Attend(1, 1, 1, 4, 4, gate=4),
     "read before the step": Attend(1, 64, 1, 16, 16, gate=16, options={"strict": True}),
     "plain decays for each key": Attend(1, 70, 1, 16, 16, gate=16, plain=True),
     "plain decays for each head, read before the step": Attend(1, 70, 1, 16, 16, gate=1, plain=True, options={"strict": True}),
@@ -145,6 +150,9 @@ INTERPRETED: dict[str, Case] = {
     "scan with one decay": Scan((1, 20, 70), (1, 1, 1), plain=True),
     "scan of one position": Scan((2, 1, 2), (2, 1, 2), plain=True, reverse=True),
 }
+
+# The kernels for either kind of decay in 16 bits, too.
+PRECISIONS = dict.fromkeys(("a decay for each key", "weak decays for each key", "a decay for each head"), ("float32", "float16"))
 
 
 def interpreted() -> dict[str, list[float]]:
@@ -159,5 +167,5 @@ def interpreted() -> dict[str, list[float]]:
 if __name__ == "__main__":
     torch.use_deterministic_algorithms(True)  # which fills fresh memory with NaN
     for name, case in INTERPRETED.items():
-        for label in ("float32", "float16") if isinstance(case, Attend) else ("float32",):
+        for label in PRECISIONS.get(name, ("float32",)):
             print(json.dumps([f"{name}, {label}", compare(case, DTYPES[label], "cpu")]), flush=True)

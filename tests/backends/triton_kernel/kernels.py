@@ -14,7 +14,7 @@ KERNELS: dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]] =
 
 SCAN = dict.fromkeys(("a", "b", "start", "h", "kept_ends", "rate_ends", "b_ends", "grad", "d_a", "d_b"), F32)
 NARROW = ("q", "k", "v", "left", "right", "choices", "weights", "reads", "writes", "states", "out",
-          "d_out", "d_states", "d_q", "d_k", "d_v")
+          "d_out", "d_weights", "d_states", "d_q", "d_k", "d_v")
 WIDE = ("g", "signs", "decay", "totals", "start", "final", "d_g")
 ATTEND = {**dict.fromkeys(NARROW, BF16), **dict.fromkeys(WIDE, F32), "scale": "fp32"}
 
@@ -28,8 +28,9 @@ def _scan(name: str, kernel: Any, steps: int, **constants: Any) -> None:
 def _attend(kernel: Any, tile: str, by: str = "", width: int = 128, **constants: Any) -> None:
     """K = V = width, bfloat16."""
     keys, values, warps = ATTEND_TILES[tile]
-    size = {"C": CHUNK, "PRECISION": "ieee", "BK": min(keys, width)} | ({"BV": min(values, width)} if values else {})
-    if "rows" in kernel.__name__:
+    size = {"C": CHUNK, "PRECISION": "ieee"}
+    size |= {name: min(most, width) for name, most in (("BK", keys), ("BV", values)) if most}
+    if "_rows_" in kernel.__name__:
         size["LEVELS"] = LEVELS
     KERNELS[f"{tile} {by}".strip()] = (kernel, ATTEND, {**size, **constants}, {"num_warps": warps})
 
@@ -44,5 +45,6 @@ for by in ("by key", "by head"):
     _attend(attend._states_kernel, "states", by + " reversed", REVERSE=True, HAS_START=True, **head)
     _attend(attend._reads_kernel, "reads", by, **head)
     _attend(attend._values_adjoint_kernel, "values adjoint", by, **head)
+_attend(attend._weights_adjoint_kernel, "weights adjoint")
 _attend(attend._rows_adjoint_kernel, "rows adjoint")
 _attend(attend._head_adjoint_kernel, "head adjoint", GATE=True, SIGNED=False)

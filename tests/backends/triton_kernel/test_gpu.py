@@ -18,6 +18,7 @@ CASES: dict[str, Case] = {
     "a decay for each key, K = 256": Attend(1, 200, 1, 256, 200, gate=256, start=False),
     "a decay for each head": Attend(2, 300, 3, 100, 70, gate=1),
     "a decay for each head, K = V = 256": Attend(1, 500, 2, 256, 256, gate=1),
+    "a weak decay for each key": Attend(1, 300, 2, 128, 64, gate=128, weak=True),
     "no decay, few rows": Attend(1, 7, 2, 16, 16, gate=0),
     "one position": Attend(3, 1, 2, 32, 48, gate=1),
     "plain decays, read before the step": Attend(1, 130, 2, 64, 64, gate=64, plain=True, options={"strict": True}),
@@ -57,7 +58,8 @@ def _gradients(module: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
     y, state = module(*given, return_state=True)
     torch.manual_seed(1)
     last = state["S"]
-    return [y, last, *torch.autograd.grad([y, last], given, [torch.randn_like(y), torch.randn_like(last)])]
+    weights = [torch.randn(x.shape, device="cuda").to(x.dtype) for x in (y, last)]  # the same numbers in every precision
+    return [y, last, *torch.autograd.grad([y, last], given, weights)]
 
 
 MIXERS = {"retention": "", "simple_gla": "head", "gla": "key", "rwkv6": "key", "hgrn": "lane"}
