@@ -12,7 +12,7 @@ help:
 	@echo "make test    lint, types and the whole suite, on the CPU"
 	@echo "make lint    ruff and mypy only"
 	@echo "make bench   time the generated code against what one would write by hand"
-	@echo "make gpu     the tests that need a CUDA device"
+	@echo "make gpu     the tests that need a CUDA device, and the times of generated kernels on it"
 	@echo "make clean   remove what was built, .venv too"
 
 .venv/installed: pyproject.toml
@@ -50,6 +50,7 @@ bench: .venv/benched
 
 gpu: .venv/installed
 	$(PYTEST) -m gpu
+	$(BIN)/python -m tests.bench.gpu --fla
 
 clean:
 	rm -rf .venv build dist out seqdsl.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

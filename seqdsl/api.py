@@ -32,7 +32,7 @@ from seqdsl.semantics.scope import File
 from seqdsl.syntax import tree
 
 _KINDS = {"bool": "biu", "int": "biu", "real": "biuf", "complex": "biufc"}  # numpy's kinds for each type
-BACKENDS = {"torch": "seqdsl.backends.torch_module"}
+BACKENDS = {"torch": "seqdsl.backends.torch_module", "triton": "seqdsl.backends.triton_kernel"}
 
 
 @dataclass(frozen=True)
@@ -164,8 +164,6 @@ def load_backend(name: str) -> Any:
     """A backend by its name in `BACKENDS`. Errors: `unknown-backend`, `backend-not-available`."""
     if name == "auto":
         name = "torch"
-    if name == "triton":
-        raise SeqError("backend-not-available", "the triton backend is not generated yet", help="use `torch`")
     if name not in BACKENDS:
         raise SeqError("unknown-backend", f"no backend is named `{name}`", help="backends: " + ", ".join(BACKENDS))
     try:
@@ -226,7 +224,8 @@ def compile(
 ) -> list[Path]:
     """Write `NAME.py` for a file (or one of its mixers) into `out`, after validating it against the interpreter.
 
-    Nothing is written if validation fails. Returns the paths written.
+    What the modules import (`NAME_kernels.py` of the triton backend) stands beside them. Nothing is written if validation
+    fails. Returns the paths written.
     """
     from seqdsl.verify.modules import validate_module
 
@@ -238,8 +237,10 @@ def compile(
         texts[program.name] = program.source(form, backend)
         if validate:
             validate_module(program.derived(form), texts[program.name], program.class_name, load_backend(backend))
+    target = load_backend(backend)
+    others = {name: text for module in texts.values() for name, text in target.companions(module).items()}
     try:
-        return _write(Path(out), texts)
+        return _write(Path(out), texts | others)
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise SeqError("file-not-written", f"nothing can be written to `{out}`: {reason.lower()}") from None

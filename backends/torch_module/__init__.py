@@ -10,4 +10,9 @@ from .context import Unsupported
 from .load import build_module, load_class
 from .module import attribute_path, emit_module
 
-__all__ = ["Unsupported", "attribute_path", "build_module", "emit_module", "load_class"]
+__all__ = ["Unsupported", "attribute_path", "build_module", "companions", "emit_module", "load_class"]
+
+
+def companions(text: str) -> dict[str, str]:
+    """The files that a module's text imports, by name without suffix: none, it stands alone."""
+    return {}

@@ -147,3 +147,18 @@ def _items(text: str, indent: int) -> list[str]:
         parts = _terms(item, indent)
         lines += [*parts[:-1], parts[-1] + ","]
     return lines
+
+
+def docstring(lines: list[str], indent: int) -> list[str]:
+    """Lines as a docstring at a depth of indentation, whatever they hold."""
+    pad = "    " * indent
+    clean = [
+        "".join(c if c.isprintable() else " " for c in line).replace("\\", "\\\\").replace('"""', "'''")
+        for line in lines
+    ]
+    clean = [part for line in clean for part in paragraph(line, 4 * indent, "    " if line.startswith("Shapes") else "")]
+    if clean and clean[-1].endswith('"'):
+        clean[-1] += " "
+    if len(clean) == 1:
+        return [f'{pad}"""{clean[0]}"""']
+    return [f'{pad}"""{clean[0]}', *(f"{pad}{line}".rstrip() for line in clean[1:]), f'{pad}"""']

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import os
 import sys
+from types import ModuleType
 from typing import Any
 
 from seqdsl.config import private_folder
@@ -14,8 +15,8 @@ from seqdsl.config import private_folder
 from .names import safe
 
 
-def load_class(source: str, class_name: str) -> Any:
-    """The class of a generated file; the same text gives the same class."""
+def load_text(source: str) -> ModuleType:
+    """A generated file as a module; the same text gives the same module."""
     stem = "seqdsl_generated_" + hashlib.sha256(source.encode()).hexdigest()[:16]
     if stem not in sys.modules:
         path = private_folder() / f"{stem}.py"
@@ -32,7 +33,12 @@ def load_class(source: str, class_name: str) -> Any:
         except BaseException:
             del sys.modules[stem]
             raise
-    return getattr(sys.modules[stem], safe(class_name))  # as the text spells it
+    return sys.modules[stem]
+
+
+def load_class(source: str, class_name: str) -> Any:
+    """The class of a generated file; the same text gives the same class."""
+    return getattr(load_text(source), safe(class_name))  # as the text spells it
 
 
 def build_module(source: str, class_name: str, /, **sizes: Any) -> Any:
@@ -40,7 +46,11 @@ def build_module(source: str, class_name: str, /, **sizes: Any) -> Any:
 
     Errors: TypeError for a missing one, ValueError for a name that is no size of it, and for what is no integer.
     """
-    made = load_class(source, class_name)
+    return build_from(load_class(source, class_name), class_name, **sizes)
+
+
+def build_from(made: Any, class_name: str, /, **sizes: Any) -> Any:
+    """The same for a class that is loaded."""
     known = inspect.signature(made).parameters
     lengths = [n for n in known if n not in ("device", "dtype")]
     given = {safe(n) if safe(n) in known else n: value for n, value in sizes.items()}

@@ -6,6 +6,7 @@ are fixed when the module is built, sizes that no parameter needs are free at ea
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from seqdsl.ir import build
@@ -16,7 +17,7 @@ from seqdsl.ir.system import System, Tensor
 from .context import Block, Context
 from .function import input_names, new_length, write_body
 from .inlining import SUPPORT_FUNCTIONS, available, inlined
-from .layout import paragraph, wrapped
+from .layout import docstring, wrapped
 from .names import Names, attribute, quoted, safe, tuple_text
 from .parameters import write_parameters
 from .polish import imports, tidy, used_names
@@ -38,9 +39,19 @@ class _Built:
 
 
 def emit_module(
-    system: System, *, class_name: str, header: str = "", form: str = "", stepper: System | None = None
+    system: System,
+    *,
+    class_name: str,
+    header: str = "",
+    form: str = "",
+    stepper: System | None = None,
+    rewrite: Callable[[str], tuple[str, str]] | None = None,
 ) -> str:
-    """The text of a Python file with one class. `stepper` is the system that `step` runs, if not `system` itself."""
+    """The text of a Python file with one class. `stepper` is the system that `step` runs, if not `system` itself.
+
+    `rewrite` is for targets that build on this one: what they make of the text before functions are taken along, and the
+    import lines that it then needs.
+    """
     stepper = None if stepper is None or stepper is system else needed(stepper)
     system = needed(system)
     class_name = safe(class_name)
@@ -58,14 +69,17 @@ def emit_module(
         system, class_name, [n for n, _ in runs], layer, built, arguments, steps, form, bodies if layer else []
     )
     generated = wrapped(tidy("\n\n\n".join([*([] if layer else bodies), cls])))
+    generated, more = rewrite(generated) if rewrite is not None else (generated, "")
+    generated = wrapped(generated)
     taken = inlined(used_names(generated) & available())
     body = "\n\n\n".join(p for p in (taken, generated) if p)
-    return _header(system, header, form, imports(body)) + "\n\n\n" + body + "\n"
+    needed_imports = "\n\n".join(p for p in (imports(body), more) if p)
+    return _header(system, header, form, needed_imports) + "\n\n\n" + body + "\n"
 
 
 def _header(system: System, header: str, form: str, needed: str) -> str:
     lines = [line if line.startswith("#") else f"# {line}" for line in header.splitlines()]
-    lines += _docstring([*system.doc, *(["Form: " + form + "."] if form else [])] or [system.name], 0)
+    lines += docstring([*system.doc, *(["Form: " + form + "."] if form else [])] or [system.name], 0)
     lines += [
         "",
         "from __future__ import annotations",
@@ -73,20 +87,6 @@ def _header(system: System, header: str, form: str, needed: str) -> str:
         needed,
     ]
     return "\n".join(lines)
-
-
-def _docstring(lines: list[str], indent: int) -> list[str]:
-    pad = "    " * indent
-    clean = [
-        "".join(c if c.isprintable() else " " for c in line).replace("\\", "\\\\").replace('"""', "'''")
-        for line in lines
-    ]
-    clean = [part for line in clean for part in paragraph(line, 4 * indent, "    " if line.startswith("Shapes") else "")]
-    if clean and clean[-1].endswith('"'):
-        clean[-1] += " "
-    if len(clean) == 1:
-        return [f'{pad}"""{clean[0]}"""']
-    return [f'{pad}"""{clean[0]}', *(f"{pad}{line}".rstrip() for line in clean[1:]), f'{pad}"""']
 
 
 def _sizes_in(node: Node) -> set[str]:
@@ -158,7 +158,7 @@ def _function(system: System, name: str, layer: bool, built: _Built, arguments: 
     body, ctx = write_body(
         system, indent=indent + 1, layer=layer, known=known, arguments=arguments, options=options, taken={name}
     )
-    top.lines += _docstring(_describe(ctx, arguments), indent + 1)
+    top.lines += docstring(_describe(ctx, arguments), indent + 1)
     if not layer:
         body = _late_defaults(system, built, body)
     return "\n".join([*top.lines, *body])
@@ -212,7 +212,7 @@ def _class(
 ) -> str:
     out = Block(0)
     out.add(f"class {class_name}(nn.Module):")
-    out.lines += _docstring([*(system.doc or (system.name,))], 1)
+    out.lines += docstring([*(system.doc or (system.name,))], 1)
     out.add("")
     out.indent = 1
     write_parameters(out, system, built.axes, built.options, _defaults(system, built), layer=layer)

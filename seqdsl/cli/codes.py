@@ -6,7 +6,7 @@ COMPILER = {
     "unknown-form": "A form is one of recurrent, scan, chunkwise, quadratic and convolution; `auto` asks the planner.",
     "form-not-available": "The mixer has no such form, or not as a whole. The notes say for each recurrence what stands in "
     "the way. An explicit choice never falls back in silence; `auto` uses each form where it goes.",
-    "unknown-backend": "A backend is loaded by its name. The one there is writes PyTorch.",
+    "unknown-backend": "A backend is loaded by its name: `torch`, or `triton`, which adds kernels for GPUs to the same modules.",
     "backend-not-available": "The backend is not there, or what it imports is not installed.",
     "validation-failed": "Before a module is written it is run on random inputs and compared with the interpreter. It "
     "differed, so nothing was written. This is a bug of the compiler.",

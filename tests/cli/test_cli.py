@@ -116,7 +116,7 @@ def test_list_names_every_mixer(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [("check", "no_such_mixer"), ("check", "/no/such/file.seq"), ("check", "gla", "--set", "x"), ("ir", "gla", "--after", "magic"),
-     ("compile", "gla", "--backend", "triton"), ("check", "gla", "--mixer", "nobody"), ("check", "."), ("fmt", "/nowhere.seq")],
+     ("compile", "gla", "--backend", "fortran"), ("check", "gla", "--mixer", "nobody"), ("check", "."), ("fmt", "/nowhere.seq")],
 )  # fmt: skip
 def test_mistakes_on_the_command_line(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     status, _, err = run(capsys, *arguments)

@@ -1,0 +1,20 @@
+"""The Triton target: the torch target's module, its scans and chunked products done by kernels in a second file.
+
+A module is emitted as for PyTorch; calls of the functions in `SWAPPED` become calls of their stand-ins, which launch
+kernels for CUDA and HIP tensors and are the torch functions everywhere else. What has no kernel stays in PyTorch.
+Architecture invariant: builds on `torch_module`, which knows nothing of it; the generated files import torch and triton.
+Entry points: `emit_module`, `build_module`, `companions`.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from ..torch_module import Unsupported, attribute_path
+
+if find_spec("triton") is None:
+    raise ModuleNotFoundError("No module named 'triton'", name="triton")
+
+from .module import build_module, companions, emit_module, load_class
+
+__all__ = ["Unsupported", "attribute_path", "build_module", "companions", "emit_module", "load_class"]

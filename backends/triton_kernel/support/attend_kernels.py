@@ -1,0 +1,394 @@
+"""Kernels of chunkwise linear attention: what a chunk's rows weigh, states between chunks, reads, and their adjoints.
+
+A chunk has C = 64 rows. Decays are base-2 logarithms g; what decays from row j to row i has the exponent
+g[j+1] + .. + g[i], always a sum of those terms and never a difference of longer sums, so that strong decays cost nothing.
+One decay for all channels makes a C x C matrix of factors. One for each key is split over the pair (i, j):
+- by halving: where i is in the second half of a block of 2 s rows and j in the first, the read takes the sum from the
+  block's middle to i and the write the sum from j to the middle. Neither exponent is positive for decays up to 1, and
+  log2 C products of C x C x K tiles cover all pairs.
+- at once, in blocks so small that nothing in them decays by more than 2^-8 up to their middle or from there: both take
+  their exponent from the middle, one of them with the other sign, and no factor leaves [2^-8, 2^8]. Weak decays, the usual
+  ones, need this step alone.
+The gradient of a decay sums over the pairs that straddle it, along the same halves; in the small blocks, where that
+loses at most those 8 bits, as what is read after it less what is written after it.
+"""
+
+import triton
+import triton.language as tl
+
+FLOOR = tl.constexpr(-256.0)  # a factor 2^-256 is 0 in float32; -inf would give NaN in products with 0
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def _load_tile(x, row, column, stride, rows, columns):
+    """[R, C] of a matrix with contiguous rows; zeros outside."""
+    mask = (row < rows)[:, None] & (column < columns)[None, :]
+    return tl.load(x + row[:, None] * stride + column[None, :], mask=mask, other=0)
+
+
+@triton.jit
+def _store_tile(x, tile, row, column, stride, rows, columns):
+    """The same place, written in the tensor's own type."""
+    mask = (row < rows)[:, None] & (column < columns)[None, :]
+    tl.store(x + row[:, None] * stride + column[None, :], tile.to(x.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _gates_of(gate):
+    """Natural logarithms as base-2 exponents that stay finite."""
+    return tl.maximum(gate.to(tl.float32) * LOG2_E, FLOOR)
+
+
+@triton.jit
+def _sums(choices, number, x, C: tl.constexpr, PRECISION: tl.constexpr):
+    """The sums of rows of x that the matrix `number` of 0 and 1 in `choices` [_, C, C] chooses.
+
+    In float32 if the matrices are; in two parts, which keep twice the bits, if they are bfloat16.
+    """
+    row, column = tl.arange(0, C), tl.arange(0, C)
+    choice = tl.load(choices + number * C * C + row[:, None] * C + column[None, :])
+    if choice.dtype == tl.bfloat16:
+        high = x.to(tl.bfloat16)
+        found = tl.dot(choice, (x - high.to(tl.float32)).to(tl.bfloat16))
+        found = tl.dot(choice, high, found)
+    else:
+        found = tl.dot(choice, x, input_precision=PRECISION)
+    return found
+
+
+@triton.jit
+def _across(row, column, level):
+    """[i, j]: is i in the second half and j in the first half of one block of 2 * 2^level rows?"""
+    half = row >> level
+    return (column >> level)[None, :] == tl.where((half & 1) == 1, half - 1, -1)[:, None]
+
+
+@triton.jit
+def _within(row, column, level):
+    """[i, j]: is j at or before i in one block of 2^level rows?"""
+    return ((column >> level)[None, :] == (row >> level)[:, None]) & (column[None, :] <= row[:, None])
+
+
+@triton.jit
+def _middle_sums(choices, gate, LEVELS: tl.constexpr, C: tl.constexpr, PRECISION: tl.constexpr):
+    """The largest level at whose blocks of 2^level rows nothing decays by more than 2^-8 between middle and rows, and
+    those sums: positive behind the middle, negative before it. At level 0 they are 0."""
+    level = LEVELS
+    sums = _sums(choices, 2 * LEVELS + 4 + level, gate, C, PRECISION)
+    while tl.max(tl.max(tl.abs(sums), 1), 0) > 8.0:
+        level -= 1
+        sums = _sums(choices, 2 * LEVELS + 4 + level, gate, C, PRECISION)
+    return level, sums
+
+
+@triton.jit
+def _rows_weights_kernel(
+    q, k, g, choices, weights, reads, writes, totals, scale, T, H, K,
+    C: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One decay for each key: A[i,j] = sum_k q_i k_j 2^(i <- j); reads q 2^(i <- chunk's start); writes k 2^(end <- j).
+
+    q, k, g, reads, writes [B, T, H, K], weights [B, T, H, C], totals [B, N, H, K]: what a whole chunk leaves.
+    """
+    chunk, head = tl.program_id(0), tl.program_id(1)
+    batch, head = (head // H).to(tl.int64), head % H
+    LIKE: tl.constexpr = q.dtype.element_ty
+    row, column = tl.arange(0, C), tl.arange(0, C)
+    base = (batch * T + chunk * C) * H + head
+    rows, stride = T - chunk * C, H * K
+    found = tl.zeros([C, C], tl.float32)
+    for first in range(0, K, BK):
+        key = first + tl.arange(0, BK)
+        q_tile = _load_tile(q + base * K, row, key, stride, rows, K)
+        k_tile = _load_tile(k + base * K, row, key, stride, rows, K)
+        gate = _gates_of(_load_tile(g + base * K, row, key, stride, rows, K))
+        small, sums = _middle_sums(choices, gate, LEVELS, C, PRECISION)
+        read, write = (q_tile * tl.exp2(sums)).to(LIKE), (k_tile * tl.exp2(-sums)).to(LIKE)
+        products = tl.dot(read, tl.trans(write), input_precision=PRECISION)
+        found += tl.where(_within(row, column, small), products, 0.0)
+        for level in tl.range(small, LEVELS, disable_licm=True):  # what would be hoisted is spilled
+            factor = tl.exp2(_sums(choices, level, gate, C, PRECISION))
+            read, write = (q_tile * factor).to(LIKE), (k_tile * factor).to(LIKE)
+            products = tl.dot(read, tl.trans(write), input_precision=PRECISION)
+            found += tl.where(_across(row, column, level), products, 0.0)
+        prefix = tl.exp2(_sums(choices, LEVELS, gate, C, PRECISION))
+        _store_tile(reads + base * K, q_tile * prefix * scale, row, key, stride, rows, K)
+        suffix = tl.exp2(_sums(choices, LEVELS + 1, gate, C, PRECISION))
+        _store_tile(writes + base * K, k_tile * suffix, row, key, stride, rows, K)
+        place = ((batch * tl.num_programs(0) + chunk) * H + head) * K + key
+        tl.store(totals + place, tl.exp2(tl.sum(gate, 0)), mask=key < K)
+    _store_tile(weights + base * C, found * scale, row, column, H * C, rows, C)
+
+
+@triton.jit
+def _head_gates(g, signs, base, row, rows, H, SIGNED: tl.constexpr):
+    """One decay for each head: [C] exponents of the rows, of the rows after them (0 after the chunk's last), and signs.
+
+    A row's sign is that of all decays from the sequence's start to it: what decays from j to i has the sign of both.
+    """
+    gate = _gates_of(tl.load(g + base + row * H, mask=row < rows, other=0))
+    after = (row + 1 < rows) & (row + 1 < row.shape[0])
+    after_gate = _gates_of(tl.load(g + base + (row + 1) * H, mask=after, other=0))
+    sign = tl.full(row.shape, 1.0, tl.float32)
+    if SIGNED:
+        sign = tl.load(signs + base + row * H, mask=row < rows, other=0)
+    return gate, after_gate, sign
+
+
+@triton.jit
+def _head_factors(gate, sign, row, column):
+    """[C, C] of what is left at row i of row j's write, 0 for j > i."""
+    spans = tl.cumsum(tl.where(row[:, None] > column[None, :], gate[:, None], 0.0), 0)
+    return tl.where(row[:, None] >= column[None, :], tl.exp2(spans) * sign[:, None] * sign[None, :], 0.0)
+
+
+@triton.jit
+def _states_kernel(
+    left, right, decay, signs, start, states, final, scale, T, H, K, V,
+    BY_HEAD: tl.constexpr, SIGNED: tl.constexpr, REVERSE: tl.constexpr, HAS_START: tl.constexpr,
+    C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The state that enters every chunk, and the last: S <- total S + left^T right, chunk after chunk.
+
+    left [B, T, H, K], right [B, T, H, V], states [B, N, H, K, V], start and final [B, H, K, V] in float32. With one decay
+    for each key, `decay` holds the chunks' totals [B, N, H, K] and left is decayed already; with BY_HEAD it holds
+    g [B, T, H]. REVERSE is the adjoint: from the last chunk to the first, left the reads and right the outputs' gradients.
+    """
+    value, key = tl.program_id(0) * BV + tl.arange(0, BV), tl.program_id(1) * BK + tl.arange(0, BK)
+    plane, head = tl.program_id(2).to(tl.int64), tl.program_id(2) % H
+    batch = plane // H
+    row = tl.arange(0, C)
+    count = tl.cdiv(T, C)
+    inside = (key < K)[:, None] & (value < V)[None, :]
+    corner = key[:, None] * V + value[None, :]
+    state = tl.zeros([BK, BV], tl.float32)
+    if HAS_START:
+        state = tl.load(start + plane * K * V + corner, mask=inside, other=0).to(tl.float32)
+    for step in range(count):
+        chunk = step
+        if REVERSE:
+            chunk = count - 1 - step
+        place = ((batch * count + chunk) * H + head) * K * V
+        tl.store(states + place + corner, state.to(states.dtype.element_ty), mask=inside)
+        base = (batch * T + chunk * C) * H + head
+        rows = T - chunk * C
+        left_tile = _load_tile(left + base * K, row, key, H * K, rows, K)
+        right_tile = _load_tile(right + base * V, row, value, H * V, rows, V)
+        if BY_HEAD:
+            gate, after, sign = _head_gates(decay, signs, base, row, rows, H, SIGNED)
+            if REVERSE:
+                factor = tl.exp2(tl.cumsum(gate, 0)) * sign * scale
+            else:
+                factor = tl.exp2(tl.cumsum(after, 0, reverse=True)) * sign
+            left_tile = (left_tile * factor[:, None]).to(left.dtype.element_ty)
+            state *= tl.exp2(tl.sum(gate, 0))
+        else:
+            place = ((batch * count + chunk) * H + head) * K + key
+            state *= tl.load(decay + place, mask=key < K, other=0)[:, None]
+        state = tl.dot(tl.trans(left_tile), right_tile, state, input_precision=PRECISION)
+    tl.store(final + plane * K * V + corner, state, mask=inside)
+
+
+@triton.jit
+def _reads_kernel(
+    q, k, v, g, signs, weights, states, out, scale, T, H, K, V,
+    BY_HEAD: tl.constexpr, SIGNED: tl.constexpr,
+    C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """o = A v + reads S for one chunk. With one decay for each key, q holds the reads and A is in `weights`."""
+    chunk, plane = tl.program_id(1), tl.program_id(2)
+    batch, head = (plane // H).to(tl.int64), plane % H
+    value = tl.program_id(0) * BV + tl.arange(0, BV)
+    row, column = tl.arange(0, C), tl.arange(0, C)
+    base = (batch * T + chunk * C) * H + head
+    rows = T - chunk * C
+    states += ((batch * tl.cdiv(T, C) + chunk) * H + head) * K * V
+    found = tl.zeros([C, BV], tl.float32)
+    inner = tl.zeros([C, C], tl.float32)
+    for first in range(0, K, BK):
+        key = first + tl.arange(0, BK)
+        q_tile = _load_tile(q + base * K, row, key, H * K, rows, K)
+        state = _load_tile(states, key, value, V, K, V)
+        found = tl.dot(q_tile, state.to(q_tile.dtype), found, input_precision=PRECISION)
+        if BY_HEAD:
+            k_tile = _load_tile(k + base * K, row, key, H * K, rows, K)
+            inner = tl.dot(q_tile, tl.trans(k_tile), inner, input_precision=PRECISION)
+    v_tile = _load_tile(v + base * V, row, value, H * V, rows, V)
+    if BY_HEAD:
+        gate, _, sign = _head_gates(g, signs, base, row, rows, H, SIGNED)
+        found *= (tl.exp2(tl.cumsum(gate, 0)) * sign * scale)[:, None]
+        weight = (inner * _head_factors(gate, sign, row, column) * scale).to(v_tile.dtype)
+    else:
+        weight = _load_tile(weights + base * C, row, column, H * C, rows, C)
+    found = tl.dot(weight, v_tile, found, input_precision=PRECISION)
+    _store_tile(out + base * V, found, row, value, H * V, rows, V)
+
+
+@triton.jit
+def _values_adjoint_kernel(
+    q, k, d_out, g, signs, weights, d_states, d_v, scale, T, H, K, V,
+    BY_HEAD: tl.constexpr, SIGNED: tl.constexpr,
+    C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """d_v = A^T d_o + writes d_S for one chunk. With one decay for each key, k holds the writes and A is in `weights`."""
+    chunk, plane = tl.program_id(1), tl.program_id(2)
+    batch, head = (plane // H).to(tl.int64), plane % H
+    value = tl.program_id(0) * BV + tl.arange(0, BV)
+    row, column = tl.arange(0, C), tl.arange(0, C)
+    base = (batch * T + chunk * C) * H + head
+    rows = T - chunk * C
+    d_states += ((batch * tl.cdiv(T, C) + chunk) * H + head) * K * V
+    found = tl.zeros([C, BV], tl.float32)
+    inner = tl.zeros([C, C], tl.float32)
+    for first in range(0, K, BK):
+        key = first + tl.arange(0, BK)
+        k_tile = _load_tile(k + base * K, row, key, H * K, rows, K)
+        d_state = _load_tile(d_states, key, value, V, K, V)
+        found = tl.dot(k_tile, d_state.to(k_tile.dtype), found, input_precision=PRECISION)
+        if BY_HEAD:
+            q_tile = _load_tile(q + base * K, row, key, H * K, rows, K)
+            inner = tl.dot(q_tile, tl.trans(k_tile), inner, input_precision=PRECISION)
+    d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
+    if BY_HEAD:
+        gate, after, sign = _head_gates(g, signs, base, row, rows, H, SIGNED)
+        found *= (tl.exp2(tl.cumsum(after, 0, reverse=True)) * sign)[:, None]
+        weight = (inner * _head_factors(gate, sign, row, column) * scale).to(d_tile.dtype)
+    else:
+        weight = _load_tile(weights + base * C, row, column, H * C, rows, C)
+    found = tl.dot(tl.trans(weight), d_tile, found, input_precision=PRECISION)
+    _store_tile(d_v + base * V, found, row, value, H * V, rows, V)
+
+
+@triton.jit
+def _weights_adjoint_kernel(
+    v, d_out, d_weights, scale, T, H, V, C: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr
+):
+    """d_A = d_o v^T for one chunk, [B, T, H, C]."""
+    chunk, plane = tl.program_id(0), tl.program_id(1)
+    batch, head = (plane // H).to(tl.int64), plane % H
+    row, column = tl.arange(0, C), tl.arange(0, C)
+    base = (batch * T + chunk * C) * H + head
+    rows = T - chunk * C
+    found = tl.zeros([C, C], tl.float32)
+    for first in range(0, V, BV):
+        value = first + tl.arange(0, BV)
+        v_tile = _load_tile(v + base * V, row, value, H * V, rows, V)
+        d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
+        found = tl.dot(d_tile, tl.trans(v_tile), found, input_precision=PRECISION)
+    _store_tile(d_weights + base * C, found * scale, row, column, H * C, rows, C)
+
+
+@triton.jit
+def _across_adjoint(
+    v, d_out, states, d_states, base, row, rows, key, H, K, V,
+    C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Gradients of a chunk's reads and writes [C, BK], and of the logarithm of its total over the total [BK]."""
+    d_reads, d_writes = tl.zeros([C, BK], tl.float32), tl.zeros([C, BK], tl.float32)
+    d_total = tl.zeros([BK], tl.float32)
+    for first in range(0, V, BV):
+        value = first + tl.arange(0, BV)
+        v_tile = _load_tile(v + base * V, row, value, H * V, rows, V)
+        d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
+        state, d_state = _load_tile(states, key, value, V, K, V), _load_tile(d_states, key, value, V, K, V)
+        d_reads = tl.dot(d_tile, tl.trans(state.to(d_tile.dtype)), d_reads, input_precision=PRECISION)
+        d_writes = tl.dot(v_tile, tl.trans(d_state.to(v_tile.dtype)), d_writes, input_precision=PRECISION)
+        d_total += tl.sum(state.to(tl.float32) * d_state.to(tl.float32), 1)
+    return d_reads, d_writes, d_total
+
+
+@triton.jit
+def _rows_adjoint_kernel(
+    q, k, v, g, choices, d_out, d_weights, states, d_states, d_q, d_k, d_g, scale, T, H, K, V,
+    C: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One decay for each key: gradients of q, k and g in one chunk, BK keys at a time."""
+    chunk, plane = tl.program_id(1), tl.program_id(2)
+    batch, head = (plane // H).to(tl.int64), plane % H
+    key = tl.program_id(0) * BK + tl.arange(0, BK)
+    LIKE: tl.constexpr = q.dtype.element_ty
+    row, column = tl.arange(0, C), tl.arange(0, C)
+    base = (batch * T + chunk * C) * H + head
+    rows, stride = T - chunk * C, H * K
+    corner = ((batch * tl.cdiv(T, C) + chunk) * H + head) * K * V
+    d_reads, d_writes, d_total = _across_adjoint(
+        v, d_out, states + corner, d_states + corner, base, row, rows, key, H, K, V, C, BK, BV, PRECISION
+    )
+    d_weights += base * C
+    q_tile = _load_tile(q + base * K, row, key, stride, rows, K)
+    k_tile = _load_tile(k + base * K, row, key, stride, rows, K)
+    gate = _gates_of(_load_tile(g + base * K, row, key, stride, rows, K))
+    choices_back = choices + (LEVELS + 2) * C * C
+    # Reads of the state that entered straddle every decay up to their row, writes that leave every decay after theirs.
+    d_q_tile = d_reads * tl.exp2(_sums(choices, LEVELS, gate, C, PRECISION)) * scale
+    d_k_tile = d_writes * tl.exp2(_sums(choices, LEVELS + 1, gate, C, PRECISION))
+    d_gate = _sums(choices_back, LEVELS, q_tile * d_q_tile, C, PRECISION)
+    d_gate += _sums(choices_back, LEVELS + 1, k_tile * d_k_tile, C, PRECISION)
+    d_gate += (d_total * tl.exp2(tl.sum(gate, 0)))[None, :]
+    small, sums = _middle_sums(choices, gate, LEVELS, C, PRECISION)
+    inner = tl.where(_within(row, column, small), _load_tile(d_weights, row, column, H * C, rows, C), 0.0)
+    factor, inverse = tl.exp2(sums), tl.exp2(-sums)
+    d_read = tl.dot(inner, (k_tile * inverse).to(LIKE), input_precision=PRECISION) * factor
+    d_write = tl.dot(tl.trans(inner), (q_tile * factor).to(LIKE), input_precision=PRECISION) * inverse
+    d_q_tile += d_read
+    d_k_tile += d_write
+    d_gate += _sums(choices, 3 * LEVELS + 5 + small, q_tile * d_read - k_tile * d_write, C, PRECISION)
+    for level in tl.range(small, LEVELS, disable_licm=True):  # what would be hoisted is spilled
+        factor = tl.exp2(_sums(choices, level, gate, C, PRECISION))
+        read, write = (q_tile * factor).to(LIKE), (k_tile * factor).to(LIKE)
+        inner = tl.where(_across(row, column, level), _load_tile(d_weights, row, column, H * C, rows, C), 0.0)
+        d_read = tl.dot(inner, write, input_precision=PRECISION) * factor
+        d_write = tl.dot(tl.trans(inner), read, input_precision=PRECISION) * factor
+        d_q_tile += d_read
+        d_k_tile += d_write
+        # A row is read or written at one level, never both: the other gradient is 0.
+        d_gate += _sums(choices_back, level, q_tile * d_read + k_tile * d_write, C, PRECISION)
+    _store_tile(d_q + base * K, d_q_tile, row, key, stride, rows, K)
+    _store_tile(d_k + base * K, d_k_tile, row, key, stride, rows, K)
+    _store_tile(d_g + base * K, d_gate, row, key, stride, rows, K)
+
+
+@triton.jit
+def _head_adjoint_kernel(
+    q, k, v, g, signs, d_out, d_weights, states, d_states, d_q, d_k, d_g, scale, B, T, H, K, V,
+    GATE: tl.constexpr, SIGNED: tl.constexpr,
+    C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One decay for each head: gradients of q and k in one chunk, and the part of g's that BK keys make.
+
+    d_g [K / BK, B, T, H], summed by the caller in that order.
+    """
+    chunk, plane = tl.program_id(1), tl.program_id(2)
+    batch, head = (plane // H).to(tl.int64), plane % H
+    key = tl.program_id(0) * BK + tl.arange(0, BK)
+    LIKE: tl.constexpr = q.dtype.element_ty
+    row, column = tl.arange(0, C), tl.arange(0, C)
+    base = (batch * T + chunk * C) * H + head
+    rows, stride = T - chunk * C, H * K
+    corner = ((batch * tl.cdiv(T, C) + chunk) * H + head) * K * V
+    d_reads, d_writes, d_total = _across_adjoint(
+        v, d_out, states + corner, d_states + corner, base, row, rows, key, H, K, V, C, BK, BV, PRECISION
+    )
+    gate, after, sign = _head_gates(g, signs, base, row, rows, H, SIGNED)
+    q_tile = _load_tile(q + base * K, row, key, stride, rows, K)
+    k_tile = _load_tile(k + base * K, row, key, stride, rows, K)
+    d_q_tile = d_reads * (tl.exp2(tl.cumsum(gate, 0)) * sign * scale)[:, None]
+    d_k_tile = d_writes * (tl.exp2(tl.cumsum(after, 0, reverse=True)) * sign)[:, None]
+    inner = _load_tile(d_weights + base * C, row, column, H * C, rows, C)
+    inner = inner.to(tl.float32) * _head_factors(gate, sign, row, column)
+    if GATE:
+        pairs = inner * tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
+        later = tl.cumsum(pairs, 0, reverse=True)  # [t, j]: pairs of j with t and what comes after
+        reads, writes = tl.sum(q_tile * d_q_tile, 1), tl.sum(k_tile * d_k_tile, 1)
+        d_gate = tl.sum(tl.where(column[None, :] < row[:, None], later, 0.0), 1)
+        d_gate += tl.sum(tl.where(column[None, :] >= row[:, None], reads[None, :], 0.0), 1)
+        d_gate += tl.sum(tl.where(column[None, :] < row[:, None], writes[None, :], 0.0), 1)
+        d_gate += tl.sum(d_total, 0) * tl.exp2(tl.sum(gate, 0))
+        place = tl.program_id(0).to(tl.int64) * B * T * H + base
+        tl.store(d_g + place + row * H, d_gate, mask=row < rows)
+    inner = inner.to(LIKE)
+    d_q_tile = tl.dot(inner, k_tile, d_q_tile, input_precision=PRECISION)
+    d_k_tile = tl.dot(tl.trans(inner), q_tile, d_k_tile, input_precision=PRECISION)
+    _store_tile(d_q + base * K, d_q_tile, row, key, stride, rows, K)
+    _store_tile(d_k + base * K, d_k_tile, row, key, stride, rows, K)

@@ -1,0 +1,31 @@
+"""What every launch shares: the namespace of the operators, the device to launch on, the precision of products."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+OPS = "seqdsl"  # the namespace of this file's operators; a generated file has one of its own
+INTERPRETED = bool(triton.knobs.runtime.interpret)
+
+
+def _on_device(x: Tensor) -> AbstractContextManager[Any]:
+    """Kernels run on the current device: make it that of the operands."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
+def _has_kernels(x: Tensor) -> bool:
+    """CUDA and HIP devices run the kernels; the CPU only under Triton's interpreter."""
+    return x.is_cuda or INTERPRETED
+
+
+def _dot_precision() -> str:
+    """How float32 tiles are multiplied: three tf32 products that add up to float32, or exactly where there are none."""
+    return "ieee" if torch.version.hip or INTERPRETED else "tf32x3"
+
+
+def _block(size: int, most: int) -> int:
+    """The tile's length along an axis: a power of two, at least the 16 that products of tiles want."""
+    return max(16, min(most, 1 << max(size - 1, 0).bit_length()))

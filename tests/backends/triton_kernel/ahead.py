@@ -1,0 +1,107 @@
+"""Kernels compiled ahead of time, without a GPU, and what the compiler says they take.
+
+Run as a program it prints one JSON object per line for the targets named: triton decides when it is imported whether it
+interprets, so a process of its own compiles. `--table` writes the committed table instead. Entry points elsewhere:
+`report`, `rows`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[3]
+TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "sm_100": ("cuda", 100, 32), "gfx942": ("hip", "gfx942", 64)}
+SHARED = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}  # bytes a block may have
+TABLE = Path(__file__).with_name("resources.txt")
+PRODUCTS = ("wgmma.mma_async", "tcgen05.mma", "mma.sync", "v_mfma")
+
+
+def compiled(kernel: Any, types: dict[str, str], constants: dict[str, Any], target: str, **options: int) -> dict[str, Any]:
+    """Registers, spilled bytes, shared memory and kinds of tensor-core products of one kernel."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    names = [p.name for p in kernel.params]
+    signature = {n: "constexpr" if n in constants else types.get(n, "i32") for n in names}
+    aligned = {
+        (i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if signature[n].startswith("*") or n in ("D", "H", "K", "V")
+    }
+    source = ASTSource(kernel, signature, constants, aligned)
+    made = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
+    text = made.asm.get("ptx") or made.asm["amdgcn"]
+    used = _amd(text) if target.startswith("gfx") else _nvidia(made.asm["cubin"])
+    return {**used, "shared": made.metadata.shared, "products": [p for p in PRODUCTS if p in text]}
+
+
+def _nvidia(cubin: bytes) -> dict[str, int]:
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        shown = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True).stdout
+    registers, stack = re.search(r"REG:(\d+)", shown), re.search(r"STACK:(\d+)", shown)
+    assert registers and stack, shown
+    return {"registers": int(registers[1]), "spilled": int(stack[1])}
+
+
+def _amd(text: str) -> dict[str, int]:
+    found = {name: int(count) for name, count in re.findall(r"\.(\w+_count):\s*(\d+)", text)}
+    return {"registers": found["vgpr_count"], "spilled": found["vgpr_spill_count"] + found["sgpr_spill_count"]}
+
+
+def report(targets: tuple[str, ...], names: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
+    """`kernel target` -> what it takes, compiled in a process of its own."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TRITON_DEFAULT_FP_FUSION": "1"}
+    command = [sys.executable, "-m", "tests.backends.triton_kernel.ahead", ",".join(targets), *names]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {row.pop("name"): row for row in map(json.loads, done.stdout.splitlines())}
+
+
+def rows(text: str) -> dict[str, dict[str, Any]]:
+    """The table's rows: `kernel target` -> what it takes."""
+    found = {}
+    for line in text.splitlines()[2:]:
+        name, *numbers, products = (cell.strip() for cell in line.split("|"))
+        registers, spilled, shared = map(int, numbers)
+        found[name] = {"registers": registers, "spilled": spilled, "shared": shared, "products": products.split()}
+    return found
+
+
+def write_table() -> None:
+    """All kernels on all targets."""
+    import triton
+
+    lines = [f"Triton {triton.__version__}, bfloat16, K = V = 128; shared memory and what is spilled in bytes (AMD: registers)",
+             f"{'kernel':38}|{'registers':>10}|{'spilled':>8}|{'shared':>8}| products"]
+    for name, row in report(tuple(TARGETS)).items():
+        lines.append(f"{name:38}|{row['registers']:10}|{row['spilled']:8}|{row['shared']:8}| {' '.join(row['products'])}".rstrip())
+    TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main(targets: list[str], names: list[str]) -> None:
+    from .kernels import KERNELS
+
+    for name, (kernel, types, constants, options) in KERNELS.items():
+        if names and name not in names:
+            continue
+        for target in targets:
+            print(json.dumps({"name": f"{name} {target}", **compiled(kernel, types, constants, target, **options)}), flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--table"]:
+        write_table()
+    else:
+        main(sys.argv[1].split(","), sys.argv[2:])

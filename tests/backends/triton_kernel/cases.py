@@ -1,0 +1,171 @@
+"""Calls of the kernels' functions against their torch counterparts in float64: values and every gradient.
+
+Run as a program, under Triton's interpreter, it prints one JSON object per case; `compare` is for a GPU as well. Every
+input lies between NaNs, and what kernels leave unwritten is NaN.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backends.torch_module.support.affine_scan import affine_scan
+from backends.torch_module.support.chunk_linear_attention import chunk_linear_attention
+from tests.support.loops import relative
+
+ROOT = Path(__file__).resolve().parents[3]
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Attend:
+    """Linear attention: `gate` is the length of the decay's last axis, 0 for none; `plain` decays are any numbers, `weak`
+    ones leave most of the state over a chunk, so that small blocks are large."""
+
+    batch: int
+    time: int
+    heads: int
+    keys: int
+    values: int
+    gate: int
+    start: bool = True
+    plain: bool = False
+    weak: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def inputs(self) -> list[Tensor | None]:
+        lead = (self.batch, self.time, self.heads)
+        q, k, v = torch.randn(*lead, self.keys), torch.randn(*lead, self.keys), torch.randn(*lead, self.values)
+        decay = _decays((*lead, self.gate), self.plain) if self.gate else None
+        if self.weak:  # each head weaker than the one before: from blocks of a few rows to whole chunks
+            decay = -torch.rand(*lead, self.gate) * 2.0 ** -(3.0 * torch.arange(self.heads)[:, None] + 1)
+        return [q, k, v, decay, torch.randn(self.batch, self.heads, self.keys, self.values) if self.start else None]
+
+    def fast(self) -> Callable[..., Any]:
+        from backends.triton_kernel.support.fused_linear_attention import fused_linear_attention
+
+        return partial(fused_linear_attention, log=not self.plain, **self.options)
+
+    def slow(self, q: Tensor, *rest: Tensor | None) -> tuple[Tensor, Tensor]:
+        options = {k: v for k, v in self.options.items() if k != "scale"}
+        result: tuple[Tensor, Tensor] = chunk_linear_attention(
+            q * self.options.get("scale", 1.0), *rest, log=not self.plain, **options
+        )
+        return result
+
+
+@dataclass(frozen=True)
+class Scan:
+    """An elementwise scan of lanes; the decay broadcasts to them."""
+
+    shape: tuple[int, ...]
+    decay: tuple[int, ...]
+    start: bool = True
+    plain: bool = False
+    reverse: bool = False
+
+    def inputs(self) -> list[Tensor | None]:
+        start = torch.randn(self.shape[0], *self.shape[2:]) if self.start else None
+        return [_decays(self.decay, self.plain), torch.randn(self.shape), start]
+
+    def fast(self) -> Callable[..., Any]:
+        from backends.triton_kernel.support.fused_scan import fused_scan
+
+        return partial(fused_scan, log=not self.plain, reverse=self.reverse)
+
+    def slow(self, *inputs: Tensor | None) -> Tensor:
+        found: Tensor = affine_scan(*inputs, log=not self.plain, reverse=self.reverse)  # type: ignore[arg-type]
+        return found
+
+
+Case = Attend | Scan
+
+
+def _decays(shape: tuple[int, ...], plain: bool) -> Tensor:
+    """Logarithms 0, -1e-6, -20, -200, -inf and ordinary ones; or plain decays of both signs, some 0."""
+    if plain:
+        a = torch.rand(shape) * 1.9 - 0.95
+        return torch.where(torch.rand(shape) < 0.05, 0.0, a)
+    choices = torch.tensor([0.0, -1e-6, -20.0, -200.0, -torch.inf])
+    picked = choices[torch.randint(5, shape)]
+    return torch.where(torch.rand(shape) < 0.2, picked, -torch.rand(shape))
+
+
+def compare(case: Case, dtype: torch.dtype, device: str) -> list[float]:
+    """Relative errors of outputs and gradients, each against float64 on the same numbers."""
+    torch.manual_seed(0)
+    inputs = case.inputs()
+    narrow = 3 if isinstance(case, Attend) else 0  # q, k and v; gates and states are float32
+    given = [x if x is None else (x.to(dtype) if n < narrow else x) for n, x in enumerate(inputs)]
+    fast = _run(case.fast(), [x if x is None else _guarded(x, device) for x in given])
+    slow = _run(case.slow, [x if x is None else x.to(device, torch.float64) for x in given])
+    return [relative(a, b) for a, b in zip(fast, slow, strict=True)]
+
+
+def _guarded(x: Tensor, device: str) -> Tensor:
+    """The same numbers with NaN before and behind, in one piece of memory."""
+    margin = 4096
+    whole = torch.full((x.numel() + 2 * margin,), torch.nan, dtype=x.dtype, device=device)
+    whole[margin : margin + x.numel()] = x.flatten().to(device)
+    return whole[margin : margin + x.numel()].view(x.shape)
+
+
+def _run(run: Callable[..., Any], inputs: list[Tensor | None]) -> list[Tensor]:
+    """Outputs, then gradients of a fixed random functional of them."""
+    given = [x if x is None else x.detach().requires_grad_() for x in inputs]
+    found = run(*given)
+    outputs = [found] if isinstance(found, Tensor) else list(found)
+    draw = torch.Generator().manual_seed(7)
+    weights = [torch.randn(y.shape, dtype=torch.float64, generator=draw).to(y) for y in outputs]
+    wanted = [x for x in given if x is not None]
+    return [*(y.detach() for y in outputs), *torch.autograd.grad(outputs, wanted, weights)]
+
+
+# Two chunks and a ragged tail; fewer than one; heads, keys and values that are no powers of two.
+INTERPRETED: dict[str, Case] = {
+    "a decay for each key": Attend(2, 77, 1, 20, 17, gate=20),
+    "a decay for each key, without a first state": Attend(1, 141, 2, 16, 16, gate=16, start=False),
+    "a decay for each head": Attend(1, 141, 2, 20, 37, gate=1),
+    "weak decays for each key": Attend(1, 70, 3, 16, 16, gate=16, weak=True),
+    "keys in two tiles": Attend(1, 67, 1, 70, 16, gate=1, options={"scale": 0.3}),
+    "keys in two tiles, a decay for each": Attend(1, 67, 1, 70, 16, gate=70, options={"scale": 0.3}),
+    "no decay": Attend(1, 5, 1, 3, 2, gate=0),
+    "one position": Attend(1, 1, 1, 4, 4, gate=4),
+    "read before the step": Attend(1, 64, 1, 16, 16, gate=16, options={"strict": True}),
+    "plain decays for each key": Attend(1, 70, 1, 16, 16, gate=16, plain=True),
+    "plain decays for each head, read before the step": Attend(1, 70, 1, 16, 16, gate=1, plain=True, options={"strict": True}),
+    "scan": Scan((2, 37, 3, 5), (2, 37, 3, 5)),
+    "scan backwards, a decay for each outer lane": Scan((2, 37, 3, 5), (1, 37, 3, 1), reverse=True),
+    "scan in two pieces, a decay for each inner lane": Scan((1, 150, 2, 3), (1, 150, 1, 3), start=False),
+    "scan with one decay": Scan((1, 20, 70), (1, 1, 1), plain=True),
+    "scan of one position": Scan((2, 1, 2), (2, 1, 2), plain=True, reverse=True),
+}
+
+# The kernels for either kind of decay in 16 bits, too.
+PRECISIONS = dict.fromkeys(("a decay for each key", "weak decays for each key", "a decay for each head"), ("float32", "float16"))
+
+
+def interpreted() -> dict[str, list[float]]:
+    """`case dtype` -> errors, from a process in which Triton interprets."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.backends.triton_kernel.cases"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(map(json.loads, done.stdout.splitlines()))
+
+
+if __name__ == "__main__":
+    torch.use_deterministic_algorithms(True)  # which fills fresh memory with NaN
+    for name, case in INTERPRETED.items():
+        for label in PRECISIONS.get(name, ("float32",)):
+            print(json.dumps([f"{name}, {label}", compare(case, DTYPES[label], "cpu")]), flush=True)

@@ -1,0 +1,50 @@
+"""Every kernel at its default configuration, for compilation ahead of time: (kernel, argument types, constants, options)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backends.triton_kernel.support import attend_kernels as attend
+from backends.triton_kernel.support import scan_kernels as scan
+from backends.triton_kernel.support.fused_linear_attention import ATTEND_TILES, CHUNK, LEVELS
+from backends.triton_kernel.support.fused_scan import SCAN_ADJOINT_STEPS, SCAN_LANES, SCAN_STEPS, SCAN_WARPS
+
+F32, BF16 = "*fp32", "*bf16"
+KERNELS: dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]] = {}
+
+SCAN = dict.fromkeys(("a", "b", "start", "h", "kept_ends", "rate_ends", "b_ends", "grad", "d_a", "d_b"), F32)
+NARROW = ("q", "k", "v", "left", "right", "choices", "weights", "reads", "writes", "states", "out",
+          "d_out", "d_weights", "d_states", "d_q", "d_k", "d_v")
+WIDE = ("g", "signs", "decay", "totals", "start", "final", "d_g")
+ATTEND = {**dict.fromkeys(NARROW, BF16), **dict.fromkeys(WIDE, F32), "scale": "fp32"}
+
+
+def _scan(name: str, kernel: Any, steps: int, **constants: Any) -> None:
+    """Logarithms of decays, forwards in time."""
+    tile = {"LOG": True, "REVERSE": False, "STEPS": steps, "BD": SCAN_LANES}
+    KERNELS[name] = (kernel, SCAN, {**tile, **constants}, {"num_warps": SCAN_WARPS})
+
+
+def _attend(kernel: Any, tile: str, by: str = "", width: int = 128, **constants: Any) -> None:
+    """K = V = width, bfloat16."""
+    keys, values, warps = ATTEND_TILES[tile]
+    size = {"C": CHUNK, "PRECISION": "ieee"}
+    size |= {name: min(most, width) for name, most in (("BK", keys), ("BV", values)) if most}
+    if "_rows_" in kernel.__name__:
+        size["LEVELS"] = LEVELS
+    KERNELS[f"{tile} {by}".strip()] = (kernel, ATTEND, {**size, **constants}, {"num_warps": warps})
+
+
+_scan("scan ends", scan._scan_ends_kernel, SCAN_STEPS, SHIFT=0)
+_scan("scan states", scan._scan_states_kernel, SCAN_STEPS, HAS_START=True)
+_scan("scan adjoint", scan._scan_adjoint_kernel, SCAN_ADJOINT_STEPS, HAS_START=True)
+_attend(attend._rows_weights_kernel, "weights")
+for by in ("by key", "by head"):
+    head = {"BY_HEAD": by == "by head", "SIGNED": False}
+    _attend(attend._states_kernel, "states", by, REVERSE=False, HAS_START=True, **head)
+    _attend(attend._states_kernel, "states", by + " reversed", REVERSE=True, HAS_START=True, **head)
+    _attend(attend._reads_kernel, "reads", by, **head)
+    _attend(attend._values_adjoint_kernel, "values adjoint", by, **head)
+_attend(attend._weights_adjoint_kernel, "weights adjoint")
+_attend(attend._rows_adjoint_kernel, "rows adjoint")
+_attend(attend._head_adjoint_kernel, "head adjoint", GATE=True, SIGNED=False)

@@ -1,0 +1,46 @@
+"""What the compiler makes of every kernel, ahead of time: registers, spills, shared memory, tensor-core products.
+
+`resources.txt` is what this machine's Triton said of all targets when the kernels last changed: rewritten by
+`python -m tests.backends.triton_kernel.ahead --table`. Here sm_90 is compiled again; `--deep` compiles all targets.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.backends.triton_kernel.ahead import SHARED, TABLE, TARGETS, report, rows
+
+PRODUCTS = {"sm_80": "mma.sync", "sm_90": "wgmma.mma_async", "sm_100": "tcgen05.mma", "gfx942": "v_mfma"}
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, dict[str, Any]]:
+    return report(("sm_90",))
+
+
+def test_the_default_configurations_fit_a_hopper_gpu(made: dict[str, dict[str, Any]]) -> None:
+    assert {name: row["spilled"] for name, row in made.items() if row["spilled"]} == {}
+    assert {name: row["shared"] for name, row in made.items() if row["shared"] > SHARED["sm_90"]} == {}
+
+
+def test_matrix_states_use_tensor_cores(made: dict[str, dict[str, Any]]) -> None:
+    without = [name for name, row in made.items() if not name.startswith("scan") and PRODUCTS["sm_90"] not in row["products"]]
+    assert not without
+
+
+def test_the_table_has_every_kernel_on_every_target(made: dict[str, dict[str, Any]]) -> None:
+    table = rows(TABLE.read_text(encoding="utf-8"))
+    kernels = {name.rpartition(" ")[0] for name in made}
+    assert set(table) == {f"{kernel} {target}" for kernel in kernels for target in TARGETS}
+    for name, row in table.items():
+        target = name.rpartition(" ")[2]
+        assert row["shared"] <= SHARED[target], name
+        assert name.startswith("scan") or PRODUCTS[target] in row["products"], name
+
+
+@pytest.mark.deep
+def test_the_table_is_what_the_compiler_says() -> None:
+    table = rows(TABLE.read_text(encoding="utf-8"))
+    assert report(tuple(TARGETS)) == table

@@ -1,0 +1,100 @@
+"""The kernels on a GPU: numerics in bfloat16 and float32, long sequences, the same bits in every run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import seqdsl
+from tests.backends.triton_kernel.cases import DTYPES, Attend, Case, Scan, compare
+
+pytestmark = pytest.mark.gpu
+
+CASES: dict[str, Case] = {
+    "a decay for each key": Attend(2, 300, 3, 100, 70, gate=100),
+    "a decay for each key, K = V = 128": Attend(1, 1024, 2, 128, 128, gate=128),
+    "a decay for each key, K = 256": Attend(1, 200, 1, 256, 200, gate=256, start=False),
+    "a decay for each head": Attend(2, 300, 3, 100, 70, gate=1),
+    "a decay for each head, K = V = 256": Attend(1, 500, 2, 256, 256, gate=1),
+    "a weak decay for each key": Attend(1, 300, 2, 128, 64, gate=128, weak=True),
+    "no decay, few rows": Attend(1, 7, 2, 16, 16, gate=0),
+    "one position": Attend(3, 1, 2, 32, 48, gate=1),
+    "plain decays, read before the step": Attend(1, 130, 2, 64, 64, gate=64, plain=True, options={"strict": True}),
+    "plain decays for each head, scaled": Attend(1, 130, 2, 64, 64, gate=1, plain=True, options={"scale": 0.3}),
+    "64k positions, a decay for each key": Attend(1, 65536, 1, 64, 64, gate=64),
+    "64k positions, a decay for each head": Attend(1, 65536, 2, 64, 64, gate=1),
+}
+SCANS: dict[str, Case] = {
+    "scan": Scan((2, 1000, 3, 50), (2, 1000, 3, 50)),
+    "scan backwards": Scan((2, 1000, 3, 50), (1, 1000, 3, 1), reverse=True),
+    "scan with one decay": Scan((3, 300, 70), (1, 1, 70), plain=True),
+    "scan of 64k positions": Scan((1, 65536, 64), (1, 65536, 64)),
+    "scan of many lanes": Scan((2, 100, 40000), (1, 100, 40000), start=False),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_linear_attention(name: str, dtype: str) -> None:
+    errors = compare(CASES[name], DTYPES[dtype], "cuda")
+    if dtype == "float32":
+        assert max(errors[:2]) < 2e-6 and max(errors[2:]) < 1e-5, errors
+    else:
+        gate = errors[5:6] if CASES[name].gate else []  # type: ignore[union-attr]
+        rest = [*errors[2:5], *errors[6:]] if gate else errors[2:]
+        assert max(errors[:2]) < 5e-3 and max(rest) < 1e-2 and max(gate, default=0.0) < 2e-2, errors
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_scan(name: str) -> None:
+    errors = compare(SCANS[name], torch.float32, "cuda")
+    assert errors[0] < 2e-6 and max(errors[1:]) < 1e-5, errors
+
+
+def _gradients(module: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    given = [x.detach().requires_grad_() for x in inputs]
+    y, state = module(*given, return_state=True)
+    torch.manual_seed(1)
+    last = state["S"]
+    weights = [torch.randn(x.shape, device="cuda").to(x.dtype) for x in (y, last)]  # the same numbers in every precision
+    return [y, last, *torch.autograd.grad([y, last], given, weights)]
+
+
+MIXERS = {"retention": "", "simple_gla": "head", "gla": "key", "rwkv6": "key", "hgrn": "lane"}
+
+
+def _inputs(name: str, dtype: torch.dtype, time: int = 333) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    shape = (2, time, 3, 48)
+    if name == "hgrn":
+        x, f, g = (torch.randn(2, time, 144, device="cuda") for _ in range(3))
+        return [x.to(dtype), f.sigmoid().to(dtype), g.to(dtype)]
+    found = [torch.randn(shape, device="cuda").to(dtype) for _ in range(3)]
+    if MIXERS[name]:
+        gates = torch.randn(shape if MIXERS[name] == "key" else shape[:3], device="cuda")
+        found.append(torch.nn.functional.logsigmoid(gates).to(dtype))
+    if name == "rwkv6":
+        found.append(torch.randn(1, 3, 48, device="cuda").to(dtype))
+    return found
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_modules_agree_with_float64_and_with_themselves(name: str) -> None:
+    module = seqdsl.load(name).module(backend="triton")
+    plain = seqdsl.load(name).module()
+    inputs = _inputs(name, torch.bfloat16)
+    runs = [_gradients(module, inputs) for _ in range(3)]
+    assert all(torch.equal(a, b) for run in runs[1:] for a, b in zip(runs[0], run, strict=True))
+    exact = _gradients(plain, [x.double() for x in inputs])
+    for found, wanted in zip(runs[0], exact, strict=True):
+        assert (found.double() - wanted).norm() < 2e-2 * wanted.norm()
+
+
+def test_a_packed_batch_is_its_sequences() -> None:
+    module = seqdsl.load("gla").module(backend="triton")
+    q, k, v, g = (x[:1] for x in _inputs("gla", torch.float32))
+    packed = module(q, k, v, g, cu_seqlens=torch.tensor([0, 5, 5, 170, 333], device="cuda"))
+    pieces = [module(*(x[:, a:b] for x in (q, k, v, g))) for a, b in ((0, 5), (5, 170), (170, 333))]
+    assert torch.equal(packed, torch.cat(pieces, 1))

@@ -1,0 +1,100 @@
+"""Modules of the triton backend on the CPU: their text, their files, and what happens without Triton."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import seqdsl
+from seqdsl.diagnostics import SeqError
+
+# Elementwise and matrix states, every placement of the decay, a layer with a feature map, a solve that no kernel covers.
+MIXERS = ["gla", "retention", "hgrn", "rwkv6", "gated_delta_rule", "ema"]
+STRANGE = """
+mixer strange(x[t,h,d], y[t,h,e], w[t,h,d], c[t,e]) -> o[t,h,e], m[t,e]:
+    S[t,h,d,e] = exp(-w * w) * S[t-1] + tanh(x) * y
+    m[t,e]     = exp(-c * c) * m[t-1] + (sum[h] y)
+    o[t,h,e]   = sum[d] (x + w) * S[t-1] + m
+"""
+
+
+def _inputs(program: seqdsl.api.Program, time: int = 70) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    system = program.system()
+    sizes = {"t": time}
+    shapes = [[2, *(sizes.setdefault(system.axis(i), 3) for i in x.indices)] for x in system.inputs()]
+    return [-torch.rand(shape, dtype=torch.float64) for shape in shapes]
+
+
+@pytest.mark.parametrize("source", [*MIXERS, STRANGE], ids=lambda s: s.split("(")[0].replace("mixer", "").strip())
+def test_a_module_is_the_torch_module_on_the_cpu(source: str) -> None:
+    program = seqdsl.load(source)
+    inputs = _inputs(program)
+    results = []
+    for backend in ("torch", "triton"):
+        module = program.module(backend=backend)
+        given = [x.clone().requires_grad_() for x in inputs]
+        found = module(*given)
+        outputs = found if isinstance(found, tuple) else (found,)
+        results.append([*outputs, *torch.autograd.grad(sum(y.square().sum() for y in outputs), given)])
+    for plain, kernels in zip(*results, strict=True):
+        assert torch.equal(plain, kernels)
+
+
+def test_sixteen_bit_inputs_are_not_cast_before_the_kernel() -> None:
+    text = seqdsl.load("gla").source(backend="triton")
+    for name in "qkvg":
+        assert f"{name} = _input({name}, B, {name}.dtype)" in text
+    assert "scale=1.0 / math.sqrt(D)" in text and "dtype=out_dtype" in text
+    bonus = seqdsl.load("rwkv6").source(backend="triton")  # r, k and v are read outside the kernel, too; w is not
+    assert "k = _input(k, B, dtype)" in bonus and "w = _input(w, B, w.dtype)" in bonus
+    assert " dtype=out_dtype" not in bonus  # something is added to what is read
+
+
+def test_the_files_stand_alone(tmp_path: Path) -> None:
+    paths = seqdsl.compile("gla", tmp_path, backend="triton")
+    assert sorted(p.name for p in paths) == ["GLA_layer.py", "gla.py", "gla_kernels.py", "gla_layer_kernels.py"]
+    for path in paths:
+        modules = {n.module or "" for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)}
+        assert not any(m.startswith(("seqdsl", "backends")) for m in modules)
+    code = ("import torch, gla\nx = torch.randn(1, 70, 2, 4)\nprint(tuple(gla.Gla()(x, x, x, -x * x).shape))\n"
+            "import importlib; layer = importlib.import_module('GLA_layer')")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "(1, 70, 2, 4)\n", done.stderr
+
+
+def test_the_text_is_the_same_every_time() -> None:
+    backend = seqdsl.api.load_backend("triton")
+    texts = [seqdsl.load("gla").source(backend="triton") for _ in range(2)]
+    assert texts[0] == texts[1] and backend.companions(texts[0]) == backend.companions(texts[1])
+
+
+def test_what_no_kernel_covers_stays_in_pytorch() -> None:
+    text = seqdsl.load("softmax").source(backend="triton")
+    assert seqdsl.api.load_backend("triton").companions(text) == {} and "triton" not in text
+
+
+def test_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    for name in [n for n in sys.modules if n.startswith("seqdsl.backends.triton_kernel")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(SeqError) as caught:
+        seqdsl.load("gla").module(backend="triton")
+    assert caught.value.code == "backend-not-available" and "triton" in str(caught.value)
+
+
+def _empty(program: Any, time: int, batch: int) -> torch.Tensor:
+    x = torch.zeros(batch, time, 2, 4)
+    found: torch.Tensor = program.module(backend="triton")(x, x, x, x)
+    return found
+
+
+def test_nothing_to_do() -> None:
+    assert _empty(seqdsl.load("gla"), 0, 2).shape == (2, 0, 2, 4)
+    assert _empty(seqdsl.load("gla"), 3, 0).shape == (0, 3, 2, 4)
