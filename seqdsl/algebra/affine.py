@@ -223,50 +223,16 @@ def _inline(system: System, loop: Loop, carried: list[str]) -> dict[str, Node]:
     return done
 
 
-def without_auxiliaries(system: System, loop: Loop) -> System:
-    """What others read of a recurrence as reads of its states alone: a tensor of the same step, `U[t] = S[t-1] * a`, is
-    written out in its readers, so that a form that replaces the states finds every read of them. One that contracts a
-    state is a read of its own, and stays."""
-    states = {u.state.name for u in states_and_updates(system, loop)}
-    members = dict(loop.positions)
-    inlined: dict[str, Node] = {}
-
-    def written_out(node: Node) -> Node | None:
-        if node.op != "read" or node.attr not in inlined:
-            return None
-        own = system.tensors[str(node.attr)]
-        if node.args[members[own.name]].op != "index":
-            return None  # outside the axis it would be 0, and its expression need not be
-        at = dict(zip(own.indices, node.args, strict=True))
-        return build.substitute(inlined[own.name], at) if build.can_substitute(inlined[own.name], at) else None
-
-    changed = {}
-    order = [s.tensor for s in loop.body if isinstance(s, Compute)]
-    for name in [*order, *(t.name for t in system.derived() if t.name not in members)]:
-        tensor = system.tensors[name]
-        if name in states or tensor.rhs is None:
-            continue
-        rhs = rebuild(apart(tensor.rhs), written_out) if uses(tensor.rhs, set(inlined)) else tensor.rhs
-        if name in members and not tensor.edges and not contracts(rhs, states):
-            inlined[name] = rhs
-        elif rhs is not tensor.rhs:
-            changed[name] = replace(tensor, rhs=rhs)
-    return system.with_tensors(*changed.values()) if changed else system
-
-
-def contracts(node: Node, states: set[str]) -> bool:
-    """Is one of the states read through a sum?"""
-    return any(OPS[n.op].binding == "reduce" and uses(n, states) for n in walk(node))
-
-
 @dataclass(frozen=True)
 class Diagonal:
-    """`S[t] = decay * S[t-1] + write`, entry by entry. `log_decay` is given where the decay is `exp(log_decay)`."""
+    """`S[t] = decay * S[t-1] + write`, entry by entry. `log_decay` is given where the decay is `exp(log_decay)` and
+    real, `exponent` where it is complex."""
 
     update: Update
     decay: Node
     log_decay: Node | None
     write: Node
+    exponent: Node | None = None
 
 
 def diagonal(system: System, loop: Loop) -> list[Diagonal]:
@@ -288,7 +254,7 @@ def diagonal(system: System, loop: Loop) -> list[Diagonal]:
             decay = build.add(decay, term.coefficient)
         wide = update.state.dtype in ("real", "complex")  # integers stay integers
         log_decay = log_of(decay, system) if wide else None
-        found.append(Diagonal(update, decay, log_decay, write))
+        found.append(Diagonal(update, decay, log_decay, write, _exponent_of(decay, system)))
     return found
 
 
@@ -321,6 +287,12 @@ def log_of(decay: Node, system: System | None = None) -> Node | None:
         case "read" if system is not None and (opened := _cheap_definition(system, decay)) is not None:
             return log_of(opened, system)
     return None
+
+
+def _exponent_of(decay: Node, system: System) -> Node | None:
+    """z where a complex decay is exp(z), by its own text or by that of the tensor it is."""
+    opened = _cheap_definition(system, decay) if decay.op == "read" else decay
+    return opened.args[0] if decay.dtype == "complex" and opened is not None and opened.op == "exp" else None
 
 
 def _minus_infinity() -> Node:

@@ -25,8 +25,8 @@ from seqdsl.algebra.affine import (
     monomials,
     split,
     uses,
-    without_auxiliaries,
 )
+from seqdsl.algebra.auxiliaries import without_auxiliaries
 from seqdsl.algebra.cascade import with_followers
 from seqdsl.algebra.chain import chained
 from seqdsl.algebra.classify import classify

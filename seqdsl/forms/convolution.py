@@ -3,6 +3,9 @@
 Unrolling gives S[t] = a^(t+1) S[-1] + sum_{l <= t} a^l b x[t-l]; a read `sum[rows] c S[t]` with c that does not read t
 moves inside, so the kernel `sum[rows] c a^l b` has no state axis. The power is the closed form of the kernel for every
 entrywise decay, real or complex. Backends evaluate a kernel as long as the sequence by FFT.
+
+A kernel that sums powers over rows, `sum[n] w a^l`, is a product of two small tables: with l = 64 i + j the sum over n of
+(w a^(64 i)) a^j is a matrix product, and no power is taken for each row at each lag.
 """
 
 from __future__ import annotations
@@ -36,8 +39,9 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal) -> System:
     avoid = frozenset(i for t in system.derived() if t.rhs is not None for n in walk(t.rhs) for i in n.free)
     writes = [split_write(f, over, time) for f, over in monomials(state.write, avoid)]
     system, lag = lag_index(system, tensor, time)
+    system, places = _table_indices(system, tensor, time)
     made: list[Tensor] = []
-    whole = _unrolled(state, writes, start, lag, build.ONE, (), made)
+    whole = _unrolled(state, writes, start, lag, places, build.ONE, (), made)
     readers = [
         t for t in system.derived() if t.name != tensor.name and t.rhs is not None and uses(t.rhs, {tensor.name})
     ]
@@ -47,7 +51,8 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal) -> System:
     changed = []
     for reader in readers:
         assert reader.rhs is not None
-        rhs = rebuild(reader.rhs, lambda n: _read(state, writes, start, lag, n, made))
+        rhs = rebuild(reader.rhs, lambda n: _read(state, writes, start, lag, places, n, made))
+        rhs = rebuild(rhs, lambda n: _real_part(n, made))
         kept = kept or uses(rhs, {tensor.name})
         changed.append(replace(reader, rhs=rhs))
     finals = dict(system.finals)
@@ -58,10 +63,61 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal) -> System:
     return system.with_tensors(*changed, *carry, *made, replace(tensor, rhs=whole))
 
 
+def _real_part(node: Node, made: list[Tensor]) -> Node | None:
+    """re(k * x + s) as (re k) * x + re(s) for a real signal: half of the transform, and a kernel of half the size."""
+    if node.op != "re":
+        return None
+    inner = node.args[0]
+    if inner.op == "add":
+        parts = [_real_part(make("re", a), made) or make("re", a) for a in inner.args]
+        return build.add(*parts)
+    if inner.op != "sum" or inner.args[0].op != "mul":
+        return None
+    kernel, signal = inner.args[0].args
+    known = {t.name: t for t in made}
+    if kernel.op != "read" or kernel.attr not in known or signal.dtype == "complex":
+        return None
+    whole = known[str(kernel.attr)]
+    label = f"{whole.name}.re"
+    if label not in known:
+        rhs = make("re", build.read(whole.name, [build.index(i) for i in whole.indices], whole.dtype))
+        made.append(Tensor(label, whole.indices, "real", "derived", rhs, comment=label))
+    body = build.mul(build.read(label, kernel.args, "real"), signal)
+    return make("sum", body, inner.args[1], attr=inner.attr)
+
+
 def lag_index(system: System, state: Tensor, time: str) -> tuple[System, str]:
     """The system with an index for how long ago something was written."""
     lag = build.numbered(f"{state.name}.l", system.indices)
     return replace(system, indices={**system.indices, lag: Index(lag, lag, build.size(time))}), lag
+
+
+FINE = 64
+
+
+def _table_indices(system: System, state: Tensor, time: str) -> tuple[System, tuple[str, str]]:
+    """The system with indices for l // 64 and l mod 64, where l is at most the length."""
+    coarse, fine = (build.numbered(f"{state.name}.{n}", system.indices) for n in ("i", "j"))
+    count = build.add(make("floor_div", build.size(time), build.const(FINE)), build.ONE)
+    made = {coarse: Index(coarse, coarse, count), fine: Index(fine, fine, build.const(FINE))}
+    return replace(system, indices={**system.indices, **made}), (coarse, fine)
+
+
+def _summed_power(
+    state: Diagonal, weight: Node, exponent: Node, rows: tuple[str, ...], places: tuple[str, str], made: list[Tensor]
+) -> Node:
+    """sum[rows] weight * decay^exponent, read from the product of two tables."""
+    name, (coarse, fine) = state.update.state.name, places
+    if not rows or exponent.free & set(rows):
+        return build.reduce("sum", rows, build.mul(weight, _power(state, exponent)))
+    steps = build.mul(build.const(FINE), build.index(coarse))
+    high = named(f"{name}.table{len(made)}", build.mul(weight, _power(state, steps)), coarse, made)
+    low = named(f"{name}.table{len(made)}", _power(state, build.index(fine)), fine, made)
+    parts = [build.read(t.name, [build.index(i) for i in t.indices], t.dtype) for t in (high, low)]
+    body = build.reduce("sum", rows, build.product(parts))
+    whole = named(f"{name}.powers{len(made)}", body, coarse, made)
+    at = {coarse: make("floor_div", exponent, build.const(FINE)), fine: make("mod", exponent, build.const(FINE))}
+    return build.read(whole.name, [at.get(i, build.index(i)) for i in whole.indices], whole.dtype)
 
 
 def split_write(factors: list[Node], over: tuple[str, ...], time: str) -> tuple[Node, Node, tuple[str, ...]]:
@@ -79,8 +135,8 @@ def _power(state: Diagonal, exponent: Node) -> Node:
     decay, log_decay = state.decay, state.log_decay
     if decay is build.ONE:
         return build.ONE
-    if log_decay is None and decay.op == "exp":
-        log_decay = decay.args[0]  # complex
+    if log_decay is None and state.exponent is not None:
+        log_decay = state.exponent  # complex
     if log_decay is None:
         return make("pow", _at_least_real(decay), exponent)
     still = make("eq", exponent, build.ZERO)  # a reset, exp(-inf), to the power 0 is 1
@@ -116,6 +172,7 @@ def _unrolled(
     writes: list[tuple[Node, Node, tuple[str, ...]]],
     start: Node,
     lag: str,
+    places: tuple[str, str],
     weight: Node,
     rows: tuple[str, ...],
     made: list[Tensor],
@@ -126,12 +183,11 @@ def _unrolled(
     for b, x, over in writes:
         inner = tuple(i for i in (*rows, *over) if i not in x.free)
         outer = tuple(i for i in (*rows, *over) if i in x.free)
-        kernel = build.reduce("sum", inner, build.product((weight, b, _power(state, build.index(lag)))))
+        kernel = _summed_power(state, build.mul(weight, b), build.index(lag), inner, places, made)
         result = build.add(result, build.reduce("sum", outer, convolve(name, kernel, x, time, lag, made)))
     if start is not build.ZERO:
         steps = build.add(build.sub(build.index(time), make("first", attr=time)), build.ONE)
-        term = build.product((weight, _power(state, steps), start))
-        result = build.add(result, build.reduce("sum", rows, term))
+        result = build.add(result, _summed_power(state, build.mul(weight, start), steps, rows, places, made))
     return result
 
 
@@ -140,6 +196,7 @@ def _read(
     writes: list[tuple[Node, Node, tuple[str, ...]]],
     start: Node,
     lag: str,
+    places: tuple[str, str],
     node: Node,
     made: list[Tensor],
 ) -> Node | None:
@@ -159,7 +216,7 @@ def _read(
         return None
     result = build.ZERO
     for term in terms:
-        result = build.add(result, _unrolled(state, writes, start, lag, term.coefficient, rows, made))
+        result = build.add(result, _unrolled(state, writes, start, lag, places, term.coefficient, rows, made))
     return result if rest is build.ZERO else build.add(result, build.make("sum", rest, build.TRUE, attr=node.attr))
 
 
