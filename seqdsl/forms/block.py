@@ -161,8 +161,9 @@ def _joined(found: list[Feedback], rows: frozenset[str]) -> list[_Unknown]:
         first, vector, common = group[0]
         for _, _, scalars in group:
             common = common & scalars
-        lefts = {f.target: (*f.left, *(scalars - common).elements()) for f, _, scalars in group}
-        one = _Unknown({first.source: build.product([*vector, *common.elements()])}, lefts, first.ranks)
+        lefts = {f.target: _numbers_first([*f.left, *(scalars - common).elements()]) for f, _, scalars in group}
+        weight = build.product(_numbers_first([*vector, *common.elements()]))
+        one = _Unknown({first.source: weight}, lefts, first.ranks)
         for n, other in enumerate(unknowns):
             if other.lefts == one.lefts and other.ranks == one.ranks and first.source not in other.reads:
                 unknowns[n] = replace(other, reads={**other.reads, **one.reads})
@@ -170,6 +171,10 @@ def _joined(found: list[Feedback], rows: frozenset[str]) -> list[_Unknown]:
         else:
             unknowns.append(one)
     return unknowns
+
+
+def _numbers_first(parts: list[Node]) -> tuple[Node, ...]:
+    return tuple(sorted(parts, key=lambda f: build.value_of(f) is None))
 
 
 def _solved(system: System, block: Block, unknowns: list[_Unknown], rows: tuple[str, ...], chunk: int) -> tuple[System, Block]:

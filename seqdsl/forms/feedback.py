@@ -218,7 +218,8 @@ def along(index: str, values: list[Node]) -> Node:
     """The n-th value where the index is n."""
     result = values[-1]
     for n, value in reversed(list(enumerate(values[:-1]))):
-        result = build.where(build.make("eq", build.index(index), build.const(n)), value, result)
+        if value is not result:
+            result = build.where(build.make("eq", build.index(index), build.const(n)), value, result)
     return result
 
 
