@@ -233,9 +233,14 @@ def _count_newton(system: System, node: Node, flops: Poly, moved: Poly) -> None:
 
 
 def _count_matrices(system: System, node: Node, flops: Poly, steps: Poly) -> None:
-    """A matrix times a vector at each step, twice, and the product of the matrices of each chunk."""
+    """A matrix times a vector at each step, twice, and the product of the matrices of each chunk; for one matrix at all
+    times a power, and the chunks as columns side by side."""
     time, *kept = node.attr[0]
     read = node.attr[1]
+    if time not in node.args[0].free:
+        _add(flops, tuple(system.axis(i) for i in sorted({*node.free, *read})), 4)
+        _add(steps, (), 128)
+        return
     matrix = {*node.args[0].free, time, *kept, *read}
     both = tuple(system.axis(i) for i in sorted({*node.free, *read}))
     _add(flops, both, 4)

@@ -14,7 +14,7 @@ from seqdsl.ir.ops import bound, operand_axes, options
 from . import expressions
 from .context import Context
 from .table import ALONG, MAPS, REDUCTIONS
-from .values import Value, merge, plain, spread
+from .values import ATOM, Value, merge, plain, spread, with_ones
 
 
 def over_axes(ctx: Context, node: Node) -> Value:
@@ -69,19 +69,38 @@ def transform(ctx: Context, node: Node) -> Value:
         expressions.spelled(ctx, expressions.convert(ctx, a, kind), own, kind)
         for a, own in zip(args, owns, strict=True)
     ]
+    if node.op == "matrix_taps":
+        return _taps(ctx, node, spelt)
     rest = ctx.ordered(tuple(d for a in spelt for d in a.dims if d not in last))
     texts = [spread(a, (*rest, *own)).text for a, own in zip(spelt, owns, strict=True)]
     n = ctx.length(produced[-1])
-    if node.op == "matrix_taps":
-        return _taps(ctx, node, rest, texts, n)
     return Value(f"{ctx.helper(MAPS[node.op])}({', '.join(texts)}, {n})", (*rest, *produced), node.dtype)
 
 
-def _taps(ctx: Context, node: Node, rest: tuple[str, ...], texts: list[str], length: str) -> Value:
-    """Components along several indices are one for the support function."""
-    along = len(node.attr[0]) // 2
-    if along > 1:
-        ends = (along, 2 * along, along)
-        texts = [f"{t}.flatten(-{n})" if n == along else f"{t}.flatten(-{n}, -{along + 1}).flatten(-{along})"
-                 for t, n in zip(texts, ends, strict=True)]  # fmt: skip
-    return Value(f"{ctx.support('matrix_taps')}({', '.join(texts)}, {length})", (*rest, *node.attr[1]), node.dtype)
+def _taps(ctx: Context, node: Node, args: list[Value]) -> Value:
+    """c . A^l b. What it takes of c and A is the same for every b, and computed once."""
+    (made,), owns = node.attr[1], operand_axes(node)
+    last = {d for own in owns for d in own}
+    heads, lanes = (ctx.ordered(tuple(d for a in some for d in a.dims if d not in last)) for some in (args[:2], args))
+    length = ctx.length(made)
+    texts = [
+        _components(spread(a, (*group, *own)), len(owns[0]), own == owns[1])
+        for a, group, own in zip(args, (heads, heads, lanes), owns, strict=True)
+    ]
+    keys = [(name, node.args[0], node.args[1], node.attr) for name in ("rows", "power")]
+    if keys[0] not in ctx.caches[-1]:
+        names = [ctx.names.fresh(f"{ctx.current if ctx.current.isidentifier() else 'taps'}_{k[0]}") for k in keys]
+        ctx.block.add(f"{', '.join(names)} = {ctx.support('matrix_rows')}({texts[0]}, {texts[1]}, {length})")
+        for key, name in zip(keys, names, strict=True):
+            ctx.caches[-1][key] = Value(name, (*heads, "@i", "@j"), node.dtype)
+    shared = [with_ones(ctx.caches[-1][key], (*lanes, "@i", "@j")).text for key in keys]
+    call = ", ".join([*shared, texts[2], length, expressions.KINDS[node.dtype]])
+    return Value(f"{ctx.support('matrix_taps')}({call})", (*lanes, made), node.dtype)
+
+
+def _components(value: Value, count: int, is_matrix: bool) -> str:
+    """The operand with its components, along `count` indices, as one axis; a matrix has them twice."""
+    if count == 1:
+        return value.text
+    first = f".flatten(-{2 * count}, -{count + 1})" if is_matrix else ""
+    return f"{value.at(ATOM)}{first}.flatten(-{count})"

@@ -16,7 +16,7 @@ from seqdsl.algebra.taps import equal_taps
 from seqdsl.algebra.verdict import Proved, Unknown, Verdict
 from seqdsl.ir import build
 from seqdsl.ir.dependence import recurrences
-from seqdsl.ir.node import Node, rebuild, walk
+from seqdsl.ir.node import Node, read_names, rebuild, walk
 from seqdsl.ir.system import Claim, System
 
 LAW = "equality"
@@ -29,19 +29,22 @@ def prove_equal(system: System, claim: Claim) -> Verdict:
     a, b = (_side(known, n, system.tensors[left].indices) for n in (left, right))
     if a is None or b is None:
         return Unknown("the definitions are too long to be written out")
+    below = (n.args[1] for x in (a, b) for n in walk(x) if n.op == "div")
+    where = ", where no denominator is 0" if any(read_names(d) for d in below) else ""
     if same(system, a, b):
-        return Proved(LAW, "symbolic identity: equal canonical forms, for all sizes")
+        return Proved(LAW, f"symbolic identity: equal canonical forms, for all sizes{where}")
     for one, other in ((a, b), (b, a)):
         pairs = bisimulation(known, one, other)
         if pairs is not None:
             shown = ", ".join(p.describe() for p in pairs)
-            return Proved(LAW, f"bisimulation: {shown} by induction over the steps, then equal canonical forms")
+            return Proved(LAW, f"bisimulation: {shown} by induction over the steps, then equal canonical forms{where}")
     taps = equal_taps(system, left, right)
     if taps is not None:
-        return Proved(LAW, f"both are linear and time-invariant, of {taps} states together: equal first {taps + 1} taps")
+        return Proved(LAW, f"both are linear and time-invariant, of {taps} states together: equal first {taps + 1} taps{where}")
     summed = [_summed(known, x) for x in (a, b)]
     if (summed[0] is not a or summed[1] is not b) and same(system, *summed):
-        return Proved(LAW, "recurrences written as the sums that they are, then equal canonical forms, for all sizes")
+        how = f"recurrences written as the sums that they are, then equal canonical forms, for all sizes{where}"
+        return Proved(LAW, how)
     return Unknown("unequal canonical forms, which prove nothing")
 
 

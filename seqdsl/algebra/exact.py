@@ -55,6 +55,7 @@ class World:
     local: Mapping[str, Node] = field(default_factory=dict)
     small: bool = False
     drawn: dict[tuple[str, tuple[int, ...]], Number] = field(default_factory=dict)
+    totals: dict[object, Number] = field(default_factory=dict)  # of softmaxes, which all their entries share
 
     def option(self, name: str) -> int:
         """The value of an option."""
@@ -229,8 +230,16 @@ def _softmax(node: Node, at: Mapping[str, int], world: World) -> Number:
     body, guard = node.args
     if _evaluate(guard, dict(at), world) == 0:
         return Fraction(0)
-    total = folded(plus, [exp(_evaluate(body, here, world)) for here in points(node, guard, at, world)], Fraction(0))
-    return times(exp(_evaluate(body, dict(at), world)), inverse(total))
+    row = row_of(node, at)
+    if row not in world.totals:
+        weights = [exp(_evaluate(body, here, world)) for here in points(node, guard, at, world)]
+        world.totals[row] = folded(plus, weights, Fraction(0))
+    return times(exp(_evaluate(body, dict(at), world)), inverse(world.totals[row]))
+
+
+def row_of(node: Node, at: Mapping[str, int]) -> tuple[Node, tuple[tuple[str, int], ...]]:
+    """What the entries of an operator along an axis have in common: where its other indices are."""
+    return node, tuple((n, at[n]) for n in sorted(node.free - frozenset(bound(node))))
 
 
 def _rank(node: Node, at: Mapping[str, int], world: World) -> Number:

@@ -22,7 +22,7 @@ from fractions import Fraction
 from functools import cache
 from hashlib import blake2b
 
-from seqdsl.algebra.exact import NORMS, World, evaluate, points
+from seqdsl.algebra.exact import NORMS, World, evaluate, points, row_of
 from seqdsl.algebra.expand import EXPAND
 from seqdsl.algebra.numbers import Complex, NotExact, Number, Undefined, real
 from seqdsl.ir import build
@@ -89,6 +89,7 @@ class Tower:
     logarithms: dict[Value, Value] = field(default_factory=dict)  # log x -> x
     exponents: dict[Value, Value] = field(default_factory=dict)  # exp x -> x
     done: dict[tuple[str, tuple[int, ...]], Value] = field(default_factory=dict)
+    totals: dict[object, Value] = field(default_factory=dict)
 
     def value(self, node: Node, at: Mapping[str, int]) -> Value:
         """The residues of a real or complex expression where the free indices are at `at`."""
@@ -157,8 +158,10 @@ class Tower:
         body, guard = node.args
         if evaluate(guard, at, self.world) == 0:
             return rational(Fraction(0))
-        below = total([exp(self, self.value(body, p)) for p in points(node, guard, at, self.world)])
-        return times(exp(self, self.value(body, at)), inverse(below))
+        row = row_of(node, at)
+        if row not in self.totals:
+            self.totals[row] = total([exp(self, self.value(body, p)) for p in points(node, guard, at, self.world)])
+        return times(exp(self, self.value(body, at)), inverse(self.totals[row]))
 
     def _hashed(self, name: str, operands: tuple[Value, ...]) -> Value:
         self.opaque = True

@@ -130,3 +130,9 @@ def test_a_condition_that_fixes_an_input_is_used_where_the_input_is_inside_its_a
     assert isinstance(proof(DECAYED, right, condition="when g <= 0"), Unknown)
     assert isinstance(proof("y[t,c] = g[t-1] * x", "y[t,c] = x", condition="when g == 1.0"), Unknown)
     assert assuming(load_system("mixer m(x[t]) -> y[t]:\n    y[t] = x\n"), None).outputs == ("y",)
+
+
+def test_a_proof_says_what_it_leaves_out() -> None:
+    assert is_proved(proof("y[t,c] = x / x", "y[t,c] = 1 + 0 * x"), "where no denominator is 0")
+    found = proof("y[t,c] = x / 2 + x / 2", "y[t,c] = x")
+    assert isinstance(found, Proved) and "denominator" not in found.how

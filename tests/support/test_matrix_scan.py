@@ -35,6 +35,17 @@ def test_scan(time: int, reverse: bool, dtype: torch.dtype) -> None:
     )
 
 
+@pytest.mark.parametrize("time", [1, 2, 31, 32, 33, 100])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", [F64, torch.complex128])
+def test_one_matrix_for_all_times(time: int, reverse: bool, dtype: torch.dtype) -> None:
+    _, b, start = drawn(time, dtype)
+    a = drawn(1, dtype)[0]
+    check_against(
+        lambda *x: matrix_scan(*x, reverse=reverse), lambda *x: scan_loop(*x, reverse=reverse), (a, b, start)
+    )
+
+
 def test_broadcast_empty_and_no_start() -> None:
     a, b, start = drawn(40)
     narrow = a[:1, :1, :1]

@@ -23,12 +23,16 @@ class _MatrixScan(torch.autograd.Function):
         a, start, h = ctx.saved_tensors
         before, after, first, last = (slice(1, None), slice(None, -1), -1, 0) if ctx.reverse else (
             slice(None, -1), slice(1, None), 0, -1)  # fmt: skip
-        back = torch.zeros_like(a)  # what a step sends back is the matrix of the step after it
-        back[before] = a[after].mT.conj()
+        constant = a.shape[0] == 1
+        back = a.mT.conj() if constant else torch.zeros_like(a)
+        if not constant:  # what a step sends back is the matrix of the step after it
+            back[before] = a[after].mT.conj()
         d_b = _MatrixScan.apply(back, grads[0], torch.zeros_like(start), not ctx.reverse)  # type: ignore[no-untyped-call]
         previous = torch.empty_like(h)
         previous[after], previous[first] = h[before], start
         d_a = d_b @ previous.mT.conj()
+        if constant:
+            d_a = d_a.sum(0, keepdim=True)
         d_start = a[first].mT.conj() @ d_b[first]
         return d_a, d_b, d_start, None
 
@@ -44,7 +48,9 @@ class _MatrixScan(torch.autograd.Function):
 
 
 def _matrix_scan_chunks(a: Tensor, b: Tensor, start: Tensor, reverse: bool, size: int = 32) -> Tensor:
-    """a [T, M, n, n], b [T, M, n, V], start [M, n, V] -> [T, M, n, V]."""
+    """a [T or 1, M, n, n], b [T, M, n, V], start [M, n, V] -> [T, M, n, V]."""
+    if a.shape[0] == 1:
+        return _matrix_scan_constant(a[0], b, start, reverse, size)
     time, batch = b.shape[:2]
     count = -(-time // size)
     if reverse:
@@ -73,6 +79,29 @@ def _matrix_scan_chunks(a: Tensor, b: Tensor, start: Tensor, reverse: bool, size
     return h.flip(0) if reverse else h.clone()
 
 
+def _matrix_scan_constant(a: Tensor, b: Tensor, start: Tensor, reverse: bool, size: int) -> Tensor:
+    """One matrix for all times: the chunks are columns beside each other, and a chunk's map is a power."""
+    time, batch, n, columns = b.shape
+    count = -(-time // size)
+    b = b.flip(0) if reverse else b
+    b = torch.cat([b, b.new_zeros(count * size - time, batch, n, columns)])
+    writes = b.view(count, size, batch, n, columns).permute(1, 2, 3, 0, 4).reshape(size, batch, n, count * columns)
+    end = writes[0]
+    for i in range(1, size if count > 1 else 1):
+        end = torch.baddbmm(writes[i], a, end)
+    whole = torch.linalg.matrix_power(a, size)
+    states = [start]
+    for more in end.view(batch, n, count, columns).unbind(2)[:-1]:
+        states.append(torch.baddbmm(more, whole, states[-1]))
+    state = torch.stack(states, 2).flatten(2)
+    h = torch.empty_like(writes)
+    for i in range(size):
+        state = torch.baddbmm(writes[i], a, state)
+        h[i] = state
+    h = h.view(size, batch, n, count, columns).permute(3, 0, 1, 2, 4).reshape(-1, batch, n, columns)[:time]
+    return h.flip(0) if reverse else h
+
+
 def _matrix_scan_plain(a: Tensor, b: Tensor, start: Tensor, reverse: bool) -> Tensor:
     """The same without in-place writes, for torch.compile and torch.export."""
     states, h = start, []
@@ -96,7 +125,8 @@ def matrix_scan(a: Tensor, b: Tensor, start: Tensor | None = None, *, reverse: b
         dtype = torch.promote_types(dtype, given.dtype)
     batch, time, heads = torch.broadcast_shapes(a.shape[:3], b.shape[:3], (start.shape[0], 1, start.shape[1]))
     size, columns = a.shape[-1], max(b.shape[-1], start.shape[-1])
-    a = a.to(dtype).expand(batch, time, heads, size, size).transpose(0, 1).reshape(time, batch * heads, size, size)
+    own = a.shape[1] if time and not torch.compiler.is_compiling() else time  # 1 for a matrix that does not change
+    a = a.to(dtype).expand(batch, own, heads, size, size).transpose(0, 1).reshape(own, batch * heads, size, size)
     b = (
         b.to(dtype)
         .expand(batch, time, heads, size, columns)

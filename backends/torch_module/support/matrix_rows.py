@@ -1,0 +1,21 @@
+"""Small powers of a matrix, from the left: what the taps of a time-invariant state have in common."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def matrix_rows(c: Tensor, a: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """The rows c A^i for i < L, with L^2 >= length, and A^L.
+
+    Powers come from doubling, [x, x A], [x, x A, x A^2, x A^3], .., so an error grows with l; they are float64.
+    Shapes:  c [.., N], a [.., N, N] -> [.., L, N], [.., N, N]
+    """
+    wide = torch.complex128 if c.is_complex() or a.is_complex() else torch.float64
+    power = a.to(wide)
+    rows = c.to(wide).unsqueeze(-2) + 0 * power[..., :1, :]  # the lanes of A included
+    for _ in range(math.ceil(math.log2(max(length, 1)) / 2)):
+        rows = torch.cat([rows, rows @ power], -2)
+        power = power @ power
+    return rows, power
