@@ -130,6 +130,7 @@ class Context:
     draw_dtype: str = "real"
     local: dict[str, tuple[tuple[str, ...], Value]] = field(default_factory=dict)  # a monoid's pseudo-tensors
     lengths: dict[str, str] = field(default_factory=dict)  # of indices that a block cuts
+    fused: bool = False  # is a product added in the same operation?
 
     def helper(self, name: str) -> str:
         """A function of `runtime`, which the file then takes along."""

@@ -14,7 +14,7 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, options
 
-from . import axes, blocks, contractions, folds, micro, online, reads, scans
+from . import axes, blocks, contractions, folds, fused, micro, online, reads, scans
 from .context import Context, Unsupported
 from .sizes import number, operands, option_variable, total
 from .table import ALONG, LEAVES, MAPS, ONLINE, OPS_TEXT, RANDOM, REDUCTIONS, SURROGATES, UNSAFE
@@ -94,7 +94,8 @@ def _emit(ctx: Context, node: Node) -> Value:
         return _draw(ctx, node)
     if node.op in ("newton", "front"):
         return emit(ctx, node.args[0])  # in a loop that is stepped after all
-    return _elementwise(ctx, node)
+    added = fused.added_products(ctx, node) if ctx.fused else None
+    return _elementwise(ctx, node) if added is None else added
 
 
 def _draw(ctx: Context, node: Node) -> Value:

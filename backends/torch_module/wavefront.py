@@ -21,7 +21,7 @@ from seqdsl.ir.system import Tensor
 from . import expressions
 from .context import Block, Context, Stored
 from .names import tuple_text
-from .values import BATCH, Value, with_ones
+from .values import BATCH, CHOICE, Value, with_ones
 
 
 @dataclass(frozen=True)
@@ -153,15 +153,22 @@ def _halo(ctx: Context, tensor: Tensor) -> str:
             continue
         value = expressions.emit(ctx, build.read(own.name, [build.index(i) for i in own.indices], own.dtype))
         value = expressions.full(ctx, value, (BATCH, *own.indices), own.dtype)
-        texts.append(expressions.convert(ctx, value, tensor.dtype).text)
+        value = expressions.convert(ctx, value, tensor.dtype)
+        texts.append(f"None if state is None else {value.at(CHOICE + 1)}" if _only_of_a_state(ctx, own) else value.text)
     return tuple_text(texts)
+
+
+def _only_of_a_state(ctx: Context, halo: Tensor) -> bool:
+    """Is it 0 where no state is given?"""
+    carry = ctx.system.tensors[str(halo.rhs.attr)] if halo.rhs is not None and halo.rhs.op == "read" else None
+    return ctx.stateful and carry is not None and carry.kind == "carry" and carry.rhs in (build.ZERO, build.FALSE)
 
 
 def _function(ctx: Context, name: str, fronts: _Fronts, given: dict[str, Value]) -> None:
     """`def y_step(earlier, given)`: the states at the cells of a front."""
-    before = ctx.block, ctx.caches, ctx.order, ctx.current, ctx.local, ctx.lengths, ctx.uses
+    before = ctx.block, ctx.caches, ctx.order, ctx.current, ctx.local, ctx.lengths, ctx.uses, ctx.fused
     block = ctx.block = Block(before[0].indent + 1)
-    ctx.caches, ctx.local = [{}], dict(ctx.local)
+    ctx.caches, ctx.local, ctx.fused = [{}], dict(ctx.local), True
     entering = [_entering(ctx, fronts, *read) for read in fronts.earlier]
     operands = []
     for own, value in given.items():
@@ -175,7 +182,7 @@ def _function(ctx: Context, name: str, fronts: _Fronts, given: dict[str, Value])
     ctx.uses = {**ctx.uses, **_uses(steps)}
     after = {t.name: _after(ctx, fronts, t, step) for t, step in zip(fronts.tensors, steps, strict=True)}
     block.add(f"return [{', '.join(after[t.name] for t in fronts.kept)}]")
-    ctx.block, ctx.caches, ctx.order, ctx.current, ctx.local, ctx.lengths, ctx.uses = before
+    ctx.block, ctx.caches, ctx.order, ctx.current, ctx.local, ctx.lengths, ctx.uses, ctx.fused = before
     ctx.block.add(f"def {name}(earlier: Any, given: Any) -> Any:  # the step at the cells of a front")
     ctx.block.lines.extend(block.lines)
 

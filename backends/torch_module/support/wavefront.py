@@ -69,12 +69,13 @@ def _wavefront_halo(
     slope: int,
     margins: tuple[int, int, int],
     turned: tuple[bool, bool],
-) -> list[Tensor]:
-    """What lies below and above each front's cells on the grid; `blank` where a side is None."""
+) -> list[Tensor | None]:
+    """What lies below and above each front's cells on the grid, None for no cells; `blank` where a side is None."""
     (rows, columns), (lead, before, after), (up, left) = shape, margins, turned
     counts = [n for start, low, high, end in bounds for n in (low - start, end - high)]
     if all(side is None for side in sides):
-        return [blank.expand(blank.shape[0], n, *blank.shape[2:]) for n in counts]
+        wide = {n: blank.expand(blank.shape[0], n, *blank.shape[2:]) for n in set(counts)}
+        return [wide[n] if n else None for n in counts]
     offsets, offset = [], 1
     for side in sides:
         offsets.append(offset)
@@ -93,12 +94,8 @@ def _wavefront_halo(
                 part, place = (2, row * before + beside) if column < 0 else (3, row * after + beside)
             places.append(0 if sides[part] is None else offsets[part] + place)
     source = torch.cat([blank, *(side.flatten(1, 2) for side in sides if side is not None)], 1)
-    return list(source.index_select(1, torch.tensor(places, device=blank.device)).split(counts, 1))
-
-
-def _wavefront_joined(parts: Sequence[Tensor]) -> Tensor:
-    whole = [p for p in parts if p.shape[1]]
-    return whole[0] if len(whole) == 1 else torch.cat(whole, 1)
+    found = source.index_select(1, torch.tensor(places, device=blank.device)).split(counts, 1)
+    return [part if n else None for n, part in zip(counts, found, strict=True)]
 
 
 def _wavefront_empty(blanks: Sequence[Tensor], given: Sequence[Tensor], shape: tuple[int, int]) -> list[Tensor]:
@@ -143,19 +140,25 @@ def wavefront(
         iter(_wavefront_halo(blank, sides, bounds, shape, slope, margins, (up, left)))
         for blank, sides in zip(blanks, halos, strict=True)
     ]
-    back_by = [slope * d + e for _, d, e in reads]
-    fronts: dict[int, list[Tensor]] = {}  # with their halo
+    reach = max(slope * d + e for _, d, e in reads)
+    by = [slope * d + e for _, d, e in reads]
+    fronts: list[list[Tensor]] = []  # with their halo; empty when they are read no more
     found: list[Sequence[Tensor]] = []
     for w, (_, low, high, _) in enumerate(bounds):
-        inner: list[Sequence[Tensor]] = [[] for _ in blanks]
+        inner: Sequence[Tensor | None] = [None] * len(blanks)
         if low < high:
             earlier = [
-                fronts[w - by][n].narrow(1, low - d - bounds[w - by][0], high - low)
-                for (n, d, _), by in zip(reads, back_by, strict=True)
+                fronts[w - m][n].narrow(1, low - d - bounds[w - m][0], high - low)
+                for (n, d, _), m in zip(reads, by, strict=True)
             ]
-            found.append(step(earlier, [x[len(found)] for x in given]))
-            inner = [[state] for state in found[-1]]
-        fronts[w] = [_wavefront_joined([next(halo), *states, next(halo)]) for halo, states in zip(around, inner, strict=True)]
-        fronts.pop(w - max(back_by), None)
+            inner = step(earlier, [x[len(found)] for x in given])
+            found.append(inner)
+        front = []
+        for halo, state in zip(around, inner, strict=True):
+            parts = [part for part in (next(halo), state, next(halo)) if part is not None]
+            front.append(parts[0] if len(parts) == 1 else torch.cat(parts, 1))
+        fronts.append(front)
+        if w >= reach:
+            fronts[w - reach] = []
     wholes = (torch.cat(states, 1) for states in zip(*found, strict=True))
     return [_wavefront_ordered(x, back, order).unflatten(1, shape) for x in wholes]

@@ -172,7 +172,7 @@ MUTANTS = {
     "a front that starts one cell late": ("max(lead, -((before + columns - 1 - w) // slope))",
                                           "max(lead, -((before + columns - w) // slope))"),
     "a read of the next cell": ("narrow(1, low - d - bounds", "narrow(1, low - max(d - 1, 0) - bounds"),
-    "a read of the front before": ("fronts[w - by][n].narrow", "fronts[w - min(by, 1)][n].narrow"),
+    "a read of the front before": ("fronts[w - m][n].narrow", "fronts[w - min(m, 1)][n].narrow"),
     "a slope of 1 for all": ("rows, columns = rows.flip(0) if up", "slope = 1\n    rows, columns = rows.flip(0) if up"),
     "rows that are not turned round": ("rows.flip(0) if up else rows", "rows"),
     "columns that are not turned round": ("columns.flip(0) if left else columns", "columns"),
