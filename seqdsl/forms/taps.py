@@ -160,7 +160,8 @@ def _whole(unrolling: _Unrolling, number: int) -> Node:
     """Every entry of a state: a read with a row of the unit matrix."""
     components = unrolling.step.components
     taken = {*components.kept, *components.read}
-    names = {own: build.fresh(own + "'", taken | {own + "'"}) for own, _ in components.axes}
+    taken |= {i for write in unrolling.writes for i in (*write.at, *write.over, *write.b.free, *write.x.free)}
+    names = {own: build.fresh(own + "'", taken) for own, _ in components.axes}
     place = build.TRUE
     for own, name in names.items():
         place = build.both(place, build.make("eq", build.index(own), build.index(name)))

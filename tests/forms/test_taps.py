@@ -26,6 +26,9 @@ FOUND = {
     "a read after a nonlinearity": "S[t,c,n] = sum[m] A * S[t-1,c,m] + b * x; y[t,c] = silu(sum[n] w * S) * g",
     "the state squared": "S[t,c,n] = sum[m] A * S[t-1,c,m] + b * x; y[t,c] = sum[n] S * S",
     "the state before": "S[t,c,n] = sum[m] A * S[t-1,c,m] + b * x; y[t,c] = sum[n] w * S[t-1]",
+    "a whole state whose write differs by entry": (
+        "S[t,c,n] = sum[m] A * S[t-1,c,m] + x * (n + t); y[t,c] = S[t,c,0] * S[t,c,1]"
+    ),
     "a write that differs by entry": "S[t,c,n] = sum[m] A * S[t-1,c,m] + x * (n + t); y[t,c] = sum[n] w * S",
 }  # fmt: skip
 

@@ -58,3 +58,7 @@ def test_float32_taps_of_a_rotation_and_of_an_ill_conditioned_matrix_keep_their_
         expected = taps_loop(c.double(), a.double(), b.double(), 4096)
         found = taps(c, a, b, 4096)
         assert found.dtype == torch.float32 and relative(found, expected) < 1e-6
+
+
+def test_a_state_without_components_has_taps_of_0() -> None:
+    assert taps(torch.ones(2, 0), torch.ones(2, 0, 0), torch.ones(2, 0), 5).tolist() == [[0.0] * 5] * 2

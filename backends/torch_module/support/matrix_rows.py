@@ -14,7 +14,7 @@ def matrix_rows(c: Tensor, a: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """
     wide = torch.complex128 if c.is_complex() or a.is_complex() else torch.float64
     power = a.to(wide)
-    rows = c.to(wide).unsqueeze(-2) + 0 * power[..., :1, :]  # the lanes of A included
+    rows = c.to(wide).unsqueeze(-2) + 0 * power.sum(-2, keepdim=True)  # the lanes of A included
     for _ in range(math.ceil(math.log2(max(length, 1)) / 2)):
         rows = torch.cat([rows, rows @ power], -2)
         power = power @ power

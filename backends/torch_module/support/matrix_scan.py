@@ -98,7 +98,7 @@ def _matrix_scan_constant(a: Tensor, b: Tensor, start: Tensor, reverse: bool, si
     for i in range(size):
         state = torch.baddbmm(writes[i], a, state)
         h[i] = state
-    h = h.view(size, batch, n, count, columns).permute(3, 0, 1, 2, 4).reshape(-1, batch, n, columns)[:time]
+    h = h.view(size, batch, n, count, columns).permute(3, 0, 1, 2, 4).reshape(count * size, batch, n, columns)[:time]
     return h.flip(0) if reverse else h
 
 
