@@ -131,6 +131,7 @@ SCANS = frozenset(
         "block_read",
         "block_solve",
         "block_state",
+        "decayed_product",
         "decayed_read",
         "decayed_solve",
         "decayed_state",

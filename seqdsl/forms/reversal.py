@@ -17,6 +17,7 @@ from seqdsl.ir.order import linear
 from seqdsl.ir.system import System, Tensor, live
 
 MIRROR = ".mirror"
+Moved = dict[str, tuple[int, str]]  # a tensor's position along the axis, and the name of its mirror
 
 
 def forwards(system: System, loop: Loop) -> tuple[System, Loop]:
@@ -28,10 +29,11 @@ def forwards(system: System, loop: Loop) -> tuple[System, Loop]:
     readers = {
         t.name: _position(system, t, loop.axis) for t in outside if t.rhs is not None and read_names(t.rhs) & states
     }
-    moved: dict[str, int] = {**members, **{n: p for n, p in readers.items() if p is not None}}
-    changed = [_mirrored(system, system.tensors[name], position, moved) for name, position in members.items()]
+    placed = {**members, **{n: p for n, p in readers.items() if p is not None}}
+    moved = {n: (p, build.numbered(n + MIRROR, system.tensors)) for n, p in placed.items()}
+    changed = [_mirrored(system, system.tensors[name], moved) for name in members]
     for name in set(members) - states:  # what a step makes beside the state is read where it was
-        changed.append(_back(system.tensors[name], members[name]))
+        changed.append(_back(system.tensors[name], *moved[name]))
     for name, place in readers.items():
         tensor = system.tensors[name]
         assert tensor.rhs is not None
@@ -39,19 +41,19 @@ def forwards(system: System, loop: Loop) -> tuple[System, Loop]:
             changed.append(replace(tensor, rhs=rebuild(tensor.rhs, lambda n: _elsewhere(system, n, moved))))
             continue
         mine, rest = _parts(tensor.rhs, states)
-        changed.append(_mirrored(system, replace(tensor, rhs=mine), place, moved))
-        back = _back(tensor, place)
+        changed.append(_mirrored(system, replace(tensor, rhs=mine), moved))
+        back = _back(tensor, *moved[name])
         assert back.rhs is not None
         changed.append(replace(back, rhs=build.add(back.rhs, rest)))
     result = live(system.with_tensors(*changed))
-    state = next(n for n in members if n in states and n + MIRROR in result.tensors)
-    return result, loop_of(result, state + MIRROR)
+    mirror = next(moved[n][1] for n in members if n in states and moved[n][1] in result.tensors)
+    return result, loop_of(result, mirror)
 
 
-def _back(tensor: Tensor, place: int) -> Tensor:
+def _back(tensor: Tensor, place: int, mirror: str) -> Tensor:
     """X[t] = X.mirror[|t| - 1 - t]."""
     at = [_mirror(build.index(i), i) if k == place else build.index(i) for k, i in enumerate(tensor.indices)]
-    return replace(tensor, rhs=build.read(tensor.name + MIRROR, at, tensor.dtype))
+    return replace(tensor, rhs=build.read(mirror, at, tensor.dtype))
 
 
 def _position(system: System, tensor: Tensor, axis: str) -> int | None:
@@ -85,8 +87,9 @@ def _mirror(subscript: Node, index: str) -> Node:
     return result
 
 
-def _mirrored(system: System, tensor: Tensor, position: int, moved: dict[str, int]) -> Tensor:
+def _mirrored(system: System, tensor: Tensor, moved: Moved) -> Tensor:
     """X.mirror: the equation at the mirrored position, where the moved tensors are read at theirs."""
+    position, mirror = moved[tensor.name]
     index = tensor.indices[position]
     assert tensor.rhs is not None
     at = {index: _mirror(build.index(index), index)}
@@ -96,18 +99,19 @@ def _mirrored(system: System, tensor: Tensor, position: int, moved: dict[str, in
     edges = tuple(
         replace(e, point=_mirror(e.point, index)) if e.position == position else e for e in tensor.edges
     )
-    return replace(tensor, name=tensor.name + MIRROR, rhs=rhs, edges=edges, comment=f"{tensor.name} from the end")
+    return replace(tensor, name=mirror, rhs=rhs, edges=edges, comment=f"{tensor.name} from the end")
 
 
-def _elsewhere(system: System, node: Node, moved: dict[str, int], index: str | None = None) -> Node | None:
+def _elsewhere(system: System, node: Node, moved: Moved, index: str | None = None) -> Node | None:
     """A read of a moved tensor, as one of its mirror; of any other, with its subscript in linear form."""
     if node.op != "read":
         return None
     name = str(node.attr)
     if name in moved:
-        own = system.tensors[name].indices[moved[name]]
-        args = [_mirror(a, index or own) if k == moved[name] else a for k, a in enumerate(node.args)]
-        return build.read(name + MIRROR, args, node.dtype)
+        position, mirror = moved[name]
+        own = system.tensors[name].indices[position]
+        args = [_mirror(a, index or own) if k == position else a for k, a in enumerate(node.args)]
+        return build.read(mirror, args, node.dtype)
     if index is None:
         return None
     size = build.size(index)

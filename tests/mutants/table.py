@@ -116,7 +116,7 @@ IN_FORMS = [
         "kernel power off by one",
         "poles",
         "convolution",
-        tensor("S.kernel2", at("S.l", build.add(build.index("S.l"), build.ONE))),
+        tensor("S.table3", at("S.j", build.add(build.index("S.j"), build.ONE))),
     ),
     Mutant(
         "lag 0 counted twice",

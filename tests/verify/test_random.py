@@ -70,6 +70,11 @@ FOUND = {
         "    S[t,d] = exp(g) * S[t-1] - 0.2 * u * r\n    o[t,d] = S[t-1]\n",
         "0:3",
     ),
+    "a read of two recurrences that run backwards, both mirrored": (
+        "mixer drawn(x[t,d], y[t,e], z[t,d], w[t,e], q[t,d,e]) -> o[t,e]:\n    A[t,d,e] = 0.9 * A[t+1] + x * y\n"
+        "    B[t,d,e] = 0.7 * B[t+1] + z * w\n    o[t,e] = sum[d] q * (A + B)\n",
+        "3:5",
+    ),
 }
 
 
