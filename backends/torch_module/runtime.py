@@ -311,6 +311,8 @@ def _long_conv(x: Tensor, w: Tensor) -> Tensor:
     Shapes:  x [B, T, ..], w [L, ..], or [B, L, ..] with a kernel for each sequence -> y [B, T, ..]
     """
     shape = x.shape
+    if w.dim() == x.dim() and w.shape[0] == 1:
+        w = w[0]
     if w.dim() == x.dim():  # the sequences become channels
         batch = max(shape[0], w.shape[0])
         x, w = (y.expand(batch, *y.shape[1:]).movedim(0, 1) for y in (x, w))
