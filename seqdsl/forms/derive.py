@@ -26,6 +26,7 @@ from seqdsl.forms.texts import with_texts
 from seqdsl.forms.wavefront import to_wavefront
 from seqdsl.ir.dependence import Loop, loop_again, recurrences
 from seqdsl.ir.node import walk
+from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.state import NotSteppable, state_record
 from seqdsl.ir.system import System, live
 from seqdsl.ir.validate import checked
@@ -154,9 +155,8 @@ def derive(system: System, form: str) -> Derived:
     if form not in FORMS:
         raise SeqError("unknown-form", f"no form is named `{form}`", help="forms: " + ", ".join([*FORMS, *NOT_YET]))
     row = FORMS[form]
-    system = prepared(_with_record(system))
     if row.rewrite is None:
-        system = checked(live(steadied(system)), row.name)
+        system = checked(live(steadied(prepared(_with_record(system)))), row.name)
         return Derived(form, system, kept=_names(system, recurrences(system), "stepped"))
     derived = apply(system, row)
     if derived.kept and not derived.rewritten:
@@ -185,8 +185,23 @@ def derive(system: System, form: str) -> Derived:
     return derived
 
 
+@once_for_each
+def _derivations(system: System) -> dict[object, Derived]:
+    """What has been derived of a system so far, by form."""
+    return {}
+
+
 def apply(system: System, row: Form, refuse: Callable[[System, Loop], str] | None = None) -> Derived:
-    """Rewrite each recurrence that the form can, and that nothing speaks against; keep the others, with reasons."""
+    """Rewrite each recurrence that the form can, and that nothing speaks against; keep the others, with reasons.
+
+    Remembered for as long as the system lives: a report, its costs and its derivation ask for the same forms."""
+    known = _derivations(system)
+    if (row, refuse) not in known:
+        known[row, refuse] = _applied(system, row, refuse)
+    return known[row, refuse]
+
+
+def _applied(system: System, row: Form, refuse: Callable[[System, Loop], str] | None) -> Derived:
     assert row.rewrite is not None
     system = before = prepared(_with_record(system))
     rewritten: list[str] = []

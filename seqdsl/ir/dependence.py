@@ -21,6 +21,7 @@ import networkx as nx
 from seqdsl.ir import build
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import OPS, bound
+from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.system import System, Tensor, folds, monoid_reads
 
 Distance = Union[int, str]  # an int, "+", "0+", "-", "0-" or "?"
@@ -179,6 +180,7 @@ def _distances(
     return tuple(sorted(found.items()))
 
 
+@once_for_each
 def schedule(system: System) -> tuple[Step, ...]:
     """An order in which every tensor is computed after what it reads. Raises `NotWellFounded`."""
     graph = dependence_graph(system)
