@@ -23,6 +23,7 @@ from seqdsl.algebra import check_folds
 from seqdsl.config import VERSION
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import Derived
+from seqdsl.forms.adjoint import adjoint
 from seqdsl.ir.sizes import SizeError
 from seqdsl.ir.system import System
 from seqdsl.plan import in_form
@@ -61,6 +62,11 @@ class Program:
     def derived(self, form: str = "auto", **options: int) -> Derived:
         """The system in a form. Errors: `form-not-available` says why; `not-associative`."""
         return in_form(self._literal(**options), form)
+
+    def adjoint(self, form: str = "recurrent", *, state: bool = False, **options: int) -> Derived:
+        """The system of the gradient in a form: from the inputs and `o.grad` for each output to `x.bar` for each input and
+        parameter; with `state`, from `S.start` and `S.final.grad` to `S.start.bar` as well. Errors: `form-not-available`."""
+        return in_form(adjoint(self._literal(**options), state=state), form)
 
     def check(self) -> Report:
         """Classes, verdicts, forms and costs."""

@@ -13,6 +13,7 @@ import torch
 from seqdsl.backends import torch_module
 
 from seqdsl.algebra import classify_all
+from seqdsl.api import load
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import derive
 from seqdsl.forms.adjoint import adjoint
@@ -175,6 +176,12 @@ def test_an_adjoint_prints_and_reads_back() -> None:
         for system in systems_of(next(LIBRARY.rglob(f"{name}.seq"))):
             text = print_system(adjoint(system))
             assert print_system(read_system(text)) == text
+
+
+def test_the_adjoint_from_python() -> None:
+    derived = load("gla", "gla").adjoint("chunkwise", state=True)
+    assert derived.system.outputs == ("q.bar", "k.bar", "v.bar", "g.bar", "S.start.bar")
+    assert derived.form == "chunkwise" and not derived.kept
 
 
 def test_a_state_that_is_no_last_value_is_refused() -> None:
