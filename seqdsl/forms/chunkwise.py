@@ -10,6 +10,10 @@ entry has no such contraction: its chunkwise form is the scan, which backends ev
 
 Which factors of a write may stand left (`k`, along the rows) and right (`v`): those that mention rows, and the rest. A
 factor along rows and columns at once has no matrix form (DERIVATIONS 2.3), and neither has a decay that mixes them.
+
+What is not of this shape is brought into it first, each by a rewriting of its own: micro-steps, lags and held states
+(`micro`, `algebra.lags`, `algebra.held`), inner reads (`feedback`, `chain`), states that read each other (`block`), and
+recurrences that run down (`reversal`). A read that multiplies two states is an operator of its own (`products`).
 """
 
 from __future__ import annotations
