@@ -23,7 +23,7 @@ from seqdsl.verify.modules import (
     FLOAT64_VALUES,
     compare,
     has_state,
-    module_sizes,
+    in_float64,
     perturbed,
     relative_rms,
     state_dict,
@@ -50,12 +50,12 @@ class Emitted:
 
         rng = np.random.default_rng(seed)
         values = {n: perturbed(v, rng) for n, v in initial_values(self.system, sizes, {}).items()}
-        module = self.backend.build_module(self.text, self.class_name, **module_sizes(self.system, sizes))
+        module = in_float64(self.backend, self.system, self.text, self.class_name, sizes)
         weights = {
             self.backend.attribute_path(k): torch.as_tensor(np.asarray(v))
             for k, v in state_dict(self.system, sizes, values).items()
         }
-        module.to(torch.float64).load_state_dict(weights, strict=True)
+        module.load_state_dict(weights, strict=True)
         return module
 
 

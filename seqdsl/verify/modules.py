@@ -77,6 +77,14 @@ def module_sizes(system: System, sizes: Sizes) -> dict[str, int]:
     return {**sizes.options, **{n: sizes[n] for n in sorted(free)}}
 
 
+def in_float64(backend: Any, system: System, text: str, class_name: str, sizes: Sizes) -> Any:
+    """The module built in float64: one that is cast later has its constants rounded to float32 before."""
+    import torch
+
+    more = {"dtype": torch.float64} if system.params() else {}
+    return backend.build_module(text, class_name, **module_sizes(system, sizes), **more).to(torch.float64)
+
+
 def state_dict(system: System, sizes: Sizes, values: Mapping[str, Array]) -> dict[str, Array]:
     """Parameters by state_dict name."""
     found: dict[str, Array] = {}
@@ -126,7 +134,7 @@ def compare(
     params = state_dict(system, sizes, values)
     named = {**sizes.lengths, **sizes.options}
     reference = interpret(system, inputs=inputs, params=params, sizes=named)
-    module = backend.build_module(text, class_name, **module_sizes(system, sizes)).to(torch.float64)
+    module = in_float64(backend, system, text, class_name, sizes)
     weights = {backend.attribute_path(k): torch.as_tensor(np.asarray(v)) for k, v in params.items()}
     module.load_state_dict(weights, strict=True)
     tensors = [torch.as_tensor(np.asarray(inputs[t.name]))[None] for t in system.inputs()]

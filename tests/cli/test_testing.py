@@ -60,3 +60,10 @@ def test_a_failure_names_the_command_that_shows_it(
     assert "--case" in command and "|t| =" in lines[first + 1]
     assert main(command.split()) == 1
     assert lines[first + 1] in capsys.readouterr().out
+
+
+def test_a_constant_that_is_no_float32_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Modules are built in float64: 0.7 that has been a float32 would differ from the equations by 6e-9."""
+    path = tmp_path / "leak.seq"
+    path.write_text("mixer leak(x[t,c]) -> y[t,c]:\n    const a[c] = 0.7\n    y[t,c] = a * y[t-1] + x\n")
+    assert main(["test", str(path), "--form", "scan", "--examples", "3"]) == 0, capsys.readouterr().out
