@@ -27,7 +27,7 @@ Element = dict[str, Node]  # field -> value over the field's own indices
 SMALL = tuple(Fraction(n) for n in (0, 1, -1, 2, -2))
 _TRIALS = 40
 _SEARCH = 4000
-_SMALLEST = 800
+_SMALLEST = 500
 _SYMPY_OPS = frozenset("const read add sub mul div neg pow maximum minimum index size exp".split())
 
 
