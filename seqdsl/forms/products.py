@@ -64,9 +64,9 @@ def product_read(
         first = writes_of(state, start, consumed)
         taken = frozenset(i for _, _, over in first.pairs for i in over)
         second = _renamed(writes_of(other, end, tuple(_back(names, c) for c in consumed), taken), names)
-        for k, v, ranks in first.pairs:
-            for q, p, others in second.pairs:
-                node = _product(first, second, (k, v), (q, p))
+        for k, v, ranks, begin in _started(first):
+            for q, p, others, finish in _started(second):
+                node = _product(first, second, (k, v, begin), (q, p, finish))
                 result = build.add(result, build.reduce("sum", (*ranks, *others), node) if ranks or others else node)
         return build.reduce("sum", kept, build.mul(result, outside)) if kept else build.mul(result, outside)
     raise NotAffine(f"the decay of `{mine.name}` varies along all that the product of two states is summed over")
@@ -103,10 +103,17 @@ def _renamed(writes: Writes, names: dict[str, str]) -> Writes:
     )
 
 
-def _product(first: Writes, second: Writes, mine: tuple[Node, Node], others: tuple[Node, Node]) -> Node:
+def _started(writes: Writes) -> list[tuple[Node, Node, tuple[str, ...], Node]]:
+    """The writes, one of them with the state's start: both states are sums over their writes, and each start counts once.
+    It stands at none that is summed over ranks."""
+    pairs = sorted(writes.pairs, key=lambda pair: bool(pair[2]))
+    if writes.start is not build.ZERO and (not pairs or pairs[0][2]):
+        pairs.insert(0, (build.ZERO, build.ZERO, ()))
+    return [(*pair, build.ZERO if n or pair[2] else writes.start) for n, pair in enumerate(pairs)]
+
+
+def _product(first: Writes, second: Writes, mine: tuple[Node, Node, Node], others: tuple[Node, Node, Node]) -> Node:
     attr = ((first.time,), first.rows, (("log", first.log), ("log_other", second.log)))
     # `writes_of` calls what varies along the rows left; here the rows are contracted, and come second
-    (v, k), (p, q) = mine, others
-    return make(
-        "decayed_product", k, v, first.decay, first.start, q, p, second.decay, second.start, attr=attr
-    )
+    (v, k, begin), (p, q, finish) = mine, others
+    return make("decayed_product", k, v, first.decay, begin, q, p, second.decay, finish, attr=attr)
