@@ -5,6 +5,8 @@ through a loop."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +19,15 @@ from seqdsl.api import load
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import derive
 from seqdsl.forms.adjoint import adjoint
+from seqdsl.ir import build
 from seqdsl.ir.interpreter import interpret
-from seqdsl.ir.node import walk
+from seqdsl.ir.node import Node, rebuild, walk
 from seqdsl.ir.system import System, folds
 from seqdsl.ir.text import print_system, read_system
 from seqdsl.semantics import load_system
 from seqdsl.verify.inputs import draw_inputs, draw_sizes
 from seqdsl.verify.modules import compare
+from tests.forms import gradients
 from tests.forms.gradients import worst_gap
 from tests.ir.corpus import CORPUS, ROOT, systems_of
 
@@ -168,6 +172,41 @@ def test_an_adjoint_as_a_module(name: str, form: str) -> None:
     wanted = torch.autograd.grad(o, inputs, c)
     for found, value in zip(modules[1](*[x.detach() for x in inputs], c), wanted, strict=True):
         assert (found - value).norm() < 1e-12 * value.norm()
+
+
+def _changed(name: str, change: Callable[[Node], Node]) -> Callable[[System], System]:
+    """A mistake in one equation of an adjoint."""
+
+    def broken(system: System) -> System:
+        own = system.tensors[name]
+        assert own.rhs is not None
+        return system.with_tensors(replace(own, rhs=change(own.rhs)))
+
+    return broken
+
+
+def _at(node: Node, step: int) -> Node:
+    return build.substitute(node, {"t": build.add(build.index("t"), build.const(step))})
+
+
+MISTAKES = {
+    "the next step's reads": _changed("S.bar", lambda n: build.add(_at(n.args[0], 1), n.args[1])),
+    "a decay one step late": _changed("S.before.bar", lambda n: build.mul(n.args[0], _at(n.args[1], -1))),
+    "no decay": _changed("S.before.bar", lambda n: n.args[0]),
+    "a reader forgotten": _changed("S.bar", lambda n: n.args[1]),
+    "a sign": _changed("k.bar", build.neg),
+    "the state after the step in a decay's cotangent": _changed(
+        "g.bar", lambda n: rebuild(n, lambda m: build.read("S", m.args, "real") if m.attr == "S.before" else None)
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_wrong_adjoint_is_found(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    system = load_system(LIBRARY / "scan/gla.seq", "gla")
+    assert worst_gap(system, stream=5)[0] < 1e-8
+    monkeypatch.setattr(gradients, "adjoint", lambda s: MISTAKES[mistake](adjoint(s)))
+    assert worst_gap(system, stream=5)[0] > 1e-2
 
 
 def test_second_order() -> None:
