@@ -100,12 +100,17 @@ def _contraction(node: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term]
     return found, rest if rest is build.ZERO else build.make("sum", rest, guard, attr=node.attr)
 
 
+LONGEST_TO_EXPAND = 64  # terms: a step that is nonlinear in many places multiplies out to thousands of products
+
+
 def split_update(system: System, rhs: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term], Node]:
     """`split`, and where it fails once more on the canonical form: (h + x)^2 - h^2 is affine after cancellation."""
     rhs = apart(rhs)
     try:
         return split(rhs, wanted)
     except NotAffine as reason:
+        if sum(1 for _ in walk(rhs)) > LONGEST_TO_EXPAND:
+            raise
         from seqdsl.algebra.canon import Canon
         from seqdsl.algebra.poly import to_node
 

@@ -9,6 +9,7 @@ has no useful derivative. DERIVATIONS 1.2 and 1.3.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from seqdsl.algebra.affine import NotAffine, Term, Update, factors, log_of, split, split_update, states_and_updates
@@ -57,8 +58,13 @@ class Recurrence:
     writes: tuple[tuple[str, Node], ...] = ()
     evidence: str = ""
     varies: frozenset[str] = field(default_factory=frozenset)
-    lift: tuple[Verdict, ...] = ()  # for each state: is its update the sum of the parts and the write?
+    lifted: Callable[[], tuple[Verdict, ...]] = tuple
     log_decay: Node | None = None
+
+    @property
+    def lift(self) -> tuple[Verdict, ...]:
+        """For each state: is its update the sum of the parts and the write? Found out when it is asked for."""
+        return self.lifted()
 
 
 def classify_all(system: System) -> tuple[Recurrence, ...]:
@@ -98,7 +104,7 @@ def classify(system: System, loop: Loop) -> Recurrence:
                 "semiring",
                 ring,
                 evidence=f"affine over ({ring.replace(' ', ', ')})",
-                lift=(Proved(LAW, "by structure: only operations of the ring meet the state, each affine over it"),),
+                lifted=lambda: (Proved(LAW, "by structure: only operations of the ring meet the state, each affine over it"),),
             )
         rough = sorted({n.op for u in updates for n in walk(u.rhs) if _is_rough(n, set(states))})
         if rough:
@@ -152,7 +158,7 @@ def _in_micro_steps(system: System, loop: Loop, is_complex: bool) -> Recurrence 
         parts=parts,
         writes=((state.name, found.rest),),
         evidence=f"micro-steps along {found.micro}, composed in order" + (f": {words}" if words else ""),
-        lift=(inner, step_by_lift(system, *base_step(found))),
+        lifted=lambda: (inner, step_by_lift(system, *base_step(found))),
     )
 
 
@@ -175,7 +181,7 @@ def _in_links(system: System, loop: Loop, links: list[Link], is_complex: bool) -
         tuple(parts),
         tuple((x.update.state.name, x.rest) for x in links),
         f"micro-steps {names}, composed in order: {_words(parts, kind)}",
-        lift=tuple(step_by_lift(system, x.update, x.terms, x.rest) for x in links),
+        lifted=lambda: tuple(step_by_lift(system, x.update, x.terms, x.rest) for x in links),
     )
 
 
@@ -241,12 +247,12 @@ def _affine(system: System, loop: Loop, updates: list[Update], is_complex: bool)
     states = {u.state.name: u for u in updates}
     parts: list[Part] = []
     writes: list[tuple[str, Node]] = []
-    lift: list[Verdict] = []
+    found = []
     for update in updates:
         terms, rest = split_update(system, update.rhs, lambda r: r.attr in states)
+        found.append((update, terms, rest))
         parts += [_part(system, update, states[str(t.read.attr)], t) for t in terms]
         writes.append((update.state.name, rest))
-        lift.append(step_by_lift(system, update, terms, rest))
     order = ("diagonal", "convolution", "low-rank", "dense")
     kind = max((p.kind for p in parts), key=order.index, default="diagonal")
     times = {u.time for u in updates}
@@ -266,7 +272,7 @@ def _affine(system: System, loop: Loop, updates: list[Update], is_complex: bool)
         tuple(writes),
         _around(system, loop) if kind == "convolution" else _words(parts, kind),
         varies,
-        tuple(lift),
+        lambda: tuple(step_by_lift(system, *each) for each in found),
         log_of(only.coefficient) if only is not None else None,
     )
 

@@ -56,6 +56,7 @@ class World:
     small: bool = False
     drawn: dict[tuple[str, tuple[int, ...]], Number] = field(default_factory=dict)
     totals: dict[object, Number] = field(default_factory=dict)  # of softmaxes, which all their entries share
+    spent: int = 0
 
     def option(self, name: str) -> int:
         """The value of an option."""
@@ -66,7 +67,10 @@ class World:
         return None
 
     def spend(self) -> None:
-        """Called once for every node evaluated."""
+        """Called once for every node evaluated. Raises `NotExact` beyond the budget."""
+        self.spent += 1
+        if self.spent > _BUDGET:
+            raise NotExact("more than fits an exact evaluation")
 
     def size(self, name: str) -> int:
         """The length of an index's axis: small, or what its formula says."""
@@ -104,7 +108,6 @@ class Equations(World):
     edges, else 0 (LANGUAGE 10 and 19). Errors: `NotExact` beyond a budget of nodes."""
 
     sizes: Sizes = field(default_factory=Sizes)
-    spent: int = 0
 
     def size(self, name: str) -> int:
         """The length of an index's axis."""
@@ -113,12 +116,6 @@ class Equations(World):
     def option(self, name: str) -> int:
         """The value of an option."""
         return self.sizes.options[name]
-
-    def spend(self) -> None:
-        """Count a node against the budget."""
-        self.spent += 1
-        if self.spent > _BUDGET:
-            raise NotExact("more than fits an exact evaluation")
 
     def value(self, name: str, point: Point, dtype: str) -> Number:
         """A tensor at a point, by its equation."""
