@@ -13,17 +13,34 @@ from seqdsl.algebra.affine import NotAffine, split_update, states_and_updates, u
 from seqdsl.ir.dependence import Compute, Loop, recurrences
 from seqdsl.ir.system import System, sources
 
+LONGEST = 8  # tensors of a step: a block of more states is not formed
+
 
 def with_followers(system: System, loop: Loop) -> Loop:
-    """The loop together with every recurrence that is affine in its states, entry by entry, and so on."""
+    """The loop together with every recurrence that is affine in its states, entry by entry, and so on; alone where
+    these are too many for one block."""
+    together = loop
+    while (longer := _with_one_more(system, together)) is not None:
+        if len(longer.tensors()) > LONGEST:
+            return loop
+        together = longer
+    return together
+
+
+def _with_one_more(system: System, loop: Loop) -> Loop | None:
     if not _steps_alone(loop) or not _may_be_followed(system, loop):
-        return loop
+        return None
+    members = set(loop.tensors())
     for other in recurrences(system):
-        if other.axis == loop.axis and _steps_alone(other) and not set(other.tensors()) & set(loop.tensors()):
-            together = replace(loop, body=(*loop.body, *other.body), positions=loop.positions + other.positions)
-            if _follows(system, loop, other, together):
-                return with_followers(system, together)
-    return loop
+        if other.axis != loop.axis or not _steps_alone(other) or set(other.tensors()) & members:
+            continue
+        rules = [system.tensors[n].rhs for n in other.tensors()]
+        if not any(rhs is not None and uses(rhs, members) for rhs in rules):
+            continue
+        together = replace(loop, body=(*loop.body, *other.body), positions=loop.positions + other.positions)
+        if _follows(system, loop, other, together):
+            return together
+    return None
 
 
 def _steps_alone(loop: Loop) -> bool:

@@ -88,8 +88,10 @@ def _rewrite(system: System, loop: Loop, chunk: int) -> System:
         name = links[-1].update.state.name
         system = live(without_chain(system, loop, links, chunk))
         return _rewrite(system, loop_of(system, name), chunk)
-    system = live(without_auxiliaries(system, loop))
-    loop = loop_again(system, loop) or loop
+    plain = without_auxiliaries(system, loop)
+    if plain is not system:
+        system = live(plain)
+        loop = loop_again(system, loop) or loop
     together = with_followers(system, loop)
     if coupled(system, together):
         return to_blocks(system, together, chunk, _rewrite)

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from seqdsl.algebra.cascade import with_followers
+from seqdsl.api import load
 from seqdsl.forms import derive
+from seqdsl.ir.dependence import loop_of
 from seqdsl.ir.node import walk
 from seqdsl.ir.system import System
 from seqdsl.semantics import load_system
@@ -213,3 +216,13 @@ def test_what_depends_on_a_read_of_the_first_does_not_join_it() -> None:
     assert "block_read" not in operators(derive(system, "chunkwise").system)
     outcomes = list(run_suite(system, None, None, examples=6, forms=("chunkwise",)))
     assert outcomes and [o for o in outcomes if not o.ok] == []
+
+
+@pytest.mark.parametrize(("count", "joined"), [(3, 3), (12, 1)])
+def test_a_long_cascade_is_not_one_block(count: int, joined: int) -> None:
+    """A block of many states would cost the cube of their number, and finding it that of all recurrences."""
+    lines = ["mixer chain(x[t,c]) -> y[t,c]:"]
+    for n in range(count):
+        lines.append(f"    s{n}[t,c] = 0.5 * s{n}[t-1] + {f's{n - 1}' if n else 'x'}")
+    system = load("\n".join([*lines, f"    y[t,c] = s{count - 1}\n"])).system()
+    assert len(with_followers(system, loop_of(system, "s0")).tensors()) == joined
