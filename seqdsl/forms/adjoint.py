@@ -63,7 +63,8 @@ def _adjoint(system: System, state: bool) -> System:
     moving = [t for t in system.derived() if t.name in active]
     suffix = _suffix(system)
     bars = {t.name: Tensor(t.name + suffix, t.indices, t.dtype, "derived") for t in (*moving, *wanted)}
-    seeds = [Tensor(f"{n}.grad", _plain(system, n), system.tensors[n].dtype, "input") for n in system.outputs]
+    outputs = [system.tensors[n] for n in system.outputs]
+    seeds = [Tensor(f"{t.name}.grad", t.indices, t.dtype, "input") for t in outputs]
     finals = [_final_cotangent(system, name, position) for name, position in states]
     for (name, position), final in zip(states, finals, strict=True):
         before = befores.get((name, position))
@@ -237,10 +238,6 @@ def _suffix(system: System) -> str:
 def _is_bar(tensor: Tensor) -> bool:
     _, found, order = tensor.name.rpartition(".bar")
     return bool(found) and (not order or order.isdecimal())
-
-
-def _plain(system: System, name: str) -> tuple[str, ...]:
-    return system.tensors[name].indices
 
 
 def _here(tensor: Tensor) -> Node:

@@ -31,6 +31,7 @@ from seqdsl.algebra.affine import (
     states_and_updates,
     uses,
 )
+from seqdsl.algebra.cascade import linear_terms
 from seqdsl.forms.any_scan import to_any_scan
 from seqdsl.forms.block_reads import Block, alone, entries_of, read_out, reads_of, with_finals, writes_of
 from seqdsl.forms.feedback import (
@@ -67,9 +68,7 @@ def coupled(system: System, loop: Loop) -> bool:
     if loop.reverse:
         return False
     try:
-        updates = states_and_updates(system, loop)
-        names = {u.state.name for u in updates}
-        terms = [(u, t) for u in updates for t in split_update(system, u.rhs, lambda r: r.attr in names)[0]]
+        terms = linear_terms(system, loop)
     except NotAffine:
         return False
     return any(not t.over and t.read.attr != u.state.name for u, t in terms)
