@@ -51,10 +51,8 @@ def _feedback_factors_rows(
     """Both reads as chunks of their own, rows first; and the logarithms of the blocks' decays where they are known."""
     pairs = torch.cat([moved, q]), u.repeat(2, 1, 1), decay.repeat(2, 1, 1)
     rows = [x.unflatten(1, (-1, 8)).permute(2, 0, 1, 3).contiguous() for x in pairs]
-    log_blocks = (rows[2].sum(0),) if log else ()
-    if log:
-        rows[2] = rows[2].exp_()
-    return rows, log_blocks
+    log_blocks: tuple[Tensor, ...] = (rows[2].sum(0),) if log else ()
+    return [*rows[:2], rows[2].exp_() if log else rows[2]], log_blocks
 
 
 def feedback_factors_adjoint(
@@ -71,17 +69,15 @@ def feedback_factors_adjoint(
             moved = torch.cat([w[:, 1:], torch.zeros_like(w[:, :1])], 1)
             d_pairs = torch.cat([d_pairs[:, 1:], torch.zeros_like(d_pairs[:, :1])], 1)
             d_leads = torch.cat([d_leads[:, 1:], torch.zeros_like(first)], 1)
-        rows, log_blocks = _feedback_factors_rows(moved, q, u, decay, log)
-        doubled = [torch.cat([d_writes, torch.zeros_like(d_writes)]), torch.cat([d_total, torch.zeros_like(d_total)])]
-        strict = d_pairs.tril(-1) if after else d_pairs
-        found = decayed_factors_adjoint(
-            *rows, torch.cat([strict, d_weights]), torch.cat([d_leads, d_reads]), *doubled, *log_blocks
-        )
-        (d_w, d_q), d_u, d_a = (x.permute(1, 2, 0, 3).reshape(2, *u.shape).unbind(0) for x in found)
-        if not after:
-            d_w = torch.cat([first, d_w[:, :-1]], 1)
-        d_decay = d_a[0] + d_a[1]
-        return d_w, d_q, d_u[0] + d_u[1], d_decay * decay.exp() if log else d_decay
+        (reads, writes, a), log_blocks = _feedback_factors_rows(moved, q, u, decay, log)
+        d_pairs = d_pairs.tril(-1) if after else d_pairs
+        both = [torch.cat(pair) for pair in ((d_pairs, d_weights), (d_leads, d_reads))]
+        both += [torch.cat([d, torch.zeros_like(d)]) for d in (d_writes, d_total)]
+        found = decayed_factors_adjoint(reads, writes, a, both[0], both[1], both[2], both[3], *log_blocks)
+        d_both, d_u, d_a = (x.permute(1, 2, 0, 3).reshape(2, *u.shape) for x in found)
+        d_w = d_both[0] if after else torch.cat([first, d_both[0, :, :-1]], 1)
+        d_decay = d_a.sum(0)
+        return d_w, d_both[1], d_u.sum(0), d_decay * decay.exp() if log else d_decay
     products, spans, prefix = kept
     inner, outer = products.chunk(2, 1)
     d_spans = (d_weights * outer).tril_()
@@ -99,8 +95,8 @@ def feedback_factors_adjoint(
     d_decay = shared_decay_adjoint(spans, prefix, d_spans, d_prefix).unsqueeze(-1)
     before = _feedback_factors_before(spans, 0, after)
     d_products = torch.cat([d_pairs.tril(-1).mul_(before), d_weights.mul_(spans)], 1)
-    d_w, d_q = torch.bmm(d_products, u).chunk(2, 1)
-    d_w = d_w.addcmul_(d_leads, _feedback_factors_before(prefix, 1, after))
-    d_q = d_q.addcmul_(d_reads, prefix)
+    d_left, d_right = torch.bmm(d_products, u).chunk(2, 1)
+    d_left.addcmul_(d_leads, _feedback_factors_before(prefix, 1, after))
+    d_right.addcmul_(d_reads, prefix)
     d_u = d_writes.mul_(spans[:, -1].unsqueeze(-1)).baddbmm_(d_products.mT, torch.cat([w, q], 1))
-    return d_w, d_q, d_u, d_decay * decay.exp() if log else d_decay
+    return d_left, d_right, d_u, d_decay * decay.exp() if log else d_decay
