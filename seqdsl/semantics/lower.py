@@ -24,7 +24,7 @@ from seqdsl.semantics.parameters import TYPES, order_parameters
 from seqdsl.semantics.scope import Builder, File, Ref, Scope
 from seqdsl.semantics.size_checks import check_sizes
 from seqdsl.semantics.sizes import lower_size
-from seqdsl.semantics.unroll import static_names
+from seqdsl.semantics.unroll import static_names, static_settings
 from seqdsl.syntax import tree
 
 _MOST_NOTES = 6
@@ -121,9 +121,21 @@ def _declare_header(scope: Scope, mixer: tree.Mixer, given: Mapping[str, int]) -
     return public
 
 
+def _static_options(file: File, mixer: tree.Mixer | tree.Fn, above: tuple[str, ...] = ()) -> set[str]:
+    """The options that decide which equations there are, here or in what is called with them."""
+    here = (*above, mixer.name.plain)
+
+    def decided(name: str) -> set[str]:
+        owner, callee = file.declarations.get(name, (file, None))
+        known = isinstance(callee, tree.Mixer | tree.Fn) and name not in here  # a cycle is reported where it is lowered
+        return _static_options(owner, callee, here) if known else set()
+
+    return static_names(mixer.body) | static_settings(mixer.body, decided)
+
+
 def _declare_options(scope: Scope, mixer: tree.Mixer, given: Mapping[str, int]) -> dict[str, Node | None]:
     """Options as symbols with defaults; those that unrolling needs become numbers and are no longer options."""
-    static = static_names(mixer.body)
+    static = _static_options(scope.file, mixer)
     public: dict[str, Node | None] = {}
     for option in mixer.options:
         name = option.name.plain

@@ -247,6 +247,14 @@ def test_28_static_loops() -> None:
     check(body("for l in 0..1:", "    a[n{l}: l + 2] = l + 5", "    y[t,c] = x + sum[n{l}] a"), X + 10, x=X)
 
 
+def test_28_a_setting_decides_the_loops_of_what_is_called() -> None:
+    callee = "mixer k(x[t,c]; N) -> y[t,c]:\n    z0 = x\n    for l in 0..N:\n        z{l+1}[t,c] = 2 * z{l}\n    y = z{N}\n"
+    between = "mixer g(x[t,c]; K) -> y[t,c]:\n    y[t,c] = k(x; N = K + 1)\n"
+    check(body("y[t,c] = k(x; N = N)", options="; N = 3") + callee, 8 * X, x=X)
+    check(body("y[t,c] = g(x; K = N)", options="; N = 3") + between + callee, 16 * X, x=X)
+    refuse(body("y[t,c] = k(x; N = N)", options="; N") + callee, "dynamic-loop-bound", "N")
+
+
 @pytest.mark.parametrize(
     "lines, code, under",
     [
