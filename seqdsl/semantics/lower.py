@@ -127,8 +127,9 @@ def _static_options(file: File, mixer: tree.Mixer | tree.Fn, above: tuple[str, .
 
     def decided(name: str) -> set[str]:
         owner, callee = file.declarations.get(name, (file, None))
-        known = isinstance(callee, tree.Mixer | tree.Fn) and name not in here  # a cycle is reported where it is lowered
-        return _static_options(owner, callee, here) if known else set()
+        if not isinstance(callee, tree.Mixer | tree.Fn) or name in here:  # a cycle is reported where it is lowered
+            return set()
+        return _static_options(owner, callee, here)
 
     return static_names(mixer.body) | static_settings(mixer.body, decided)
 
