@@ -165,6 +165,7 @@ def gradients(emitted: Emitted, plain: Emitted, *, cut: bool = False) -> Check:
         if cut and (not has_state(emitted.system) or not cuttable(plain.system) or not _all_streamed(plain.system)):
             return False
         sizes, inputs = drawn
+        _say_something(plain.system, sizes, inputs)
         place = case.seed % (sizes[str(plain.system.stream)] + 1) if cut else None
         wanted = _grads(plain, sizes, inputs, case, None)
         found = _grads(emitted, sizes, inputs, case, place)
@@ -305,6 +306,7 @@ def single(emitted: Emitted, plain: Emitted) -> Check:
         if drawn is None:
             return False
         sizes, inputs = drawn
+        _say_something(plain.system, sizes, inputs)
         low = [_lower(x.detach()) for x in _tensors(plain.system, inputs)]
         with torch.no_grad():
             exact = plain.build(sizes, case.seed)
@@ -321,6 +323,12 @@ def single(emitted: Emitted, plain: Emitted) -> Check:
         return True
 
     return check
+
+
+def _say_something(system: System, sizes: Sizes, inputs: dict[str, Any]) -> None:
+    """Of no positions equations may say nothing (a fold without an identity): then the interpreter's `SizeError`."""
+    if system.stream is not None and not sizes[system.stream]:
+        interpret(system, inputs=inputs, sizes=named(sizes))
 
 
 def _plain(x: Any) -> Any:

@@ -77,3 +77,16 @@ def test_a_kernel_as_long_as_the_sequence_fits_no_packed_sequences(
     assert main(["test", str(path), "--examples", "4", "--json"]) == 0
     rows = {row["property"] for row in json.loads(capsys.readouterr().out)["conv"]}
     assert "module equals the equations" in rows and "packed sequences do not mix" not in rows
+
+
+def test_a_fold_without_an_identity_is_not_tried_on_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "fold.seq"
+    path.write_text(
+        "monoid mean(x):\n    combine(a, b):\n        x = (a.x + b.x) / 2\n\n"
+        "mixer fold(x[t,c]) -> y[c]:\n    y[c] = mean[t](x)\n"
+    )
+    assert main(["test", str(path), "--examples", "16", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["fold"]
+    assert "float32 is close to float64" in {row["property"] for row in rows}
