@@ -84,8 +84,8 @@ def test_a_fold_without_an_identity_is_not_tried_on_nothing(
 ) -> None:
     path = tmp_path / "fold.seq"
     path.write_text(
-        "monoid mean(x):\n    combine(a, b):\n        x = (a.x + b.x) / 2\n\n"
-        "mixer fold(x[t,c]) -> y[c]:\n    y[c] = mean[t](x)\n"
+        "monoid halves(x):\n    combine(a, b):\n        x = (a.x + b.x) / 2\n\n"
+        "mixer fold(x[t,c]) -> y[c]:\n    y[c] = halves[t](x)\n"
     )
     assert main(["test", str(path), "--examples", "16", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["fold"]
