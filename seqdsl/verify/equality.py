@@ -100,8 +100,8 @@ def _lengths(system: System) -> tuple[int, ...]:
 
 def _verdict(done: list[Outcome], why: str, longest: int) -> Verdict:
     count = sum(d.points for d in done)
-    if not count:
-        return Unknown(f"no exact evaluation: {why}")
+    if not count or longest < 2:  # at one position little can differ: what has no exact value beyond it is for floats
+        return Unknown(f"no exact evaluation{' beyond one position' if count else ''}: {why}")
     scope = f"{count} entries, rationals, lengths to {longest}"
     if all(d.residues and d.equal for d in done):
         how = "random exact evaluation, residues in a tower of prime fields where exp is a homomorphism"

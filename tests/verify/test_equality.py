@@ -116,3 +116,12 @@ def test_the_masked_sum_of_a_gated_recurrence_holds() -> None:
 
 def load_text(guard: str, decay: str) -> str:
     return GATED.format(guard=guard, decay=decay)
+
+
+def test_what_has_an_exact_value_at_one_position_only_is_tried_with_floats() -> None:
+    text = (
+        "mixer m(x[t], a[t]) -> y[t]:\n    index s over t\n    A[t,s] = where(s == t, 1, where(s == t - 1, -a, 0))\n"
+        "    u[s] = solve[t -> s](A, x)\n    y[t] = u[t]\n    z[t] = {} * z[t-1] + x\n    claim y == z\n"
+    )
+    assert isinstance(verdict(text.format("a")), Tried)
+    assert isinstance(verdict(text.format("2 * a")), Refuted)
