@@ -6,7 +6,7 @@ static options, evaluated here on exact integers; nothing else of the text is to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -25,13 +25,13 @@ def static_names(body: tuple[tree.Statement, ...]) -> set[str]:
     return found
 
 
-def static_settings(node: Any, decided: Callable[[str], set[str]]) -> set[str]:
-    """The names in settings of calls that decide unrolling in what is called; `decided` gives its static options."""
-    found: set[str] = set()
-    if isinstance(node, tree.Call) and node.settings:
-        static = decided(node.function.plain)
-        found |= set().union(*(_names(s.value) for s in node.settings if s.name.plain in static))
-    return found.union(*(static_settings(child, decided) for child in _children(node)))
+def settings_of(node: Any) -> Iterator[tuple[str, str, set[str]]]:
+    """For each setting of each call: what is called, the option that is set, and the names in its value."""
+    if isinstance(node, tree.Call):
+        for setting in node.settings:
+            yield node.function.plain, setting.name.plain, _names(setting.value)
+    for child in _children(node):
+        yield from settings_of(child)
 
 
 def _collect(node: Any, loops: frozenset[str], found: set[str]) -> None:
