@@ -80,3 +80,10 @@ def test_a_fold_without_an_identity_is_not_tried_on_nothing(
     assert main(["test", str(path), "--examples", "16", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["fold"]
     assert "float32 is close to float64" in {row["property"] for row in rows}
+
+
+def test_a_packed_piece_whose_length_the_equations_have_no_size_for_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.seq"
+    pairs = "    z[g: |n| / 2, p: 2, c] = x[2 * g + p]\n    m[g,c] = sum[p] z\n    y[n,c] = x + m[n // 2]\n"
+    path.write_text(f"mixer pairs(x[n,c]) -> y[n,c]:\n{pairs}")
+    assert main(["test", str(path), "--examples", "4"]) == 0
