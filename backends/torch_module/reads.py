@@ -254,16 +254,17 @@ def _general(ctx: Context, node: Node, source: Source, value: Value) -> Value:
     slots = [f"@{source.own.index(d)}" if d in source.own else d for d in value.dims]
     value = replace(value, dims=tuple(slots))
     joint = _joint(ctx, node, value)
-    pending: list[tuple[int, Node]] = []
+    pending: list[tuple[int, Node, str]] = []
     handled: set[int] = set()
-    for k in sorted(range(len(source.own)), key=lambda k: _depth(ctx, node.args[k])):
+    for k in sorted(range(len(source.own)), key=lambda k: _turn(ctx, node.args[k])):
         own, subscript = source.own[k], node.args[k]
         if f"@{k}" not in value.dims:
             continue
         cut = subscript.op != "index" and subscript.free & ctx.lengths.keys()  # a block need not begin at 0
         done = None if k in joint or cut else history.simple(ctx, source, k, own, subscript, value)
         if done is None:
-            pending.append((k, subscript))
+            value, shift = history.origin(ctx, source, k, subscript, value)
+            pending.append((k, subscript, shift))
         else:
             value, edges_done = done
             handled |= {k} if edges_done else set()
@@ -275,10 +276,12 @@ def _general(ctx: Context, node: Node, source: Source, value: Value) -> Value:
     return value
 
 
-def _depth(ctx: Context, subscript: Node) -> int:
-    """How deep the loop lies that holds a subscript: what is taken apart before an outer one comes first."""
+def _turn(ctx: Context, subscript: Node) -> tuple[int, bool]:
+    """How deep the loop lies that holds a subscript: what is taken apart before an outer one comes first. Then those
+    that may need what a state holds, which is joined while all dimensions are slots; those that only get a name last."""
     variable = ctx.fixed.get(str(subscript.attr)) if subscript.op == "index" else None
-    return next((n for n, loop in enumerate(ctx.loops) if loop.variable == variable), len(ctx.loops))
+    depth = next((n for n, loop in enumerate(ctx.loops) if loop.variable == variable), len(ctx.loops))
+    return depth, subscript.op == "index" and variable is None
 
 
 def _joint(ctx: Context, node: Node, value: Value) -> set[int]:
@@ -287,12 +290,11 @@ def _joint(ctx: Context, node: Node, value: Value) -> set[int]:
     return {k for k, f in free.items() if any(f & other for j, other in free.items() if j != k)}
 
 
-def _gathered(ctx: Context, source: Source, pending: list[tuple[int, Node]], value: Value) -> Value:
+def _gathered(ctx: Context, source: Source, pending: list[tuple[int, Node, str]], value: Value) -> Value:
     places: dict[int, Value] = {}
     safe = True
-    for k, subscript in pending:
+    for k, subscript, shift in pending:
         place = expressions.emit(ctx, subscript)
-        value, shift = history.origin(ctx, source, k, subscript, value)
         if shift:
             place = Value(f"{place.at(11)} - {shift}", place.dims, "int", 10, place.static)
         places[value.dims.index(f"@{k}")] = expressions.tensor(ctx, place, "int")

@@ -26,10 +26,11 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.sizes import SizeError, Sizes
 from seqdsl.ir.system import Claim, System, Tensor
-from seqdsl.verify.inputs import Bounds, bounds_of, draw_inputs, draw_sizes
+from seqdsl.verify.inputs import Bounds, bounds_of, draw_inputs, draw_sizes, small_options
 
 Inputs = dict[str, dict[Point, Number]]
 LENGTHS = (1, 2, 3, 4, 7)
+_FAR = 3  # equal at shorter lengths only is left to floats: the second step of a recurrence is the first that tells
 _DRAWS = 3
 _TRIES = 6
 _LONGEST = 16  # constants up to here decide a length
@@ -71,8 +72,10 @@ def test_equality(system: System, claim: Claim, *, seed: int = 0) -> Verdict:
         wanted += 0 if attempt else _DRAWS if length < 4 else 1
         if len(done) >= wanted:
             continue
+        own = small_options(system, rng) if (length >= 4) != (attempt % 2 == 1) else {}
+        fixed = {**own, **fixed_sizes(claim)}
         try:
-            sizes = draw_sizes(system, rng, stream=length, fixed=fixed_sizes(claim), tries=1 + 2 * attempt)
+            sizes = draw_sizes(system, rng, stream=length, fixed=fixed, tries=1 + 2 * attempt)
             if _entries(system, claim, sizes) > _POINTS:
                 continue
             inputs = draw(system, claim, sizes, Random(f"{seed}:{length}:{attempt}"), small=attempt < 2 and length < 4)
@@ -103,6 +106,8 @@ def _verdict(done: list[Outcome], why: str, longest: int) -> Verdict:
     if not count:
         return Unknown(f"no exact evaluation: {why}")
     scope = f"{count} entries, rationals, lengths to {longest}"
+    if longest < _FAR:
+        return Unknown(f"the budget of exact evaluation ends at length {longest}")
     if all(d.residues and d.equal for d in done):
         how = "random exact evaluation, residues in a tower of prime fields where exp is a homomorphism"
         return Tested(len(done), 0.0, f"{how}; {scope}")
@@ -170,7 +175,7 @@ def fixed_sizes(claim: Claim) -> dict[str, int]:
 
 def draw(system: System, claim: Claim, sizes: Sizes, rng: Random, *, small: bool) -> Inputs | None:
     """Rationals for inputs and parameters within the bounds of the claim's condition, checked exactly; None if not."""
-    bounds = bounds_of(replace(system, claims=(replace(claim, system=None),)))
+    bounds = bounds_of(replace(system, claims=()), claim)
     whole = draw_inputs(system, sizes, np.random.default_rng(rng.randrange(2**32)))
     inputs: Inputs = {}
     for tensor in (*system.inputs(), *system.params()):

@@ -29,6 +29,7 @@ FIXTURES = {
     "gla.GLA": "scan.gla.GLA",
     "gla.gla": "scan.gla.gla",
     "hgrn.hgrn2": "scan.hgrn.hgrn2",
+    "lcm.lcm": "rnn.lcm.lcm",
     "lightnet.lightnet_full": "scan.lightnet.lightnet_full",
     "long_conv.long_conv_fft": "conv.long_conv.long_conv_fft",
     "lstm.lstm": "rnn.lstm.lstm",

@@ -186,3 +186,17 @@ def test_what_a_layer_needs_follows_from_formulas(tmp_path: Path) -> None:
     """global_filter's parameter has |j| // 2 + 1 frequencies: compiling builds it with a length for j."""
     (path,) = seqdsl.compile(CORPUS / "gfnet.seq", out=tmp_path)
     assert "def __init__(self, i: int, j: int, c: int" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["sum[j] w * x[t - 2 * j]", "sum[j] w[j,c] * x[t - 3 * j, |c| - 1 - c]"],
+)
+def test_a_dilated_filter_runs_and_steps(text: str) -> None:
+    program = seqdsl.load(f"mixer f(x[t,c], w[j,c]) -> y[t,c]:\n    y[t,c] = {text}\n")
+    x, w = torch.randn(1, 9, 2, dtype=torch.double), torch.randn(1, 3, 2, dtype=torch.double)
+    wanted = torch.tensor(program.interpret({"x": x[0].numpy(), "w": w[0].numpy()})["outputs"]["y"])
+    module = program.module()
+    first, state = module(x[:, :4], w, return_state=True)
+    found = torch.cat([first, module(x[:, 4:], w, state=state)], 1)
+    assert gap(found[0], wanted) < 1e-12 and gap(module(x, w)[0], wanted) < 1e-12
