@@ -26,7 +26,7 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.sizes import SizeError, Sizes
 from seqdsl.ir.system import Claim, System, Tensor
-from seqdsl.verify.inputs import Bounds, bounds_of, draw_inputs, draw_sizes
+from seqdsl.verify.inputs import Bounds, bounds_of, draw_inputs, draw_sizes, small_options
 
 Inputs = dict[str, dict[Point, Number]]
 LENGTHS = (1, 2, 3, 4, 7)
@@ -71,8 +71,10 @@ def test_equality(system: System, claim: Claim, *, seed: int = 0) -> Verdict:
         wanted += 0 if attempt else _DRAWS if length < 4 else 1
         if len(done) >= wanted:
             continue
+        own = small_options(system, rng) if (length >= 4) != (attempt % 2 == 1) else {}
+        fixed = {**own, **fixed_sizes(claim)}
         try:
-            sizes = draw_sizes(system, rng, stream=length, fixed=fixed_sizes(claim), tries=1 + 2 * attempt)
+            sizes = draw_sizes(system, rng, stream=length, fixed=fixed, tries=1 + 2 * attempt)
             if _entries(system, claim, sizes) > _POINTS:
                 continue
             inputs = draw(system, claim, sizes, Random(f"{seed}:{length}:{attempt}"), small=attempt < 2 and length < 4)

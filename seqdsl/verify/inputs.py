@@ -7,7 +7,7 @@ same bounds shape the inputs of every test of the mixer. Within them values are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,9 +62,15 @@ def _tighter(a: Bounds, b: Bounds) -> Bounds:
 
 
 def draw_sizes(
-    system: System, rng: np.random.Generator, *, stream: int, fixed: Mapping[str, int] | None = None, tries: int = 60
+    system: System,
+    rng: np.random.Generator,
+    *,
+    stream: int,
+    fixed: Mapping[str, int] | None = None,
+    fits: Callable[[Sizes], bool] = lambda sizes: True,
+    tries: int = 60,
 ) -> Sizes:
-    """Small lengths for the free axes that satisfy every check; options keep their defaults where those fit.
+    """Small lengths for the free axes that satisfy every check, and `fits`; options keep their defaults where those fit.
 
     Errors: `SizeError` of the last try, if none fits.
     """
@@ -91,9 +97,17 @@ def draw_sizes(
         if any(sizes[name] & (sizes[name] - 1) for name in powers):
             last = SizeError("bad-size", f"`hadamard` along `{sorted(powers)[0]}` needs a power of two")
             continue
+        if not fits(sizes):
+            last = SizeError("bad-size", "the condition was not met by any sizes tried")
+            continue
         if sum(_count(t, sizes) for t in system.derived()) < 3_000_000:
             return sizes
     raise last if last is not None else SizeError("bad-size", f"no small sizes fit `{system.name}`")
+
+
+def small_options(system: System, rng: np.random.Generator) -> dict[str, int]:
+    """Options of the order of the lengths that are drawn: a window's edge shows only where the window is the shorter."""
+    return {name: int(rng.integers(1, 5)) for name in system.options}
 
 
 def _count(tensor: Tensor, sizes: Sizes) -> int:

@@ -75,6 +75,18 @@ def test_a_condition_is_respected_and_nothing_beyond_it() -> None:
     assert isinstance(found, Refuted) and "x = " in found.counterexample
 
 
+def test_an_option_is_tried_where_the_lengths_exceed_it() -> None:
+    window = "mixer m(x[t]; W = 100) -> z[t]:\n    index s over t\n    z[t] = sum[s | t - W < s <= t] x[s]\n"
+    assert isinstance(verdict(f"{window}    claim z == cumsum[t](x)\n"), Refuted)
+    assert isinstance(verdict(f"{window}    claim z == cumsum[t](x) when |t| <= W\n"), Tried)
+
+
+def test_sizes_are_sought_that_meet_a_condition() -> None:
+    turn = "mixer m(x[t,i]; w = 8) -> y[t,i]:\n    y[t,i] = x[t, i - i % w + (i + 1) % w]\n"
+    assert isinstance(verdict(f"{turn}    claim shift(i, w) when |i| % w == 0\n"), Tried)
+    assert isinstance(verdict(f"{turn}    claim shift(i) when |i| % w == 0\n"), Refuted)
+
+
 def test_a_refutation_has_small_numbers() -> None:
     found = pointwise("x * y", "x * y + g")
     assert isinstance(found, Refuted)
