@@ -247,6 +247,13 @@ def test_28_static_loops() -> None:
     check(body("for l in 0..1:", "    a[n{l}: l + 2] = l + 5", "    y[t,c] = x + sum[n{l}] a"), X + 10, x=X)
 
 
+def test_an_option_of_a_caller_decides_how_a_loop_is_unrolled() -> None:
+    steps = "\nmixer g(a[t,c]; N = 1) -> b[t,c]:\n    z0 = a\n    for l in 0..N:\n        z{l+1}[t,c] = z{l} + a\n    b = z{N}\n"
+    check(body("y = g(x; N = M + 1)", options="; M = 2") + steps, 4 * X, x=X)
+    through = "\nmixer f2(x[t,c]; K = 1) -> y[t,c]:\n    y = g(x; N = K)\n"
+    check(body("y = f2(x; K = M)", options="; M = 2") + through + steps, 3 * X, x=X)
+
+
 @pytest.mark.parametrize(
     "lines, code, under",
     [
