@@ -15,7 +15,7 @@ import numpy as np
 from seqdsl.ir.initial import initial_values
 from seqdsl.ir.interpreter import interpret
 from seqdsl.ir.node import walk
-from seqdsl.ir.sizes import Sizes
+from seqdsl.ir.sizes import SizeError, Sizes
 from seqdsl.ir.system import System
 from seqdsl.verify.case import Case
 from seqdsl.verify.modules import (
@@ -253,14 +253,17 @@ def packed(emitted: Emitted, literal: System) -> Check:
         sizes, inputs = drawn
         length, cut = sizes[stream], case.seed % (sizes[stream] + 1)
         ends = [0, cut, cut, length]
-        module = emitted.build(sizes, case.seed)
-        with torch.no_grad():
-            y = module(*(x.detach() for x in _tensors(system, inputs)), cu_seqlens=torch.tensor(ends))
         given = {**lengths_without(literal, sizes, stream), **sizes.options}
         parts = []
         for a, b in zip(ends, ends[1:], strict=False):
             own = {n: piece(literal, n, x, stream, slice(a, b)) for n, x in inputs.items()}
-            parts.append(interpret(literal, inputs=own, sizes=given)["outputs"])
+            try:
+                parts.append(interpret(literal, inputs=own, sizes=given)["outputs"])
+            except SizeError:  # the equations say nothing of a sequence of this length
+                return False
+        module = emitted.build(sizes, case.seed)
+        with torch.no_grad():
+            y = module(*(x.detach() for x in _tensors(system, inputs)), cu_seqlens=torch.tensor(ends))
         wanted = join(literal, stream, parts)
         _expect(case, sizes, _arrays(system, _tuple(y)), wanted, f"packed with ends {ends}, output", FLOAT64_VALUES)
         return True

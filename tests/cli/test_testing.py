@@ -67,3 +67,10 @@ def test_a_constant_that_is_no_float32_number(tmp_path: Path, capsys: pytest.Cap
     path = tmp_path / "leak.seq"
     path.write_text("mixer leak(x[t,c]) -> y[t,c]:\n    const a[c] = 0.7\n    y[t,c] = a * y[t-1] + x\n")
     assert main(["test", str(path), "--form", "scan", "--examples", "3"]) == 0, capsys.readouterr().out
+
+
+def test_a_packed_piece_whose_length_the_equations_have_no_size_for_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.seq"
+    pairs = "    z[g: |n| / 2, p: 2, c] = x[2 * g + p]\n    m[g,c] = sum[p] z\n    y[n,c] = x + m[n // 2]\n"
+    path.write_text(f"mixer pairs(x[n,c]) -> y[n,c]:\n{pairs}")
+    assert main(["test", str(path), "--examples", "4"]) == 0
