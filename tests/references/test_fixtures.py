@@ -32,6 +32,7 @@ FIXTURES = {
     "lightnet.lightnet_full": "scan.lightnet.lightnet_full",
     "long_conv.long_conv_fft": "conv.long_conv.long_conv_fft",
     "lstm.lstm": "rnn.lstm.lstm",
+    "polyphase.anchor": "vision.polyphase.anchor",
     "retention.retention": "scan.retention.retention",
     "retention.retention_parallel": "scan.retention.retention_quadratic",
     "rwkv.rwkv6": "scan.rwkv6.rwkv6",
