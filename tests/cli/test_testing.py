@@ -74,3 +74,10 @@ def test_a_packed_piece_whose_length_the_equations_have_no_size_for_says_nothing
     pairs = "    z[g: |n| / 2, p: 2, c] = x[2 * g + p]\n    m[g,c] = sum[p] z\n    y[n,c] = x + m[n // 2]\n"
     path.write_text(f"mixer pairs(x[n,c]) -> y[n,c]:\n{pairs}")
     assert main(["test", str(path), "--examples", "4"]) == 0
+
+
+def test_causality_under_a_condition_on_sizes_is_not_asked_of_other_sizes(tmp_path: Path) -> None:
+    path = tmp_path / "ahead.seq"
+    ahead = "    index s over t\n    y[t] = sum[s | s <= t + W] x[s]\n    claim causal when W == 0\n"
+    path.write_text(f"mixer ahead(x[t]; W = 1) -> y[t]:\n{ahead}")
+    assert main(["test", str(path), "--examples", "4"]) == 0
