@@ -26,6 +26,7 @@ FIXTURES = {
     "ema.ema": "scan.ema.ema",
     "ema.ema_corrected": "scan.ema.ema_corrected",
     "ema.ema_damped": "scan.ema.ema_damped",
+    "gat.gat": "graph.gat.gat",
     "gla.GLA": "scan.gla.GLA",
     "gla.gla": "scan.gla.gla",
     "hgrn.hgrn2": "scan.hgrn.hgrn2",
