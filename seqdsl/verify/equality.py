@@ -172,7 +172,7 @@ def fixed_sizes(claim: Claim) -> dict[str, int]:
 
 def draw(system: System, claim: Claim, sizes: Sizes, rng: Random, *, small: bool) -> Inputs | None:
     """Rationals for inputs and parameters within the bounds of the claim's condition, checked exactly; None if not."""
-    bounds = bounds_of(replace(system, claims=(replace(claim, system=None),)))
+    bounds = bounds_of(replace(system, claims=()), claim)
     whole = draw_inputs(system, sizes, np.random.default_rng(rng.randrange(2**32)))
     inputs: Inputs = {}
     for tensor in (*system.inputs(), *system.params()):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from seqdsl.algebra import Proved, Refuted, Unknown, Verdict
 from seqdsl.algebra import Tested as Tried  # pytest would collect a class `Test..`
 from seqdsl.report import verdict_of
 from seqdsl.semantics import load_system
+from seqdsl.verify.inputs import draw_inputs, draw_sizes
 
 POINT = "mixer m(x[t], y[t], g[t]) -> z[t]:\n    index s over t\n    z[t] = {}\n    claim z == {} {}\n"
 
@@ -85,6 +87,15 @@ def test_sizes_are_sought_that_meet_a_condition() -> None:
     turn = "mixer m(x[t,i]; w = 8) -> y[t,i]:\n    y[t,i] = x[t, i - i % w + (i + 1) % w]\n"
     assert isinstance(verdict(f"{turn}    claim shift(i, w) when |i| % w == 0\n"), Tried)
     assert isinstance(verdict(f"{turn}    claim shift(i) when |i| % w == 0\n"), Refuted)
+
+
+def test_a_special_case_of_one_claim_is_not_the_domain_of_another() -> None:
+    text = "mixer m(x[t], a[t]) -> z[t]:\n    z[t] = x + a * x^2\n    claim z == x when a == 0.0\n    claim {}\n"
+    assert isinstance(verdict(text.format("z == x")), Refuted)
+    assert isinstance(verdict(text.format("linear(x)")), Refuted)
+    system = load_system(text.format("causal"), "m")
+    sizes = draw_sizes(system, np.random.default_rng(0), stream=5)
+    assert draw_inputs(system, sizes, np.random.default_rng(0))["a"].any()
 
 
 def test_a_refutation_has_small_numbers() -> None:
