@@ -68,9 +68,11 @@ def draw_sizes(
     stream: int,
     fixed: Mapping[str, int] | None = None,
     fits: Callable[[Sizes], bool] = lambda sizes: True,
+    most: int = 3_000_000,
     tries: int = 60,
 ) -> Sizes:
-    """Small lengths for the free axes that satisfy every check, and `fits`; options keep their defaults where those fit.
+    """Small lengths for the free axes that satisfy every check, and `fits`, with fewer than `most` entries in all; options
+    keep their defaults where those fit.
 
     Errors: `SizeError` of the last try, if none fits.
     """
@@ -100,7 +102,7 @@ def draw_sizes(
         if not fits(sizes):
             last = SizeError("bad-size", "the condition was not met by any sizes tried")
             continue
-        if sum(_count(t, sizes) for t in system.derived()) < 3_000_000:
+        if sum(_count(t, sizes) for t in system.derived()) < most:
             return sizes
     raise last if last is not None else SizeError("bad-size", f"no small sizes fit `{system.name}`")
 

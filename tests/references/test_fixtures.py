@@ -26,13 +26,16 @@ FIXTURES = {
     "ema.ema": "scan.ema.ema",
     "ema.ema_corrected": "scan.ema.ema_corrected",
     "ema.ema_damped": "scan.ema.ema_damped",
+    "gat.gat": "graph.gat.gat",
     "gla.GLA": "scan.gla.GLA",
     "gla.gla": "scan.gla.gla",
+    "hadamard.walsh": "tokens.hadamard.walsh",
     "hgrn.hgrn2": "scan.hgrn.hgrn2",
     "lcm.lcm": "rnn.lcm.lcm",
     "lightnet.lightnet_full": "scan.lightnet.lightnet_full",
     "long_conv.long_conv_fft": "conv.long_conv.long_conv_fft",
     "lstm.lstm": "rnn.lstm.lstm",
+    "polyphase.anchor": "vision.polyphase.anchor",
     "retention.retention": "scan.retention.retention",
     "retention.retention_parallel": "scan.retention.retention_quadratic",
     "rwkv.rwkv6": "scan.rwkv6.rwkv6",
@@ -41,6 +44,7 @@ FIXTURES = {
     "short_conv.ShortConv": "conv.short_conv.ShortConv",
     "simple_gla.simple_gla": "scan.simple_gla.simple_gla",
     "simple_gla.simple_gla_parallel": "scan.simple_gla.simple_gla_quadratic",
+    "tome.tome": "tokens.merge.token_merging",
 }
 
 
@@ -97,7 +101,8 @@ def test_every_mixer_has_a_reference_with_its_inputs_and_options(path: Path) -> 
     for mixer, header in mixers(path):
         inputs, _, sizes = getattr(found, f"{mixer}_example")(np.random.default_rng(1), 5)
         formal, _, options = header.partition(";")
-        assert set(re.findall(r"(\w+)\[", formal)) == set(inputs), mixer
+        bare = re.sub(r"\[[^]]*\]|:\s*\w+", "", formal)
+        assert set(re.findall(r"\w+", bare)) == set(inputs), mixer
         assert set(re.findall(r"(\w+)\s*(?:=|,|$)", re.sub(r"=[^,]*", "=", options))) == set(sizes), mixer
 
 
