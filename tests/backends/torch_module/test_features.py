@@ -186,3 +186,11 @@ def test_what_a_layer_needs_follows_from_formulas(tmp_path: Path) -> None:
     """global_filter's parameter has |j| // 2 + 1 frequencies: compiling builds it with a length for j."""
     (path,) = seqdsl.compile(CORPUS / "gfnet.seq", out=tmp_path)
     assert "def __init__(self, i: int, j: int, c: int" in path.read_text()
+
+
+def test_the_boundary_before_the_first_token_is_the_start() -> None:
+    text = "mixer f(x[t], w[c]) -> y[t]:\n    W[-1,c] = w\n    V[t,c] = W[t // 3 * 3 - 1]\n"
+    text += "    W[t,c] = 0.5 * V + x\n    y[t] = sum[c] W\n"
+    module, w = module_of(seqdsl.load(text, "f").system()), torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    _, state = module(torch.zeros(1, 0, dtype=torch.float64), w, return_state=True)
+    assert torch.equal(state["V"], w)
