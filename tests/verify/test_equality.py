@@ -114,5 +114,13 @@ def test_the_masked_sum_of_a_gated_recurrence_holds() -> None:
     assert verdict(load_text("s <= t", "A[t] - A[s]")).holds
 
 
+def test_a_budget_that_ends_at_the_first_steps_leaves_the_rest_to_floats() -> None:
+    heavy = "sum[s, i: 100, j: 100 | s <= t] x[s] * max(i - i + j - j {}, 0)"
+    found = pointwise("(" + heavy.format("+ (i == j)") + ") / 100", "sum[s | s <= t] x[s]")
+    assert isinstance(found, Tried) and "float64" in found.how
+    late = "(" + heavy.format("+ (i == j) * (t < 2)") + ") / 100"
+    assert isinstance(pointwise(late, "sum[s | s <= t] x[s]"), Refuted)
+
+
 def load_text(guard: str, decay: str) -> str:
     return GATED.format(guard=guard, decay=decay)
