@@ -22,6 +22,7 @@ FIXTURES = {
     "aaren.aaren": "scan.aaren.aaren",
     "attention.attention": "attention.softmax.attention",
     "attention.attention_full": "attention.softmax.attention_full",
+    "delta_product.delta_product": "memory.delta_product.delta_product",
     "delta_product.gated_delta": "memory.gated_delta_rule.gated_delta_rule",
     "ema.ema": "scan.ema.ema",
     "ema.ema_corrected": "scan.ema.ema_corrected",
