@@ -194,3 +194,12 @@ def test_the_boundary_before_the_first_token_is_the_start() -> None:
     module, w = module_of(seqdsl.load(text, "f").system()), torch.tensor([[1.0, 2.0]], dtype=torch.float64)
     _, state = module(torch.zeros(1, 0, dtype=torch.float64), w, return_state=True)
     assert torch.equal(state["V"], w)
+
+
+def test_a_loop_that_reads_all_so_far_counts_from_the_past() -> None:
+    text = "mixer f(x[t]) -> y[t]:\n    index s over t\n    z[t] = x + M[t // 3 * 3 - 1]\n"
+    text += "    p[t,s] = where(s <= t, z[s] * x[s], 0)\n    M[t] = tanh(M[t-1] + sum[s | s <= t] p * z[s])\n    y[t] = M\n"
+    module = module_of(seqdsl.load(text, "f").system())
+    x = torch.linspace(-1, 1, 9, dtype=torch.float64)[None]
+    whole, (first, state) = module(x), module(x[:, :5], return_state=True)
+    assert torch.allclose(torch.cat([first, module(x[:, 5:], state=state)], 1), whole, atol=1e-12)
