@@ -67,3 +67,9 @@ def test_a_constant_that_is_no_float32_number(tmp_path: Path, capsys: pytest.Cap
     path = tmp_path / "leak.seq"
     path.write_text("mixer leak(x[t,c]) -> y[t,c]:\n    const a[c] = 0.7\n    y[t,c] = a * y[t-1] + x\n")
     assert main(["test", str(path), "--form", "scan", "--examples", "3"]) == 0, capsys.readouterr().out
+
+
+def test_equations_that_run_away_say_nothing_of_gradients(tmp_path: Path) -> None:
+    path = tmp_path / "squares.seq"
+    path.write_text("mixer squares(x[t]) -> h[t]:\n    h[t] = h[t-1]^2 + 2 + x^2\n")
+    assert main(["test", str(path), "--form", "recurrent", "--examples", "6"]) == 0
