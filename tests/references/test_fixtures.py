@@ -104,7 +104,8 @@ def test_every_mixer_has_a_reference_with_its_inputs_and_options(path: Path) -> 
     for mixer, header in mixers(path):
         inputs, _, sizes = getattr(found, f"{mixer}_example")(np.random.default_rng(1), 5)
         formal, _, options = header.partition(";")
-        assert set(re.findall(r"(\w+)\[", formal)) == set(inputs), mixer
+        bare = re.sub(r"\[[^]]*\]", "", formal)
+        assert {part.partition(":")[0].strip() for part in bare.split(",")} == set(inputs), mixer
         assert set(re.findall(r"(\w+)\s*(?:=|,|$)", re.sub(r"=[^,]*", "=", options))) == set(sizes), mixer
 
 
