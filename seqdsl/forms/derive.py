@@ -25,7 +25,7 @@ from seqdsl.forms.recurrent import steadied
 from seqdsl.forms.texts import with_texts
 from seqdsl.forms.wavefront import to_wavefront
 from seqdsl.ir.dependence import Loop, loop_again, recurrences
-from seqdsl.ir.node import walk
+from seqdsl.ir.node import Node, walk
 from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.state import NotSteppable, state_record
 from seqdsl.ir.system import System, live

@@ -127,7 +127,7 @@ def MAC(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
 
 def MAC_example(rng: np.random.Generator, T: int) -> Example:
     C, H, D, P = 5, 2, 3, 2
-    per_head = {name: (C, H, D) for name in ("ask", "q", "k", "v", "kz", "vz", "key", "val", "r")}
+    per_head = dict.fromkeys(("ask", "q", "k", "v", "kz", "vz", "key", "val", "r"), (C, H, D))
     params = weights(rng, **per_head, alpha=(C, H), eta=(C, H), theta=(C, H))
     params |= weights(rng, 2, z=(H, D, C), u=(H, D, C), y=(H, D, C)) | draws(rng, pk=(P, H, D), pv=(P, H, D))
     return draws(rng, x=(T, C)), params, {"H": H, "D": D, "P": P, "m": 3}
