@@ -30,6 +30,7 @@ from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, schedule
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, options
+from seqdsl.ir.sizes import SizeError, evaluate_size
 from seqdsl.ir.state import needed
 from seqdsl.ir.system import System, Tensor
 
@@ -97,11 +98,15 @@ def _nominal(system: System, axis: str) -> int:
     if axis == system.stream:
         return _NOMINAL_TIME
     size = system.indices[axis].size if axis in system.indices else None
-    if size is not None and size.op == "const":
-        return int(size.attr)
-    if size is not None and size.op == "size" and str(size.attr) == system.stream:
-        return _NOMINAL_TIME
-    return _NOMINAL
+    lengths = {} if size is None else {str(n.attr): _nominal(system, str(n.attr)) for n in walk(size) if n.op == "size"}
+    if size is None or not lengths and size.op != "const":
+        return _NOMINAL
+    defaults = {n: None if node is None else build.value_of(node) for n, node in system.options.items()}
+    chosen = {n: value if isinstance(value, int) else _NOMINAL for n, value in defaults.items()}
+    try:
+        return evaluate_size(size, chosen, lengths)
+    except SizeError:  # an option that does not divide it
+        return _NOMINAL
 
 
 def cost(system: System) -> Cost:

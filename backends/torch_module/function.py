@@ -263,7 +263,7 @@ def _missing(ctx: Context, tensor: Tensor, looped: Looped, place: str) -> str:
 def _boundary(ctx: Context, entry: StateEntry, tensor: Tensor, looped: Looped | None, end: str) -> str:
     """The value at the last boundary that the stream has passed."""
     assert entry.boundary is not None
-    last = f"({end} - 1)" if entry.at_last_point else end
+    last = f"max({end} - 1, 0)" if entry.at_last_point else end  # nothing has passed: the first boundary
     before, ctx.fixed = ctx.fixed, {**ctx.fixed, str(ctx.system.stream): last}
     ctx.caches.append({})
     if looped is not None and looped.keys == (entry.position,):

@@ -143,7 +143,6 @@ def _shifted(
 ) -> tuple[Value, bool] | None:
     """`x[i + c]` or `x[i + c + j]`, `x[i + c - j]`."""
     index = str(lead.attr)
-    dim = value.dims.index(f"@{k}")
     streamed = ctx.on_stream(own)
     start = _offset(ctx, rest)
     left, right = edges
@@ -164,6 +163,7 @@ def _shifted(
         start = _plus(start, "1")
     if right is not None:
         value = _beside(ctx, source, k, value, right, before=False)
+    dim = value.dims.index(f"@{k}")  # joined with what came before, the dimensions may lie in another order
     length = ctx.length(index)
     if window is None:
         dims = tuple(index if d == f"@{k}" else d for d in value.dims)

@@ -148,7 +148,9 @@ def _collected(ctx: Context, tensor: Tensor, node: Node, place: Looped) -> Value
         inner = [i for i in kept if i not in moving[: moving.index(k)]]
         dim = len(lead) + inner.index(k)
         shape = tuple_text(ctx.dim_text(d) for d in (*lead, *(tensor.indices[i] for i in inner)))
-        entries = f"[{text} for {names[k]} in range({ctx.length(tensor.indices[k])})]"
+        length = ctx.length(tensor.indices[k])
+        span = f"past, past + {length}" if ctx.past and ctx.is_new(tensor.indices[k]) else length
+        entries = f"[{text} for {names[k]} in range({span})]"
         text = f"{ctx.helper('_stack')}({entries}, {dim}, {shape}, {expressions.KINDS[tensor.dtype]}, {ctx.like})"
     dims = (*lead, *(tensor.indices[k] for k in kept))
     value = ctx.bind(f"{tensor.name}_so_far", Value(text, dims, tensor.dtype))

@@ -25,7 +25,7 @@ from seqdsl.forms.recurrent import steadied
 from seqdsl.forms.texts import with_texts
 from seqdsl.forms.wavefront import to_wavefront
 from seqdsl.ir.dependence import Loop, loop_again, recurrences
-from seqdsl.ir.node import walk
+from seqdsl.ir.node import Node, walk
 from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.state import NotSteppable, state_record
 from seqdsl.ir.system import System, live
@@ -245,8 +245,18 @@ def _introduced(before: System, after: System) -> list[Obligation]:
 
 
 def _streamed(system: System, loop: Loop) -> bool:
-    """Is it a recurrence over an axis that the inputs give (not over depth, or over an iteration)?"""
-    return any(system.axis(i) == loop.axis for t in system.inputs() for i in t.indices)
+    """Is it a recurrence over an axis as long as the inputs make it, or a piece of one, as `i` is of `t` where `|g|` is
+    `|t| // G` and `|i|` is `G`? Depth is none, nor is an iteration."""
+    given = {system.axis(i) for t in system.inputs() for i in t.indices}
+    counted = [i.size for i in system.indices.values() if i.size is not None and _reads(system, i.size, "size") & given]
+    cut = {name for size in counted for name in _reads(system, size, "option")}
+    size = system.index(loop.axis).size
+    return loop.axis in given or size is not None and (size in counted or bool(_reads(system, size, "option") & cut))
+
+
+def _reads(system: System, size: Node, op: str) -> set[str]:
+    """The axes whose lengths a formula reads, or its options."""
+    return {system.axis(str(n.attr)) if op == "size" else str(n.attr) for n in walk(size) if n.op == op}
 
 
 def _with_record(system: System) -> System:

@@ -94,3 +94,9 @@ def test_causality_under_a_condition_on_sizes_is_not_asked_of_other_sizes(tmp_pa
     ahead = "    index s over t\n    y[t] = sum[s | s <= t + W] x[s]\n    claim causal when W == 0\n"
     path.write_text(f"mixer ahead(x[t]; W = 1) -> y[t]:\n{ahead}")
     assert main(["test", str(path), "--examples", "4"]) == 0
+
+
+def test_equations_that_run_away_say_nothing_of_gradients(tmp_path: Path) -> None:
+    path = tmp_path / "squares.seq"
+    path.write_text("mixer squares(x[t]) -> h[t]:\n    h[t] = h[t-1]^2 + 2 + x^2\n")
+    assert main(["test", str(path), "--form", "recurrent", "--examples", "6"]) == 0

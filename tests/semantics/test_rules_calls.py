@@ -191,6 +191,11 @@ def test_27_a_gradient() -> None:
     check(text, np.outer(k, k @ W - A), W=W, k=k, v=A)
 
 
+def test_27_through_a_call_whose_value_is_the_function_s() -> None:
+    text = "mixer f(a[c]) -> d[c]:\n    d[c] = grad[a](outer(a))\n\nfn inner(b[c]) = sum[c] b^2\n"
+    check(text + "\nfn outer(a[c]) -> l:\n    u[c] = a * (c + 1)\n    l = inner(u)\n", 2 * B * np.array([1, 4, 9]), a=B)
+
+
 def test_27_in_a_recurrence() -> None:
     text = "mixer f(k[t,c], v[t,e]) -> W[t,c,e]:\n    W[t,c,e] = W[t-1] - 0.1 * grad[W](loss(W[t-1], k, v))\n" + LOSS
     v, W, want = X[:, :2], np.zeros((3, 2)), []
