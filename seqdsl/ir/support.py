@@ -27,6 +27,12 @@ def support(system: System, node: Node, depth: int = 4) -> Facts:
         return support(system, node.args[0], depth) + support(system, node.args[1], depth)
     if node.op in ("div", "neg"):
         return support(system, node.args[0], depth)
+    if node.op in ("add", "sub"):
+        a, b = (support(system, x, depth) for x in node.args)
+        return tuple(f for f in a if f in b)
+    if node.op == "sum":
+        facts = (*build.conjuncts(node.args[1]), *support(system, node.args[0], depth))
+        return tuple(f for f in facts if not f.free & set(node.attr[0]))
     if node.op == "where":
         condition, a, b = node.args
         if b is build.ZERO:

@@ -24,6 +24,10 @@ def algebra(system: System) -> Verdict:
 PROVED = [
     ("causal(i)", "y[t,i,c] = x + x[t,i-1]"),
     ("causal(i)", "p[t,i,j,c] = softmax[j | j <= i](x[t,j]); y[t,i,c] = sum[j | j <= i] p * x[t,j]"),
+    (
+        "causal(t)",
+        "p[t,s,i,c] = softmax[s | s <= t](x[s]); r[t,s,i,c] = sum[k] w[k] * p - p * p; y[t,i,c] = sum[s] r * x[s]",
+    ),
     ("permutation(i)", "y[t,i,c] = x + max[j](x[t,j]) - mean[j](x[t,j])"),
     ("permutation(i)", "y[t,i,c] = x * sum[j | j != i] x[t,j] * softmax[j](x[t,j])"),
     ("shift(i)", "y[t,i,c] = x * x[t, (i + 1) % |i|] - x[t, (i - 3) % |i|] + sum[k] w * x[t, (i - k) % |i|]"),
@@ -49,6 +53,7 @@ OPEN = [
     ("causal(i)", "y[t,i,c] = x + x[t,i+1]"),
     ("causal(i)", "y[t,i,c] = softmax[i](x)"),
     ("causal(i)", "p[t,i,j,c] = softmax[j](x[t,j]); y[t,i,c] = sum[j | j <= i] p * x[t,j]"),
+    ("causal(i)", "p[t,i,j,c] = softmax[j | j <= i](x[t,j]) - 0.1; y[t,i,c] = sum[j] p * x[t,j]"),
     ("permutation(i)", "y[t,i,c] = x + i"),
     ("permutation(i)", "y[t,i,c] = sum[j | j <= i] x[t,j]"),
     ("permutation(i)", "y[t,i,c] = x + x[t,0]"),
