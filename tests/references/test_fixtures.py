@@ -20,6 +20,7 @@ FILES = sorted(path for path in HERE.glob("*/*.py") if path.stem != "__init__")
 # fixture of the corpus -> reference
 FIXTURES = {
     "aaren.aaren": "scan.aaren.aaren",
+    "alibi.alibi": "attention.alibi.alibi",
     "attention.attention": "attention.softmax.attention",
     "attention.attention_full": "attention.softmax.attention_full",
     "delta_product.gated_delta": "memory.gated_delta_rule.gated_delta_rule",
@@ -32,6 +33,7 @@ FIXTURES = {
     "lightnet.lightnet_full": "scan.lightnet.lightnet_full",
     "long_conv.long_conv_fft": "conv.long_conv.long_conv_fft",
     "lstm.lstm": "rnn.lstm.lstm",
+    "mla.mla": "attention.mla.mla",
     "retention.retention": "scan.retention.retention",
     "retention.retention_parallel": "scan.retention.retention_quadratic",
     "rwkv.rwkv6": "scan.rwkv6.rwkv6",
@@ -39,6 +41,7 @@ FIXTURES = {
     "s4d.s4d_conv": "scan.s4d.s4d_conv",
     "short_conv.ShortConv": "conv.short_conv.ShortConv",
     "simple_gla.simple_gla": "scan.simple_gla.simple_gla",
+    "sliding.stick_breaking": "attention.stick_breaking.stick_breaking_product",
     "simple_gla.simple_gla_parallel": "scan.simple_gla.simple_gla_quadratic",
 }
 

@@ -27,8 +27,8 @@ def stick_breaking_example(rng: np.random.Generator, T: int) -> Example:
     return draws(rng, q=(T, 3, 5), k=(T, 3, 5), v=(T, 3, 4)), {}, {}
 
 
-stick_breaking_fold = stick_breaking
-stick_breaking_fold_example = stick_breaking_example
+stick_breaking_product = stick_breaking_fold = stick_breaking
+stick_breaking_product_example = stick_breaking_fold_example = stick_breaking_example
 
 
 def stick_breaking_rest(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
