@@ -28,11 +28,11 @@ def support(system: System, node: Node, depth: int = 4) -> Facts:
     if node.op in ("div", "neg"):
         return support(system, node.args[0], depth)
     if node.op in ("add", "sub"):
-        a, b = (support(system, x, depth) for x in node.args)
-        return tuple(f for f in a if f in b)
+        left, right = (support(system, x, depth) for x in node.args)
+        return tuple(f for f in left if f in right)
     if node.op == "sum":
-        facts = (*build.conjuncts(node.args[1]), *support(system, node.args[0], depth))
-        return tuple(f for f in facts if not f.free & set(node.attr[0]))
+        inside = (*build.conjuncts(node.args[1]), *support(system, node.args[0], depth))
+        return tuple(f for f in inside if not f.free & set(node.attr[0]))
     if node.op == "where":
         condition, a, b = node.args
         if b is build.ZERO:

@@ -186,3 +186,14 @@ def test_what_a_layer_needs_follows_from_formulas(tmp_path: Path) -> None:
     """global_filter's parameter has |j| // 2 + 1 frequencies: compiling builds it with a length for j."""
     (path,) = seqdsl.compile(CORPUS / "gfnet.seq", out=tmp_path)
     assert "def __init__(self, i: int, j: int, c: int" in path.read_text()
+
+
+def test_a_constant_that_is_drawn_is_saved() -> None:
+    """Another module, with other draws, becomes the saved one; what is made from sizes is made again."""
+    text = "mixer f(x[t,c]; M = 3) -> y[t,m]:\n    const w[m: M, c] = normal(0, 1)\n    const r[m] = 1 / (m + 1)\n"
+    program = seqdsl.load(text + "    y[t,m] = r * (sum[c] w * x)\n")
+    saved, other = (program.module(c=4) for _ in range(2))
+    assert list(saved.state_dict()) == ["w"] and not list(saved.parameters())
+    other.load_state_dict(saved.state_dict())
+    x = torch.randn(1, 5, 4)
+    assert torch.equal(other(x), saved(x))
