@@ -14,7 +14,7 @@ from seqdsl.ir.ops import options
 
 from . import contractions, expressions
 from .context import Context
-from .values import ATOM, BATCH, CHOICE, PRODUCT, Value, merge, plain, spread, with_ones
+from .values import ATOM, BATCH, CHOICE, PRODUCT, Value, in_reals, merge, plain, spread, with_ones
 
 
 def scan(ctx: Context, node: Node) -> Value:
@@ -57,7 +57,7 @@ def _affine(ctx: Context, node: Node, a: Value, b: Value, start: Value) -> Value
         )
     )
     text = f"{ctx.support('affine_scan')}({spread(a, dims).text}, {b.text}, {begin}{flags})"
-    return Value(text, dims, node.dtype)
+    return Value(in_reals(text, node.dtype), dims, node.dtype)
 
 
 def _ring(ctx: Context, node: Node) -> Value:
