@@ -236,8 +236,12 @@ def steps(emitted: Emitted) -> Check:
 
 
 def packable(system: System) -> bool:
-    """Are packed sequences comparable with the equations of each: every output along the stream, no parameters?"""
-    return cuttable(system) and _all_streamed(system) and not system.params()
+    """Are packed sequences comparable with the equations of each: every output along the stream, no parameters, and no
+    input on an axis of its own that is as long as the sequence (no one length fits several sequences)?"""
+    stream = system.stream
+    own = [system.index(i).size for t in system.inputs() for i in t.indices if system.axis(i) != stream]
+    follows = any(n.op == "size" and n.attr == stream for size in own if size is not None for n in walk(size))
+    return cuttable(system) and _all_streamed(system) and not system.params() and not follows
 
 
 def packed(emitted: Emitted, literal: System) -> Check:

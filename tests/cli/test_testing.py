@@ -67,3 +67,13 @@ def test_a_constant_that_is_no_float32_number(tmp_path: Path, capsys: pytest.Cap
     path = tmp_path / "leak.seq"
     path.write_text("mixer leak(x[t,c]) -> y[t,c]:\n    const a[c] = 0.7\n    y[t,c] = a * y[t-1] + x\n")
     assert main(["test", str(path), "--form", "scan", "--examples", "3"]) == 0, capsys.readouterr().out
+
+
+def test_a_kernel_as_long_as_the_sequence_fits_no_packed_sequences(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "conv.seq"
+    path.write_text("mixer conv(x[t], w[l: |t|]) -> y[t]:\n    y[t] = sum[l | l <= t] w * x[t-l]\n    claim causal\n")
+    assert main(["test", str(path), "--examples", "4", "--json"]) == 0
+    rows = {row["property"] for row in json.loads(capsys.readouterr().out)["conv"]}
+    assert "module equals the equations" in rows and "packed sequences do not mix" not in rows
