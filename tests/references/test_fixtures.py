@@ -23,6 +23,7 @@ FIXTURES = {
     "alibi.alibi": "attention.alibi.alibi",
     "attention.attention": "attention.softmax.attention",
     "attention.attention_full": "attention.softmax.attention_full",
+    "combiner.combiner": "attention.combiner.combiner",
     "delta_product.gated_delta": "memory.gated_delta_rule.gated_delta_rule",
     "ema.ema": "scan.ema.ema",
     "ema.ema_corrected": "scan.ema.ema_corrected",
@@ -36,13 +37,16 @@ FIXTURES = {
     "mla.mla": "attention.mla.mla",
     "retention.retention": "scan.retention.retention",
     "retention.retention_parallel": "scan.retention.retention_quadratic",
+    "rpe_kernel.rpe_dense": "attention.rpe_kernel.rpe_dense",
+    "rpe_kernel.rpe_fft": "attention.rpe_kernel.rpe_fft",
     "rwkv.rwkv6": "scan.rwkv6.rwkv6",
     "s4d.s4d": "scan.s4d.s4d",
     "s4d.s4d_conv": "scan.s4d.s4d_conv",
     "short_conv.ShortConv": "conv.short_conv.ShortConv",
     "simple_gla.simple_gla": "scan.simple_gla.simple_gla",
-    "sliding.stick_breaking": "attention.stick_breaking.stick_breaking_product",
     "simple_gla.simple_gla_parallel": "scan.simple_gla.simple_gla_quadratic",
+    "sinkhorn.sinkhorn": "attention.sinkhorn.sinkhorn",
+    "sliding.stick_breaking": "attention.stick_breaking.stick_breaking_product",
 }
 
 
