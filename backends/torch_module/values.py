@@ -33,6 +33,11 @@ class Value:
         return self.text if self.level >= level else f"({self.text})"
 
 
+def in_reals(text: str, dtype: str) -> str:
+    """The result of a convolution, which reckons in reals: whole numbers are whole again."""
+    return f"{text}.round().to(torch.long)" if dtype == "int" else text
+
+
 def plain(value: Value) -> Value:
     """A weight in the dtype of the computation."""
     if not value.weight:

@@ -23,6 +23,7 @@ from seqdsl.algebra.numbers import DIGITS, Complex, NotExact, Number, Undefined,
 from seqdsl.algebra.tower import Tower
 from seqdsl.algebra.verdict import Refuted, Tested, Unknown, Verdict
 from seqdsl.ir import build
+from seqdsl.ir.initial import RANDOM
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.sizes import SizeError, Sizes
 from seqdsl.ir.system import Claim, System, Tensor
@@ -193,7 +194,7 @@ def draw(system: System, claim: Claim, sizes: Sizes, rng: Random, *, small: bool
 
 
 def _is_random(tensor: Tensor) -> bool:
-    return tensor.rhs is None or any(n.op in ("normal", "uniform", "orthogonal") for n in walk(tensor.rhs))
+    return tensor.rhs is None or any(n.op in RANDOM for n in walk(tensor.rhs))
 
 
 def _entry(tensor: Tensor, limit: Bounds, rng: Random, *, small: bool) -> Number:

@@ -100,3 +100,13 @@ def test_equations_that_run_away_say_nothing_of_gradients(tmp_path: Path) -> Non
     path = tmp_path / "squares.seq"
     path.write_text("mixer squares(x[t]) -> h[t]:\n    h[t] = h[t-1]^2 + 2 + x^2\n")
     assert main(["test", str(path), "--form", "recurrent", "--examples", "6"]) == 0
+
+
+def test_a_kernel_as_long_as_the_sequence_fits_no_packed_sequences(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "conv.seq"
+    path.write_text("mixer conv(x[t], w[l: |t|]) -> y[t]:\n    y[t] = sum[l | l <= t] w * x[t-l]\n    claim causal\n")
+    assert main(["test", str(path), "--examples", "4", "--json"]) == 0
+    rows = {row["property"] for row in json.loads(capsys.readouterr().out)["conv"]}
+    assert "module equals the equations" in rows and "packed sequences do not mix" not in rows

@@ -25,6 +25,10 @@ FIXTURES = {
     "attention.attention_full": "attention.softmax.attention_full",
     "conv_ssm.conv_ssm": "scan.conv_ssm.conv_s5",
     "delta_product.delta_product": "memory.delta_product.delta_product",
+    "alibi.alibi": "attention.alibi.alibi",
+    "attention.attention": "attention.softmax.attention",
+    "attention.attention_full": "attention.softmax.attention_full",
+    "combiner.combiner": "attention.combiner.combiner",
     "delta_product.gated_delta": "memory.gated_delta_rule.gated_delta_rule",
     "ema.ema": "scan.ema.ema",
     "ema.ema_corrected": "scan.ema.ema_corrected",
@@ -42,8 +46,11 @@ FIXTURES = {
     "lstm.lstm": "rnn.lstm.lstm",
     "polyphase.anchor": "vision.polyphase.anchor",
     "mesa.mesa": "memory.mesa.mesa",
+    "mla.mla": "attention.mla.mla",
     "retention.retention": "scan.retention.retention",
     "retention.retention_parallel": "scan.retention.retention_quadratic",
+    "rpe_kernel.rpe_dense": "attention.rpe_kernel.rpe_dense",
+    "rpe_kernel.rpe_fft": "attention.rpe_kernel.rpe_fft",
     "rwkv.rwkv6": "scan.rwkv6.rwkv6",
     "s4d.s4d": "scan.s4d.s4d",
     "s4d.s4d_conv": "scan.s4d.s4d_conv",
@@ -53,6 +60,8 @@ FIXTURES = {
     "simple_gla.simple_gla": "scan.simple_gla.simple_gla",
     "simple_gla.simple_gla_parallel": "scan.simple_gla.simple_gla_quadratic",
     "tome.tome": "tokens.merge.token_merging",
+    "sinkhorn.sinkhorn": "attention.sinkhorn.sinkhorn",
+    "sliding.stick_breaking": "attention.stick_breaking.stick_breaking_product",
 }
 
 

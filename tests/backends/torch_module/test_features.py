@@ -230,3 +230,14 @@ def test_integers_are_counted_exactly(step: str) -> None:
     if "2 *" in step:
         with pytest.raises(seqdsl.SeqError, match="form"):
             derive(system, "scan")
+
+
+def test_a_constant_that_is_drawn_is_saved() -> None:
+    """Another module, with other draws, becomes the saved one; what is made from sizes is made again."""
+    text = "mixer f(x[t,c]; M = 3) -> y[t,m]:\n    const w[m: M, c] = normal(0, 1)\n    const r[m] = 1 / (m + 1)\n"
+    program = seqdsl.load(text + "    y[t,m] = r * (sum[c] w * x)\n")
+    saved, other = (program.module(c=4) for _ in range(2))
+    assert list(saved.state_dict()) == ["w"] and not list(saved.parameters())
+    other.load_state_dict(saved.state_dict())
+    x = torch.randn(1, 5, 4)
+    assert torch.equal(other(x), saved(x))
