@@ -26,6 +26,7 @@ from seqdsl.algebra.interval import Bounds
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import FORMS, Derived, derive
 from seqdsl.forms.derive import apply
+from seqdsl.forms.levels import OVER_PAIRS, join_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, schedule
 from seqdsl.ir.node import Node, walk
@@ -38,9 +39,9 @@ Poly = dict[tuple[str, ...], int]  # monomial (sorted axis names) -> coefficient
 FLOPS_PER_SECOND = 5e10
 BYTES_PER_SECOND = 1e10
 SECONDS_PER_STEP = 3e-6  # the price of launching one operation
-_NOMINAL_TIME, _NOMINAL = 2048, 64
+_NOMINAL_TIME, _NOMINAL, _NOMINAL_LEVELS = 2048, 64, 64
 _CHEAP = frozenset(
-    ("const", "index", "size", "option", "first", "read", "where", "and", "or", "not", "lt", "le", "eq", "ne", "front")
+    ("const", "index", "size", "option", "first", "read", "where", "and", "or", "not", "lt", "le", "eq", "ne", "front", "level")
 )
 
 
@@ -108,7 +109,11 @@ def cost(system: System) -> Cost:
         axes = tuple(system.axis(i) for i in tensor.indices)
         _add(moved, axes, 8)
         term = _front(tensor) or tensor.rhs  # of a grid, the cells on it alone are evaluated
-        if term is not None:
+        if term is not None and term.op == "level" and join_of(term.args[0]):
+            for node in walk(term.args[0].args[0]):  # at some pairs for each position, not at all of them
+                if node.op not in _CHEAP or node.op == "read":
+                    _add(flops, axes, 20)
+        elif term is not None:
             for node in [n for n in walk(term) if n not in seen]:
                 seen.add(node)  # equal terms are computed once
                 _count(system, node, flops, moved, steps)
@@ -140,6 +145,9 @@ def _count_steps(system: System, step: object, outer: tuple[str, ...], steps: Po
             _add(steps, outer, 3 * 64 * len(terms))
             _add(steps, (*outer, step.axis), 1)  # the starts of the pieces are corrected one after another
             return
+        if all(rhs is not None and rhs.op == "level" for rhs in marked):
+            _count_levels(step.axis, [rhs.args[0] for rhs in marked if rhs is not None], outer, steps)
+            return
         fronts = [mark for n in step.tensors() if (mark := _front(system.tensors[n])) is not None]
         if fronts:
             _count_fronts(system, fronts, outer, steps)
@@ -148,6 +156,14 @@ def _count_steps(system: System, step: object, outer: tuple[str, ...], steps: Po
             _count_steps(system, inner, (*outer, step.axis), steps)
     else:
         _add(steps, outer, 4)
+
+
+def _count_levels(axis: str, parts: list[Node], outer: tuple[str, ...], steps: Poly) -> None:
+    """A step is its terms, and what it reads at the pairs. How many levels there are only the inputs know: where edges
+    are listed, a graph is taken to be wide; from a mask of all pairs, a chain."""
+    terms = sum(n.op not in _CHEAP or n.op == "read" for n in {n for part in parts for n in walk(part)})
+    joined = all(part.op not in OVER_PAIRS or join_of(part) for part in parts)
+    _add(steps, outer if joined else (*outer, axis), (_NOMINAL_LEVELS if joined else 1) * terms)
 
 
 def _count_fronts(system: System, fronts: list[Node], outer: tuple[str, ...], steps: Poly) -> None:

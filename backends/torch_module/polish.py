@@ -125,6 +125,7 @@ def imports(text: str) -> str:
         [f"import {name}" for name in ("math",) if name in used],
         _from("collections.abc", ["Callable", "Iterator", "Sequence"], used)
         + _from("contextlib", ["AbstractContextManager", "nullcontext"], used)
+        + _from("dataclasses", ["dataclass", "replace"], used)
         + _from("functools", ["cache"], used)
         + _from("typing", ["Any"], used),
     ]
