@@ -4,13 +4,7 @@ Costs are polynomials in the sizes, read off the system: one multiply-add counts
 once and read once, and a loop over an axis makes that many steps one after another. The choice compares forms at
 nominal sizes by a roofline with a price for each sequential step; it decides between forms, and is no prediction.
 
-Cost alone would take the convolution for every time-invariant recurrence, and that is wrong twice. The error of an FFT
-is relative to the largest entry of the whole sequence, later ones included, where a scan's is relative to what a
-position itself has seen; and a kernel that grows overflows at its far end, which an FFT spreads over all positions. So
-`auto` takes it only where it pays, a state that disappears into its kernel (a sum over it is all that is read), and
-where |decay| <= 1 is shown, by the text or by what a claim of stability assumes, and the kernel is not constant. Of a
-matrix that is not shown; there the claim itself, which `seqc check` tries, has to say that the state is stable. A
-running sum, an EMA whose states are the output, or a raw parameter as the decay is scanned: exact, and as parallel.
+Some forms it takes only where they are safe or sure to pay, whatever they cost: `seqdsl.forms.risks`.
 
 Architecture invariant: knows no code text; backends report nothing back.
 """
@@ -21,13 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
-from seqdsl.algebra.affine import NotAffine, diagonal
-from seqdsl.algebra.interval import Bounds
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import FORMS, Derived, derive
 from seqdsl.forms.derive import apply
 from seqdsl.forms.levels import OVER_PAIRS, join_of
-from seqdsl.ir import build
+from seqdsl.forms.risks import RISKS
 from seqdsl.ir.dependence import Loop, schedule
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, options
@@ -315,42 +307,10 @@ def candidates(system: System) -> list[Derived]:
     for row in FORMS.values():
         if row.rewrite is None:
             continue
-        derived = apply(system, row, refuse=unsafe_convolution if row.name == "convolution" else None)
+        derived = apply(system, row, refuse=RISKS.get(row.name))
         if derived.rewritten:
             found.append(derived)
     return found
-
-
-def unsafe_convolution(system: System, loop: Loop) -> str:
-    """Why a convolution would be no gain, or a numerical risk; empty where neither."""
-    try:
-        left = FORMS["convolution"].rewrite(system, loop).tensors  # type: ignore[misc]
-    except NotAffine as reason:
-        return str(reason)
-    for name in loop.tensors():
-        if name in left:
-            return f"every entry of `{name}` is wanted, and a scan gives them as well, without the error of an FFT"
-    try:
-        states = diagonal(system, loop)
-    except NotAffine:
-        names = [n for n in loop.tensors() if n not in left]
-        claimed = {c.args[0] for c in system.claims if c.kind == "stable"}
-        open_ones = [n for n in names if n not in claimed]
-        return f"`{open_ones[0]}` is not claimed to be stable, and taps that grow have no FFT" if open_ones else ""
-    for state in states:
-        name = state.update.state.name
-        if state.decay in (build.ONE, build.const(-1)):
-            return f"the kernel of `{name}` does not decay"
-        if not _at_most_one(system, name, state.decay):
-            return f"|{state.decay!r}| <= 1 is not shown, and a kernel that grows has no FFT"
-    return ""
-
-
-def _at_most_one(system: System, state: str, decay: Node) -> bool:
-    """By the text alone, or where a claim `stable(S) when ..` says what its author assumed of the inputs."""
-    assumed = [c.condition for c in system.claims if c.kind == "stable" and c.args[0] == state]
-    bounds = (Bounds(system, condition).modulus(decay) for condition in (None, *assumed))
-    return any(bound is not None and bound <= 1 for bound in bounds)
 
 
 def choose(system: System) -> Derived:

@@ -286,7 +286,7 @@ def _scatter_sum(x: Tensor, places: Tensor, length: int) -> Tensor:
     inside = (places >= 0) & (places < length)
     rows = torch.where(inside, places, length) + (length + 1) * torch.arange(batch, device=x.device).unsqueeze(1)
     whole = x.new_zeros(batch * (length + 1), *x.shape[2:]).index_add(0, rows.flatten(), x.flatten(0, 1))
-    return whole.unflatten(0, (batch, length + 1))[:, :length]
+    return whole.view(batch, length + 1, *x.shape[2:])[:, :length]
 
 
 def _gather(x: Tensor, places: Sequence[Tensor | None]) -> Tensor:

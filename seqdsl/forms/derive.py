@@ -129,7 +129,7 @@ _ROWS = [
         "recurrence; its adjoint is affine, with the slopes at the solution",
         "multiple shooting: pieces of 64 steps side by side, their starts corrected by the products of the slopes until "
         "the ends agree (1e-6 of the state in float32, 1e-12 in float64); where that overshoots, pieces of 32 and 16, "
-        "then one step at a time",
+        "then one step at a time; matrices of slopes are for at most 64 entries, and starts are copied where there are more",
     ),
     Form(
         "wavefront",

@@ -7,7 +7,8 @@ reference, and algebraic facts (each fact is property-tested in tests/ir). Deriv
 Binding:
   ""        elementwise: operands broadcast by index name. One row only forms make: `newton(f, start, slopes..)` is f,
             the step of a recurrence that may be solved for all positions at once; the slopes are its derivatives by
-            each state of the loop, and start is the state before the first position. Another is `front(f)`, which is f,
+            each state of the loop (diagonals, then sums of matrices over their columns, where entries mix), and start is
+            the state before the first position. Another is `front(f)`, which is f,
             the step of a recurrence over two axes at the cells of a front; its options are the geometry of the grid
             (`seqdsl.forms.wavefront`). A third is `level(f)`, which is f, a part of the step of a recurrence that may be
             evaluated at all positions of a level at once (`seqdsl.forms.levels`)
