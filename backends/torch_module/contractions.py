@@ -13,7 +13,7 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import bound
 
-from . import convolutions, expressions
+from . import convolutions, expressions, scatters
 from .context import Context
 from .values import ATOM, BATCH, PRODUCT, SUM, UNARY, Value, merge, plain, spread
 
@@ -29,8 +29,9 @@ def contract(ctx: Context, node: Node) -> Value:
     for fact in build.conjuncts(guard):
         (inside if fact.free & set(names) else outside).append(fact)
     with ctx.under(*outside, *inside):
-        terms = _terms(body) if _worth_splitting(body) else [(1, body)]
-        values = [_term(ctx, node, t, names, inside) for _, t in terms]
+        one = scatters.scattered(ctx, node, inside)
+        terms = _terms(body) if one is None and _worth_splitting(body) else [(1, body)]
+        values = [_term(ctx, node, t, names, inside) for _, t in terms] if one is None else [one]
     result = values[0] if terms[0][0] > 0 else _negative(values[0])
     for (sign, _), value in zip(terms[1:], values[1:], strict=True):
         dims = ctx.ordered(merge(result.dims, value.dims))

@@ -97,7 +97,7 @@ def _emit(ctx: Context, node: Node) -> Value:
         return scans.scan(ctx, node)
     if node.op in RANDOM:
         return _draw(ctx, node)
-    if node.op in ("newton", "front"):
+    if node.op in ("newton", "front", "level"):
         return emit(ctx, node.args[0])  # in a loop that is stepped after all
     added = fused.added_products(ctx, node) if ctx.fused else None
     return _elementwise(ctx, node) if added is None else added

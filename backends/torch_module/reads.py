@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from seqdsl.ir import build
-from seqdsl.ir.node import Node
+from seqdsl.ir.node import Node, read_names
 from seqdsl.ir.order import difference, upper_bound
 from seqdsl.ir.system import Edge, Tensor
 
@@ -137,7 +137,7 @@ def _edge_choices(ctx: Context, tensor: Tensor, node: Node, place: Looped, dims:
 
 def _collected(ctx: Context, tensor: Tensor, node: Node, place: Looped) -> Value:
     """Entries of a loop that another one has finished, or all so far (zeros where none is yet), as one tensor."""
-    static = [k for k in place.keys if not node.args[k].free - set(ctx.fixed)]
+    static = [k for k in place.keys if not node.args[k].free - set(ctx.fixed) and not read_names(node.args[k])]
     moving = [k for k in place.keys if k not in static]
     lead = (BATCH,) if ctx.batched else ()
     names = {k: ctx.names.passing(f"n{number or ''}") for number, k in enumerate(moving)}
@@ -148,9 +148,9 @@ def _collected(ctx: Context, tensor: Tensor, node: Node, place: Looped) -> Value
         inner = [i for i in kept if i not in moving[: moving.index(k)]]
         dim = len(lead) + inner.index(k)
         shape = tuple_text(ctx.dim_text(d) for d in (*lead, *(tensor.indices[i] for i in inner)))
-        length = ctx.length(tensor.indices[k])
-        span = f"past, past + {length}" if ctx.past and ctx.is_new(tensor.indices[k]) else length
-        entries = f"[{text} for {names[k]} in range({span})]"
+        own_index, length = tensor.indices[k], ctx.length(tensor.indices[k])
+        new = ctx.past and ctx.on_stream(own_index) and ctx.is_new(own_index)  # what came before is joined to it below
+        entries = f"[{text} for {names[k]} in range({f'past, past + {length}' if new else length})]"
         text = f"{ctx.helper('_stack')}({entries}, {dim}, {shape}, {expressions.KINDS[tensor.dtype]}, {ctx.like})"
     dims = (*lead, *(tensor.indices[k] for k in kept))
     value = ctx.bind(f"{tensor.name}_so_far", Value(text, dims, tensor.dtype))
@@ -258,7 +258,8 @@ def _general(ctx: Context, node: Node, source: Source, value: Value) -> Value:
     joint = _joint(ctx, node, value)
     pending: list[tuple[int, Node, str]] = []
     handled: set[int] = set()
-    for k in sorted(range(len(source.own)), key=lambda k: _turn(ctx, node.args[k])):
+    data = {k for k, a in enumerate(node.args) if read_names(a)}  # first: what a state holds is joined to the tensor
+    for k in sorted(range(len(source.own)), key=lambda k: (k not in data, *_turn(ctx, node.args[k]))):
         own, subscript = source.own[k], node.args[k]
         if f"@{k}" not in value.dims:
             continue

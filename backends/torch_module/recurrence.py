@@ -18,7 +18,7 @@ from seqdsl.ir.order import difference
 from seqdsl.ir.state import StateEntry
 from seqdsl.ir.system import Edge, Tensor
 
-from . import expressions, history, newton, wavefront
+from . import expressions, history, levels, newton, wavefront
 from .context import Block, Context, Looped, LoopScope, Source, Stored
 from .loops import hoist
 from .names import tuple_text
@@ -32,6 +32,8 @@ def execute(ctx: Context, step: Step, needed: set[str]) -> None:
             compute(ctx, ctx.system.tensors[step.tensor])
     elif wavefront.is_wavefront(ctx, step):
         wavefront.run(ctx, step)
+    elif levels.is_levels(ctx, step):
+        levels.run(ctx, step, needed)
     elif newton.is_solved(ctx, step):
         newton.solve(ctx, step)
     else:

@@ -280,6 +280,15 @@ def _select(x: Tensor, dim: int, place: int) -> Tensor:
     return x.select(dim, place) if 0 <= place < x.shape[dim] else x.new_zeros(x.shape[:dim] + x.shape[dim + 1 :])
 
 
+def _scatter_sum(x: Tensor, places: Tensor, length: int) -> Tensor:
+    """x [B, S, ..] added up at places [B or 1, S] of a new second dimension; entries that lie outside are left out."""
+    batch = x.shape[0]
+    inside = (places >= 0) & (places < length)
+    rows = torch.where(inside, places, length) + (length + 1) * torch.arange(batch, device=x.device).unsqueeze(1)
+    whole = x.new_zeros(batch * (length + 1), *x.shape[2:]).index_add(0, rows.flatten(), x.flatten(0, 1))
+    return whole.view(batch, length + 1, *x.shape[2:])[:, :length]
+
+
 def _gather(x: Tensor, places: Sequence[Tensor | None]) -> Tensor:
     """x at integer positions, one tensor for each dimension (None: all of it); 0 where a position lies outside.
 

@@ -16,6 +16,7 @@ from seqdsl.algebra.verdict import Verdict
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms.any_convolution import to_any_convolution
 from seqdsl.forms.any_scan import to_any_scan
+from seqdsl.forms.any_wavefront import to_any_wavefront
 from seqdsl.forms.chunkwise import to_chunkwise, to_quadratic
 from seqdsl.forms.newton import to_newton
 from seqdsl.forms.online import Normalisers, all_pairs, to_online
@@ -23,7 +24,6 @@ from seqdsl.forms.online_laws import online_laws
 from seqdsl.forms.prepare import prepared
 from seqdsl.forms.recurrent import steadied
 from seqdsl.forms.texts import with_texts
-from seqdsl.forms.wavefront import to_wavefront
 from seqdsl.ir.dependence import Loop, loop_again, recurrences
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.remember import once_for_each
@@ -129,13 +129,14 @@ _ROWS = [
         "recurrence; its adjoint is affine, with the slopes at the solution",
         "multiple shooting: pieces of 64 steps side by side, their starts corrected by the products of the slopes until "
         "the ends agree (1e-6 of the state in float32, 1e-12 in float64); where that overshoots, pieces of 32 and 16, "
-        "then one step at a time",
+        "then one step at a time; matrices of slopes are for at most 64 entries, and starts are copied where there are more",
     ),
     Form(
         "wavefront",
-        to_wavefront,
-        "with w = slope i + j, every read is of an earlier w: the cells of a front do not read each other",
-        "slope d + e >= 1 at each distance (d, e); (i, j) -> (w, i) is one to one, and cells off the grid are told apart",
+        to_any_wavefront,
+        "every read is of an earlier w: the cells of a front do not read each other",
+        "on a grid w = slope i + j, with slope d + e >= 1 at each distance (d, e), and (i, j) -> (w, i) is one to one; on a "
+        "graph that guards give, w is the longest path to a position, found at each call",
     ),
 ]
 FORMS: dict[str, Form] = {row.name: row for row in _ROWS}
