@@ -20,6 +20,7 @@ from seqdsl.forms import FORMS, Derived, derive
 from seqdsl.forms.derive import apply
 from seqdsl.forms.levels import OVER_PAIRS, join_of
 from seqdsl.forms.risks import RISKS
+from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, schedule
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, options

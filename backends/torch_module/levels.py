@@ -312,7 +312,7 @@ def _known(ctx: Context, graph: _Graph, tensor: Tensor) -> str:
     if entry is None or entry.tail is not None:
         return zeros
     moved = f".movedim({place + 1}, 1)" if place else ""
-    return f"{zeros} if state is None else {history.state_path(entry.name)}{moved}"
+    return f"{zeros} if state is None else {history.state_path(ctx, entry.name)}{moved}"
 
 
 def _call(ctx: Context, graph: _Graph, step: str, kept: list[Tensor], lines: list[str]) -> None:
