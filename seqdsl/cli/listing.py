@@ -16,7 +16,7 @@ from seqdsl.diagnostics import SeqError
 from seqdsl.ir import build
 from seqdsl.ir.state import NotSteppable, state_record
 from seqdsl.ir.system import System
-from seqdsl.plan import Cost, choose, leading
+from seqdsl.plan import Cost, leading
 from seqdsl.report import Report, report
 from seqdsl.semantics import library
 
@@ -46,10 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for column in ("file", "mixer", "recurrences", "auto form", "source"):
+    for column in ("file", "mixer", "recurrences", "source"):
         table.add_column(column, overflow="fold" if column == "source" else "ellipsis")
     for row in rows:
-        table.add_row(row["file"], row["mixer"], ", ".join(row["classes"]) or "-", row["auto"], row["doc"])
+        table.add_row(row["file"], row["mixer"], ", ".join(row["classes"]) or "-", row["doc"])
     console().print(table)
     return 0
 
@@ -60,7 +60,6 @@ def _row(name: str, program: api.Program) -> dict[str, Any]:
         "file": name,
         "mixer": program.name,
         "classes": _classes(system),
-        "auto": choose(system).form,
         "doc": _doc(system),
     }
 
@@ -82,30 +81,27 @@ def markdown() -> Iterator[str]:
     for folder, names in sorted(folders.items()):
         yield from ("", f"## {folder}", "", _line(COLUMNS), _line(["---"] * len(COLUMNS)))
         for name in names:
-            yield from markdown_rows(name)
+            yield from rows_of(name, [report(program.system()) for program in api.load_all(name)])
 
 
-def markdown_rows(name: str) -> list[str]:
+def rows_of(name: str, reports: list[Report]) -> list[str]:
     """The lines of one file, a mixer each."""
     path = Path(str(library()[name]))
-    lines = []
-    for n, program in enumerate(api.load_all(name)):
-        found = report(program.system())
-        lines.append(
-            _line(
-                [
-                    "" if n else f"[{name}]({path.parent.name}/{name}.seq)",
-                    f"`{program.name}`",
-                    ", ".join(_classes(found.system)) or "none",
-                    _forms(found),
-                    _state(found.system),
-                    _operations(found),
-                    _claims(found),
-                    _doc(found.system),
-                ]
-            )
+    return [
+        _line(
+            [
+                "" if n else f"[{name}]({path.parent.name}/{name}.seq)",
+                f"`{found.system.name}`",
+                ", ".join(_classes(found.system)) or "none",
+                _forms(found),
+                _state(found.system),
+                _operations(found),
+                _claims(found),
+                _doc(found.system),
+            ]
         )
-    return lines
+        for n, found in enumerate(reports)
+    ]
 
 
 def _line(cells: list[str] | tuple[str, ...]) -> str:
