@@ -33,6 +33,13 @@ class Value:
         return self.text if self.level >= level else f"({self.text})"
 
 
+def negative(value: Value) -> Value:
+    """Minus a value; of minus a value, the value."""
+    if value.level == UNARY and value.text.startswith("-"):
+        return replace(value, text=value.text[1:])
+    return replace(value, text=f"-{value.at(UNARY)}", level=UNARY)
+
+
 def plain(value: Value) -> Value:
     """A weight in the dtype of the computation."""
     if not value.weight:
