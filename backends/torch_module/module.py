@@ -226,7 +226,7 @@ def _class(
         out.add("")
         out.lines += body.splitlines()
     out.add("")
-    _step(out, system, functions, layer, built, arguments, steps)
+    _step(out, system, functions[-1], layer, built, arguments, steps)
     out.add("")
     _init_state(out, system, layer, built, arguments, steps)
     out.add("")
@@ -259,10 +259,10 @@ def _forward(out: Block, system: System, function: str, layer: bool, built: _Bui
         "return_state: bool = False, cu_seqlens: Any = None) -> Any:"
     )
     out.add('    """The outputs; with `return_state` the state as well. `cu_seqlens`: ends of packed sequences."""')
-    dims = [str(_all_streamed(system, t)) for t in system.inputs()]
-    results = [str(_streamed(system, system.tensors[o])) for o in system.outputs]
     names = list(arguments.values())
     if system.stream is not None:
+        dims = [str(_all_streamed(system, t)) for t in system.inputs()]
+        results = [str(_streamed(system, system.tensors[o])) for o in system.outputs]
         out.add("    if cu_seqlens is not None:")
         out.add(
             f"        return _run_packed(self.forward, {tuple_text(names)}, {tuple_text(dims)}, "
@@ -272,13 +272,7 @@ def _forward(out: Block, system: System, function: str, layer: bool, built: _Bui
 
 
 def _step(
-    out: Block,
-    system: System,
-    functions: list[str],
-    layer: bool,
-    built: _Built,
-    arguments: dict[str, str],
-    steps: Stepping,
+    out: Block, system: System, function: str, layer: bool, built: _Built, arguments: dict[str, str], steps: Stepping
 ) -> None:
     names = [arguments[t.name] for t in system.inputs()]
     out.add(f"def step(self, {', '.join([*_signature(system, arguments), 'state: Any'])}) -> Any:")
@@ -290,7 +284,7 @@ def _step(
         n if (d := _streamed(system, t)) is None else f"{n}.unsqueeze({d})"
         for n, t in zip(names, system.inputs(), strict=True)
     ]
-    call = _call(functions[-1], layer, built, given, ["state=state", "return_state=True"])
+    call = _call(function, layer, built, given, ["state=state", "return_state=True"])
     out.add(f"    result, state = {call}")
     dims = [_streamed(system, system.tensors[o]) for o in system.outputs]
     if len(dims) == 1:
@@ -395,4 +389,7 @@ def _extra_repr(out: Block, built: _Built, form: str) -> None:
     out.add("def extra_repr(self) -> str:")
     out.add('    """The sizes and options that the module was built with."""')
     shown = [f"{n}={{self.{attribute(n)}}}" for n in [*built.axes, *built.options]] + ([f"form={form}"] if form else [])
+    if len(shown) > 6:
+        out.add(f"    sizes = f{quoted(', '.join(shown[:6]))}")
+        shown = ["{sizes}", *shown[6:]]
     out.add(f"    return {'f' if built.axes or built.options else ''}{quoted(', '.join(shown))}")

@@ -275,18 +275,16 @@ def _windows(x: Tensor, dim: int, start: int, length: int, width: int) -> Tensor
     return _span(x, dim, start, length + width - 1).unfold(dim, width, 1)
 
 
+def _segment_sum(x: Tensor, place: Tensor, length: int) -> Tensor:
+    """y[.., p] = the sum of x[.., t] over the t whose place[.., t] is p; what lies outside is dropped."""
+    inside = (place >= 0) & (place < length)
+    y = x.new_zeros(*x.shape[:-1], length + 1).scatter_add(-1, torch.where(inside, place, length), x)
+    return y[..., :length]
+
+
 def _select(x: Tensor, dim: int, place: int) -> Tensor:
     """One entry of a dimension; 0 outside."""
     return x.select(dim, place) if 0 <= place < x.shape[dim] else x.new_zeros(x.shape[:dim] + x.shape[dim + 1 :])
-
-
-def _scatter_sum(x: Tensor, places: Tensor, length: int) -> Tensor:
-    """x [B, S, ..] added up at places [B or 1, S] of a new second dimension; entries that lie outside are left out."""
-    batch = x.shape[0]
-    inside = (places >= 0) & (places < length)
-    rows = torch.where(inside, places, length) + (length + 1) * torch.arange(batch, device=x.device).unsqueeze(1)
-    whole = x.new_zeros(batch * (length + 1), *x.shape[2:]).index_add(0, rows.flatten(), x.flatten(0, 1))
-    return whole.view(batch, length + 1, *x.shape[2:])[:, :length]
 
 
 def _gather(x: Tensor, places: Sequence[Tensor | None]) -> Tensor:

@@ -1,48 +1,58 @@
-"""Sums that scatter: `sum[a | key == n] body` adds each entry at the position that its key names, in one pass over the
-entries, where a mask would take every entry at every position.
-
-Architecture invariant: changes how such a sum is added up, never its terms. Entry point: `scattered`.
+"""Scatters: `sum[t | place == p] x`, where the place of each t is data, adds every x[t] to its place instead of comparing
+all places with all p. Entry point: `segment_sum`.
 """
 
 from __future__ import annotations
 
-from seqdsl.ir.node import Node, read_names
-from seqdsl.ir.ops import bound
+from seqdsl.ir import build
+from seqdsl.ir.node import Node, walk
+from seqdsl.ir.order import difference
 
-from . import expressions
+from . import contractions, expressions
 from .context import Context
-from .values import ATOM, BATCH, SUM, Value, merge, plain, with_ones
+from .values import Value, merge
 
 
-def scattered(ctx: Context, node: Node, guards: list[Node]) -> Value | None:
-    """The sum as one scatter; None where its guard is not just that data of the entry name a position."""
-    found = _target(ctx, node, guards)
-    if found is None:
+def segment_sum(ctx: Context, node: Node, factors: list[Node], names: tuple[str, ...], guards: list[Node]) -> Value | None:
+    """The sum of the factors' product over one index, scattered; None where it is no scatter.
+
+    Where the guard holds, p is the place: the factors are read there, so that none varies along p.
+    """
+    if node.op != "sum" or len(names) != 1 or names[0] in ctx.fixed:
         return None
-    (item,), (key, target) = bound(node), found
-    value = plain(expressions.emit(ctx, node.args[0]))
-    if value.static or item not in value.dims or value.dtype == "bool":
+    found = [(g, target, place) for g in guards for target, place in _placed(ctx, g, names[0])]
+    if len(found) != 1:
         return None
-    place = expressions.emit(ctx, key)
-    if ctx.past and ctx.is_new(target):
-        place = Value(f"{place.at(SUM)} - past", place.dims, "int", SUM)
-    rest = tuple(d for d in value.dims if d not in (BATCH, item))
-    batched = BATCH in merge(value.dims, place.dims)
-    value = expressions.full(ctx, value, (BATCH, item, *rest), value.dtype) if batched else value
-    texts = [with_ones(v, (BATCH, item, *more)).text for v, more in ((value, rest), (place, ()))]
-    text = f"{ctx.helper('_scatter_sum')}({', '.join(texts)}, {ctx.length(target)})"
-    whole = Value(text if batched else f"{text}[0]", (*((BATCH,) if batched else ()), target, *rest), value.dtype, ATOM)
-    return expressions.convert(ctx, whole, node.dtype)
+    fact, target, place = found[0]
+    others = [g for g in guards if g is not fact]
+    known = set().union(place.free, *(f.free for f in factors)) - {target}
+    if any(not g.free <= known for g in others) or ctx.past and any(map(ctx.on_stream, (target, names[0]))):
+        return None
+    before, ctx.guards = ctx.guards, tuple(g for g in ctx.guards if g is not fact)  # a place may lie outside
+    try:
+        at = {target: place}
+        values = [expressions.emit(ctx, build.substitute(f, at)) for f in factors]
+        values = [v if v.dtype in ("real", "complex") else expressions.convert(ctx, v, node.dtype) for v in values]
+        product: Value | None = None
+        for value in contractions.masked(ctx, node, values, others):
+            product = contractions.times(ctx, node, product, value)
+        x = expressions.tensor(ctx, product or Value("1", (), "int", static=True), node.dtype)
+        places = expressions.emit(ctx, place)
+    finally:
+        ctx.guards = before
+    dims = (*(d for d in ctx.ordered(merge(x.dims, places.dims)) if d != names[0]), names[0])
+    x, places = expressions.full(ctx, x, dims, node.dtype), expressions.full(ctx, places, dims, "int")
+    text = f"{ctx.helper('_segment_sum')}({x.text}, {places.text}, {ctx.length(target)})"
+    return Value(text, (*dims[:-1], target), node.dtype)
 
 
-def _target(ctx: Context, node: Node, guards: list[Node]) -> tuple[Node, str] | None:
-    """The key of an entry, and the index that runs over what it may name."""
-    if node.op != "sum" or len(bound(node)) != 1 or len(guards) != 1 or guards[0].op != "eq":
-        return None
-    (item,) = bound(node)
-    for key, other in (guards[0].args, guards[0].args[::-1]):
-        target = str(other.attr) if other.op == "index" else ""
-        if target and target != item and key.free == {item} and key.dtype == "int" and read_names(key):
-            moving = {item, target} | node.args[0].free
-            return (key, target) if target not in node.args[0].free and not moving & set(ctx.fixed) else None
-    return None
+def _placed(ctx: Context, fact: Node, name: str) -> list[tuple[str, Node]]:
+    """(p, place) for a guard that says: the place of `name`, which is data, is p."""
+    found = []
+    for own, other in (fact.args, fact.args[::-1]) if fact.op == "eq" else ():
+        for target in own.free - other.free - {name, *ctx.fixed}:
+            shift = difference(own, build.index(target))
+            data = any(n.op == "read" and name in n.free for n in walk(other))
+            if set(shift) <= {None} and other.dtype == "int" and data:
+                found.append((target, build.sub(other, build.const(int(shift.get(None, 0))))))
+    return found

@@ -38,6 +38,13 @@ def in_reals(text: str, dtype: str) -> str:
     return f"{text}.round().to(torch.long)" if dtype == "int" else text
 
 
+def negative(value: Value) -> Value:
+    """Minus a value; of minus a value, the value."""
+    if value.level == UNARY and value.text.startswith("-"):
+        return replace(value, text=value.text[1:])
+    return replace(value, text=f"-{value.at(UNARY)}", level=UNARY)
+
+
 def plain(value: Value) -> Value:
     """A weight in the dtype of the computation."""
     if not value.weight:

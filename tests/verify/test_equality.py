@@ -7,8 +7,12 @@ import pytest
 
 from seqdsl.algebra import Proved, Refuted, Unknown, Verdict
 from seqdsl.algebra import Tested as Tried  # pytest would collect a class `Test..`
+from seqdsl.algebra.numbers import TooMuch
+from seqdsl.ir.sizes import Sizes
+from seqdsl.ir.system import Claim, System
 from seqdsl.report import verdict_of
 from seqdsl.semantics import load_system
+from seqdsl.verify import equality
 from seqdsl.verify.inputs import draw_inputs, draw_sizes
 
 POINT = "mixer m(x[t], y[t], g[t]) -> z[t]:\n    index s over t\n    z[t] = {}\n    claim z == {} {}\n"
@@ -143,6 +147,19 @@ def test_a_budget_that_ends_at_the_first_steps_leaves_the_rest_to_floats() -> No
     assert isinstance(found, Tried) and "float64" in found.how
     late = "(" + heavy.format("+ (i == j) * (t < 2)") + ") / 100"
     assert isinstance(pointwise(late, "sum[s | s <= t] x[s]"), Refuted)
+
+
+def test_lengths_beyond_one_that_is_too_much_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+
+    def too_much(system: System, claim: Claim, sizes: Sizes, inputs: object) -> None:
+        lengths.append(sizes["t"])
+        raise TooMuch("more than fits")
+
+    monkeypatch.setattr(equality, "compare", too_much)
+    (claim,) = load_system(POINT.format("relu(x) - relu(-x)", "x", ""), "m").claims
+    assert claim.system is not None and isinstance(equality.test_equality(claim.system, claim), Unknown)
+    assert lengths and set(lengths) == {min(lengths)}
 
 
 def load_text(guard: str, decay: str) -> str:

@@ -43,7 +43,7 @@ def test_what_is_added_where(name: str, nodes: int, edges: int) -> None:
 @pytest.mark.parametrize("name", MIXERS)
 def test_no_mask_of_all_pairs_is_made(name: str) -> None:
     code = emit_module(load_system(MIXERS[name]), class_name="M")
-    assert "_scatter_sum(" in code and "mask" not in code.rpartition("def m(")[2]
+    assert "_segment_sum(" in code and "mask" not in code.rpartition("def m(")[2]
 
 
 def test_gradients() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..numerics import Example, Sizes, Tensors, draws, l2_norm, layer_norm, linear, sigmoid, weights
+from ..numerics import Array, Example, Sizes, Tensors, draws, l2_norm, layer_norm, linear, sigmoid, under, weights
 
 
 def dplr(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
@@ -46,14 +46,10 @@ def rwkv7_example(rng: np.random.Generator, T: int) -> Example:
     return inputs, {}, {}
 
 
-def RWKV7(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
-    x = inputs["x"]
-    before = np.concatenate([np.zeros_like(x[:1]), x[:-1]])
-    xr, xw, xk, xv, xa, xg = (x + (before - x) * params["mu"][i] for i in range(6))
-    r, key, value = (linear(z, params, name) for z, name in ((xr, "r"), (xk, "key"), (xv, "value")))
+def Mix7(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
+    xr, xw, xk, _, xa, xg = np.moveaxis(inputs["z"], 1, 0)
+    v, r, key = inputs["v"], linear(xr, params, "r"), linear(xk, params, "key")
     w = -np.exp(-0.5) * sigmoid(params["w0"] + linear(np.tanh(linear(xw, params, "lw")), params, "w"))
-    mixed = sigmoid(params["v0"] + linear(linear(xv, params, "lv"), params, "v"))
-    v = mixed * inputs["first"] + (1 - mixed) * value
     a = sigmoid(params["a0"] + linear(linear(xa, params, "la"), params, "a"))
     g = linear(sigmoid(linear(xg, params, "lg")), params, "g")
     k = key * (1 + (a - 1) * params["k_scale"])
@@ -64,10 +60,48 @@ def RWKV7(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
     return {"y": linear(g * (normed + bonus), params, "y", contracted=2)}
 
 
+def mix_params(rng: np.random.Generator, C: int, H: int, D: int, E: int, RW: int, RA: int, RG: int) -> Tensors:
+    params = weights(rng, r=(C, H, D), key=(C, H, D), lw=(C, RW), w=(RW, H, D), la=(C, RA), a=(RA, H, D))
+    params |= weights(rng, lg=(C, RG), g=(RG, H, E)) | weights(rng, 2, y=(H, E, C))
+    params |= draws(rng, w0=(H, D), a0=(H, D), kk_scale=(H, D), k_scale=(H, D), bonus=(H, D))
+    return params | draws(rng, norm=(H, E), norm_bias=(H, E))
+
+
+def Mix7_example(rng: np.random.Generator, T: int) -> Example:
+    C, H, D, E = 7, 3, 5, 4
+    ranks = {"RW": 2, "RA": 3, "RG": 2}
+    return draws(rng, z=(T, 6, C), v=(T, H, E)), mix_params(rng, C, H, D, E, **ranks), {"D": D, **ranks}
+
+
+def shifted(x: Array, mu: Array) -> Array:
+    """[t, p, c]: six mixes of each token with the one before."""
+    before = np.concatenate([np.zeros_like(x[:1]), x[:-1]])
+    return np.stack([x + (before - x) * row for row in mu], axis=1)
+
+
+def RWKV7First(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
+    z = shifted(inputs["x"], params["mu"])
+    v = linear(z[:, 3], params, "v")
+    return {"y": Mix7({"z": z, "v": v}, under(params, "y"), sizes)["y"], "v": v}
+
+
+def RWKV7First_example(rng: np.random.Generator, T: int) -> Example:
+    C, H, D = 7, 3, 4
+    params = weights(rng, v=(C, H, D)) | draws(rng, mu=(6, C))
+    params |= {f"y.{name}": value for name, value in mix_params(rng, C, H, D, D, 64, 64, 128).items()}
+    return draws(rng, x=(T, C)), params, {"H": H, "D": D}
+
+
+def RWKV7(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
+    z = shifted(inputs["x"], params["mu"])
+    value = linear(z[:, 3], params, "value")
+    mixed = sigmoid(params["v0"] + linear(linear(z[:, 3], params, "lv"), params, "v"))
+    v = mixed * inputs["first"] + (1 - mixed) * value
+    return Mix7({"z": z, "v": v}, under(params, "y"), sizes)
+
+
 def RWKV7_example(rng: np.random.Generator, T: int) -> Example:
-    C, H, D, E, ranks = 7, 3, 5, 4, {"RW": 2, "RA": 3, "RV": 2, "RG": 3}
-    params = weights(rng, r=(C, H, D), key=(C, H, D), value=(C, H, E), lw=(C, 2), w=(2, H, D), lv=(C, 2), v=(2, H, E))
-    params |= weights(rng, la=(C, 3), a=(3, H, D), lg=(C, 3), g=(3, H, E)) | weights(rng, 2, y=(H, E, C))
-    params |= draws(rng, mu=(6, C), w0=(H, D), a0=(H, D), v0=(H, E), kk_scale=(H, D), k_scale=(H, D), bonus=(H, D))
-    params |= draws(rng, norm=(H, E), norm_bias=(H, E))
-    return draws(rng, x=(T, C), first=(T, H, E)), params, {"D": D, **ranks}
+    C, H, D, E, RV = 7, 3, 5, 4, 2
+    params = weights(rng, value=(C, H, E), lv=(C, RV), v=(RV, H, E)) | draws(rng, mu=(6, C), v0=(H, E))
+    params |= {f"y.{name}": value for name, value in mix_params(rng, C, H, D, E, 64, 64, 128).items()}
+    return draws(rng, x=(T, C), first=(T, H, E)), params, {"D": D, "RV": RV}

@@ -21,7 +21,7 @@ def LMUFormer(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
 def LMUFormer_example(rng: np.random.Generator, T: int) -> Example:
     c, C, N, W, F = 3, 4, 3, 3, 5
     params = weights(rng, 2, z=(c, W, C)) | weights(rng, u=(C,), h=(N, C), h_2=(C, C), r=(C, C), f=(C, F), y=(F, C))
-    params |= draws(rng, gain=(4, C), shift=(4, C), **{"u.bias": (), "h_2.bias": (C,)})
+    params |= draws(rng, gain=(3, C), shift=(3, C), **{"u.bias": (), "h_2.bias": (C,)})
     return draws(rng, x=(T, c)), params, {"C": C, "N": N, "theta": 9, "W": W, "F": F}
 
 
