@@ -147,3 +147,9 @@ def test_a_budget_that_ends_at_the_first_steps_leaves_the_rest_to_floats() -> No
 
 def load_text(guard: str, decay: str) -> str:
     return GATED.format(guard=guard, decay=decay)
+
+
+def test_sizes_that_fit_half_of_the_lengths_are_enough() -> None:
+    pairs = "mixer m(x[t]) -> y[t]:\n    e[u: |t| / 2, p: 2] = tanh(x[2 * u + p])\n    y[t] = e[t // 2, t % 2]\n"
+    assert isinstance(verdict(pairs + "    z[t] = erf(x)\n    claim y == z\n"), Refuted)
+    assert isinstance(verdict(pairs + "    claim shift(t, 2)\n"), Tried | Proved)
