@@ -67,7 +67,7 @@ def test_claim(system: System, claim: Claim, *, count: int = 12, seed: int = 0) 
             sizes = draw_sizes(target, rng, stream=stream, fixed=fixed, fits=fits, most=ENTRIES)
         except SizeError as error:
             unmet += 1
-            if unmet == len(STREAMS):
+            if unmet >= len(STREAMS) and not done:
                 return Unknown(f"no sizes to test it with: {error.message}")
             continue
         trial = Trial(target, sizes, draw_inputs(target, sizes, rng, claim=claim))
