@@ -186,3 +186,11 @@ def test_what_a_layer_needs_follows_from_formulas(tmp_path: Path) -> None:
     """global_filter's parameter has |j| // 2 + 1 frequencies: compiling builds it with a length for j."""
     (path,) = seqdsl.compile(CORPUS / "gfnet.seq", out=tmp_path)
     assert "def __init__(self, i: int, j: int, c: int" in path.read_text()
+
+
+def test_a_divisor_of_sizes_that_is_0_counts_as_1_as_in_the_equations() -> None:
+    mixer = seqdsl.load("mixer m(x[t,d]) -> y[t,d]:\n    y[t,d] = x * (d % (|d| // 4) + d // (|d| // 4))\n")
+    for width in (3, 8):
+        x = torch.randn(1, 2, width, dtype=torch.float64)
+        wanted = mixer.interpret(inputs={"x": x[0].numpy()})["outputs"]["y"]
+        assert gap(mixer.module()(x)[0], torch.from_numpy(wanted)) < 1e-12
