@@ -7,7 +7,8 @@ same bounds shape the inputs of every test of the mixer. Within them values are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
+from seqdsl.ir.ops import OPS
 from seqdsl.ir.sizes import SizeError, Sizes, bind
 from seqdsl.ir.system import Claim, System, Tensor
 
@@ -78,6 +80,8 @@ def draw_sizes(
     """
     fixed = dict(fixed or {})
     terms = [t.rhs for t in system.tensors.values() if t.rhs is not None]
+    bodies = {frozenset(n.args[0].free) for rhs in terms for n in walk(rhs) if OPS[n.op].binding}
+    written = [*(t.indices for t in system.derived()), *bodies]  # the interpreter writes out what is reduced
     powers = {str(n.attr[0][0]) for rhs in terms for n in walk(rhs) if n.op == "hadamard"}
     last: SizeError | None = None
     for attempt in range(tries):
@@ -102,7 +106,7 @@ def draw_sizes(
         if not fits(sizes):
             last = SizeError("bad-size", "the condition was not met by any sizes tried")
             continue
-        if sum(_count(t, sizes) for t in system.derived()) < most:
+        if sum(_count(points, sizes) for points in written) < most:
             return sizes
     raise last if last is not None else SizeError("bad-size", f"no small sizes fit `{system.name}`")
 
@@ -112,11 +116,8 @@ def small_options(system: System, rng: np.random.Generator) -> dict[str, int]:
     return {name: int(rng.integers(1, 5)) for name in system.options}
 
 
-def _count(tensor: Tensor, sizes: Sizes) -> int:
-    count = 1
-    for index in tensor.indices:
-        count *= sizes[index]
-    return count
+def _count(indices: Iterable[str], sizes: Sizes) -> int:
+    return math.prod(sizes[index] for index in indices)
 
 
 def draw_inputs(
