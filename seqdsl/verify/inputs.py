@@ -8,7 +8,7 @@ same bounds shape the inputs of every test of the mixer. Within them values are 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,8 +80,6 @@ def draw_sizes(
     """
     fixed = dict(fixed or {})
     terms = [t.rhs for t in system.tensors.values() if t.rhs is not None]
-    bodies = {frozenset(n.args[0].free) for rhs in terms for n in walk(rhs) if OPS[n.op].binding}
-    written = [*(t.indices for t in system.derived()), *bodies]  # the interpreter writes out what is reduced
     powers = {str(n.attr[0][0]) for rhs in terms for n in walk(rhs) if n.op == "hadamard"}
     last: SizeError | None = None
     for attempt in range(tries):
@@ -106,7 +104,7 @@ def draw_sizes(
         if not fits(sizes):
             last = SizeError("bad-size", "the condition was not met by any sizes tried")
             continue
-        if sum(_count(points, sizes) for points in written) < most:
+        if entries(system, sizes) < most:
             return sizes
     raise last if last is not None else SizeError("bad-size", f"no small sizes fit `{system.name}`")
 
@@ -116,8 +114,12 @@ def small_options(system: System, rng: np.random.Generator) -> dict[str, int]:
     return {name: int(rng.integers(1, 5)) for name in system.options}
 
 
-def _count(indices: Iterable[str], sizes: Sizes) -> int:
-    return math.prod(sizes[index] for index in indices)
+def entries(system: System, sizes: Sizes) -> int:
+    """How many numbers the interpreter writes: every tensor, and the body of every reduction."""
+    terms = [t.rhs for t in system.derived() if t.rhs is not None]
+    bodies = {frozenset(n.args[0].free) for rhs in terms for n in walk(rhs) if OPS[n.op].binding}
+    shapes = (*(t.indices for t in system.derived()), *bodies)
+    return sum(math.prod(max(sizes[i], 1) for i in shape) for shape in shapes)  # beside an empty axis too
 
 
 def draw_inputs(
