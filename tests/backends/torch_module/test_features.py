@@ -262,3 +262,11 @@ def test_a_stack_of_filters_goes_on_from_what_each_layer_has_read(equations: str
     assert gap(torch.cat([first, module(v[:, 4:], w, state=state)], 1)[0], wanted) < 1e-12
     with pytest.raises(SeqError, match="which a state holds"):  # the scan over depth would not have them
         program.module(form="scan")
+
+
+def test_a_divisor_of_sizes_that_is_0_counts_as_1_as_in_the_equations() -> None:
+    mixer = seqdsl.load("mixer m(x[t,d]) -> y[t,d]:\n    y[t,d] = x * (d % (|d| // 4) + d // (|d| // 4))\n")
+    for width in (3, 8):
+        x = torch.randn(1, 2, width, dtype=torch.float64)
+        wanted = mixer.interpret(inputs={"x": x[0].numpy()})["outputs"]["y"]
+        assert gap(mixer.module()(x)[0], torch.from_numpy(wanted)) < 1e-12
