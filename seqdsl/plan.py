@@ -64,6 +64,17 @@ def show(poly: Mapping[tuple[str, ...], int]) -> str:
     )
 
 
+def leading(poly: Mapping[tuple[str, ...], int]) -> str:
+    """Its terms that no other term is a multiple of."""
+    names = {m: [n for n in m if not n.isdigit()] for m in poly}
+    top = {m: c for m, c in poly.items() if not any(a != m and _within(names[m], names[a]) for a in poly)}
+    return show(top)
+
+
+def _within(some: list[str], all_: list[str]) -> bool:
+    return len(some) < len(all_) and all(some.count(n) <= all_.count(n) for n in some)
+
+
 def _add(total: Poly, names: tuple[str, ...], count: int) -> None:
     key = tuple(sorted(names))
     total[key] = total.get(key, 0) + count

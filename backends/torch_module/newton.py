@@ -49,8 +49,7 @@ def solve(ctx: Context, loop: Loop) -> None:
     mixing = {i for i in first.indices if column is not None and i == column.rstrip("'")}
     dims = (BATCH, time, *(i for i in first.indices if i != time and i not in mixing), *mixing)
     for state in states:
-        for line in state.comment.splitlines():
-            ctx.block.add("# " + " ".join(line.split()))
+        ctx.comment(state)
     with ctx.equation(first):
         given = outside(ctx, _parts(ctx, states), time, ())
         starts = []

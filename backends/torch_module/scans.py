@@ -29,7 +29,9 @@ def scan(ctx: Context, node: Node) -> Value:
     if node.op == "decayed_product":
         return _product_of_states(ctx, node)
     if node.op == "decayed_solve":
-        return _solve(ctx, node)
+        from .feedback import solve
+
+        return solve(ctx, node)
     if node.op == "matrix_scan":
         return _matrices(ctx, node)
     return _state(ctx, node)
@@ -75,7 +77,7 @@ def _ring(ctx: Context, node: Node) -> Value:
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
     """Which indices are heads, rows (keys) and columns (values)."""
 
     time: str
@@ -86,7 +88,7 @@ class _Layout:
     mixed: bool = False  # does it vary along rows and columns at once?
 
 
-def _layout(ctx: Context, node: Node, q: Value | None, k: Value, v: Value, a: Value, start: Value) -> _Layout:
+def layout_of(ctx: Context, node: Node, q: Value | None, k: Value, v: Value, a: Value, start: Value) -> Layout:
     time, rows = node.attr[0][0], node.attr[1]
     known = {time, BATCH, *rows}
     left = {*(q.dims if q is not None else ()), *k.dims} - known
@@ -95,12 +97,12 @@ def _layout(ctx: Context, node: Node, q: Value | None, k: Value, v: Value, a: Va
     by_column = bool(columns & set(a.dims)) and not set(rows) & set(a.dims)
     if columns & set(a.dims) and set(rows) & set(a.dims):
         heads = ctx.ordered(tuple(d for d in every if d not in known and d not in columns))
-        return _Layout(time, heads, tuple(rows), ctx.ordered(tuple(columns)), False, True)
+        return Layout(time, heads, tuple(rows), ctx.ordered(tuple(columns)), False, True)
     if by_column and not columns <= set(a.dims):
         columns -= set(a.dims)  # a decay along some columns: those become heads
         by_column = False
     heads = ctx.ordered(tuple(d for d in every if d not in known and d not in columns))
-    return _Layout(time, heads, tuple(rows), ctx.ordered(tuple(columns)), by_column)
+    return Layout(time, heads, tuple(rows), ctx.ordered(tuple(columns)), by_column)
 
 
 def _arranged(
@@ -118,7 +120,7 @@ def _arranged(
 
 
 def _call(
-    ctx: Context, node: Node, q: Value, k: Value, v: Value, a: Value, start: Value, layout: _Layout, more: str
+    ctx: Context, node: Node, q: Value, k: Value, v: Value, a: Value, start: Value, layout: Layout, more: str
 ) -> tuple[Value, Value]:
     """The reads and the final state."""
     lead = (BATCH, layout.time)
@@ -154,7 +156,7 @@ def _call(
     return read, final
 
 
-def _mixed(ctx: Context, a: Value, layout: _Layout) -> str:
+def _mixed(ctx: Context, a: Value, layout: Layout) -> str:
     """The decay as [B, T, H, rows, columns]."""
     groups = (layout.heads, layout.rows, layout.columns)
     lead = (BATCH, layout.time)
@@ -185,34 +187,6 @@ def restored(
     shape = ", ".join(ctx.dim_text(d) for d in dims)
     wide = "" if batched else f".expand({ctx.dim_text(BATCH)}, *{name}.shape[1:])"
     return Value(f"{name}{wide}.reshape({shape})", dims, dtype)
-
-
-def _solve(ctx: Context, node: Node) -> Value:
-    """The feedback y, over heads, ranks and columns: columns are what neither the reads nor the decay vary along."""
-    w, u, x, a, start = (operand(ctx, n) for n in node.args)
-    time, *ranks = node.attr[0]
-    rows: tuple[str, ...] = node.attr[1]
-    along = {time, BATCH, *ranks, *rows}
-    every = [d for d in merge(x.dims, w.dims, u.dims, a.dims, start.dims) if d not in along]
-    heads = ctx.ordered(tuple(d for d in every if d in {*w.dims, *u.dims, *a.dims}))
-    columns = ctx.ordered(tuple(d for d in every if d not in heads))
-    lead = (BATCH, time)
-    texts = [blocks(ctx, v, lead, [heads, tuple(ranks), rows]) for v in (w, u)]
-    texts.append(blocks(ctx, x, lead, [heads, tuple(ranks), columns]))
-    texts.append(blocks(ctx, a, lead, [heads, rows if set(rows) & set(a.dims) else ()]))
-    texts.append("None" if node.args[-1] is build.ZERO else blocks(ctx, start, (BATCH,), [heads, rows, columns]))
-    given = options(node)
-    flags = [f"log={bool(given['log'])}", *(["after=True"] if given["after"] else [])]
-    flags += [f"chunk={given['chunk']}"] if given["chunk"] not in (0, 64) else []
-    flags += [f"chunk={ctx.helper('_whole_chunk')}({ctx.length(time)})"] if given["chunk"] == 0 else []
-    name = ctx.names.fresh(f"{ctx.current}_rows" if not ctx.current.isidentifier() else ctx.current)
-    ctx.block.add(f"{name} = {ctx.support('chunk_solve')}(")
-    for text in [*texts, ", ".join(flags)]:
-        ctx.block.add(f"    {text},")
-    dims = (*lead, *heads, *ranks, *columns)
-    ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in dims)}]")
-    batched = node.args[-1] is not build.ZERO or any(BATCH in v.dims for v in (w, u, x, a))
-    return restored(ctx, name, lead, [heads, tuple(ranks), columns], node.dtype, batched)
 
 
 def _matrices(ctx: Context, node: Node) -> Value:
@@ -253,14 +227,14 @@ def blocks(ctx: Context, value: Value, lead: tuple[str, ...], groups: list[tuple
     return f"{whole.at(ATOM)}.reshape({', '.join([*(ctx.dim_text(d) for d in lead), *(product(ctx, g) for g in groups)])})"
 
 
-def _shared(node: Node) -> tuple[object, ...]:
+def shared(node: Node) -> tuple[object, ...]:
     """What a read and a state have in common: the state's writes, decay, start, rows."""
     return ("final", node.args[-4:], node.attr[0], node.attr[1], options(node)["log"])
 
 
 def _read(ctx: Context, node: Node) -> Value:
     q, k, v, a, start = (operand(ctx, x) for x in node.args)
-    layout = _layout(ctx, node, q, k, v, a, start)
+    layout = layout_of(ctx, node, q, k, v, a, start)
     given = options(node)
     length = ctx.length(layout.time)
     chunk = given["chunk"] or f"{ctx.helper('_whole_chunk')}({length})"
@@ -276,7 +250,7 @@ def _read(ctx: Context, node: Node) -> Value:
         final = Value(
             f"{final.at(ATOM)}.select({final.dims.index(d)}, 0)", tuple(x for x in final.dims if x != d), node.dtype
         )
-    ctx.caches[0].setdefault(_shared(node), final)
+    ctx.caches[0].setdefault(shared(node), final)
     if read.text.isidentifier():
         return read
     return ctx.bind(f"{ctx.current}_part", read)
@@ -287,7 +261,7 @@ def _through_states(ctx: Context, node: Node, q: Value, k: Value, v: Value, a: V
     time, rows = node.attr[0][0], node.attr[1]
     states, begin = _states(ctx, node, k, v, a, start, time)
     final = f"({states.text}[:, -1] if {ctx.length(time)} else {begin.text})"
-    ctx.caches[0].setdefault(_shared(node), Value(final, begin.dims, node.dtype))
+    ctx.caches[0].setdefault(shared(node), Value(final, begin.dims, node.dtype))
     if options(node)["strict"]:
         states = Value(
             f"{ctx.helper('_join')}([{begin.at(ATOM)}.unsqueeze(1), {states.text}[:, :-1]], 1)"
@@ -326,7 +300,7 @@ def _states(ctx: Context, node: Node, k: Value, v: Value, a: Value, start: Value
 
 
 def _state(ctx: Context, node: Node) -> Value:
-    found = ctx.caches[0].get(_shared(node))
+    found = ctx.caches[0].get(shared(node))
     if found is not None:
         return found
     k, v, a, start = (operand(ctx, x) for x in node.args)
@@ -337,7 +311,7 @@ def _state(ctx: Context, node: Node) -> Value:
         return Value(
             f"{states.text}[:, -1] if {ctx.length(time)} else {begin.at(CHOICE + 1)}", begin.dims, node.dtype, CHOICE
         )
-    layout = _layout(ctx, node, None, k, v, a, start)
+    layout = layout_of(ctx, node, None, k, v, a, start)
     return _call(ctx, node, k, k, v, a, start, layout, "")[1]
 
 

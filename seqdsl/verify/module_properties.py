@@ -236,8 +236,12 @@ def steps(emitted: Emitted) -> Check:
 
 
 def packable(system: System) -> bool:
-    """Are packed sequences comparable with the equations of each: every output along the stream, no parameters?"""
-    return cuttable(system) and _all_streamed(system) and not system.params()
+    """Are packed sequences comparable with the equations of each: every output along the stream, no parameters, and no
+    input that is as long as one sequence without being cut with it?"""
+    stream = str(system.stream)
+    sizes = [system.indices[i].size for t in system.inputs() for i in t.indices]
+    tied = any(str(n.attr) == stream for s in sizes if s is not None for n in walk(s) if n.op == "size")
+    return cuttable(system) and _all_streamed(system) and not system.params() and not tied
 
 
 def packed(emitted: Emitted, literal: System) -> Check:
