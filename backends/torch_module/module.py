@@ -6,7 +6,6 @@ are fixed when the module is built, sizes that no parameter needs are free at ea
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from seqdsl.ir import build
@@ -23,6 +22,7 @@ from .parameters import write_parameters
 from .polish import imports, tidy, used_names
 from .prologue import Stepping, stepping
 from .sizes import size_value
+from .target import TORCH, Target
 
 
 def attribute_path(path: str) -> str:
@@ -45,35 +45,30 @@ def emit_module(
     header: str = "",
     form: str = "",
     stepper: System | None = None,
-    rewrite: Callable[[str], tuple[str, str]] | None = None,
+    target: Target = TORCH,
 ) -> str:
-    """The text of a Python file with one class. `stepper` is the system that `step` runs, if not `system` itself.
-
-    `rewrite` is for targets that build on this one: what they make of the text before functions are taken along, and the
-    import lines that it then needs.
-    """
+    """The text of a Python file with one class. `stepper` is the system that `step` runs, if not `system` itself."""
     stepper = None if stepper is None or stepper is system else needed(stepper)
     system = needed(system)
     class_name = safe(class_name)
     layer = bool(system.params())
-    arguments = input_names(system)
-    names = Names({class_name, *SUPPORT_FUNCTIONS, *arguments.values()})  # `forward` calls the function with these
+    arguments = input_names(system, target)
+    names = Names({class_name, *SUPPORT_FUNCTIONS, *target.names(), *arguments.values()})  # `forward` calls the function with these
     function = safe(system.name) if layer else names.fresh(system.name)
     built = _built(system, layer, set(arguments.values()))
     runs = [(function, system)]
     if stepper is not None:
         runs.append((names.fresh(f"{system.name}_recurrent"), stepper))
-    bodies = [_function(one, name, layer, built, arguments) for name, one in runs]
+    bodies = [_function(one, name, layer, built, arguments, target) for name, one in runs]
     steps = stepping(runs[-1][1])
     cls = _class(
         system, class_name, [n for n, _ in runs], layer, built, arguments, steps, form, bodies if layer else []
     )
     generated = wrapped(tidy("\n\n\n".join([*([] if layer else bodies), cls])))
-    generated, more = rewrite(generated) if rewrite is not None else (generated, "")
-    generated = wrapped(generated)
-    taken = inlined(used_names(generated) & available())
+    used = used_names(generated)
+    taken = inlined(used & available())
     body = "\n\n\n".join(p for p in (taken, generated) if p)
-    needed_imports = "\n\n".join(p for p in (imports(body), more) if p)
+    needed_imports = "\n\n".join(p for p in (imports(body), target.imports(used)) if p)
     return _header(system, header, form, needed_imports) + "\n\n\n" + body + "\n"
 
 
@@ -136,7 +131,7 @@ def _defaults(system: System, built: _Built) -> list[str]:
     return found
 
 
-def _function(system: System, name: str, layer: bool, built: _Built, arguments: dict[str, str]) -> str:
+def _function(system: System, name: str, layer: bool, built: _Built, arguments: dict[str, str], target: Target) -> str:
     """The computation: a function, or a method of a layer."""
     indent = 1 if layer else 0
     top = Block(indent)
@@ -156,7 +151,14 @@ def _function(system: System, name: str, layer: bool, built: _Built, arguments: 
     known = {axis: f"self.{attribute(axis)}" for axis in built.axes} if layer else {}
     options = {} if layer else dict(built.options)
     body, ctx = write_body(
-        system, indent=indent + 1, layer=layer, known=known, arguments=arguments, options=options, taken={name}
+        system,
+        indent=indent + 1,
+        layer=layer,
+        known=known,
+        arguments=arguments,
+        options=options,
+        taken={name},
+        target=target,
     )
     top.lines += docstring(_describe(ctx, arguments), indent + 1)
     if not layer:
