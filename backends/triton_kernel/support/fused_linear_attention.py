@@ -230,15 +230,21 @@ def _attend_backward(ctx: Any, d_o: Tensor | None, d_final: Tensor | None, *_: T
 _attend.register_autograd(_attend_backward, setup_context=_attend_setup)
 
 
-def _attend_logarithm(decay: Tensor) -> tuple[Tensor, Tensor]:
-    """(log |a|, the sign of a's product up to each position) for plain decays.
+def _attend_logarithm(decay: Tensor, time: int) -> tuple[Tensor, Tensor]:
+    """(log |a|, the sign of a's product up to each of the positions) for plain decays, which may be the same everywhere.
 
     A 0 becomes 2^-100, which is as good as 0 and keeps its gradient.
     """
     tiny = 2.0**-100
     decay = decay.float()
     nearly = torch.where(decay.abs() < tiny, tiny, decay)
-    return (decay + (nearly - decay).detach()).abs().log(), torch.where(decay < 0, -1.0, 1.0).cumprod(1)
+    negative = decay < 0
+    if decay.shape[1] == 1:
+        odd = torch.arange(time, device=decay.device) % 2 == 0
+        negative = negative & odd[:, None, None]
+    else:  # along contiguous memory: a sum along an outer dimension is slow
+        negative = negative.movedim(1, -1).contiguous().cumsum(-1).bitwise_and(1).movedim(-1, 1).bool()
+    return (decay + (nearly - decay).detach()).abs().log(), torch.where(negative, -1.0, 1.0)
 
 
 def fused_linear_attention(
@@ -284,14 +290,15 @@ def fused_linear_attention(
     batch, time, heads = torch.broadcast_shapes(*lead, (1 if start is None else start.shape[0], 1, 1))
     keys = max(q.shape[-1], k.shape[-1])
     q, k, v = q.expand(batch, time, heads, keys), k.expand(batch, time, heads, keys), v.expand(batch, time, heads, -1)
-    decay = decay.expand(batch, time, heads, -1)
+    g, signs = (decay, None) if log else _attend_logarithm(decay, time)
+    g = g.expand(batch, time, heads, -1)
+    signs = None if signs is None else signs.expand(batch, time, heads, -1)
     if start is not None:
         start = start.float().expand(batch, heads, keys, v.shape[-1]).contiguous()
     first = None
     if strict:  # a read before the step is a read after the step before it
         first = q[:, 0].float() * scale
         q = torch.cat([q[:, 1:], torch.zeros_like(q[:, :1])], 1)
-    g, signs = (decay, None) if log else _attend_logarithm(decay)
     by_row = signs
     if g.shape[-1] == 1:
         g, by_row = g.squeeze(-1), None if signs is None else signs.squeeze(-1).contiguous()

@@ -190,11 +190,11 @@ def fused_solve(
     like = like if like in (torch.float16, torch.bfloat16) else torch.float32
     shape = (batch, time, heads, ranks)
     w, u, x = w.to(like).expand(*shape, keys), u.to(like).expand(*shape, keys), x.expand(*shape, values)
-    decay = decay.expand(batch, time, heads, -1)
     if not log:  # the sign of the decays so far goes into the operands
-        decay, signs = _attend_logarithm(decay)
+        decay, signs = _attend_logarithm(decay, time)
         met = signs if after else pad(signs, (0, 0, 0, 0, 1, 0), value=1.0)[:, :time]
         w, u = w * met.to(like).unsqueeze(3), u * signs.to(like).unsqueeze(3)
+    decay = decay.expand(batch, time, heads, -1)
     apart = 1 << (ranks - 1).bit_length()
     if ranks == 1:
         w, u, x = w.squeeze(3), u.squeeze(3), x.squeeze(3)

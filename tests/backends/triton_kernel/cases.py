@@ -43,11 +43,14 @@ class Attend:
     plain: bool = False
     weak: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    constant: bool = False  # the same decay at all positions
 
     def inputs(self) -> list[Tensor | None]:
         lead = (self.batch, self.time, self.heads)
         q, k, v = torch.randn(*lead, self.keys), torch.randn(*lead, self.keys), torch.randn(*lead, self.values)
         decay = _decays((*lead, self.gate), self.plain) if self.gate else None
+        if self.constant and decay is not None:
+            decay = decay[:1, :1]
         if self.weak:  # each head weaker than the one before: from blocks of a few rows to whole chunks
             decay = -torch.rand(*lead, self.gate) * 2.0 ** -(3.0 * torch.arange(self.heads)[:, None] + 1)
         return [q, k, v, decay, torch.randn(self.batch, self.heads, self.keys, self.values) if self.start else None]
@@ -181,6 +184,7 @@ INTERPRETED: dict[str, Case] = {
     "read before the step": Attend(1, 64, 1, 16, 16, gate=16, options={"strict": True}),
     "plain decays for each key": Attend(1, 70, 1, 16, 16, gate=16, plain=True),
     "plain decays for each head, read before the step": Attend(1, 70, 1, 16, 16, gate=1, plain=True, options={"strict": True}),
+    "one plain decay for all positions": Attend(2, 70, 3, 16, 16, gate=1, plain=True, constant=True),
     "scan": Scan((2, 37, 3, 5), (2, 37, 3, 5)),
     "scan backwards, a decay for each outer lane": Scan((2, 37, 3, 5), (1, 37, 3, 1), reverse=True),
     "scan in two pieces, a decay for each inner lane": Scan((1, 150, 2, 3), (1, 150, 1, 3), start=False),
