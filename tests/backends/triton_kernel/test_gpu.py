@@ -23,6 +23,7 @@ CASES: dict[str, Case] = {
     "one position": Attend(3, 1, 2, 32, 48, gate=1),
     "plain decays, read before the step": Attend(1, 130, 2, 64, 64, gate=64, plain=True, options={"strict": True}),
     "plain decays for each head, scaled": Attend(1, 130, 2, 64, 64, gate=1, plain=True, options={"scale": 0.3}),
+    "more heads than one axis of a grid has": Attend(2, 3, 40000, 16, 16, gate=1),
     "64k positions, a decay for each key": Attend(1, 65536, 1, 64, 64, gate=64),
     "64k positions, a decay for each head": Attend(1, 65536, 2, 64, 64, gate=1),
 }
@@ -36,6 +37,7 @@ SOLVES: dict[str, Case] = {
     "a decay for each key, reads before it": Solve(1, 200, 2, 64, 64, gate=64, after=False),
     "three ranks": Solve(1, 150, 2, 64, 64, gate=64, ranks=3),
     "plain decays for each head, two ranks": Solve(1, 150, 2, 64, 64, gate=1, ranks=2, plain=True, after=False),
+    "more heads than one axis of a grid has": Solve(2, 3, 40000, 16, 16, gate=16),
     "64k positions": Solve(1, 65536, 1, 64, 64, gate=1),
     "one position": Solve(3, 1, 2, 32, 48, gate=1),
 }
@@ -45,6 +47,7 @@ READS: dict[str, Case] = {
     "a decay for each column": Read(1, 1000, 2, 128, 128, (1, 1000, 2, 1, 128)),
     "mamba": Read(2, 3000, 1, 16, 500, (2, 3000, 1, 1, 500), (1, 1, 1, 16, 500)),
     "plain decays": Read(1, 70, 2, 64, 48, (1, 70, 2, 64, 48), plain=True),
+    "more heads than one axis of a grid has": Read(2, 3, 40000, 4, 4, (1, 3, 40000, 4, 4)),
     "one position": Read(3, 1, 2, 16, 48, (3, 1, 2, 1, 48)),
 }
 SCANS: dict[str, Case] = {
@@ -52,6 +55,7 @@ SCANS: dict[str, Case] = {
     "scan backwards": Scan((2, 1000, 3, 50), (1, 1000, 3, 1), reverse=True),
     "scan with one decay": Scan((3, 300, 70), (1, 1, 70), plain=True),
     "scan of 64k positions": Scan((1, 65536, 64), (1, 65536, 64)),
+    "scan of many sequences": Scan((70000, 3, 4), (1, 3, 4)),
     "scan of many lanes": Scan((2, 100, 40000), (1, 100, 40000), start=False),
 }
 
