@@ -29,9 +29,12 @@ SOLVE_STAGES = 2  # three would not leave room for two programs
 
 def _solve_scan(
     w: Tensor, u: Tensor, inverse: Tensor, x: Tensor, decay: Tensor, start: Tensor | None, like: torch.dtype,
-    *, by_head: bool, apart: int, before: bool, reverse: bool = False,
+    *, by_head: bool, apart: int, before: bool, reverse: bool = False, read: tuple[Tensor, Tensor, float] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The unknowns, the state that enters every chunk, and the last; reversed, those of the adjoint."""
+    """The unknowns, the state that enters every chunk, and the last; reversed, those of the adjoint.
+
+    `read`: there, what the state was read by, the gradients of what was found, and the factor of both.
+    """
     batch, time, heads, keys = w.shape
     values, count = x.shape[-1], triton.cdiv(time, CHUNK)
     y = x.new_empty(x.shape, dtype=like)
@@ -40,11 +43,35 @@ def _solve_scan(
     wide = _block(keys, SOLVE_KEYS)
     narrow = _block(values, SOLVE_STATE // wide // (2 if w.dtype == torch.float32 else 1))
     _solve_kernel[(batch * heads, triton.cdiv(values, narrow))](
-        w, u, inverse, x, decay, final if start is None else start, states, final, y, time, heads, keys, values,
-        BY_HEAD=by_head, APART=apart, BEFORE=before, REVERSE=reverse, HAS_START=start is not None,
+        w, u, inverse, x, decay, *((w, x, 1.0) if read is None else read)[:2], final if start is None else start, states,
+        final, y, 1.0 if read is None else read[2], time, heads, keys, values,
+        BY_HEAD=by_head, APART=apart, BEFORE=before, REVERSE=reverse, READ=read is not None, HAS_START=start is not None,
         C=CHUNK, BK=wide, BV=narrow, PRECISION=_dot_precision(), num_warps=SOLVE_WARPS, num_stages=SOLVE_STAGES,
     )  # fmt: skip
     return y, states, final
+
+
+def _solve_inverse(
+    w: Tensor, u: Tensor, g: Tensor, inverse: Tensor, reads: Tensor, writes: Tensor, totals: Tensor,
+    apart: int, before: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Fill `inverse`, and with one decay for each key the rest; what the scan takes as w, u and decay."""
+    batch, time, heads, keys = w.shape
+    grid, order = (batch * heads, triton.cdiv(time, CHUNK)), {"APART": apart, "BEFORE": before}
+    pairs = w.new_empty(batch, time, heads, CHUNK, dtype=torch.float32)
+    if g.dim() == 3:
+        _head_pairs_kernel[grid](
+            w, u, g, pairs, time, heads, keys, C=CHUNK, BK=_block(keys, SOLVE_PAIRS), PRECISION=_dot_precision(),
+            num_warps=SOLVE_WARPS, **order,
+        )  # fmt: skip
+    else:
+        choices = _attend_choices(w.device, w.dtype, apart, before)
+        _rows_weights_kernel[grid](
+            w, u, g, choices, pairs, reads, writes, totals, 1.0, time, heads, keys,
+            LEVELS=LEVELS, **order, **_attend_tile("weights", w, w),
+        )  # fmt: skip
+    _inverse_kernel[grid](pairs, inverse, time, heads, C=CHUNK, PRECISION=_dot_precision(), num_warps=INVERSE_WARPS)
+    return (w, u, g) if g.dim() == 3 else (reads, writes, totals)
 
 
 @torch.library.custom_op(
@@ -57,27 +84,10 @@ def _solve(
     w: Tensor, u: Tensor, x: Tensor, g: Tensor, start: Tensor | None, apart: int, before: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """y in `dtype`, the chunks' inverses, and with one decay for each key: reads, writes, totals of the chunks."""
-    _, inverse, reads, writes, totals = _solve_empty(w, u, x, g, start, apart, before, dtype)
-    batch, time, heads, keys = w.shape
-    count, by_head = triton.cdiv(time, CHUNK), g.dim() == 3
-    grid, order = (batch * heads, count), {"APART": apart, "BEFORE": before}
-    pairs = w.new_empty(batch, time, heads, CHUNK, dtype=torch.float32)
+    y, inverse, reads, writes, totals = _solve_empty(w, u, x, g, start, apart, before, dtype)
+    by_head = g.dim() == 3
     with _on_device(w):
-        if by_head:
-            left, right, decay = w, u, g
-            tile = _block(keys, SOLVE_PAIRS)
-            _head_pairs_kernel[grid](
-                w, u, g, pairs, time, heads, keys, C=CHUNK, BK=tile, PRECISION=_dot_precision(), num_warps=SOLVE_WARPS,
-                **order,
-            )  # fmt: skip
-        else:
-            left, right, decay = reads, writes, totals
-            choices = _attend_choices(w.device, w.dtype, apart, before)
-            _rows_weights_kernel[grid](
-                w, u, g, choices, pairs, reads, writes, totals, 1.0, time, heads, keys,
-                LEVELS=LEVELS, **order, **_attend_tile("weights", w, x),
-            )  # fmt: skip
-        _inverse_kernel[grid](pairs, inverse, time, heads, C=CHUNK, PRECISION=_dot_precision(), num_warps=INVERSE_WARPS)
+        left, right, decay = _solve_inverse(w, u, g, inverse, reads, writes, totals, apart, before)
         y, _, _ = _solve_scan(left, right, inverse, x, decay, start, dtype, by_head=by_head, apart=apart, before=before)
     return y, inverse, reads, writes, totals
 
