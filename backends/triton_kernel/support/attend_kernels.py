@@ -18,6 +18,7 @@ import triton.language as tl
 
 from .decay_kernels import (
     _across,
+    _column_sums,
     _gates_of,
     _head_factors,
     _load_tile,
@@ -148,7 +149,7 @@ def _reads_kernel(
     if BY_HEAD:
         gate, sign = _read_gates(g, base, row, rows, H, 0, False), _signs_of(signs, base, row, rows, H, SIGNED)
         found *= (tl.exp2(tl.cumsum(gate, 0)) * sign * scale)[:, None]
-        factors = _head_factors(gate, row, column, 0, False) * sign[:, None] * sign[None, :]
+        factors = _head_factors(gate, row, column, 0, False, q.dtype.element_ty == tl.bfloat16) * sign[:, None] * sign[None, :]
         weight = (inner * factors * scale).to(v_tile.dtype)
     else:
         weight = _load_tile(weights + base * C, row, column, H * C, rows, C)
@@ -188,7 +189,7 @@ def _values_adjoint_kernel(
     if BY_HEAD:
         gate, sign = _read_gates(g, base, row, rows, H, 0, False), _signs_of(signs, base, row, rows, H, SIGNED)
         found *= (tl.exp2(tl.cumsum(_write_gates(g, base, row, rows, H), 0, reverse=True)) * sign)[:, None]
-        factors = _head_factors(gate, row, column, 0, False) * sign[:, None] * sign[None, :]
+        factors = _head_factors(gate, row, column, 0, False, q.dtype.element_ty == tl.bfloat16) * sign[:, None] * sign[None, :]
         weight = (inner * factors * scale).to(d_tile.dtype)
     else:
         weight = _load_tile(weights + base * C, row, column, H * C, rows, C)
@@ -328,11 +329,12 @@ def _head_adjoint_kernel(
     else:
         d_k_tile = _load_tile(d_k + base * K, row, key, stride, rows, K).to(tl.float32)
     inner = _load_tile(d_weights + base * C, row, column, H * C, rows, C)
-    factors = _head_factors(gate, row, column, APART, BEFORE) * sign[:, None] * sign[None, :]
+    factors = _head_factors(gate, row, column, APART, BEFORE, LIKE == tl.bfloat16) * sign[:, None] * sign[None, :]
     inner = inner.to(tl.float32) * factors
     if GATE:
         pairs = inner * tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
-        later = tl.cumsum(pairs, 0, reverse=True)  # [t, j]: pairs of j with t and what comes after
+        # [t, j]: pairs of j with t and what comes after
+        later = _column_sums(pairs, row, column, True, LIKE == tl.bfloat16)
         reads = tl.sum(q_tile * d_q_tile, 1)
         SHIFT: tl.constexpr = APART if BEFORE else 0
         d_gate = tl.sum(tl.where(column[None, :] < (row - SHIFT)[:, None], later, 0.0), 1)

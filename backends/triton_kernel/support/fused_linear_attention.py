@@ -30,7 +30,7 @@ ATTEND_TILES = {
     "values adjoint": (64, 64, 4),
     "weights adjoint": (0, 64, 4),
     "rows adjoint": (32, 64, 4),
-    "head adjoint": (64, 64, 4),
+    "head adjoint": (128, 64, 8),
 }
 
 

@@ -37,7 +37,7 @@ def _head_pairs_kernel(
         u_tile = _load_tile(u + base * K, row, key, H * K, rows, K)
         found = tl.dot(w_tile, tl.trans(u_tile), found, input_precision=PRECISION)
     gate = _read_gates(g, base, row, rows, H, APART, BEFORE)
-    found *= _head_factors(gate, row, column, APART, BEFORE)
+    found *= _head_factors(gate, row, column, APART, BEFORE, w.dtype.element_ty == tl.bfloat16)
     _store_tile(pairs + base * C, found, row, column, H * C, rows, C)
 
 
