@@ -24,7 +24,10 @@ class StandIn:
 
 @dataclass(frozen=True)
 class Target:
-    """Stand-ins by the name of the function, and the file, without suffix, that a module imports them from."""
+    """Stand-ins by the name of the function, and the file, without suffix, that a module imports them from.
+
+    `rows`, which is none of `support`, is an operand times a factor that it has lost some indices of.
+    """
 
     file: str = ""
     calls: Mapping[str, StandIn] = field(default_factory=dict)

@@ -190,7 +190,26 @@ class Read:
         return found
 
 
-Case = Attend | Scan | Solve | Read
+@dataclass(frozen=True)
+class Rows:
+    """A factor for each row."""
+
+    shape: tuple[int, ...]
+    by: tuple[int, ...]
+
+    def inputs(self) -> list[Tensor | None]:
+        return [torch.randn(self.shape), torch.randn(self.by)]
+
+    def fast(self) -> Callable[..., Any]:
+        from backends.triton_kernel.support.fused_rows import fused_rows
+
+        return fused_rows
+
+    def slow(self, x: Tensor, by: Tensor) -> Tensor:
+        return x * by
+
+
+Case = Attend | Scan | Solve | Read | Rows
 
 
 def _decays(shape: tuple[int, ...], plain: bool) -> Tensor:
@@ -207,7 +226,7 @@ def compare(case: Case, dtype: torch.dtype, device: str) -> list[float]:
     """Relative errors of outputs and gradients, each against float64 on the same numbers."""
     torch.manual_seed(0)
     inputs = case.inputs()
-    narrow = 0 if isinstance(case, Scan) else 4 if isinstance(case, SolveRead) else 3  # gates and states are float32
+    narrow = 0 if isinstance(case, Scan | Rows) else 4 if isinstance(case, SolveRead) else 3  # gates and states are float32
     given = [x if x is None else (x.to(dtype) if n < narrow else x) for n, x in enumerate(inputs)]
     fast = _run(case.fast(), [x if x is None else _guarded(x, device) for x in given])
     slow = _run(case.slow, [x if x is None else x.to(device, torch.float64) for x in given])
@@ -275,6 +294,8 @@ INTERPRETED: dict[str, Case] = {
     "solve and read before the decays": SolveRead(1, 70, 1, 16, 16, gate=1, after=False, plain=True, options={"strict": True}),
     "solve and read, a decay for each key": SolveRead(1, 77, 2, 20, 17, gate=20, options={"scale": 0.3}),
     "solve and read, plain decays for each key": SolveRead(1, 70, 1, 16, 16, gate=16, after=False, plain=True, start=False),
+    "a factor for each row": Rows((2, 9, 2, 130), (2, 9, 2, 1)),
+    "a factor for some rows": Rows((2, 3, 2, 5), (1, 3, 2, 1)),
     "solve of one position": Solve(1, 1, 1, 3, 2, gate=1),
 }
 
