@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import seqdsl
-from tests.backends.triton_kernel.cases import DTYPES, Attend, Case, Read, Scan, Solve, compare
+from tests.backends.triton_kernel.cases import DTYPES, Attend, Case, Read, Scan, Solve, SolveRead, compare
 
 pytestmark = pytest.mark.gpu
 
-CASES: dict[str, Case] = {
+CASES: dict[str, Attend] = {
     "a decay for each key": Attend(2, 300, 3, 100, 70, gate=100),
     "a decay for each key, K = V = 128": Attend(1, 1024, 2, 128, 128, gate=128),
     "a decay for each key, K = 256": Attend(1, 200, 1, 256, 200, gate=256, start=False),
@@ -27,7 +27,7 @@ CASES: dict[str, Case] = {
     "64k positions, a decay for each key": Attend(1, 65536, 1, 64, 64, gate=64),
     "64k positions, a decay for each head": Attend(1, 65536, 2, 64, 64, gate=1),
 }
-SOLVES: dict[str, Case] = {
+SOLVES: dict[str, Solve] = {
     "no decay": Solve(2, 300, 3, 100, 70, gate=0),
     "a decay for each head": Solve(1, 1024, 2, 128, 128, gate=1),
     "a decay for each head, reads before it": Solve(2, 300, 3, 64, 100, gate=1, after=False, start=False),
@@ -39,6 +39,12 @@ SOLVES: dict[str, Case] = {
     "plain decays for each head, two ranks": Solve(1, 150, 2, 64, 64, gate=1, ranks=2, plain=True, after=False),
     "more heads than one axis of a grid has": Solve(2, 3, 40000, 16, 16, gate=16),
     "64k positions": Solve(1, 65536, 1, 64, 64, gate=1),
+    "and read, no decay": SolveRead(2, 300, 3, 100, 70, gate=0),
+    "and read, a decay for each head": SolveRead(1, 1024, 2, 128, 128, gate=1, options={"scale": 0.3}),
+    "and read, a decay for each key": SolveRead(1, 1024, 2, 128, 128, gate=128),
+    "and read, a weak decay for each key": SolveRead(1, 300, 2, 100, 64, gate=100, weak=True, options={"scale": 0.3}),
+    "and read, K = V = 256": SolveRead(1, 300, 2, 256, 256, gate=1),
+    "and read before plain decays": SolveRead(1, 150, 2, 64, 64, gate=1, after=False, plain=True, options={"strict": True}),
     "one position": Solve(3, 1, 2, 32, 48, gate=1),
 }
 READS: dict[str, Case] = {
@@ -63,25 +69,25 @@ SCANS: dict[str, Case] = {
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_linear_attention(name: str, dtype: str) -> None:
-    errors = compare(CASES[name], DTYPES[dtype], "cuda")
-    if dtype == "float32":
-        assert max(errors[:2]) < 2e-6 and max(errors[2:]) < 1e-5, errors
-    else:
-        gate = errors[5:6] if CASES[name].gate else []  # type: ignore[union-attr]
-        rest = [*errors[2:5], *errors[6:]] if gate else errors[2:]
-        assert max(errors[:2]) < 5e-3 and max(rest) < 1e-2 and max(gate, default=0.0) < 2e-2, errors
+    _check(CASES[name], dtype, outputs=2, gate=3)
 
 
 @pytest.mark.parametrize("name", SOLVES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_feedback(name: str, dtype: str) -> None:
-    errors = compare(SOLVES[name], DTYPES[dtype], "cuda")
+    read = isinstance(SOLVES[name], SolveRead)
+    _check(SOLVES[name], dtype, outputs=3 if read else 1, gate=4 if read else 3)
+
+
+def _check(case: Attend | Solve, dtype: str, *, outputs: int, gate: int) -> None:
+    """Outputs, then gradients of the inputs, of which number `gate` is the decays, if there are any."""
+    errors = compare(case, DTYPES[dtype], "cuda")
+    found, rest = errors[:outputs], errors[outputs:]
     if dtype == "float32":
-        assert errors[0] < 2e-6 and max(errors[1:]) < 1e-5, errors
+        assert max(found) < 2e-6 and max(rest) < 1e-5, errors
     else:
-        gate = errors[4:5] if SOLVES[name].gate else []  # type: ignore[union-attr]
-        rest = [*errors[1:4], *errors[5:]] if gate else errors[1:]
-        assert errors[0] < 5e-3 and max(rest) < 1e-2 and max(gate, default=0.0) < 2e-2, errors
+        gates = [rest.pop(gate)] if case.gate else []
+        assert max(found) < 5e-3 and max(rest) < 1e-2 and max(gates, default=0.0) < 2e-2, errors
 
 
 @pytest.mark.parametrize("name", READS)
