@@ -25,12 +25,13 @@ SOLVE_KEYS = 256  # one tile holds them all
 SOLVE_PAIRS, SOLVE_WARPS, INVERSE_WARPS = 64, 4, 2
 
 
-def _solve_tile(keys: int, values: int, like: torch.dtype, reverse: bool) -> dict[str, int]:
+def _solve_tile(keys: int, values: int, like: torch.dtype, reverse: bool, hopper: bool) -> dict[str, int]:
     """All keys and some values; warps and stages so that 16-bit operands spill little and their tiles fit."""
     wide = _block(keys, SOLVE_KEYS)
     large = wide > 128
-    tile = {"BK": wide, "BV": (16 if reverse else 32) if large else 64, "num_warps": 8 if reverse or large else 4}
-    tile["num_stages"] = 1 if large and reverse else 2
+    most = (16 if reverse else 32) if large else 64 if hopper else 32
+    tile = {"BK": wide, "BV": most, "num_warps": 8 if reverse or large else 4}
+    tile["num_stages"] = 1 if reverse and (large or not hopper) else 2
     if like == torch.float32:
         tile |= {"BV": max(16, tile["BV"] // 2), "num_warps": 8, "num_stages": 1}
     return {**tile, "BV": _block(values, tile["BV"])}
@@ -49,7 +50,8 @@ def _solve_scan(
     y = x.new_empty(x.shape, dtype=like)
     states = w.new_empty(batch, count, heads, keys, values)
     final = w.new_empty(batch, heads, keys, values, dtype=torch.float32)
-    tile = _solve_tile(keys, values, w.dtype, reverse)
+    hopper = w.is_cuda and not torch.version.hip and torch.cuda.get_device_capability(w.device)[0] == 9
+    tile = _solve_tile(keys, values, w.dtype, reverse, hopper)
     _solve_kernel[(batch * heads, triton.cdiv(values, tile["BV"]))](
         w, u, inverse, x, decay, *((w, x, 1.0) if read is None else read)[:2], final if start is None else start, states,
         final, y, 1.0 if read is None else read[2], time, heads, keys, values,
