@@ -18,6 +18,7 @@ from .context import Block, Context, Layered, Looped, Source, Stored
 from .inlining import SUPPORT_FUNCTIONS
 from .loops import sink
 from .names import Names
+from .packed import packs
 from .prologue import Stepping, literal, nest, stepping, write_prologue
 from .sizes import total
 from .table import LEAVES
@@ -69,6 +70,10 @@ def write_body(
             ctx.records[key] = entry
     ctx.uses = _uses(system)
     parameter_places(ctx)
+    if packs(system, steps, target):
+        ctx.first = names.fresh("first")
+        total = ctx.length(str(system.stream))
+        ctx.index_lines.append(f"{ctx.first} = {ctx.helper('_first_positions')}(cu_seqlens, {total}, device)  # [{total}]")
     _place_inputs(ctx, arguments)
     ctx.unread = _unread(system, steps)
     real = [arguments[t.name] for t in system.inputs() if t.dtype in ("real", "complex")]

@@ -45,7 +45,7 @@ def affine(ctx: Context, node: Node, a: Value, b: Value, start: Value) -> Value:
     b = expressions.full(ctx, b, dims, b.dtype)
     begin = "None" if node.args[-1] is build.ZERO else expressions.full(ctx, start, (BATCH, *lanes), start.dtype).text
     given = options(node)
-    flags = "".join(f", {k}=True" for k in ("log", "reverse") if given.get(k))
+    flags = "".join(f", {k}=True" for k in ("log", "reverse") if given.get(k)) + ctx.begins("affine_scan")
     a = (
         a
         if time in a.dims

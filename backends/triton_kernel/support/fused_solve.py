@@ -18,7 +18,7 @@ from .fused_linear_attention import (
     _attend_states,
     _attend_tile,
 )
-from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device
+from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device, _restarted, _unasked
 from .solve_kernels import _head_pairs_kernel, _inverse_kernel, _solve_kernel
 
 SOLVE_KEYS = 256  # one tile holds them all
@@ -185,6 +185,7 @@ def fused_solve(
     chunk: int = CHUNK,
     dots: torch.dtype | None = None,
     dtype: torch.dtype = torch.float32,
+    first: Tensor | None = None,
 ) -> Tensor:
     """y[t] = x[t] + w[t] S[t-1] (w[t] a[t] S[t-1] if `after`), S[t] = a[t] S[t-1] + u[t]^T y[t], for R ranks at once.
 
@@ -194,6 +195,8 @@ def fused_solve(
     `dots` is the type that w, u and y are multiplied in: 16 bits or, by default, the widest of w's and u's own.
     float64, complex numbers, more than 64 ranks or 256 keys, chunks of another size and the CPU are left to PyTorch.
     """
+    if first is not None:
+        decay, w = _restarted(decay, first, w[:, :, :, 0], log), w if after else _unasked(w, first)
     given = [g for g in (w, u, x, decay, start) if g is not None]
     wide = any(g.dtype == torch.float64 or g.is_complex() for g in given)
     if decay is None:
