@@ -21,19 +21,18 @@ from .fused_linear_attention import (
 from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device, _restarted, _unasked
 from .solve_kernels import _head_pairs_kernel, _inverse_kernel, _solve_kernel
 
-SOLVE_KEYS = 256  # one tile holds them all
+# One tile holds all keys. With 256 of them Triton 3.6 makes code for Hopper that reads outside of its tensors and gives
+# wrong states, though the interpreter finds nothing wrong with the kernel: what has more keys is left to PyTorch.
+SOLVE_KEYS = 128
 SOLVE_PAIRS, SOLVE_WARPS, INVERSE_WARPS = 64, 4, 2
 
 
 def _solve_tile(keys: int, values: int, like: torch.dtype, reverse: bool, hopper: bool) -> dict[str, int]:
     """All keys and some values; warps and stages so that 16-bit operands spill little and their tiles fit."""
-    wide = _block(keys, SOLVE_KEYS)
-    large = wide > 128
-    most = (16 if reverse else 32) if large else 64 if hopper else 32
-    tile = {"BK": wide, "BV": most, "num_warps": 8 if reverse or large else 4}
-    tile["num_stages"] = 1 if reverse and (large or not hopper) else 2
+    tile = {"BK": _block(keys, SOLVE_KEYS), "BV": 64 if hopper else 32, "num_warps": 8 if reverse else 4}
+    tile["num_stages"] = 1 if reverse and not hopper else 2
     if like == torch.float32:
-        tile |= {"BV": max(16, tile["BV"] // 2), "num_warps": 8, "num_stages": 1}
+        tile |= {"BV": tile["BV"] // 2, "num_warps": 8, "num_stages": 1}
     return {**tile, "BV": _block(values, tile["BV"])}
 
 
@@ -193,7 +192,7 @@ def fused_solve(
              every axis may be 1 -> y [B, T, H, R, V] in `dtype`
     Units:   a = exp(decay) if log, else a = decay; any sign, or 0 (log -inf)
     `dots` is the type that w, u and y are multiplied in: 16 bits or, by default, the widest of w's and u's own.
-    float64, complex numbers, more than 64 ranks or 256 keys, chunks of another size and the CPU are left to PyTorch.
+    float64, complex numbers, more than 64 ranks or 128 keys, chunks of another size and the CPU are left to PyTorch.
     """
     if first is not None:
         decay, w = _restarted(decay, first, w[:, :, :, 0], log), w if after else _unasked(w, first)

@@ -158,7 +158,7 @@ def fused_solve_read(
              every axis may be 1 -> o [B, T, H, V] in `dtype`, final [B, H, K, V] in float32, y [B, T, H, V] in `dots`
     Units:   a = exp(decay) if log, else a = decay; any sign, or 0 (log -inf)
     `dots` is the type of products: 16 bits or, by default, the widest of w, u and q.
-    float64, complex numbers, more than 256 keys, chunks of another size and the CPU are left to PyTorch.
+    float64, complex numbers, more than 128 keys, chunks of another size and the CPU are left to PyTorch.
     """
     if first is not None:
         decay, w = _restarted(decay, first, w, log), w if after else _unasked(w, first)
