@@ -61,7 +61,7 @@ def forward(
 def step(
     out: Block,
     system: System,
-    functions: list[str],
+    function: str,
     layer: bool,
     options: dict[str, str],
     arguments: dict[str, str],
@@ -77,7 +77,7 @@ def step(
         n if (d := streamed(system, t)) is None else f"{n}.unsqueeze({d})"
         for n, t in zip(names, system.inputs(), strict=True)
     ]
-    called = call(functions[-1], layer, options, given, ["state=state", "return_state=True"])
+    called = call(function, layer, options, given, ["state=state", "return_state=True"])
     out.add(f"    result, state = {called}")
     dims = [streamed(system, system.tensors[o]) for o in system.outputs]
     if len(dims) == 1:

@@ -230,7 +230,7 @@ def _class(
         out.add("")
         out.lines += body.splitlines()
     out.add("")
-    step(out, system, functions, layer, built.options, arguments, steps)
+    step(out, system, functions[-1], layer, built.options, arguments, steps)
     out.add("")
     _init_state(out, system, layer, built, arguments, steps)
     out.add("")
@@ -336,4 +336,7 @@ def _extra_repr(out: Block, built: _Built, form: str) -> None:
     out.add("def extra_repr(self) -> str:")
     out.add('    """The sizes and options that the module was built with."""')
     shown = [f"{n}={{self.{attribute(n)}}}" for n in [*built.axes, *built.options]] + ([f"form={form}"] if form else [])
+    if len(shown) > 6:
+        out.add(f"    sizes = f{quoted(', '.join(shown[:6]))}")
+        shown = ["{sizes}", *shown[6:]]
     out.add(f"    return {'f' if built.axes or built.options else ''}{quoted(', '.join(shown))}")

@@ -46,7 +46,7 @@ def _is_local(system: System, node: Node, target: Target) -> bool:
     if node.op in ("index", "size"):
         return not streamed(str(node.attr))
     if node.op in FUNCTIONS:
-        known = all(target.call(f).packed for f in FUNCTIONS[node.op])
+        known = node.dtype != "int" and all(target.call(f).packed for f in FUNCTIONS[node.op])
     else:
         known = OPS[node.op].binding not in ("scan", "last") and node.op not in ("first", "fold", "newton", "front", "micro_solve")
         known = known and not any(streamed(i) for i in (*bound(node), *made(node)))
