@@ -212,6 +212,9 @@ def _applied(system: System, row: Form, refuse: Callable[[System, Loop], str] | 
         if not _streamed(system, loop):
             kept.append((names, f"= a recurrence over `{loop.axis}`, a loop in every form"))
             continue
+        if loop.axis != system.stream and any(e.tensor in loop.tensors() for e in system.record or ()):
+            kept.append((names, f"its step over `{loop.axis}` reads earlier positions, which a state holds"))
+            continue
         if any(system.tensors.get(n) is not before.tensors[n] for n in loop.tensors()):  # another took it along
             if (left := loop_again(system, loop)) is None:
                 rewritten.append(names)
