@@ -14,6 +14,7 @@ from seqdsl.ir.state import StateEntry
 from seqdsl.ir.system import Edge, System, Tensor
 
 from .names import Names
+from .target import TORCH, Target
 from .values import ATOM, BATCH, Value, plain
 
 
@@ -103,10 +104,15 @@ class Context:
     block: Block
     parameters: str = "self."  # how a parameter's path begins
     options: str = "self."  # how an option is reached
+    target: Target = TORCH
+    first: str = ""  # the variable that says which positions begin a packed sequence
     stateful: bool = False  # may a state be given?
     past: bool = False  # does the code know how many positions came before?
     records: dict[str, StateEntry] = field(default_factory=dict)  # by tensor: what the state holds of it
     places: dict[str, Place] = field(default_factory=dict)
+    widened: set[str] = field(default_factory=set)  # tensors that are read in the computation's dtype
+    taken: set[str] = field(default_factory=set)  # inputs that a stand-in reads as they are given
+    unread: frozenset[str] = frozenset()  # outputs that nothing else reads
     histories: dict[str, Value] = field(default_factory=dict)  # what came before a tensor's first new position
     joined: dict[str, Value] = field(default_factory=dict)  # the same and the tensor, as one
     finished: dict[str, Looped] = field(default_factory=dict)  # tensors of loops that are over
@@ -119,7 +125,6 @@ class Context:
     size_lines: list[tuple[str, str]] = field(default_factory=list)
     index_lines: list[str] = field(default_factory=list)
     helpers: set[str] = field(default_factory=set)
-    supports: set[str] = field(default_factory=set)
     uses: dict[Node, int] = field(default_factory=dict)
     hoisted: dict[Node, Value] = field(default_factory=dict)
     current: str = "x"
@@ -138,9 +143,17 @@ class Context:
         return name
 
     def support(self, name: str) -> str:
-        """A function of `support`, likewise."""
-        self.supports.add(name)
-        return name
+        """A function of `support`, likewise, or what the target has in its place."""
+        return self.target.call(name).name
+
+    def begins(self, function: str) -> str:
+        """The argument of a call that says where packed sequences begin."""
+        return f", first={self.first}" if self.first and self.target.call(function).packed else ""
+
+    def place(self, tensor: str) -> Place:
+        """Where a tensor is, for a reader that wants it in the dtype of the computation."""
+        self.widened.add(tensor)
+        return self.places[tensor]
 
     def axis(self, index: str) -> str:
         """The axis that an index runs over."""

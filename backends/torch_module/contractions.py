@@ -74,25 +74,25 @@ def _numerators(node: Node) -> list[Node]:
     return _numerators(node.args[0]) if node.op == "div" else [node]
 
 
-def _factors(ctx: Context, node: Node) -> tuple[int, list[Node], list[Node]]:
+def signed_factors(ctx: Context, node: Node) -> tuple[int, list[Node], list[Node]]:
     """Sign, numerator and denominator factors of a product; one that is computed already stays whole."""
     if node in ctx.hoisted:
         return 1, [node], []
     if node.op == "mul":
-        s, ups, downs = _factors(ctx, node.args[0])
-        s2, ups2, downs2 = _factors(ctx, node.args[1])
+        s, ups, downs = signed_factors(ctx, node.args[0])
+        s2, ups2, downs2 = signed_factors(ctx, node.args[1])
         return s * s2, ups + ups2, downs + downs2
     if node.op == "neg":
-        s, ups, downs = _factors(ctx, node.args[0])
+        s, ups, downs = signed_factors(ctx, node.args[0])
         return -s, ups, downs
     if node.op == "div":
-        s, ups, downs = _factors(ctx, node.args[0])
+        s, ups, downs = signed_factors(ctx, node.args[0])
         return s, ups, [*downs, node.args[1]]
     return 1, [node], []
 
 
 def _term(ctx: Context, node: Node, term: Node, names: tuple[str, ...], guards: list[Node]) -> Value:
-    sign, ups, downs = _factors(ctx, term)
+    sign, ups, downs = signed_factors(ctx, term)
     inner = [f for f in ups if f.free & set(names)]
     outer = [f for f in ups if not f.free & set(names)]
     below = [f for f in downs if not f.free & set(names)]

@@ -91,7 +91,7 @@ def _signal(ctx: Context, factor: Node, lag: str) -> _Signal | None:
 def _entries(ctx: Context, signal: _Signal) -> tuple[Value, str]:
     """The tensor at t, with what a state holds before it; and how many entries that is."""
     tensor, k = signal.tensor, signal.position
-    place = ctx.places[tensor.name]
+    place = ctx.place(tensor.name)
     assert isinstance(place, Stored)
     entry = ctx.records.get(tensor.name) if ctx.stateful and ctx.on_stream(signal.time) else None
     at = [build.index(signal.time) if j == k else a for j, a in enumerate(signal.read.args)]

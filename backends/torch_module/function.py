@@ -18,9 +18,11 @@ from .context import Block, Context, Layered, Looped, Source, Stored
 from .inlining import SUPPORT_FUNCTIONS
 from .loops import sink
 from .names import Names
+from .packed import packs
 from .prologue import Stepping, literal, nest, stepping, write_prologue
 from .sizes import total
 from .table import LEAVES
+from .target import Target
 from .values import ATOM, BATCH, CHOICE, COMPARE, Value, permuted, plain
 
 
@@ -37,9 +39,9 @@ def parameter_places(ctx: Context) -> None:
             ctx.places[tensor.name] = Stored(Value(path, tensor.indices, tensor.dtype, weight=True))
 
 
-def input_names(system: System) -> dict[str, str]:
+def input_names(system: System, target: Target) -> dict[str, str]:
     """The argument of each input."""
-    names = Names(SUPPORT_FUNCTIONS)
+    names = Names({*SUPPORT_FUNCTIONS, *target.names()})
     return {t.name: names.fresh(t.name) for t in system.inputs()}
 
 
@@ -52,13 +54,13 @@ def write_body(
     arguments: dict[str, str],
     options: dict[str, str],
     taken: set[str],
+    target: Target,
 ) -> tuple[list[str], Context]:
     """The lines of the function, from the check of its inputs to its `return`."""
     steps = stepping(system)
-    names = Names({*taken, *arguments.values(), *options.values(), *SUPPORT_FUNCTIONS})
-    ctx = Context(
-        system, names, Block(indent + 1), options="self." if layer else "", stateful=not steps.refusal, past=steps.past
-    )
+    names = Names({*taken, *arguments.values(), *options.values(), *SUPPORT_FUNCTIONS, *target.names()})
+    ctx = Context(system, names, Block(indent + 1), options="self." if layer else "", target=target)
+    ctx.stateful, ctx.past = not steps.refusal, steps.past
     ctx.batch = names.fresh("B" if "B" not in names.taken else "batch_size")
     for name, variable in options.items():
         ctx.sizes[f"option {name}"] = variable
@@ -68,7 +70,12 @@ def write_body(
             ctx.records[key] = entry
     ctx.uses = _uses(system)
     parameter_places(ctx)
-    inputs = _inputs(ctx, arguments)
+    if packs(system, steps, target):
+        ctx.first = names.fresh("first")
+        total = ctx.length(str(system.stream))
+        ctx.index_lines.append(f"{ctx.first} = {ctx.helper('_first_positions')}(cu_seqlens, {total}, device)  # [{total}]")
+    _place_inputs(ctx, arguments)
+    ctx.unread = _unread(system, steps)
     real = [arguments[t.name] for t in system.inputs() if t.dtype in ("real", "complex")]
     ctx.like = real[0] if real else ctx.like
     late = _late(system, steps)
@@ -78,7 +85,13 @@ def write_body(
     results = [_output(ctx, system.tensors[n]) for n in system.outputs]
     _finish(ctx, results, steps, late)
     body = ctx.block.lines
-    return write_prologue(ctx, indent, layer, known, arguments, inputs, steps, body), ctx
+    return write_prologue(ctx, indent, layer, known, arguments, _inputs(ctx, arguments), steps, body), ctx
+
+
+def _unread(system: System, steps: Stepping) -> frozenset[str]:
+    """The outputs that are nothing but that: no tensor reads them, nor does the state keep them."""
+    read = {name for tensor in system.derived() for name in _read_by(system, tensor)}
+    return frozenset(system.outputs) - read - {e.tensor for e in steps.entries} - set(system.finals.values())
 
 
 def _late(system: System, steps: Stepping) -> list[str]:
@@ -114,12 +127,23 @@ def _uses(system: System) -> dict[Node, int]:
     return count
 
 
+def _place_inputs(ctx: Context, arguments: dict[str, str]) -> None:
+    """The variables of the inputs, and of their lengths."""
+    for tensor in ctx.system.inputs():
+        dims = (BATCH, *tensor.indices)
+        for dim in dims:
+            new_length(ctx, dim)
+        full = any(ctx.on_stream(i) and not ctx.is_new(i) for i in tensor.indices)
+        ctx.places[tensor.name] = Stored(Value(arguments[tensor.name], dims, tensor.dtype), full=full)
+
+
 def _inputs(ctx: Context, arguments: dict[str, str]) -> list[str]:
-    """Inputs in the dtype of the computation; a cached one with what the state holds of it."""
+    """Inputs in the dtype of the computation, unless none is read in it; a cached one with what the state holds of it."""
     lines = []
     for tensor in ctx.system.inputs():
         name = arguments[tensor.name]
         kind = {"real": "dtype", "int": "torch.long", "bool": "torch.bool", "complex": "complex_dtype"}[tensor.dtype]
+        kind = kind if tensor.name in ctx.widened or tensor.name not in ctx.taken else f"{name}.dtype"
         cast = f"{ctx.helper('_input')}({name}, {ctx.batch}, {kind})"
         dims = (BATCH, *tensor.indices)
         entry = ctx.records.get(tensor.name) if ctx.stateful else None
@@ -130,8 +154,6 @@ def _inputs(ctx: Context, arguments: dict[str, str]) -> list[str]:
                 f"{name} = {name} if state is None else {ctx.helper('_join')}([{held}, {name}], {entry.position + 1})"
                 f"  # [{', '.join(ctx.dim_text(d) for d in dims)}]"
             )
-        full = any(ctx.on_stream(i) and not ctx.is_new(i) for i in tensor.indices)
-        ctx.places[tensor.name] = Stored(Value(name, dims, tensor.dtype), full=full)
     return lines
 
 

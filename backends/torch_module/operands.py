@@ -151,7 +151,7 @@ def outside(ctx: Context, parts: list[Part], row: str, columns: tuple[str, ...])
     taken: dict[str, Value] = {}
     for part in parts:
         if part.table is not None:
-            place = ctx.places[str(part.node.attr)]
+            place = ctx.place(str(part.node.attr))
             assert isinstance(place, Stored)
             value = plain(place.value)
             wanted = str(part.node.attr)

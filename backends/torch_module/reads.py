@@ -28,7 +28,7 @@ def read(ctx: Context, node: Node) -> Value:
         own, value = ctx.local[name]
         return _indexed(ctx, node, Source(value, own, (), name))
     tensor = ctx.system.tensors[name]
-    place = ctx.places[name]
+    place = ctx.place(name)
     if isinstance(place, Layered):
         return _layered(ctx, tensor, node, place)
     if isinstance(place, Looped):

@@ -1,20 +1,17 @@
 """The special nodes that forms make, as calls of `support` functions: dimensions arranged as those want them.
 
-A decayed read is a linear attention: its summed rows become the key dimension, what only the writes have the value
-dimension, and every other index a head. `decayed_state` is the other result of the same call.
+Entry point: `scan`.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import options
 
-from . import contractions, expressions
+from . import decayed, expressions, feedback
 from .context import Context
-from .values import ATOM, BATCH, CHOICE, PRODUCT, SUM, Value, merge, plain, spread, with_ones
+from .values import ATOM, BATCH, SUM, Value, merge, plain, spread, with_ones
 
 
 def scan(ctx: Context, node: Node) -> Value:
@@ -23,20 +20,18 @@ def scan(ctx: Context, node: Node) -> Value:
         return _counted(ctx, node)
     if node.op == "affine_scan":
         a, b, start = (operand(ctx, x) for x in node.args)
-        return _affine(ctx, node, a, b, start)
+        return affine(ctx, node, a, b, start)
     if node.op == "ring_scan":
         return _ring(ctx, node)
     if node.op == "decayed_read":
-        return _read(ctx, node)
+        return decayed.read(ctx, node)
     if node.op == "decayed_product":
-        return _product_of_states(ctx, node)
+        return decayed.product_of_states(ctx, node)
     if node.op == "decayed_solve":
-        from .feedback import solve
-
-        return solve(ctx, node)
+        return feedback.solve(ctx, node)
     if node.op == "matrix_scan":
         return _matrices(ctx, node)
-    return _state(ctx, node)
+    return decayed.state(ctx, node)
 
 
 def _counted(ctx: Context, node: Node) -> Value:
@@ -58,7 +53,7 @@ def operand(ctx: Context, node: Node) -> Value:
     return expressions.tensor(ctx, value, "real" if value.dtype in ("bool", "int") else value.dtype)
 
 
-def _affine(ctx: Context, node: Node, a: Value, b: Value, start: Value) -> Value:
+def affine(ctx: Context, node: Node, a: Value, b: Value, start: Value) -> Value:
     """Time is the dimension after the batch; every other one is a lane."""
     time: str = node.attr[0][0]
     lanes = ctx.ordered(tuple(d for d in merge(a.dims, b.dims, start.dims) if d not in (time, BATCH)))
@@ -66,7 +61,7 @@ def _affine(ctx: Context, node: Node, a: Value, b: Value, start: Value) -> Value
     b = expressions.full(ctx, b, dims, b.dtype)
     begin = "None" if node.args[-1] is build.ZERO else expressions.full(ctx, start, (BATCH, *lanes), start.dtype).text
     given = options(node)
-    flags = "".join(f", {k}=True" for k in ("log", "reverse") if given.get(k))
+    flags = "".join(f", {k}=True" for k in ("log", "reverse") if given.get(k)) + ctx.begins("affine_scan")
     a = (
         a
         if time in a.dims
@@ -90,103 +85,6 @@ def _ring(ctx: Context, node: Node) -> Value:
     given = options(node)
     flags = f"ring={given['ring']!r}" + (", reverse=True" if given["reverse"] else "")
     return Value(f"{ctx.support('ring_scan')}({', '.join(texts)}, {flags})", dims, node.dtype)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Which indices are heads, rows (keys) and columns (values)."""
-
-    time: str
-    heads: tuple[str, ...]
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    by_column: bool  # does the decay vary along the columns, and not along the rows?
-    mixed: bool = False  # does it vary along rows and columns at once?
-
-
-def layout_of(ctx: Context, node: Node, q: Value | None, k: Value, v: Value, a: Value, start: Value) -> Layout:
-    time, rows = node.attr[0][0], node.attr[1]
-    known = {time, BATCH, *rows}
-    left = {*(q.dims if q is not None else ()), *k.dims} - known
-    every = merge(tuple(q.dims) if q is not None else (), k.dims, v.dims, a.dims, start.dims)
-    columns = {d for d in (*v.dims, *start.dims) if d not in known and d not in left}
-    by_column = bool(columns & set(a.dims)) and not set(rows) & set(a.dims)
-    if columns & set(a.dims) and set(rows) & set(a.dims):
-        heads = ctx.ordered(tuple(d for d in every if d not in known and d not in columns))
-        return Layout(time, heads, tuple(rows), ctx.ordered(tuple(columns)), False, True)
-    if by_column and not columns <= set(a.dims):
-        columns -= set(a.dims)  # a decay along some columns: those become heads
-        by_column = False
-    heads = ctx.ordered(tuple(d for d in every if d not in known and d not in columns))
-    return Layout(time, heads, tuple(rows), ctx.ordered(tuple(columns)), by_column)
-
-
-def _arranged(
-    ctx: Context, value: Value, lead: tuple[str, ...], heads: tuple[str, ...], last: tuple[str, ...]
-) -> Value:
-    """[*lead, H, last]: groups of one dimension stay views, others are merged."""
-    dims = (*lead, *heads, *last)
-    if len(heads) == 1 and len(last) <= 1:
-        wide = with_ones(value, dims if last else (*dims, "@one"))
-        return wide
-    present = tuple(d for d in dims if d in value.dims or d in heads or d in last)
-    whole = expressions.full(ctx, value, present, value.dtype)
-    text = f"{ctx.helper('_blocks')}({whole.text}, {len(heads)}, {len(last)})"
-    return with_ones(Value(text, (*[d for d in lead if d in present], "@h", "@l"), value.dtype), (*lead, "@h", "@l"))
-
-
-def _call(
-    ctx: Context, node: Node, q: Value, k: Value, v: Value, a: Value, start: Value, layout: Layout, more: str
-) -> tuple[Value, Value]:
-    """The reads and the final state."""
-    lead = (BATCH, layout.time)
-    heads, rows, columns = layout.heads, layout.rows, layout.columns
-    k = _spelled(ctx, k, (layout.time, *rows))
-    v = _spelled(ctx, v, columns)
-    texts = [
-        _arranged(ctx, q, lead, heads, rows).text,
-        _arranged(ctx, k, lead, heads, rows).text,
-        _arranged(ctx, v, lead, heads, columns).text,
-    ]
-    along = rows if set(rows) & set(a.dims) else columns if layout.by_column else ()
-    texts.append(_mixed(ctx, a, layout) if layout.mixed else _arranged(ctx, a, lead, heads, along).text)
-    if node.args[-1] is build.ZERO:
-        texts.append("None")
-    else:
-        whole = expressions.full(ctx, start, (BATCH, *heads, *rows, *columns), start.dtype)
-        shape = [ctx.dim_text(BATCH), *(product(ctx, group) for group in (heads, rows, columns))]
-        same = len(heads) == len(rows) == len(columns) == 1
-        texts.append(whole.text if same else f"{whole.at(ATOM)}.reshape({', '.join(shape)})")
-    flags = f", log={bool(options(node)['log'])}" + more + (", columns=True" if layout.by_column else "")
-    names = [ctx.names.fresh(f"{ctx.current}_read"), ctx.names.fresh(f"{ctx.current}_state")]
-    ctx.block.add(
-        f"{names[0]}, {names[1]} = {ctx.support('segmented_read' if layout.mixed else 'chunk_linear_attention')}("
-    )
-    for text in texts:
-        ctx.block.add(f"    {text},")
-    ctx.block.add(f"    {flags.removeprefix(', ')},")
-    ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in (*lead, *heads, *columns))}]")
-    batched = node.args[-1] is not build.ZERO or any(BATCH in x.dims for x in (q, k, v, a))
-    read = restored(ctx, names[0], lead, [heads, columns], node.dtype, batched)
-    final = restored(ctx, names[1], (BATCH,), [heads, rows, columns], node.dtype, batched)
-    return read, final
-
-
-def _mixed(ctx: Context, a: Value, layout: Layout) -> str:
-    """The decay as [B, T, H, rows, columns]."""
-    groups = (layout.heads, layout.rows, layout.columns)
-    lead = (BATCH, layout.time)
-    if all(len(group) == 1 for group in groups):
-        return with_ones(a, (*lead, *(d for group in groups for d in group))).text
-    whole = expressions.full(ctx, a, (*lead, *(d for group in groups for d in group)), a.dtype)
-    shape = [*(ctx.dim_text(d) for d in lead), *(product(ctx, group) for group in groups)]
-    return f"{whole.at(ATOM)}.reshape({', '.join(shape)})"
-
-
-def _spelled(ctx: Context, value: Value, wanted: tuple[str, ...]) -> Value:
-    """With every wanted dimension: the keys give the number of positions and of rows, the values that of columns."""
-    missing = [d for d in wanted if d not in value.dims]
-    return expressions.full(ctx, value, ctx.ordered(merge(value.dims, missing)), value.dtype) if missing else value
 
 
 def product(ctx: Context, dims: tuple[str, ...]) -> str:
@@ -241,94 +139,6 @@ def blocks(ctx: Context, value: Value, lead: tuple[str, ...], groups: list[tuple
         return with_ones(value, slots).text
     whole = expressions.full(ctx, value, wanted, value.dtype)
     return f"{whole.at(ATOM)}.reshape({', '.join([*(ctx.dim_text(d) for d in lead), *(product(ctx, g) for g in groups)])})"
-
-
-def shared(node: Node) -> tuple[object, ...]:
-    """What a read and a state have in common: the state's writes, decay, start, rows."""
-    return ("final", node.args[-4:], node.attr[0], node.attr[1], options(node)["log"])
-
-
-def _read(ctx: Context, node: Node) -> Value:
-    q, k, v, a, start = (operand(ctx, x) for x in node.args)
-    layout = layout_of(ctx, node, q, k, v, a, start)
-    given = options(node)
-    length = ctx.length(layout.time)
-    chunk = given["chunk"] or f"{ctx.helper('_whole_chunk')}({length})"
-    more = ", strict=True" if given["strict"] else ""
-    if chunk != 64 and not layout.mixed:
-        more += f", chunk={chunk}"
-    own = {*k.dims, *v.dims, *a.dims, *start.dims, layout.time, BATCH, *layout.rows}
-    extra = [d for d in q.dims if d not in own]
-    if extra and not layout.columns:
-        return _through_states(ctx, node, q, k, v, a, start)
-    read, final = _call(ctx, node, q, k, v, a, start, layout, more)
-    for d in extra:  # the state does not vary along what only the reads have
-        final = Value(
-            f"{final.at(ATOM)}.select({final.dims.index(d)}, 0)", tuple(x for x in final.dims if x != d), node.dtype
-        )
-    ctx.caches[0].setdefault(shared(node), final)
-    if read.text.isidentifier():
-        return read
-    return ctx.bind(f"{ctx.current}_part", read)
-
-
-def _through_states(ctx: Context, node: Node, q: Value, k: Value, v: Value, a: Value, start: Value) -> Value:
-    """Many reads of one small state: the states themselves, then the product with the reads."""
-    time, rows = node.attr[0][0], node.attr[1]
-    states, begin = _states(ctx, node, k, v, a, start, time)
-    final = f"({states.text}[:, -1] if {ctx.length(time)} else {begin.text})"
-    ctx.caches[0].setdefault(shared(node), Value(final, begin.dims, node.dtype))
-    if options(node)["strict"]:
-        states = Value(
-            f"{ctx.helper('_join')}([{begin.at(ATOM)}.unsqueeze(1), {states.text}[:, :-1]], 1)"
-            f"[:, : {ctx.length(time)}]",
-            states.dims,
-            node.dtype,
-        )
-    return contractions.product_sum(ctx, node, [q, states], list(rows))
-
-
-def _product_of_states(ctx: Context, node: Node) -> Value:
-    """The states before each step, of the one recurrence and, mirrored, of the other: their product, contracted."""
-    time, rows = node.attr[0][0], node.attr[1]
-    given, values = options(node), [operand(ctx, x) for x in node.args]
-    length, before = ctx.length(time), []
-    for n, log in ((0, given["log"]), (4, given["log_other"])):
-        k, v, a, start = values[n : n + 4]
-        scan = build.make("affine_scan", *(node.args[m] for m in (n + 2, n, n + 3)), attr=((time,), (), (("log", log),)))
-        dims = ctx.ordered(merge((BATCH, time), k.dims, v.dims))
-        write = Value(f"{spread(k, dims).at(PRODUCT)} * {spread(v, dims).at(PRODUCT + 1)}", dims, node.dtype, PRODUCT)
-        states = ctx.bind(f"{ctx.current}_states", _affine(ctx, scan, a, write, start))
-        begin = expressions.full(ctx, start, (BATCH, *states.dims[2:]), start.dtype)
-        text = f"{ctx.helper('_join')}([{begin.at(ATOM)}.unsqueeze(1), {states.text}[:, :-1]], 1)[:, :{length}]"
-        before.append(Value(text if n == 0 else f"{text}.flip(1)", states.dims, node.dtype))
-    return contractions.product_sum(ctx, node, before, list(rows))
-
-
-def _states(ctx: Context, node: Node, k: Value, v: Value, a: Value, start: Value, time: str) -> tuple[Value, Value]:
-    """Every state, and the one before the first."""
-    dims = ctx.ordered(merge(k.dims, v.dims))
-    product = Value(f"{spread(k, dims).at(PRODUCT)} * {spread(v, dims).at(PRODUCT + 1)}", dims, node.dtype, PRODUCT)
-    write = k if build.value_of(node.args[-3]) == 1 else product
-    states = ctx.bind(f"{ctx.current}_states", _affine(ctx, node, a, write, start))
-    rest = (BATCH, *states.dims[2:])
-    return states, expressions.full(ctx, start, rest, start.dtype)
-
-
-def _state(ctx: Context, node: Node) -> Value:
-    found = ctx.caches[0].get(shared(node))
-    if found is not None:
-        return found
-    k, v, a, start = (operand(ctx, x) for x in node.args)
-    rows: tuple[str, ...] = node.attr[1]
-    time: str = node.attr[0][0]
-    if not rows:  # entry by entry: the last of the scan
-        states, begin = _states(ctx, node, k, v, a, start, time)
-        return Value(
-            f"{states.text}[:, -1] if {ctx.length(time)} else {begin.at(CHOICE + 1)}", begin.dims, node.dtype, CHOICE
-        )
-    layout = layout_of(ctx, node, None, k, v, a, start)
-    return _call(ctx, node, k, k, v, a, start, layout, "")[1]
 
 
 def mentions(node: Node, op: str) -> bool:

@@ -1,7 +1,9 @@
 """The Triton target: the torch target's module, its scans and chunked products done by kernels in a second file.
 
-A module is emitted as for PyTorch; calls of the functions in `SWAPPED` become calls of their stand-ins, which launch
-kernels for CUDA and HIP tensors and are the torch functions everywhere else. What has no kernel stays in PyTorch.
+A module is emitted as for PyTorch, by the torch target's own emitter, which asks a table (`torch_module.target.Target`)
+for every function of its `support` that it calls: `module.STAND_INS` names a stand-in with the same arguments, which
+launches kernels for CUDA and HIP tensors and is the torch function everywhere else. A stand-in that is `narrow` gets
+16-bit inputs as they are and is told `scale`, `dots` and `dtype`. What has no kernel stays in PyTorch.
 Architecture invariant: builds on `torch_module`, which knows nothing of it; the generated files import torch and triton.
 Entry points: `emit_module`, `build_module`, `companions`.
 """

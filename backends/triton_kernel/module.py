@@ -1,11 +1,10 @@
 """A module of the torch target with calls of kernels, and the loading of such modules.
 
-Architecture invariant: works on emitted text, through its syntax tree; what is computed stays the same, up to rounding.
+Architecture invariant: a table; which function is called where, and with what, is for the torch target's emitter.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import re
 from typing import Any
@@ -14,10 +13,17 @@ from seqdsl.ir.system import System
 
 from .. import torch_module
 from ..torch_module.load import build_from, load_text
+from ..torch_module.target import StandIn, Target
 from .kernels import kernels_text
-from .operands import Edit, applied, narrowed
 
-SWAPPED = {"affine_scan": "fused_scan", "chunk_linear_attention": "fused_linear_attention"}
+STAND_INS = {
+    "affine_scan": StandIn("fused_scan", packed=True),
+    "chunk_linear_attention": StandIn("fused_linear_attention", narrow=True, packed=True),
+    "chunk_solve_read": StandIn("fused_solve_read", narrow=True, packed=True),
+    "rows": StandIn("fused_rows"),
+    "segmented_read": StandIn("fused_read", narrow=True, packed=True),
+    "chunk_solve": StandIn("fused_solve", narrow=True, packed=True),
+}
 _IMPORT = re.compile(r"^try:\n    from \.(\w+) import (.+)\nexcept ImportError:\n    from \1 import \2$", re.MULTILINE)
 
 
@@ -26,32 +32,9 @@ def emit_module(
 ) -> str:
     """The text of a Python file with one class, which imports its kernels from the file that `companions` gives."""
     name = system.name.lower() + ("_layer" if system.params() else "") + "_kernels"
-
-    def swap(text: str) -> tuple[str, str]:
-        text, functions = swapped(text)
-        listed = ", ".join(sorted(functions))
-        lines = f"try:\n    from .{name} import {listed}\nexcept ImportError:\n    from {name} import {listed}"
-        return text, lines if functions else ""
-
     return torch_module.emit_module(
-        system, class_name=class_name, header=header, form=form, stepper=stepper, rewrite=swap
+        system, class_name=class_name, header=header, form=form, stepper=stepper, target=Target(name, STAND_INS)
     )
-
-
-def swapped(text: str) -> tuple[str, set[str]]:
-    """The text with kernels' stand-ins for the functions that have them, and which those are."""
-    edits: list[Edit] = []
-    functions: set[str] = set()
-    tree = ast.parse(text)
-    for function in [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]:
-        for call in [n for n in ast.walk(function) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]:
-            assert isinstance(call.func, ast.Name)
-            if call.func.id in SWAPPED:
-                functions.add(SWAPPED[call.func.id])
-                edits.append(Edit(call.func, SWAPPED[call.func.id]))
-                if call.func.id == "chunk_linear_attention":
-                    edits += narrowed(text, function, call)
-    return applied(text, edits), functions
 
 
 def companions(text: str) -> dict[str, str]:

@@ -29,6 +29,8 @@ def compiled(kernel: Any, types: dict[str, str], constants: dict[str, Any], targ
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
+    if target.startswith("gfx"):  # which has no tf32
+        constants = {name: "ieee" if value in ("tf32", "tf32x3") else value for name, value in constants.items()}
     names = [p.name for p in kernel.params]
     signature = {n: "constexpr" if n in constants else types.get(n, "i32") for n in names}
     aligned = {
@@ -91,13 +93,16 @@ def write_table() -> None:
 
 
 def main(targets: list[str], names: list[str]) -> None:
-    from .kernels import KERNELS
+    from .kernels import ELSEWHERE, KERNELS
 
     for name, (kernel, types, constants, options) in KERNELS.items():
         if names and name not in names:
             continue
         for target in targets:
-            print(json.dumps({"name": f"{name} {target}", **compiled(kernel, types, constants, target, **options)}), flush=True)
+            other = ELSEWHERE.get(name, {}) if target != "sm_90" else {}
+            fixed = {**constants, **{k: v for k, v in other.items() if k not in options}}
+            launch = {k: other.get(k, v) for k, v in options.items()}
+            print(json.dumps({"name": f"{name} {target}", **compiled(kernel, types, fixed, target, **launch)}), flush=True)
 
 
 if __name__ == "__main__":

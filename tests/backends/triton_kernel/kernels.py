@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from backends.triton_kernel.support import attend_kernels as attend
+from backends.triton_kernel.support import read_kernels as read
 from backends.triton_kernel.support import scan_kernels as scan
+from backends.triton_kernel.support import solve_kernels as solve
 from backends.triton_kernel.support.fused_linear_attention import ATTEND_TILES, CHUNK, LEVELS
+from backends.triton_kernel.support.fused_read import READ_SEGMENT, READ_STEPS, _read_tile
 from backends.triton_kernel.support.fused_scan import SCAN_ADJOINT_STEPS, SCAN_LANES, SCAN_STEPS, SCAN_WARPS
+from backends.triton_kernel.support.fused_solve import INVERSE_WARPS, SOLVE_PAIRS, SOLVE_WARPS, _solve_tile
 
 F32, BF16 = "*fp32", "*bf16"
 KERNELS: dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]] = {}
+ELSEWHERE: dict[str, dict[str, int]] = {}  # constants and options that are others where the target is not sm_90
 
 SCAN = dict.fromkeys(("a", "b", "start", "h", "kept_ends", "rate_ends", "b_ends", "grad", "d_a", "d_b"), F32)
 NARROW = ("q", "k", "v", "left", "right", "choices", "weights", "reads", "writes", "states", "out",
           "d_out", "d_weights", "d_states", "d_q", "d_k", "d_v")
 WIDE = ("g", "signs", "decay", "totals", "start", "final", "d_g")
 ATTEND = {**dict.fromkeys(NARROW, BF16), **dict.fromkeys(WIDE, F32), "scale": "fp32"}
+SOLVE = {**ATTEND, **dict.fromkeys(("w", "u", "x", "y", "inverse"), BF16), "pairs": F32}
+READ = {**ATTEND, **dict.fromkeys(("x", "y", "o", "d_o"), BF16),
+        **dict.fromkeys(("marks", "scratch", "totals", "ends", "d_final", "d_q", "d_k", "d_x", "d_y", "d_start"), F32)}
+AFTER = {"APART": 1, "BEFORE": False}
 
 
 def _scan(name: str, kernel: Any, steps: int, **constants: Any) -> None:
@@ -35,16 +46,47 @@ def _attend(kernel: Any, tile: str, by: str = "", width: int = 128, **constants:
     KERNELS[f"{tile} {by}".strip()] = (kernel, ATTEND, {**size, **constants}, {"num_warps": warps})
 
 
+def _solve(name: str, kernel: Any, options: dict[str, int], **constants: Any) -> None:
+    """K = V = 128, bfloat16."""
+    KERNELS[name] = (kernel, SOLVE, {"C": CHUNK, "PRECISION": "tf32x3", **constants}, {"num_warps": SOLVE_WARPS, **options})
+
+
+def _read(name: str, kernel: Any, keys: int, values: int, decay: str, **constants: Any) -> None:
+    """Mamba: a decay for each column times one for each entry; or a matrix state with a decay for each entry."""
+    mamba = decay == "mamba"
+    varies = {"X_KEYS": not mamba, "X_VALUES": True, "Y_KEYS": mamba, "Y_VALUES": mamba, "TWO": mamba}
+    tile = _read_tile(keys, values)
+    flags = {"LOG": True, "STRICT": False, **varies, "BK": tile["BK"], "BV": tile["BV"], **constants}
+    if "states" in name or "adjoint" in name:
+        flags |= {"SEGMENT": READ_SEGMENT, "STEPS": READ_STEPS}
+    if "adjoint" in name:
+        flags |= {"X_TIME": True, "Y_TIME": False}
+    KERNELS[f"{name} {decay}"] = (kernel, READ, flags, {"num_warps": tile["num_warps"]})
+
+
+for size, decay in (((16, 2048), "mamba"), ((128, 128), "by entry")):
+    _read("read ends", read._read_ends_kernel, *size, decay, REVERSE=False)
+    _read("read states", read._read_states_kernel, *size, decay, HAS_START=True)
+    _read("read adjoint", read._read_adjoint_kernel, *size, decay, HAS_FINAL=False)
 _scan("scan ends", scan._scan_ends_kernel, SCAN_STEPS, SHIFT=0)
 _scan("scan states", scan._scan_states_kernel, SCAN_STEPS, HAS_START=True)
 _scan("scan adjoint", scan._scan_adjoint_kernel, SCAN_ADJOINT_STEPS, HAS_START=True)
-_attend(attend._rows_weights_kernel, "weights")
+_attend(attend._rows_weights_kernel, "weights", APART=0, BEFORE=False)
 for by in ("by key", "by head"):
     head = {"BY_HEAD": by == "by head", "SIGNED": False}
     _attend(attend._states_kernel, "states", by, REVERSE=False, HAS_START=True, **head)
     _attend(attend._states_kernel, "states", by + " reversed", REVERSE=True, HAS_START=True, **head)
     _attend(attend._reads_kernel, "reads", by, **head)
-    _attend(attend._values_adjoint_kernel, "values adjoint", by, **head)
+    _attend(attend._values_adjoint_kernel, "values adjoint", by, STATES=True, **head)
 _attend(attend._weights_adjoint_kernel, "weights adjoint")
-_attend(attend._rows_adjoint_kernel, "rows adjoint")
-_attend(attend._head_adjoint_kernel, "head adjoint", GATE=True, SIGNED=False)
+_attend(attend._rows_adjoint_kernel, "rows adjoint", APART=0, BEFORE=False, WRITES=True)
+_attend(attend._head_adjoint_kernel, "head adjoint", GATE=True, SIGNED=False, APART=0, BEFORE=False, WRITES=True)
+_solve("pairs by head", solve._head_pairs_kernel, {}, BK=SOLVE_PAIRS, **AFTER)
+_solve("inverse", solve._inverse_kernel, {"num_warps": INVERSE_WARPS}, PRECISION="tf32")
+for by in ("by key", "by head"):
+    for reverse in (False, True):
+        name, tile = f"solve {by}" + " reversed" * reverse, _solve_tile(128, 128, torch.bfloat16, reverse, True)
+        launch = {option: tile.pop(option) for option in ("num_warps", "num_stages")}
+        flags = {"BY_HEAD": by == "by head", "REVERSE": reverse, "READ": reverse, "HAS_START": True, **tile, **AFTER}
+        _solve(name, solve._solve_kernel, launch, **flags)
+        ELSEWHERE[name] = _solve_tile(128, 128, torch.bfloat16, reverse, False)

@@ -14,13 +14,21 @@ import torch
 import seqdsl
 from seqdsl.diagnostics import SeqError
 
-# Elementwise and matrix states, every placement of the decay, a layer with a feature map, a solve that no kernel covers.
-MIXERS = ["gla", "retention", "hgrn", "rwkv6", "gated_delta_rule", "ema"]
+# Elementwise and matrix states, every placement of the decay, a layer with a feature map, feedback.
+MIXERS = ["gla", "retention", "hgrn", "rwkv6", "gated_delta_rule", "delta_rule", "ema"]
 STRANGE = """
 mixer strange(x[t,h,d], y[t,h,e], w[t,h,d], c[t,e]) -> o[t,h,e], m[t,e]:
     S[t,h,d,e] = exp(-w * w) * S[t-1] + tanh(x) * y
     m[t,e]     = exp(-c * c) * m[t-1] + (sum[h] y)
     o[t,h,e]   = sum[d] (x + w) * S[t-1] + m
+"""
+
+COLUMNS = """
+mixer columns(q[t,h,d], k[t,h,d], v[t,h,e], a[t,h,d], b[t,h,e], r[h,e], w[t,h]) -> o[t,h,e], p[t,h,e]:
+    S[t,h,d,e] = exp(b) * S[t-1] + k * v
+    Z[t,h,d,e] = exp(a * r * w) * Z[t-1] + k * v
+    o[t,h,e]   = sum[d] q * S
+    p[t,h,e]   = sum[d] q * Z
 """
 
 
@@ -32,7 +40,7 @@ def _inputs(program: seqdsl.api.Program, time: int = 70) -> list[torch.Tensor]:
     return [-torch.rand(shape, dtype=torch.float64) for shape in shapes]
 
 
-@pytest.mark.parametrize("source", [*MIXERS, STRANGE], ids=lambda s: s.split("(")[0].replace("mixer", "").strip())
+@pytest.mark.parametrize("source", [*MIXERS, STRANGE, COLUMNS], ids=lambda s: s.split("(")[0].replace("mixer", "").strip())
 def test_a_module_is_the_torch_module_on_the_cpu(source: str) -> None:
     program = seqdsl.load(source)
     inputs = _inputs(program)
@@ -44,7 +52,10 @@ def test_a_module_is_the_torch_module_on_the_cpu(source: str) -> None:
         outputs = found if isinstance(found, tuple) else (found,)
         results.append([*outputs, *torch.autograd.grad(sum(y.square().sum() for y in outputs), given)])
     for plain, kernels in zip(*results, strict=True):
-        assert torch.equal(plain, kernels)
+        if source == COLUMNS:  # a product of three factors, in another order
+            torch.testing.assert_close(plain, kernels, rtol=1e-13, atol=1e-13)
+        else:
+            assert torch.equal(plain, kernels)
 
 
 def test_sixteen_bit_inputs_are_not_cast_before_the_kernel() -> None:
@@ -55,6 +66,20 @@ def test_sixteen_bit_inputs_are_not_cast_before_the_kernel() -> None:
     bonus = seqdsl.load("rwkv6").source(backend="triton")  # r, k and v are read outside the kernel, too; w is not
     assert "k = _input(k, B, dtype)" in bonus and "w = _input(w, B, w.dtype)" in bonus
     assert " dtype=out_dtype" not in bonus  # something is added to what is read
+
+
+def test_factors_of_a_step_do_not_widen_what_they_multiply() -> None:
+    text = seqdsl.load("gated_delta_rule").source(backend="triton")
+    for name in "qkva":
+        assert f"{name} = _input({name}, B, {name}.dtype)" in text
+    assert "fused_rows(k, (-beta)[..., None])" in text and "fused_rows(v, beta[..., None])" in text
+    assert "dots=out_dtype, dtype=out_dtype" in text  # what is read is an output, and nothing else
+
+
+def test_a_decay_of_two_factors_is_not_multiplied_out() -> None:
+    text = seqdsl.load(COLUMNS).source(backend="triton")
+    assert text.count(" = fused_read(") == 2
+    assert "times=r[:, None, :, None, :]" in text and "b = _input(b, B, b.dtype)" in text
 
 
 def test_the_files_stand_alone(tmp_path: Path) -> None:
@@ -87,6 +112,33 @@ def test_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SeqError) as caught:
         seqdsl.load("gla").module(backend="triton")
     assert caught.value.code == "backend-not-available" and "triton" in str(caught.value)
+
+
+SHAPES = {"q": "thd", "k": "thd", "v": "the", "g": "thd", "beta": "th", "a": "th", "x": "td", "f": "td", "dt": "td",
+          "A": "dn", "B": "tn", "C": "tn", "skip": "d"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["gla", "retention", "gated_delta_rule", "hgrn", "selective_scan"])
+def test_packed_sequences_in_one_call_are_the_sequences_one_by_one(name: str) -> None:
+    program = seqdsl.load("mamba", name) if name == "selective_scan" else seqdsl.load(name)
+    module = program.module(backend="triton")
+    sizes = {"t": 70, "h": 2, "d": 4, "e": 3, "n": 3}
+    torch.manual_seed(0)
+    shapes = [SHAPES[x.name].replace("h", "") if name == "hgrn" else SHAPES[x.name] for x in program.system().inputs()]
+    shapes = ["td"] * 3 if name == "hgrn" else shapes
+    inputs = [-torch.rand(1, *(sizes[i] for i in s), dtype=torch.float64).requires_grad_() for s in shapes]
+    ends = torch.tensor([0, 5, 5, 33, 70])
+    together = getattr(sys.modules[type(module).__module__], name)(*inputs, cu_seqlens=ends)  # as a GPU does it
+    apart = module(*inputs, cu_seqlens=ends)
+    weights = torch.randn_like(apart)
+    found, wanted = ([y, *torch.autograd.grad(y, inputs, weights)] for y in (together, apart))
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_what_reads_its_past_otherwise_is_not_packed_in_one_call() -> None:
+    for name in ("softmax", "short_conv", "gru"):
+        assert "_first_positions" not in seqdsl.load(name).source(backend="triton")
 
 
 def _empty(program: Any, time: int, batch: int) -> torch.Tensor:

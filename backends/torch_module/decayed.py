@@ -1,0 +1,248 @@
+"""Reads of decayed states, and the states after the last position, as calls of linear attention.
+
+The summed rows become the key dimension, what only the writes have the value dimension, and every other index a head;
+a read and the state behind it are two results of one call. Entry points: `read`, `state`, `product_of_states`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seqdsl.ir import build
+from seqdsl.ir.node import Node
+from seqdsl.ir.ops import options
+
+from . import contractions, expressions, scans
+from .context import Context
+from .narrow import given
+from .values import ATOM, BATCH, CHOICE, PRODUCT, Value, merge, spread, with_ones
+
+ATTENTION, MIXED = "chunk_linear_attention", "segmented_read"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which indices are heads, rows (keys) and columns (values)."""
+
+    time: str
+    heads: tuple[str, ...]
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    by_column: bool  # does the decay vary along the columns, and not along the rows?
+    mixed: bool = False  # does it vary along rows and columns at once?
+
+
+def layout_of(ctx: Context, node: Node, q: Value | None, k: Value, v: Value, a: Value, start: Value) -> Layout:
+    time, rows = node.attr[0][0], node.attr[1]
+    known = {time, BATCH, *rows}
+    left = {*(q.dims if q is not None else ()), *k.dims} - known
+    every = merge(tuple(q.dims) if q is not None else (), k.dims, v.dims, a.dims, start.dims)
+    columns = {d for d in (*v.dims, *start.dims) if d not in known and d not in left}
+    by_column = bool(columns & set(a.dims)) and not set(rows) & set(a.dims)
+    if columns & set(a.dims) and set(rows) & set(a.dims):
+        heads = ctx.ordered(tuple(d for d in every if d not in known and d not in columns))
+        return Layout(time, heads, tuple(rows), ctx.ordered(tuple(columns)), False, True)
+    if by_column and not columns <= set(a.dims):
+        columns -= set(a.dims)  # a decay along some columns: those become heads
+        by_column = False
+    heads = ctx.ordered(tuple(d for d in every if d not in known and d not in columns))
+    mixed = by_column and ctx.target.call(MIXED).narrow  # a stand-in for any decay
+    return Layout(time, heads, tuple(rows), ctx.ordered(tuple(columns)), by_column and not mixed, mixed)
+
+
+def without_number(ctx: Context, node: Node) -> tuple[Node, str]:
+    """A product without the factor that is one number at each call, and that number's text."""
+    sign, ups, downs = contractions.signed_factors(ctx, node)
+    plain_ups, plain_downs = ([f for f in part if f.free] for part in (ups, downs))
+    numbers = [[f for f in part if not f.free] for part in (ups, downs)]
+    if not any(numbers) or not plain_ups or ctx.uses.get(node, 0) > 1:
+        return node, ""
+    factor = build.product(numbers[0])
+    for below in numbers[1]:
+        factor = build.div(factor, below)
+    value = expressions.emit(ctx, factor if sign > 0 else build.neg(factor))
+    rest = build.product(plain_ups)
+    for below in plain_downs:
+        rest = build.div(rest, below)
+    return (rest, value.text) if value.static else (node, "")
+
+
+def _reading(ctx: Context, node: Node) -> tuple[list[Value], str]:
+    """The operands of a read or a state, and what a stand-in is told beyond them."""
+    if not ctx.target.call(ATTENTION).narrow:
+        return [scans.operand(ctx, x) for x in node.args], ""
+    first, number = without_number(ctx, node.args[0]) if node.op == "decayed_read" else (node.args[0], "")
+    tensor = ctx.system.tensors.get(ctx.current)
+    alone = tensor is not None and tensor.rhs is node and tensor.name in ctx.unread
+    more = ", dots=out_dtype" + (f", scale={number}" if number else "") + (", dtype=out_dtype" if alone else "")
+    return [given(ctx, x) for x in (first, *node.args[1:])], more
+
+
+def _factored(ctx: Context, decay: Node, layout: Layout) -> tuple[Value, str]:
+    """A decay along rows and columns, without the factor that does not vary along time: that one is `times`."""
+    sign, ups, downs = contractions.signed_factors(ctx, decay)
+    moving, still = ([f for f in ups if (layout.time in f.free) is there] for there in (True, False))
+    groups = [layout.heads, layout.rows, layout.columns]
+    if downs or not moving or not any(f.free for f in still) or any(len(group) > 1 for group in groups):
+        return given(ctx, decay), ""
+    factor = build.product(still)
+    times = scans.operand(ctx, factor if sign > 0 else build.neg(factor))
+    return given(ctx, build.product(moving)), f", times={scans.blocks(ctx, times, (BATCH, layout.time), groups)}"
+
+
+def _arranged(
+    ctx: Context, value: Value, lead: tuple[str, ...], heads: tuple[str, ...], last: tuple[str, ...]
+) -> Value:
+    """[*lead, H, last]: groups of one dimension stay views, others are merged."""
+    dims = (*lead, *heads, *last)
+    if len(heads) == 1 and len(last) <= 1:
+        wide = with_ones(value, dims if last else (*dims, "@one"))
+        return wide
+    present = tuple(d for d in dims if d in value.dims or d in heads or d in last)
+    whole = expressions.full(ctx, value, present, value.dtype)
+    text = f"{ctx.helper('_blocks')}({whole.text}, {len(heads)}, {len(last)})"
+    return with_ones(Value(text, (*[d for d in lead if d in present], "@h", "@l"), value.dtype), (*lead, "@h", "@l"))
+
+
+def _call(
+    ctx: Context, node: Node, q: Value, k: Value, v: Value, a: Value, start: Value, layout: Layout, more: str
+) -> tuple[Value, Value]:
+    """The reads and the final state."""
+    lead = (BATCH, layout.time)
+    heads, rows, columns = layout.heads, layout.rows, layout.columns
+    k = _spelled(ctx, k, (layout.time, *rows))
+    v = _spelled(ctx, v, columns)
+    texts = [
+        _arranged(ctx, q, lead, heads, rows).text,
+        _arranged(ctx, k, lead, heads, rows).text,
+        _arranged(ctx, v, lead, heads, columns).text,
+    ]
+    along = rows if set(rows) & set(a.dims) else columns if layout.by_column else ()
+    groups = [heads, rows, columns]
+    texts.append(scans.blocks(ctx, a, lead, groups) if layout.mixed else _arranged(ctx, a, lead, heads, along).text)
+    if node.args[-1] is build.ZERO:
+        texts.append("None")
+    else:
+        whole = expressions.full(ctx, start, (BATCH, *heads, *rows, *columns), start.dtype)
+        shape = [ctx.dim_text(BATCH), *(scans.product(ctx, group) for group in (heads, rows, columns))]
+        same = len(heads) == len(rows) == len(columns) == 1
+        texts.append(whole.text if same else f"{whole.at(ATOM)}.reshape({', '.join(shape)})")
+    flags = f", log={bool(options(node)['log'])}" + more + (", columns=True" if layout.by_column else "")
+    flags += ctx.begins(MIXED if layout.mixed else ATTENTION)
+    names = [ctx.names.fresh(f"{ctx.current}_read"), ctx.names.fresh(f"{ctx.current}_state")]
+    ctx.block.add(
+        f"{names[0]}, {names[1]} = {ctx.support(MIXED if layout.mixed else ATTENTION)}("
+    )
+    for text in texts:
+        ctx.block.add(f"    {text},")
+    ctx.block.add(f"    {flags.removeprefix(', ')},")
+    ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in (*lead, *heads, *columns))}]")
+    batched = node.args[-1] is not build.ZERO or any(BATCH in x.dims for x in (q, k, v, a))
+    read = scans.restored(ctx, names[0], lead, [heads, columns], node.dtype, batched)
+    final = scans.restored(ctx, names[1], (BATCH,), [heads, rows, columns], node.dtype, batched)
+    return read, final
+
+
+def _spelled(ctx: Context, value: Value, wanted: tuple[str, ...]) -> Value:
+    """With every wanted dimension: the keys give the number of positions and of rows, the values that of columns."""
+    missing = [d for d in wanted if d not in value.dims]
+    return expressions.full(ctx, value, ctx.ordered(merge(value.dims, missing)), value.dtype) if missing else value
+
+
+def shared(node: Node) -> tuple[object, ...]:
+    """What a read and a state have in common: the state's writes, decay, start, rows."""
+    return ("final", node.args[-4:], node.attr[0], node.attr[1], options(node)["log"])
+
+
+def read(ctx: Context, node: Node) -> Value:
+    (q, k, v, a, start), more = _reading(ctx, node)
+    layout = layout_of(ctx, node, q, k, v, a, start)
+    own = {*k.dims, *v.dims, *a.dims, *start.dims, layout.time, BATCH, *layout.rows}
+    extra = [d for d in q.dims if d not in own]
+    if layout.mixed and ctx.target.call(MIXED).narrow:
+        a, times = _factored(ctx, node.args[3], layout)
+        more += times
+    elif layout.mixed or (extra and not layout.columns):  # no call of linear attention
+        (q, k, v, a, start), more = [scans.operand(ctx, x) for x in node.args], ""
+    given = options(node)
+    length = ctx.length(layout.time)
+    chunk = given["chunk"] or f"{ctx.helper('_whole_chunk')}({length})"
+    more = (", strict=True" if given["strict"] else "") + more
+    if chunk != 64 and not layout.mixed:
+        more += f", chunk={chunk}"
+    if extra and not layout.columns:
+        return _through_states(ctx, node, q, k, v, a, start)
+    read, final = _call(ctx, node, q, k, v, a, start, layout, more)
+    for d in extra:  # the state does not vary along what only the reads have
+        final = Value(
+            f"{final.at(ATOM)}.select({final.dims.index(d)}, 0)", tuple(x for x in final.dims if x != d), node.dtype
+        )
+    ctx.caches[0].setdefault(shared(node), final)
+    if read.text.isidentifier():
+        return read
+    return ctx.bind(f"{ctx.current}_part", read)
+
+
+def _through_states(ctx: Context, node: Node, q: Value, k: Value, v: Value, a: Value, start: Value) -> Value:
+    """Many reads of one small state: the states themselves, then the product with the reads."""
+    time, rows = node.attr[0][0], node.attr[1]
+    states, begin = _states(ctx, node, k, v, a, start, time)
+    final = f"({states.text}[:, -1] if {ctx.length(time)} else {begin.text})"
+    ctx.caches[0].setdefault(shared(node), Value(final, begin.dims, node.dtype))
+    if options(node)["strict"]:
+        states = Value(
+            f"{ctx.helper('_join')}([{begin.at(ATOM)}.unsqueeze(1), {states.text}[:, :-1]], 1)"
+            f"[:, : {ctx.length(time)}]",
+            states.dims,
+            node.dtype,
+        )
+    return contractions.product_sum(ctx, node, [q, states], list(rows))
+
+
+def product_of_states(ctx: Context, node: Node) -> Value:
+    """The states before each step, of the one recurrence and, mirrored, of the other: their product, contracted."""
+    time, rows = node.attr[0][0], node.attr[1]
+    given, values = options(node), [scans.operand(ctx, x) for x in node.args]
+    length, before = ctx.length(time), []
+    for n, log in ((0, given["log"]), (4, given["log_other"])):
+        k, v, a, start = values[n : n + 4]
+        scan = build.make("affine_scan", *(node.args[m] for m in (n + 2, n, n + 3)), attr=((time,), (), (("log", log),)))
+        dims = ctx.ordered(merge((BATCH, time), k.dims, v.dims))
+        write = Value(f"{spread(k, dims).at(PRODUCT)} * {spread(v, dims).at(PRODUCT + 1)}", dims, node.dtype, PRODUCT)
+        states = ctx.bind(f"{ctx.current}_states", scans.affine(ctx, scan, a, write, start))
+        begin = expressions.full(ctx, start, (BATCH, *states.dims[2:]), start.dtype)
+        text = f"{ctx.helper('_join')}([{begin.at(ATOM)}.unsqueeze(1), {states.text}[:, :-1]], 1)[:, :{length}]"
+        before.append(Value(text if n == 0 else f"{text}.flip(1)", states.dims, node.dtype))
+    return contractions.product_sum(ctx, node, before, list(rows))
+
+
+def _states(ctx: Context, node: Node, k: Value, v: Value, a: Value, start: Value, time: str) -> tuple[Value, Value]:
+    """Every state, and the one before the first."""
+    dims = ctx.ordered(merge(k.dims, v.dims))
+    product = Value(f"{spread(k, dims).at(PRODUCT)} * {spread(v, dims).at(PRODUCT + 1)}", dims, node.dtype, PRODUCT)
+    write = k if build.value_of(node.args[-3]) == 1 else product
+    states = ctx.bind(f"{ctx.current}_states", scans.affine(ctx, node, a, write, start))
+    rest = (BATCH, *states.dims[2:])
+    return states, expressions.full(ctx, start, rest, start.dtype)
+
+
+def state(ctx: Context, node: Node) -> Value:
+    found = ctx.caches[0].get(shared(node))
+    if found is not None:
+        return found
+    rows: tuple[str, ...] = node.attr[1]
+    time: str = node.attr[0][0]
+    if not rows:  # entry by entry: the last of the scan
+        k, v, a, start = (scans.operand(ctx, x) for x in node.args)
+        states, begin = _states(ctx, node, k, v, a, start, time)
+        return Value(
+            f"{states.text}[:, -1] if {ctx.length(time)} else {begin.at(CHOICE + 1)}", begin.dims, node.dtype, CHOICE
+        )
+    (k, v, a, start), more = _reading(ctx, node)
+    layout = layout_of(ctx, node, None, k, v, a, start)
+    if layout.mixed and ctx.target.call(MIXED).narrow:
+        a, times = _factored(ctx, node.args[2], layout)
+        more += times
+    elif layout.mixed:
+        (k, v, a, start), more = [scans.operand(ctx, x) for x in node.args], ""
+    return _call(ctx, node, k, k, v, a, start, layout, more)[1]
