@@ -36,7 +36,7 @@ def close(found: Any, expected: np.ndarray, what: str) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 6, 19])
-@pytest.mark.parametrize(("file", "mixer"), every_mixer(), ids="/".join)
+@pytest.mark.parametrize(("file", "mixer"), every_mixer(), ids=str)
 def test_the_equations_are_the_reference_s(file: str, mixer: str, length: int) -> None:
     inputs, params, sizes, expected = drawn(file, mixer, length)
     program = seqdsl.load(LIBRARY / f"{file.replace('.', '/')}.seq", mixer)
@@ -45,7 +45,7 @@ def test_the_equations_are_the_reference_s(file: str, mixer: str, length: int) -
         close(found[name], expected[name], name)
 
 
-@pytest.mark.parametrize(("file", "mixer"), every_mixer(), ids="/".join)
+@pytest.mark.parametrize(("file", "mixer"), every_mixer(), ids=str)
 def test_the_module_is_the_reference_s(file: str, mixer: str) -> None:
     inputs, params, sizes, expected = drawn(file, mixer, 37)
     program = seqdsl.load(LIBRARY / f"{file.replace('.', '/')}.seq", mixer)
