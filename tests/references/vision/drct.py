@@ -27,7 +27,7 @@ def DenseGroup(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
 
 
 def DenseGroup_example(rng: np.random.Generator, T: int) -> Example:
-    C, H, G, w, r = 4, 3, 3, 2, 2
+    C, H, G, w, r = 4, 3, 6, 2, 2
     params: Tensors = {}
     for l in range(1, 6):
         width = C + (l - 1) * G
