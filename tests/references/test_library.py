@@ -54,7 +54,8 @@ def test_the_module_is_the_reference_s(file: str, mixer: str) -> None:
     bound = bind(system, dict(sizes), {n: v for n, v in lengths.items() if system.index(n).size is None})
     static = {n: v for n, v in sizes.items() if n not in system.options}  # they decided the equations
     module = program.module(**module_sizes(system, bound), **static).double()
-    module.load_state_dict({n: torch.as_tensor(np.asarray(v)) for n, v in params.items()}, strict=False)
+    loaded = module.load_state_dict({n: torch.as_tensor(np.asarray(v)) for n, v in params.items()}, strict=False)
+    assert not loaded.unexpected_keys, loaded.unexpected_keys
     result = module(*(torch.as_tensor(np.asarray(inputs[t.name]))[None] for t in system.inputs()))
     outputs = result if isinstance(result, tuple) else (result,)
     for name, value in zip(system.outputs, outputs, strict=True):
