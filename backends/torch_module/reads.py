@@ -258,9 +258,10 @@ def _general(ctx: Context, node: Node, source: Source, value: Value) -> Value:
     joint = _joint(ctx, node, value)
     pending: list[tuple[int, Node, str]] = []
     handled: set[int] = set()
-    for k in sorted(range(len(source.own)), key=lambda k: _turn(ctx, node.args[k], source.own[k])):
+    turns = sorted(range(len(source.own)), key=lambda k: _turn(ctx, node.args[k], source.own[k]))
+    for k in (*turns, *turns):  # what is joined on may have dimensions that the value had not
         own, subscript = source.own[k], node.args[k]
-        if f"@{k}" not in value.dims:
+        if f"@{k}" not in value.dims or any(k == p for p, _, _ in pending):
             continue
         cut = subscript.op != "index" and subscript.free & ctx.lengths.keys()  # a block need not begin at 0
         done = None if k in joint or cut else history.simple(ctx, source, k, own, subscript, value)
