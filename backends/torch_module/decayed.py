@@ -13,7 +13,7 @@ from seqdsl.ir.node import Node
 from seqdsl.ir.ops import options
 
 from . import contractions, expressions, reads, scans
-from .context import Context, Stored
+from .context import Context
 from .values import ATOM, BATCH, CHOICE, PRODUCT, Value, merge, spread, with_ones
 
 ATTENTION = "chunk_linear_attention"
@@ -50,14 +50,8 @@ def _layout(ctx: Context, node: Node, q: Value | None, k: Value, v: Value, a: Va
 
 def _given(ctx: Context, node: Node) -> Value:
     """An operand of a function that casts it itself: an input as it is given."""
-    tensor = ctx.system.tensors.get(str(node.attr)) if node.op == "read" and str(node.attr) not in ctx.local else None
-    if tensor is None or tensor.kind != "input" or tensor.dtype != "real" or tensor.name in ctx.records:
-        return scans.operand(ctx, node)
-    place = ctx.places[tensor.name]
-    if not isinstance(place, Stored) or place.full or any(x.op != "index" for x in node.args):
-        return scans.operand(ctx, node)
-    ctx.taken.add(tensor.name)
-    return reads.stored(ctx, tensor, node, place)
+    found = reads.as_given(ctx, node)
+    return scans.operand(ctx, node) if found is None else found
 
 
 def _without_number(ctx: Context, node: Node) -> tuple[Node, str]:

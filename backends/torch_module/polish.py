@@ -126,7 +126,7 @@ def imports(text: str) -> str:
         _from("collections.abc", ["Callable", "Iterator", "Sequence"], used)
         + _from("contextlib", ["AbstractContextManager", "nullcontext"], used)
         + _from("functools", ["cache"], used)
-        + _from("typing", ["Any"], used),
+        + _from("typing", ["Any", "NamedTuple"], used),
     ]
     first = [line for block in blocks for line in block]
     second = ["import torch"] * ("torch" in used) + _from("torch", ["Tensor", "nn"], used)

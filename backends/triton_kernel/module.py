@@ -14,6 +14,7 @@ from seqdsl.ir.system import System
 from .. import torch_module
 from ..torch_module.load import build_from, load_text
 from ..torch_module.target import StandIn, Target
+from .emit.write import Online
 from .kernels import kernels_text
 
 STAND_INS = {
@@ -28,8 +29,10 @@ def emit_module(
 ) -> str:
     """The text of a Python file with one class, which imports its kernels from the file that `companions` gives."""
     name = system.name.lower() + ("_layer" if system.params() else "") + "_kernels"
+    written: dict[str, str] = {}
+    target = Target(name, STAND_INS, Online(written), written)
     return torch_module.emit_module(
-        system, class_name=class_name, header=header, form=form, stepper=stepper, target=Target(name, STAND_INS)
+        system, class_name=class_name, header=header, form=form, stepper=stepper, target=target
     )
 
 

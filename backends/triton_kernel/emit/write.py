@@ -1,0 +1,103 @@
+"""Functions for the normalised reads of one module: their kernels' text, and what a call of them is told.
+
+Entry point: `Online`, which the torch target's emitter asks (`torch_module.online.Writing`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from seqdsl.ir.node import Node
+
+from ...torch_module import expressions
+from ...torch_module.context import Context
+from ...torch_module.names import tuple_text
+from ...torch_module.online import Shape
+from ...torch_module.operands import Operand
+from ...torch_module.values import BATCH
+from ..kernels import OWN_SPACE, support_text
+from .adjoint import columns_adjoint, columns_lead, rows_adjoint, targets
+from .block import widths
+from .bounds import block_range
+from .forward import forward
+from .score import Leaf, Refused, Score, normal_form, score
+
+
+@dataclass
+class Online:
+    """Writes into `written` of its target; `kept` says of each tensor without a kernel what has none."""
+
+    written: dict[str, str]
+    kept: dict[str, str] = field(default_factory=dict)
+
+    def normal_form(self, ctx: Context, node: Node, shape: Shape) -> Node:
+        return normal_form(ctx, node, shape.row, shape.columns[0])
+
+    def stand_in(
+        self,
+        ctx: Context,
+        node: Node,
+        shape: Shape,
+        parts: tuple[Node, Node, list[Node]],
+        given: list[Operand],
+        values: Node | None,
+    ) -> tuple[str, list[str]] | None:
+        try:
+            if len(shape.columns) > 1:
+                raise Refused("several indices that share one softmax")
+            found = score(ctx, shape.lead, shape.row, shape.columns[0], parts, given)
+            name = ctx.names.fresh(f"{ctx.current}_softmax".lstrip("_"))
+            lead = (BATCH, *(d for d in shape.lead if values is not None and d in values.free))
+            leaf = None if values is None else Leaf("values", values, lead, False, True, "values")
+            self.written[name] = _text(name, found, leaf, given)
+        except Refused as why:
+            self.kept[ctx.current] = str(why)
+            return None
+        counts = [n for n in found.numbers if n.dtype == "int"]
+        numbers = [n for n in found.numbers if n.dtype != "int"]
+        more = [f"{key}={tuple_text(_number(ctx, n) for n in nodes)}" for key, nodes in (("counts", counts), ("numbers", numbers)) if nodes]
+        tensor = ctx.system.tensors.get(ctx.current)
+        alone = tensor is not None and tensor.rhs is node and tensor.name in ctx.unread
+        return name, [*more, "dots=out_dtype", *(["dtype=out_dtype"] if alone else [])]
+
+    def imports(self) -> str:
+        """What the written text needs beyond torch."""
+        return "import triton\nimport triton.language as tl"
+
+    def text(self, written: dict[str, str]) -> str:
+        """The support functions, then what was written. Its operators have a namespace that no other text's have."""
+        body = "\n\n\n".join([support_text(frozenset(("fused_softmax",))), *written.values()])
+        return body.replace(OWN_SPACE, f'OPS = "seqdsl_{hashlib.sha256(body.encode()).hexdigest()[:8]}"')
+
+
+def _number(ctx: Context, node: Node) -> str:
+    value = expressions.emit(ctx, node)
+    return f"float({value.text})" if node.dtype != "int" else value.text
+
+
+def _text(name: str, found: Score, values: Leaf | None, given: list[Operand]) -> str:
+    """Kernels, and the function that launches them."""
+    for moving in (found.row, found.column):  # every kernel takes the numbers of all
+        block_range(found, moving, "", "", "", "")
+    kernels = {
+        "forward": forward(f"_{name}_kernel", found, values),
+        "rows": rows_adjoint(f"_{name}_rows_kernel", found, values),
+        "columns": columns_adjoint(f"_{name}_columns_kernel", found, values),
+    }
+    texts = ["\n".join(lines) for lines in kernels.values()]
+    lines = [f"{name} = fused_softmax(", "    _Softmax("]
+    lines += [f'        "{name}",', f"        lead={found.lead!r},", f"        kept={columns_lead(found, values)!r},", "        leaves=("]
+    features = list(widths(found))
+    nodes = [o.node for o in given]
+    sides = {x: side for side in ("row", "column") for x in targets(found, side)}
+    for leaf in found.leaves():
+        own = given[nodes.index(leaf.node)].outer.dims
+        roles = {BATCH: "batch", found.row: "row", found.column: "column", leaf.feature: "feature"}
+        dims = " ".join(roles.get(d, d) for d in own)
+        width = features.index(leaf.feature) if leaf.feature else None
+        lines.append(f'            _Leaf("{leaf.name}", {nodes.index(leaf.node)}, "{dims}", {width}, "{sides.get(leaf, "")}"),')
+    kinds = "".join("i" if n.dtype == "int" else "f" for n in found.numbers)
+    lines += ["        ),", f'        numbers="{kinds}",', f"        values={values is not None},"]
+    lines += [f"        forward=_{name}_kernel,", f"        rows=_{name}_rows_kernel,", f"        columns=_{name}_columns_kernel,", "    )", ")"]
+    return "\n\n\n".join([*texts, "\n".join(lines)]).replace("\t", "    ")
