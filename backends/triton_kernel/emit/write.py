@@ -88,16 +88,19 @@ def _text(name: str, found: Score, values: Leaf | None, given: list[Operand]) ->
     texts = ["\n".join(lines) for lines in kernels.values()]
     lines = [f"{name} = fused_softmax(", "    _Softmax("]
     lines += [f'        "{name}",', f"        lead={found.lead!r},", f"        kept={columns_lead(found, values)!r},", "        leaves=("]
-    features = list(widths(found))
+    features = widths(found)
     nodes = [o.node for o in given]
     sides = {x: side for side in ("row", "column") for x in targets(found, side)}
     for leaf in found.leaves():
-        own = given[nodes.index(leaf.node)].outer.dims
         roles = {BATCH: "batch", found.row: "row", found.column: "column", leaf.feature: "feature"}
-        dims = " ".join(roles.get(d, d) for d in own)
-        width = features.index(leaf.feature) if leaf.feature else None
-        lines.append(f'            _Leaf("{leaf.name}", {nodes.index(leaf.node)}, "{dims}", {width}, "{sides.get(leaf, "")}"),')
+        place = nodes.index(leaf.node)
+        dims = " ".join(roles.get(d, d) for d in given[place].outer.dims)
+        width = features[leaf.feature] if leaf.feature else ""
+        lines.append(f'            _Leaf("{leaf.name}", {place}, "{dims}", "{width}", "{sides.get(leaf, "")}"),')
+    if values is not None:
+        dims = " ".join(["batch", *values.lead[1:], "column", "feature"])
+        lines.append(f'            _Leaf("values", -1, "{dims}", "E", "column"),')
     kinds = "".join("i" if n.dtype == "int" else "f" for n in found.numbers)
-    lines += ["        ),", f'        numbers="{kinds}",', f"        values={values is not None},"]
+    lines += ["        ),", f'        numbers="{kinds}",']
     lines += [f"        forward=_{name}_kernel,", f"        rows=_{name}_rows_kernel,", f"        columns=_{name}_columns_kernel,", "    )", ")"]
-    return "\n\n\n".join([*texts, "\n".join(lines)]).replace("\t", "    ")
+    return "\n\n\n".join([*texts, "\n".join(lines)])

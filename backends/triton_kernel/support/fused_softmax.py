@@ -35,12 +35,12 @@ SOFTMAX_TILES = {
 
 
 class _Leaf(NamedTuple):
-    """A tensor of the scores: its name, which operand, its dimensions in order, and which width its features have."""
+    """A tensor of the scores: its name, which operand, its dimensions in order, and the name of its features' width."""
 
     name: str
     operand: int
     dims: str
-    width: int | None = None
+    width: str = ""
     side: str = ""  # of the kernel that makes its gradient: "row" or "column"
 
     def axes(self) -> list[str]:
@@ -50,7 +50,8 @@ class _Leaf(NamedTuple):
 class _Softmax(NamedTuple):
     """One normalised read: its leading dimensions, those that its columns have, its tensors, and its kernels.
 
-    `numbers` says of each number of the kernels whether it is an integer or a float: "if".
+    `values` are the last of the leaves, if there are any (operand -1); `numbers` says of each number of the kernels
+    whether it is an integer or a float: "if".
     """
 
     name: str
@@ -58,55 +59,52 @@ class _Softmax(NamedTuple):
     kept: tuple[str, ...]
     leaves: tuple[_Leaf, ...]
     numbers: str
-    values: bool
     forward: Any
     rows: Any
     columns: Any
 
 
 class _Call(NamedTuple):
-    """What one launch works on: lengths [B, *lead, T, S], integers and floats."""
+    """What one launch works on. `sizes` are B, *lead, T, S, and then the integers that the kernels take."""
 
     plan: _Softmax
     tensors: list[Tensor]
     sizes: list[int]
-    counts: list[int]
     numbers: list[float]
 
     def length(self, axis: str) -> int:
         return self.sizes[("batch", *self.plan.lead, "row", "column").index(axis)]
 
+    @property
+    def values(self) -> Tensor | None:
+        return self.tensors[-1] if self.plan.leaves[-1].operand < 0 else None
+
     def steps(self) -> list[int]:
         """Strides, 0 along what is 1 and repeated."""
         found = []
-        named = [*(leaf.axes() for leaf in self.plan.leaves)]
-        if self.plan.values:
-            named.append(["batch", *self.plan.lead, "column", "feature"])
-        for x, axes in zip(self.tensors, named, strict=True):
-            order = [a for a in ("batch", *self.plan.lead, "row", "column") if a in axes]
-            for a in order:
-                k = axes.index(a)
-                found.append(0 if x.shape[k] == 1 and self.length(a) > 1 else x.stride(k))
+        for leaf, x in zip(self.plan.leaves, self.tensors, strict=True):
+            axes = leaf.axes()
+            for a in ("batch", *self.plan.lead, "row", "column"):
+                if a in axes:
+                    k = axes.index(a)
+                    found.append(0 if x.shape[k] == 1 and self.length(a) > 1 else x.stride(k))
         return found
 
-    def scalars(self) -> list[Any]:
-        counts, numbers = iter(self.counts), iter(self.numbers)
-        return [next(counts) if kind == "i" else next(numbers) for kind in self.plan.numbers]
+    def lengths(self) -> list[Any]:
+        """Of leading dimensions, rows and columns; then the kernels' numbers."""
+        count = len(self.plan.lead) + 3
+        counts, numbers = iter(self.sizes[count:]), iter(self.numbers)
+        return [*self.sizes[1:count], *(next(counts) if kind == "i" else next(numbers) for kind in self.plan.numbers)]
 
     def constants(self, kernel: str) -> dict[str, Any]:
         """Widths and tiles."""
-        widths: dict[str, int] = {}
-        for leaf, x in zip(self.plan.leaves, self.tensors, strict=False):
-            if leaf.width is not None:
-                widths[f"D{leaf.width}"] = x.shape[leaf.axes().index("feature")]
-        if self.plan.values:
-            widths["E"] = self.tensors[-1].shape[-1]
+        wide = [(leaf.width, x) for leaf, x in zip(self.plan.leaves, self.tensors, strict=True) if leaf.width]
+        widths = {name: x.shape[-1] for name, x in wide}
         padded = {f"B{name}": _block(size, 256) for name, size in widths.items()}
-        widest = max(64, *padded.values())
-        narrow = all(x.element_size() < 4 for leaf, x in zip(self.plan.leaves, self.tensors, strict=False) if leaf.width is not None)
-        narrow = narrow and not (self.plan.values and self.tensors[-1].element_size() > 2)
-        rows, columns, warps, stages = SOFTMAX_TILES[kernel, widest, 2 if narrow else 4]
-        return {**widths, **padded, "BT": rows, "BS": columns, "PRECISION": _dot_precision(), "num_warps": warps, "num_stages": stages}
+        bytes_ = max((x.element_size() for _, x in wide), default=4)
+        rows, columns, warps, stages = SOFTMAX_TILES[kernel, max(64, *padded.values()), bytes_]
+        tile = {"BT": rows, "BS": columns, "num_warps": warps, "num_stages": stages}
+        return {**widths, **padded, **tile, "PRECISION": _dot_precision()}
 
     def launch(self, which: str, extra: list[Tensor], **flags: bool) -> None:
         """The kernel for every block of its side and every leading position of it."""
@@ -116,16 +114,16 @@ class _Call(NamedTuple):
         for d in kept:
             programs *= self.length(d)
         getattr(self.plan, which)[(programs,)](
-            *self.tensors, *extra, *self.steps(), *self.sizes[1:], *self.scalars(), **flags, **constants
-        )  # fmt: skip
+            *self.tensors, *extra, *self.steps(), *self.lengths(), **flags, **constants
+        )
 
 
 def _softmax_empty(call: _Call, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """o [B, *lead, T, E], in memory [B, T, *lead, E], and the level [B, *lead, T]."""
-    batch, *lead, rows, _ = call.sizes
+    batch, *lead, rows = call.sizes[: len(call.plan.lead) + 2]
     like = call.tensors[-1]
     level = like.new_empty(batch, *lead, rows, dtype=torch.float32)
-    o = like.new_empty(batch, rows, *lead, like.shape[-1] if call.plan.values else 0, dtype=dtype)
+    o = like.new_empty(batch, rows, *lead, 0 if call.values is None else like.shape[-1], dtype=dtype)
     return o.movedim(1, -2), level
 
 
@@ -141,13 +139,15 @@ def _gradient_axes(plan: _Softmax, leaf: _Leaf) -> list[str]:
 
 def _gradient_empty(call: _Call, leaf: _Leaf, x: Tensor, wanted: bool) -> Tensor:
     """Memory for a gradient; none where it is not wanted. Blocks of pairs that nothing visits have 0."""
-    if not wanted and "feature" not in leaf.axes():
+    if not wanted and not leaf.width:
         return x.new_empty(0)
     axes = _gradient_axes(call.plan, leaf)
     blocks = triton.cdiv(call.length("row"), call.constants("rows")["BT"])
     shape = [blocks if a == "block" else x.shape[-1] if a == "feature" else call.length(a) for a in axes]
-    wide = "feature" not in axes and "column" not in axes or "row" not in axes and "feature" not in axes
-    return torch.zeros(shape, dtype=torch.float32 if wide else x.dtype, device=x.device)
+    pairs = "row" in axes and "column" in axes
+    whole = set(axes) == set(leaf.axes())
+    dtype = x.dtype if whole and (pairs or leaf.width) else torch.float32
+    return x.new_zeros(shape, dtype=dtype) if pairs else x.new_empty(shape, dtype=dtype)
 
 
 def _folded(call: _Call, leaf: _Leaf, x: Tensor, gradient: Tensor) -> Tensor:
@@ -162,21 +162,21 @@ def _folded(call: _Call, leaf: _Leaf, x: Tensor, gradient: Tensor) -> Tensor:
 
 def _operators(plan: _Softmax) -> Callable[..., tuple[Tensor, Tensor]]:
     """The operators of one read: with its derivative, and with shapes for compilers."""
-    given = "Tensor[] tensors, SymInt[] sizes, SymInt[] counts, float[] numbers"
+    given = "Tensor[] tensors, SymInt[] sizes, float[] numbers"
 
     @torch.library.custom_op(
         f"{OPS}::{plan.name}", mutates_args=(), schema=f"({given}, ScalarType dtype) -> (Tensor, Tensor)"
     )
-    def read(tensors: Any, sizes: Any, counts: Any, numbers: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        call = _Call(plan, tensors, sizes, counts, numbers)
+    def read(tensors: Any, sizes: Any, numbers: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        call = _Call(plan, tensors, sizes, numbers)
         o, level = _softmax_empty(call, dtype)
         with _on_device(level):
-            call.launch("forward", [o, level] if plan.values else [level])
+            call.launch("forward", [level] if call.values is None else [o, level])
         return o, level
 
     @read.register_fake
-    def _(tensors: Any, sizes: Any, counts: Any, numbers: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        return _softmax_empty(_Call(plan, tensors, sizes, counts, numbers), dtype)
+    def _(tensors: Any, sizes: Any, numbers: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        return _softmax_empty(_Call(plan, tensors, sizes, numbers), dtype)
 
     @torch.library.custom_op(
         f"{OPS}::{plan.name}_adjoint",
@@ -185,14 +185,14 @@ def _operators(plan: _Softmax) -> Callable[..., tuple[Tensor, Tensor]]:
     )
     def adjoint(
         d_o: Tensor, d_level: Tensor, o: Tensor, level: Tensor,
-        tensors: Any, sizes: Any, counts: Any, numbers: Any, wanted: Any,
+        tensors: Any, sizes: Any, numbers: Any, wanted: Any,
     ) -> list[Tensor]:  # fmt: skip
-        return _softmax_adjoint(_Call(plan, tensors, sizes, counts, numbers), d_o, d_level, o, level, wanted)
+        return _softmax_adjoint(_Call(plan, tensors, sizes, numbers), d_o, d_level, o, level, wanted)
 
     @adjoint.register_fake
     def _(
         d_o: Tensor, d_level: Tensor, o: Tensor, level: Tensor,
-        tensors: Any, sizes: Any, counts: Any, numbers: Any, wanted: Any,
+        tensors: Any, sizes: Any, numbers: Any, wanted: Any,
     ) -> list[Tensor]:  # fmt: skip
         return [x.new_empty(x.shape) if w else x.new_empty(0) for x, w in zip(tensors, wanted, strict=True)]
 
@@ -208,7 +208,7 @@ def _operators(plan: _Softmax) -> Callable[..., tuple[Tensor, Tensor]]:
         d_o = torch.zeros_like(o) if d_o is None else d_o
         d_level = torch.zeros_like(level) if d_level is None else d_level
         found = adjoint(d_o, d_level, o, level, tensors, *ctx.rest, wanted)
-        return [x if w else None for x, w in zip(found, wanted, strict=True)], None, None, None, None
+        return [x if w else None for x, w in zip(found, wanted, strict=True)], None, None, None
 
     read.register_autograd(backward, setup_context=setup)
     return read
@@ -218,14 +218,12 @@ def _softmax_adjoint(
     call: _Call, d_o: Tensor, d_level: Tensor, o: Tensor, level: Tensor, wanted: list[bool]
 ) -> list[Tensor]:
     """The gradients of the tensors that want one."""
-    plan = call.plan
-    batch, *lead, rows, _ = call.sizes
-    delta = -d_level
+    plan, rows, delta = call.plan, call.length("row"), -d_level
     extra = []
     with _on_device(level):
-        if plan.values:
-            width = call.tensors[-1].shape[-1]
-            d_o = d_o.to(call.tensors[-1].dtype).movedim(-2, 1).contiguous()
+        if call.values is not None:
+            width = call.values.shape[-1]
+            d_o = d_o.to(call.values.dtype).movedim(-2, 1).contiguous()
             o, delta = o.movedim(-2, 1).contiguous(), torch.empty_like(level)
             programs = triton.cdiv(rows, 64) * level[..., 0].numel()
             _delta_kernel[(programs,)](
@@ -233,16 +231,15 @@ def _softmax_adjoint(
             )
             extra.append(d_o)
         extra += [level, delta.contiguous()]
-        named = [*plan.leaves, *([_Leaf("values", -1, " ".join(("batch", *plan.lead, "column", "feature")), None, "column")] if plan.values else [])]
-        found = [_gradient_empty(call, leaf, x, w) for leaf, x, w in zip(named, call.tensors, wanted, strict=True)]
+        found = [_gradient_empty(call, leaf, x, w) for leaf, x, w in zip(plan.leaves, call.tensors, wanted, strict=True)]
         for which, side in (("rows", "row"), ("columns", "column")):
-            own = [k for k, leaf in enumerate(named) if leaf.side == side]
+            own = [k for k, leaf in enumerate(plan.leaves) if leaf.side == side]
             if any(wanted[k] for k in own):
-                flags = {f"WANTS_{named[k].name}": wanted[k] for k in own if "feature" not in named[k].axes()}
+                flags = {f"WANTS_{plan.leaves[k].name}": wanted[k] for k in own if not plan.leaves[k].width}
                 call.launch(which, [*extra, *(found[k] for k in own)], **flags)
     return [
         _folded(call, leaf, x, g) if w else x.new_empty(0)
-        for leaf, x, g, w in zip(named, call.tensors, found, wanted, strict=True)
+        for leaf, x, g, w in zip(plan.leaves, call.tensors, found, wanted, strict=True)
     ]
 
 
@@ -255,23 +252,25 @@ def fused_softmax(plan: _Softmax) -> Callable[..., tuple[Tensor, Tensor]]:
         *, columns: Any = None, counts: tuple[int, ...] = (), numbers: tuple[float, ...] = (),
         dots: torch.dtype = torch.float32, dtype: torch.dtype = torch.float32,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        tensors = [operands[leaf.operand][0] for leaf in plan.leaves]
+        wide = torch.float64 if any(x.dtype == torch.float64 for x in (values, *(o[0] for o in operands))) else torch.float32
+        tensors = [values if leaf.operand < 0 else operands[leaf.operand][0] for leaf in plan.leaves]
         sizes = [*lead, rows, values.shape[-2]]
-        wide = any(x.dtype == torch.float64 or x.is_complex() for x in (*tensors, values))
-        widths = [x.shape[-1] for leaf, x in zip(plan.leaves, tensors, strict=True) if leaf.width is not None]
-        if not _has_kernels(values) or wide or 0 in (*sizes, *widths) or max(*widths, values.shape[-1], 0) > 256:
-            o, level = online_softmax(scores, operands, values, lead, rows, columns=columns)
-            return o.to(torch.promote_types(dtype, torch.float64) if wide else dtype), level
+        widths = [x.shape[-1] for leaf, x in zip(plan.leaves, tensors, strict=True) if leaf.width]
+        if not _has_kernels(values) or wide == torch.float64 or 0 in (*sizes, *widths) or max(widths, default=0) > 256:
+            cast = [(x.to(wide) if x.is_floating_point() else x, r, c) for x, r, c in operands]
+            o, level = online_softmax(scores, cast, values.to(wide), lead, rows, columns=columns)
+            return o.to(torch.promote_types(dtype, wide) if wide == torch.float64 else dtype), level
         like = dots if dots in (torch.float16, torch.bfloat16) else torch.float32
-        tensors = [_contiguous(x.to(like), leaf.axes()) if leaf.width is not None else x
-                   for leaf, x in zip(plan.leaves, tensors, strict=True)]  # fmt: skip
-        if plan.values:
-            tensors.append(_contiguous(values.to(like), ["feature"]))
-        return read(tensors, sizes, list(counts), list(numbers), dtype)
+        tensors = [_features(x, leaf, like, plan.lead) if leaf.width else x for leaf, x in zip(plan.leaves, tensors, strict=True)]
+        return read(tensors, [*sizes, *counts], list(numbers) or [0.0], dtype)
 
     return run
 
 
-def _contiguous(x: Tensor, axes: list[str]) -> Tensor:
-    """With features one behind the other, as kernels load them."""
+def _features(x: Tensor, leaf: _Leaf, dtype: torch.dtype, lead: tuple[str, ...]) -> Tensor:
+    """Features in the type that they are multiplied in, one behind the other; values without dimensions that are 1."""
+    axes = leaf.axes()
+    if leaf.operand < 0:
+        x = x.squeeze([k + 1 for k, d in enumerate(lead) if d not in axes])
+    x = x.to(dtype)
     return x if x.stride(-1) == 1 else x.contiguous()
