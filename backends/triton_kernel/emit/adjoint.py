@@ -27,7 +27,7 @@ def rows_adjoint(name: str, score: Score, values: Leaf | None) -> list[str]:
     work = _Adjoint(Block(score, "row", values), score.lead)
     work.block.add('"""Gradients of what varies along BT rows, or along neither index."""')
     begin_rows(work.block)
-    work.gradient_rows("True", 1)
+    work.gradient_rows(1)
     work.accumulators()
     work.loop(1)
     return work.finish(name)
@@ -141,15 +141,15 @@ class _Adjoint:
                 return True
         return False
 
-    def gradient_rows(self, check: str, depth: int) -> None:
+    def gradient_rows(self, depth: int) -> None:
         """Level, delta and the gradient of o for a block of rows."""
         block = self.block
         block.add("level_tile = _level_rows(level + plane * T + first_row, T - first_row, BT)", depth)
-        block.add(f"delta_tile = _along(delta + plane * T + first_row, 1, T - first_row, BT, CHECK={check})", depth)
+        block.add(f"delta_tile = _along(delta + plane * T + first_row, 1, T - first_row, BT)", depth)
         if block.values is not None:
             block.add(f"heads = {heads_text(block.score.lead)}", depth)
             block.add("place = d_o + ((batch * T + first_row) * heads + plane - batch * heads) * E", depth)
-            block.add(f"d_o_tile = _tile(place, heads * E, T - first_row, E, BE, BT, CHECK={check})", depth)
+            block.add(f"d_o_tile = _tile(place, heads * E, T - first_row, E, BE, BT)", depth)
 
     def accumulators(self) -> None:
         """The sums that are stored in the end."""
@@ -168,10 +168,10 @@ class _Adjoint:
         block, score = self.block, self.block.score
         depth, check = block.open(depth)
         inside = [c for node, c in self.cotangents.items() if node not in self.later]
-        writer = entries(block, check, depth, [score.z, score.factor, *inside])
+        writer = entries(block, depth, [score.z, score.factor, *inside])
         writer.known |= {D_Z: ("d_z", ATOM), D_FACTOR: ("d_factor", ATOM)}
         if block.fixed == "column":
-            self.gradient_rows(check, depth)
+            self.gradient_rows(depth)
         block.scores(writer, check, depth)
         block.add(f"weight = tl.exp2(z - level_tile{block.slot('row')})", depth)
         self.weights(depth)
@@ -187,16 +187,20 @@ class _Adjoint:
             return
         v = f"{block.values.name}_tile"
         a, b = ("d_o_tile", v) if block.fixed == "row" else (v, "d_o_tile")
-        block.add(f"d_weight = tl.dot({a}, tl.trans({b}), input_precision=PRECISION)", depth)
         used = "weight"
-        if block.score.factor is not build.ONE:
+        if block.score.factor is build.ONE:  # the sum begins at -delta: fewer registers
+            tile = f"[{block.width(block.fixed)}, {block.width(block.moving)}]"
+            block.add(f"d_weight = tl.broadcast_to(-{delta}, {tile})", depth)
+            block.add(f"d_weight = tl.dot({a}, tl.trans({b}), d_weight, input_precision=PRECISION)", depth)
+        else:
             used = "(weight * factor)"
+            block.add(f"d_weight = tl.dot({a}, tl.trans({b}), input_precision=PRECISION)", depth)
             block.add("d_factor = weight * d_weight", depth)
             block.add("d_weight = d_weight * factor", depth)
         if block.fixed == "column":
             product = f"tl.dot({used}.to(d_o_tile.dtype), d_o_tile, d_values_tile, input_precision=PRECISION)"
             block.add(f"d_values_tile = {product}", depth)
-        block.add(f"d_z = weight * (d_weight - {delta})", depth)
+        block.add("d_z = weight * d_weight" if used == "weight" else f"d_z = weight * (d_weight - {delta})", depth)
 
     def collect(self, writer: Writer, node: Node, check: str, depth: int) -> None:
         """Add a block's part to one gradient."""
@@ -205,9 +209,7 @@ class _Adjoint:
             found = writer.text(self.cotangents[node])
             flush(writer, block, depth)
             block.add(f"pulled = {found}", depth)
-            if check != "True":
-                block.add(f"if {check}:", depth)
-            block.add("pulled = tl.where(mask, pulled, 0.0)", depth + (check != "True"))
+            block.masked("pulled", "0.0", check, depth)
             text = "pulled"
         if leaf.feature:
             name, other = f"d_{leaf.name}_tile", self.block.score.dots[node][block.fixed == "row"]

@@ -103,7 +103,7 @@ class Block:
         self.places(leaves, depth)
         for leaf in leaves:
             if leaf in self.own():
-                self.load(leaf, "True", depth)
+                self.load(leaf, depth)
 
     def position(self, side: str) -> str:
         """Positions along a side, broadcast to the tile."""
@@ -114,14 +114,14 @@ class Block:
     def slot(self, side: str) -> str:
         return "[:, None]" if side == self.fixed else "[None, :]"
 
-    def load(self, leaf: Leaf, check: str, depth: int) -> None:
+    def load(self, leaf: Leaf, depth: int) -> None:
         """One tensor's part of the block, in a variable of its name with `_tile`."""
-        name, check = f"{leaf.name}_tile", f"CHECK={check}"
+        name = f"{leaf.name}_tile"
         if leaf.feature:
             side = "row" if leaf.row else "column"
             d = "E" if leaf is self.values else widths(self.score)[leaf.feature]
             self.add(f"{name} = _tile({self._at(leaf, side)}, {leaf.name}_{side}, {self._left(side)}, {d}, B{d},"
-                     f" {self.width(side)}, {check})", depth)  # fmt: skip
+                     f" {self.width(side)})", depth)  # fmt: skip
         elif leaf.row and leaf.column:
             at = f"{leaf.name}_at + {self._offset(leaf, 'row')} + {self._offset(leaf, 'column')}"
             steps = f"{leaf.name}_{self.fixed}, {leaf.name}_{self.moving}"
@@ -130,7 +130,7 @@ class Block:
         elif leaf.row or leaf.column:
             side = "row" if leaf.row else "column"
             self.add(f"{name} = _along({self._at(leaf, side)}, {leaf.name}_{side}, {self._left(side)},"
-                     f" {self.width(side)}, {check})", depth)  # fmt: skip
+                     f" {self.width(side)})", depth)  # fmt: skip
         else:
             self.add(f"{name} = tl.load({leaf.name}_at)", depth)
         if leaf.real and not leaf.feature:
@@ -154,7 +154,10 @@ class Block:
         return [x for x in self.leaves() if x not in self.own()]
 
     def open(self, depth: int = 1) -> tuple[int, str]:
-        """The loop over blocks along the moving index. Returns the depth inside, and what says whether to mask."""
+        """The loop over blocks along the moving index. Returns the depth inside, and what says whether to mask: nothing for always.
+
+        One loop, with a branch around the mask: loops apart for whole blocks share their addresses, and those spill.
+        """
         moving, fixed = self.moving, self.fixed
         index = self.score.column if moving == "column" else self.score.row
         first = f"first_{fixed}"
@@ -164,19 +167,12 @@ class Block:
             self.add(f"{last} = tl.minimum({first} + {self.width(fixed)}, {self.size(fixed)}) - 1", depth)
         for line in found.lines:
             self.add(line, depth)
-        loop = f"for first_{moving} in range({{}}, {{}}, {self.width(moving)}):"
+        self.add(f"for first_{moving} in range(begin, end, {self.width(moving)}):", depth)
         if not found.inner:
-            self.add(loop.format("begin", "end"), depth)
-            return depth + 1, "True"
-        parts = ["begin, whole"] * found.left + ["whole, whole_end", "whole_end, end"]
-        masked = "part != 1" if found.left else "part == 1"
-        self.add(f"for part in tl.static_range({len(parts)}):  # blocks in which everything counts need no mask", depth)
-        for k, text in enumerate(parts):
-            if k:
-                self.add(f"if part == {k}:", depth + 1)
-            self.add(f"low, high = {text}", depth + 1 + bool(k))
-        self.add(loop.format("low", "high"), depth + 1)
-        return depth + 2, masked
+            return depth + 1, ""
+        tests = [f"first_{moving} < whole"] * found.left + [f"first_{moving} >= whole_end"]
+        self.add(f"masked = {' | '.join(f'({t})' for t in tests) if len(tests) > 1 else tests[0]}", depth + 1)
+        return depth + 1, "masked"
 
     def known(self) -> dict[Node, tuple[str, int]]:
         """The texts of the score's leaves inside the loop."""
@@ -211,18 +207,18 @@ class Block:
             factor = writer.text(self.score.factor, SUM)
             flush(writer, self, depth)
             self.add(f"factor = {factor}", depth)
-        inner = depth if check == "True" else depth + 1
-        if check != "True":
-            self.add(f"if {check}:", depth)
-        whole = Writer(self.known(), inner)
-        whole.count(self.score.facts)
-        facts = [f"({whole.text(f)})" for f in self.score.facts]
-        flush(whole, self, inner)
-        facts.append(f"({self.moving} < {self.size(self.moving)})[None, :]")
-        self.add(f"mask = {' & '.join(facts)}", inner)
-        self.add('z = tl.where(mask, z, float("-inf"))', inner)
+        self.masked("z", 'float("-inf")', check, depth)
         if self.score.factor is not build.ONE:
-            self.add("factor = tl.where(mask, factor, 0.0)", inner)
+            self.masked("factor", "0.0", check, depth)
+
+    def masked(self, name: str, other: str, check: str, depth: int) -> None:
+        """A tile with `other` where a pair does not count."""
+        if check:
+            self.add(f"if {check}:", depth)
+        writer = Writer(self.known())
+        facts = [f"({writer.text(f)})" for f in self.score.facts]
+        facts.append(f"({self.moving} < {self.size(self.moving)})[None, :]")
+        self.add(f"{name} = tl.where({' & '.join(facts)}, {name}, {other})", depth + bool(check))
 
 
 def flush(writer: Writer, block: Block, depth: int) -> None:

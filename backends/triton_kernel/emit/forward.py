@@ -33,7 +33,7 @@ def forward(name: str, score: Score, values: Leaf | None) -> list[str]:
     if values is not None:
         block.add("found = tl.zeros([BT, BE], tl.float32)")
     depth, check = block.open()
-    writer = entries(block, check, depth, [score.z, score.factor])
+    writer = entries(block, depth, [score.z, score.factor])
     block.scores(writer, check, depth)
     for line in (
         "higher = tl.maximum(top, tl.max(z, 1))",
@@ -78,12 +78,12 @@ def _store_rows(block: Block, tensor: str, text: str, width: str) -> None:
     block.add(f"_store_rows(place, {text}, heads * {width}, T - first_row, {width}, B{width}, BT)")
 
 
-def entries(block: Block, check: str, depth: int, roots: list[Node]) -> Writer:
+def entries(block: Block, depth: int, roots: list[Node]) -> Writer:
     """Loads what moves, and begins its expressions."""
     moving = block.moving
     block.add(f"{moving} = first_{moving} + tl.arange(0, {block.width(moving)})", depth)
     for leaf in block.others():
-        block.load(leaf, check, depth)
+        block.load(leaf, depth)
     writer = Writer(block.known(), depth)
     writer.count(roots)
     return writer

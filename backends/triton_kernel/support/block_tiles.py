@@ -5,29 +5,20 @@ import triton.language as tl
 
 
 @triton.jit
-def _tile(x, stride, count, WIDTH: tl.constexpr, PADDED: tl.constexpr, LENGTH: tl.constexpr, CHECK: tl.constexpr):
+def _tile(x, stride, count, WIDTH: tl.constexpr, PADDED: tl.constexpr, LENGTH: tl.constexpr):
     """[LENGTH, PADDED] of rows with contiguous features, zeros behind `count` rows and WIDTH features."""
     row, feature = tl.arange(0, LENGTH), tl.arange(0, PADDED)
-    place = x + row[:, None] * stride + feature[None, :]
-    if CHECK:
-        mask = (row < count)[:, None] & (feature < WIDTH)[None, :]
-        found = tl.load(place, mask=mask, other=0)
-    elif WIDTH < PADDED:
-        found = tl.load(place, mask=(feature < WIDTH)[None, :], other=0)
-    else:
-        found = tl.load(place)
-    return found
+    mask = (row < count)[:, None]
+    if WIDTH < PADDED:
+        mask = mask & (feature < WIDTH)[None, :]
+    return tl.load(x + row[:, None] * stride + feature[None, :], mask=mask, other=0)
 
 
 @triton.jit
-def _along(x, stride, count, LENGTH: tl.constexpr, CHECK: tl.constexpr):
+def _along(x, stride, count, LENGTH: tl.constexpr):
     """[LENGTH] entries, 0 behind `count`."""
     place = tl.arange(0, LENGTH)
-    if CHECK:
-        found = tl.load(x + place * stride, mask=place < count, other=0)
-    else:
-        found = tl.load(x + place * stride)
-    return found
+    return tl.load(x + place * stride, mask=place < count, other=0)
 
 
 @triton.jit
@@ -51,7 +42,9 @@ def _pairs(x, own, other, count, others, LENGTH: tl.constexpr, OTHERS: tl.conste
 def _store_rows(x, tile, stride, count, WIDTH: tl.constexpr, PADDED: tl.constexpr, LENGTH: tl.constexpr):
     """The place of `_tile`, in the tensor's own type."""
     row, feature = tl.arange(0, LENGTH), tl.arange(0, PADDED)
-    mask = (row < count)[:, None] & (feature < WIDTH)[None, :]
+    mask = (row < count)[:, None]
+    if WIDTH < PADDED:
+        mask = mask & (feature < WIDTH)[None, :]
     tl.store(x + row[:, None] * stride + feature[None, :], tile.to(x.dtype.element_ty), mask=mask)
 
 
@@ -71,8 +64,8 @@ def _delta_kernel(d_o, o, d_level, delta, T, heads, E: tl.constexpr, BE: tl.cons
     first = tl.program_id(0) % blocks * BT
     batch = plane // heads
     place = ((batch * T + first) * heads + plane - batch * heads) * E
-    d_tile = _tile(d_o + place, heads * E, T - first, E, BE, BT, True).to(tl.float32)
-    o_tile = _tile(o + place, heads * E, T - first, E, BE, BT, True).to(tl.float32)
+    d_tile = _tile(d_o + place, heads * E, T - first, E, BE, BT).to(tl.float32)
+    o_tile = _tile(o + place, heads * E, T - first, E, BE, BT).to(tl.float32)
     row = first + tl.arange(0, BT)
     level = tl.load(d_level + plane * T + row, mask=row < T, other=0)
     tl.store(delta + plane * T + row, tl.sum(d_tile * o_tile, 1) - level, mask=row < T)
