@@ -12,8 +12,9 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import options
 
-from . import contractions, expressions, reads, scans
+from . import contractions, expressions, scans
 from .context import Context
+from .narrow import given
 from .values import ATOM, BATCH, CHOICE, PRODUCT, Value, merge, spread, with_ones
 
 ATTENTION = "chunk_linear_attention"
@@ -48,12 +49,6 @@ def _layout(ctx: Context, node: Node, q: Value | None, k: Value, v: Value, a: Va
     return _Layout(time, heads, tuple(rows), ctx.ordered(tuple(columns)), by_column)
 
 
-def _given(ctx: Context, node: Node) -> Value:
-    """An operand of a function that casts it itself: an input as it is given."""
-    found = reads.as_given(ctx, node)
-    return scans.operand(ctx, node) if found is None else found
-
-
 def _without_number(ctx: Context, node: Node) -> tuple[Node, str]:
     """A product without the factor that is one number at each call, and that number's text."""
     sign, ups, downs = contractions.signed_factors(ctx, node)
@@ -79,7 +74,7 @@ def _reading(ctx: Context, node: Node) -> tuple[list[Value], str]:
     tensor = ctx.system.tensors.get(ctx.current)
     alone = tensor is not None and tensor.rhs is node and tensor.name in ctx.unread
     more = ", dots=out_dtype" + (f", scale={number}" if number else "") + (", dtype=out_dtype" if alone else "")
-    return [_given(ctx, x) for x in (first, *node.args[1:])], more
+    return [given(ctx, x) for x in (first, *node.args[1:])], more
 
 
 def _arranged(

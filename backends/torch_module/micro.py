@@ -10,15 +10,15 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import options
 
-from . import expressions
+from . import expressions, narrow
 from .context import Context
-from .scans import blocks, operand, product
+from .scans import blocks, product, solve_types
 from .values import ATOM, BATCH, Value, merge, with_ones
 
 
 def solve(ctx: Context, node: Node) -> Value:
     """The unknowns [B, T, J, H, R, columns] of every micro-step."""
-    w, u, x, a, start = (operand(ctx, n) for n in node.args)
+    w, u, x, a, start = narrow.operands(ctx, "chunk_solve", node)
     time, micro, *ranks = node.attr[0]
     rows: tuple[str, ...] = node.attr[1]
     along = {time, BATCH, micro, *ranks, *rows}
@@ -35,6 +35,7 @@ def solve(ctx: Context, node: Node) -> Value:
     flags += [f"chunk={given['chunk']}"] if given["chunk"] not in (0, 64) else []
     count = f"{ctx.length(time)} * {ctx.length(micro)}"
     flags += [f"chunk={ctx.helper('_whole_chunk')}({count})"] if given["chunk"] == 0 else []
+    flags += solve_types(ctx, node)
     name = ctx.names.fresh(f"{ctx.current}_rows" if not ctx.current.isidentifier() else ctx.current)
     dims = (*lead, *heads, *ranks, *columns)
     ctx.block.add(f"{name} = {ctx.support('chunk_solve')}(")

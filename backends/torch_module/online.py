@@ -17,9 +17,10 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import bound
 
-from . import expressions, reads
+from . import expressions
 from .columns import columns_text
 from .context import Block, Context, Stored
+from .narrow import whole_input
 from .operands import Operand, operands, outside
 from .values import ATOM, BATCH, Value, with_ones
 
@@ -183,7 +184,7 @@ def _values(ctx: Context, shape: Shape, plain: Node | None, facts: list[Node]) -
         lengths = ", ".join(["1"] * (1 + len(shape.lead)) + [ctx.length(n) for n in shape.columns])
         return f"torch.zeros({lengths}, 0, dtype=dtype, device=device)"
     with ctx.under(*facts):
-        narrow = None if ctx.target.online is None else reads.as_given(ctx, plain, cached=True)
+        narrow = None if ctx.target.online is None else whole_input(ctx, plain)
         value = expressions.emit(ctx, plain) if narrow is None else narrow
     value = expressions.tensor(ctx, expressions.convert(ctx, value, "real"), "real")
     value = Value(f"{value.at(ATOM)}.to(dtype)", value.dims, "real") if value.weight else value

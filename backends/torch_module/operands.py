@@ -18,6 +18,7 @@ from seqdsl.ir.system import System
 
 from . import expressions, reads
 from .context import Context, Source, Stored
+from .narrow import whole_input
 from .table import UNSAFE
 from .values import Value, plain
 
@@ -156,7 +157,7 @@ def outside(ctx: Context, parts: list[Part], row: str, columns: tuple[str, ...])
             wanted = str(part.node.attr)
         else:
             with ctx.under(*part.facts):
-                narrow = None if ctx.target.online is None else reads.as_given(ctx, part.node, cached=True)
+                narrow = None if ctx.target.online is None else whole_input(ctx, part.node)
                 value = plain(expressions.emit(ctx, part.node) if narrow is None else narrow)
             if value.static:
                 continue

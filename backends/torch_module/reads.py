@@ -36,19 +36,6 @@ def read(ctx: Context, node: Node) -> Value:
     return stored(ctx, tensor, node, place)
 
 
-def as_given(ctx: Context, node: Node, *, cached: bool = False) -> Value | None:
-    """A real input at indices, in the dtype that it came in, for a function that casts it itself; None for anything else.
-    What a state holds of it is in the computation's dtype, and so is then the whole, unless `cached` says not to mind."""
-    tensor = ctx.system.tensors.get(str(node.attr)) if node.op == "read" and str(node.attr) not in ctx.local else None
-    if tensor is None or tensor.kind != "input" or tensor.dtype != "real" or tensor.name in ctx.records and not cached:
-        return None
-    place = ctx.places[tensor.name]
-    if not isinstance(place, Stored) or place.full and not cached or any(x.op != "index" for x in node.args):
-        return None
-    ctx.taken.add(tensor.name)
-    return stored(ctx, tensor, node, place)
-
-
 def _layered(ctx: Context, tensor: Tensor, node: Node, place: Layered) -> Value:
     lead = node.args[: place.depth]
     texts = [expressions.emit(ctx, a) for a in lead]

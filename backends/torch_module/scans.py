@@ -9,7 +9,7 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import options
 
-from . import decayed, expressions
+from . import decayed, expressions, narrow
 from .context import Context
 from .values import ATOM, BATCH, Value, merge, plain, spread, with_ones
 
@@ -89,7 +89,7 @@ def restored(
 
 def _solve(ctx: Context, node: Node) -> Value:
     """The feedback y, over heads, ranks and columns: columns are what neither the reads nor the decay vary along."""
-    w, u, x, a, start = (operand(ctx, n) for n in node.args)
+    w, u, x, a, start = narrow.operands(ctx, "chunk_solve", node)
     time, *ranks = node.attr[0]
     rows: tuple[str, ...] = node.attr[1]
     along = {time, BATCH, *ranks, *rows}
@@ -105,6 +105,7 @@ def _solve(ctx: Context, node: Node) -> Value:
     flags = [f"log={bool(given['log'])}", *(["after=True"] if given["after"] else [])]
     flags += [f"chunk={given['chunk']}"] if given["chunk"] not in (0, 64) else []
     flags += [f"chunk={ctx.helper('_whole_chunk')}({ctx.length(time)})"] if given["chunk"] == 0 else []
+    flags += solve_types(ctx, node)
     name = ctx.names.fresh(f"{ctx.current}_rows" if not ctx.current.isidentifier() else ctx.current)
     ctx.block.add(f"{name} = {ctx.support('chunk_solve')}(")
     for text in [*texts, ", ".join(flags)]:
@@ -113,6 +114,16 @@ def _solve(ctx: Context, node: Node) -> Value:
     ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in dims)}]")
     batched = node.args[-1] is not build.ZERO or any(BATCH in v.dims for v in (w, u, x, a))
     return restored(ctx, name, lead, [heads, tuple(ranks), columns], node.dtype, batched)
+
+
+def solve_types(ctx: Context, node: Node) -> list[str]:
+    """What a stand-in is told: the outputs' width does for unknowns that only other calls of stand-ins read."""
+    if not ctx.target.call("chunk_solve").narrow:
+        return []
+    tensor = ctx.system.tensors.get(ctx.current)
+    reading = ("decayed_read", "decayed_state") if ctx.target.call(decayed.ATTENTION).narrow else ()
+    alone = tensor is not None and tensor.rhs is node and narrow.only_operand(ctx, tensor.name, reading)
+    return ["dots=out_dtype", *(["dtype=out_dtype"] if alone else [])]
 
 
 def _matrices(ctx: Context, node: Node) -> Value:

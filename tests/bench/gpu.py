@@ -18,11 +18,18 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, normalize
 
 import seqdsl
 
 SHAPES = ((1, 8192, 96, 128), (2, 16384, 16, 128), (4, 2048, 16, 128), (4, 4096, 64, 128), (8, 2048, 32, 256), (8, 1024, 8, 64))
+SOURCES = {"kda": """
+mixer kda(q[t,h,d], k[t,h,d], v[t,h,e], beta[t,h], g[t,h,d]) -> o[t,h,e]:
+    P[t,h,d,e] = exp(g) * S[t-1]
+    r[t,h,e]   = sum[d] k * P
+    S[t,h,d,e] = P + beta * k * (v - r)
+    o[t,h,e]   = sum[d] q * S
+"""}
 FEW = SHAPES[:1] + SHAPES[3:4]  # for what is slow to tune or to run
 RESULTS = Path(__file__).resolve().parent / "results"
 SSM_WIDTH, SSM_STATE = 2048, 16  # mamba: channels and states of each, whatever the heads
@@ -40,6 +47,15 @@ def matrix_inputs(gate: str) -> Callable[..., list[Tensor]]:
     return inputs
 
 
+def delta_inputs(gate: str) -> Callable[..., list[Tensor]]:
+    """q, keys of length 1, v, rates, and the log decays of each head or key."""
+    def inputs(batch: int, length: int, heads: int, width: int) -> list[Tensor]:
+        q, k, v, *decay = matrix_inputs(gate)(batch, length, heads, width)
+        return [q, normalize(k, dim=-1), v, _normal(batch, length, heads).sigmoid(), *decay]
+
+    return inputs
+
+
 def hgrn_inputs(batch: int, length: int, heads: int, width: int) -> list[Tensor]:
     x, f, g = (_normal(batch, length, heads * width) for _ in range(3))
     return [x, f.sigmoid(), g]
@@ -53,6 +69,7 @@ def ssm_inputs(batch: int, length: int, heads: int, width: int) -> list[Tensor]:
 
 MIXERS: dict[str, Callable[..., list[Tensor]]] = {
     "retention": matrix_inputs(""), "simple_gla": matrix_inputs("head"), "gla": matrix_inputs("key"),
+    "delta_rule": delta_inputs(""), "gated_delta_rule": delta_inputs("head"), "kda": delta_inputs("key"),
     "hgrn": hgrn_inputs, "selective_scan": ssm_inputs,
 }  # fmt: skip
 
@@ -60,10 +77,9 @@ MIXERS: dict[str, Callable[..., list[Tensor]]] = {
 def fla_operators() -> dict[str, Callable[..., Any]]:
     """The same operators of flash-linear-attention; those that do not import are left out."""
     found: dict[str, Callable[..., Any]] = {}
-    for name, module, function in (("retention", "retention", "chunk_retention"), ("simple_gla", "simple_gla", "chunk_simple_gla"),
-                                   ("gla", "gla", "chunk_gla")):
+    for name in ("retention", "simple_gla", "gla", "delta_rule", "gated_delta_rule", "kda"):
         try:
-            found[name] = getattr(__import__(f"fla.ops.{module}", fromlist=[function]), function)
+            found[name] = getattr(__import__(f"fla.ops.{name}", fromlist=["chunk"]), f"chunk_{name}")
         except Exception as error:  # whatever a version of it raises under a version of Triton
             print(f"flash-linear-attention has no {name} here: {type(error).__name__}: {str(error)[:100]}", flush=True)
     return found
@@ -143,8 +159,8 @@ def machine() -> dict[str, Any]:
 
 
 def loaded(name: str, backend: str) -> Any:
-    """A module of the library."""
-    program = seqdsl.load("mamba", name) if name == "selective_scan" else seqdsl.load(name)
+    """A module of the library, or of `SOURCES`."""
+    program = seqdsl.load("mamba", name) if name == "selective_scan" else seqdsl.load(SOURCES.get(name, name))
     return program.module(backend=backend)
 
 

@@ -16,83 +16,33 @@ loses at most those 8 bits, as what is read after it less what is written after 
 import triton
 import triton.language as tl
 
-FLOOR = tl.constexpr(-256.0)  # a factor 2^-256 is 0 in float32; -inf would give NaN in products with 0
-LOG2_E = tl.constexpr(1.4426950408889634)
-
-
-@triton.jit
-def _load_tile(x, row, column, stride, rows, columns):
-    """[R, C] of a matrix with contiguous rows; zeros outside."""
-    mask = (row < rows)[:, None] & (column < columns)[None, :]
-    return tl.load(x + row[:, None] * stride + column[None, :], mask=mask, other=0)
-
-
-@triton.jit
-def _store_tile(x, tile, row, column, stride, rows, columns):
-    """The same place, written in the tensor's own type."""
-    mask = (row < rows)[:, None] & (column < columns)[None, :]
-    tl.store(x + row[:, None] * stride + column[None, :], tile.to(x.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def _gates_of(gate):
-    """Natural logarithms as base-2 exponents that stay finite."""
-    return tl.maximum(gate.to(tl.float32) * LOG2_E, FLOOR)
-
-
-@triton.jit
-def _sums(choices, number, x, C: tl.constexpr, PRECISION: tl.constexpr):
-    """The sums of rows of x that the matrix `number` of 0 and 1 in `choices` [_, C, C] chooses.
-
-    In float32 if the matrices are; in two parts, which keep twice the bits, if they are bfloat16.
-    """
-    row, column = tl.arange(0, C), tl.arange(0, C)
-    choice = tl.load(choices + number * C * C + row[:, None] * C + column[None, :])
-    if choice.dtype == tl.bfloat16:
-        high = x.to(tl.bfloat16)
-        found = tl.dot(choice, (x - high.to(tl.float32)).to(tl.bfloat16))
-        found = tl.dot(choice, high, found)
-    else:
-        found = tl.dot(choice, x, input_precision=PRECISION)
-    return found
-
-
-@triton.jit
-def _across(row, column, level):
-    """[i, j]: is i in the second half and j in the first half of one block of 2 * 2^level rows?"""
-    half = row >> level
-    return (column >> level)[None, :] == tl.where((half & 1) == 1, half - 1, -1)[:, None]
-
-
-@triton.jit
-def _within(row, column, level):
-    """[i, j]: is j at or before i in one block of 2^level rows?"""
-    return ((column >> level)[None, :] == (row >> level)[:, None]) & (column[None, :] <= row[:, None])
-
-
-@triton.jit
-def _middle_sums(choices, gate, LEVELS: tl.constexpr, C: tl.constexpr, PRECISION: tl.constexpr):
-    """The largest level at whose blocks of 2^level rows nothing decays by more than 2^-8 between middle and rows, and
-    those sums: positive behind the middle, negative before it. At level 0 they are 0."""
-    level = LEVELS
-    sums = _sums(choices, 2 * LEVELS + 4 + level, gate, C, PRECISION)
-    while tl.max(tl.max(tl.abs(sums), 1), 0) > 8.0:
-        level -= 1
-        sums = _sums(choices, 2 * LEVELS + 4 + level, gate, C, PRECISION)
-    return level, sums
+from .decay_kernels import (
+    _across,
+    _gates_of,
+    _head_factors,
+    _load_tile,
+    _middle_sums,
+    _read_gates,
+    _signs_of,
+    _store_tile,
+    _sums,
+    _within,
+    _write_gates,
+)
 
 
 @triton.jit
 def _rows_weights_kernel(
     q, k, g, choices, weights, reads, writes, totals, scale, T, H, K,
+    APART: tl.constexpr, BEFORE: tl.constexpr,
     C: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One decay for each key: A[i,j] = sum_k q_i k_j 2^(i <- j); reads q 2^(i <- chunk's start); writes k 2^(end <- j).
 
     q, k, g, reads, writes [B, T, H, K], weights [B, T, H, C], totals [B, N, H, K]: what a whole chunk leaves.
     """
-    chunk, head = tl.program_id(0), tl.program_id(1)
-    batch, head = (head // H).to(tl.int64), head % H
+    plane, chunk = tl.program_id(0), tl.program_id(1)
+    batch, head = (plane // H).to(tl.int64), plane % H
     LIKE: tl.constexpr = q.dtype.element_ty
     row, column = tl.arange(0, C), tl.arange(0, C)
     base = (batch * T + chunk * C) * H + head
@@ -103,44 +53,24 @@ def _rows_weights_kernel(
         q_tile = _load_tile(q + base * K, row, key, stride, rows, K)
         k_tile = _load_tile(k + base * K, row, key, stride, rows, K)
         gate = _gates_of(_load_tile(g + base * K, row, key, stride, rows, K))
-        small, sums = _middle_sums(choices, gate, LEVELS, C, PRECISION)
-        read, write = (q_tile * tl.exp2(sums)).to(LIKE), (k_tile * tl.exp2(-sums)).to(LIKE)
-        products = tl.dot(read, tl.trans(write), input_precision=PRECISION)
-        found += tl.where(_within(row, column, small), products, 0.0)
+        small = 0
+        if not BEFORE:
+            small, sums = _middle_sums(choices, gate, LEVELS, C, PRECISION)
+            read, write = (q_tile * tl.exp2(sums)).to(LIKE), (k_tile * tl.exp2(-sums)).to(LIKE)
+            products = tl.dot(read, tl.trans(write), input_precision=PRECISION)
+            found += tl.where(_within(row, column, small, APART), products, 0.0)
         for level in tl.range(small, LEVELS, disable_licm=True):  # what would be hoisted is spilled
             factor = tl.exp2(_sums(choices, level, gate, C, PRECISION))
             read, write = (q_tile * factor).to(LIKE), (k_tile * factor).to(LIKE)
             products = tl.dot(read, tl.trans(write), input_precision=PRECISION)
-            found += tl.where(_across(row, column, level), products, 0.0)
+            found += tl.where(_across(row, column, level, APART), products, 0.0)
         prefix = tl.exp2(_sums(choices, LEVELS, gate, C, PRECISION))
         _store_tile(reads + base * K, q_tile * prefix * scale, row, key, stride, rows, K)
         suffix = tl.exp2(_sums(choices, LEVELS + 1, gate, C, PRECISION))
         _store_tile(writes + base * K, k_tile * suffix, row, key, stride, rows, K)
-        place = ((batch * tl.num_programs(0) + chunk) * H + head) * K + key
+        place = ((batch * tl.num_programs(1) + chunk) * H + head) * K + key
         tl.store(totals + place, tl.exp2(tl.sum(gate, 0)), mask=key < K)
     _store_tile(weights + base * C, found * scale, row, column, H * C, rows, C)
-
-
-@triton.jit
-def _head_gates(g, signs, base, row, rows, H, SIGNED: tl.constexpr):
-    """One decay for each head: [C] exponents of the rows, of the rows after them (0 after the chunk's last), and signs.
-
-    A row's sign is that of all decays from the sequence's start to it: what decays from j to i has the sign of both.
-    """
-    gate = _gates_of(tl.load(g + base + row * H, mask=row < rows, other=0))
-    after = (row + 1 < rows) & (row + 1 < row.shape[0])
-    after_gate = _gates_of(tl.load(g + base + (row + 1) * H, mask=after, other=0))
-    sign = tl.full(row.shape, 1.0, tl.float32)
-    if SIGNED:
-        sign = tl.load(signs + base + row * H, mask=row < rows, other=0)
-    return gate, after_gate, sign
-
-
-@triton.jit
-def _head_factors(gate, sign, row, column):
-    """[C, C] of what is left at row i of row j's write, 0 for j > i."""
-    spans = tl.cumsum(tl.where(row[:, None] > column[None, :], gate[:, None], 0.0), 0)
-    return tl.where(row[:, None] >= column[None, :], tl.exp2(spans) * sign[:, None] * sign[None, :], 0.0)
 
 
 @triton.jit
@@ -155,8 +85,8 @@ def _states_kernel(
     for each key, `decay` holds the chunks' totals [B, N, H, K] and left is decayed already; with BY_HEAD it holds
     g [B, T, H]. REVERSE is the adjoint: from the last chunk to the first, left the reads and right the outputs' gradients.
     """
-    value, key = tl.program_id(0) * BV + tl.arange(0, BV), tl.program_id(1) * BK + tl.arange(0, BK)
-    plane, head = tl.program_id(2).to(tl.int64), tl.program_id(2) % H
+    value, key = tl.program_id(1) * BV + tl.arange(0, BV), tl.program_id(2) * BK + tl.arange(0, BK)
+    plane, head = tl.program_id(0).to(tl.int64), tl.program_id(0) % H
     batch = plane // H
     row = tl.arange(0, C)
     count = tl.cdiv(T, C)
@@ -176,11 +106,11 @@ def _states_kernel(
         left_tile = _load_tile(left + base * K, row, key, H * K, rows, K)
         right_tile = _load_tile(right + base * V, row, value, H * V, rows, V)
         if BY_HEAD:
-            gate, after, sign = _head_gates(decay, signs, base, row, rows, H, SIGNED)
+            gate, sign = _read_gates(decay, base, row, rows, H, 0, False), _signs_of(signs, base, row, rows, H, SIGNED)
             if REVERSE:
                 factor = tl.exp2(tl.cumsum(gate, 0)) * sign * scale
             else:
-                factor = tl.exp2(tl.cumsum(after, 0, reverse=True)) * sign
+                factor = tl.exp2(tl.cumsum(_write_gates(decay, base, row, rows, H), 0, reverse=True)) * sign
             left_tile = (left_tile * factor[:, None]).to(left.dtype.element_ty)
             state *= tl.exp2(tl.sum(gate, 0))
         else:
@@ -197,9 +127,9 @@ def _reads_kernel(
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """o = A v + reads S for one chunk. With one decay for each key, q holds the reads and A is in `weights`."""
-    chunk, plane = tl.program_id(1), tl.program_id(2)
+    plane, chunk = tl.program_id(0), tl.program_id(2)
     batch, head = (plane // H).to(tl.int64), plane % H
-    value = tl.program_id(0) * BV + tl.arange(0, BV)
+    value = tl.program_id(1) * BV + tl.arange(0, BV)
     row, column = tl.arange(0, C), tl.arange(0, C)
     base = (batch * T + chunk * C) * H + head
     rows = T - chunk * C
@@ -216,9 +146,10 @@ def _reads_kernel(
             inner = tl.dot(q_tile, tl.trans(k_tile), inner, input_precision=PRECISION)
     v_tile = _load_tile(v + base * V, row, value, H * V, rows, V)
     if BY_HEAD:
-        gate, _, sign = _head_gates(g, signs, base, row, rows, H, SIGNED)
+        gate, sign = _read_gates(g, base, row, rows, H, 0, False), _signs_of(signs, base, row, rows, H, SIGNED)
         found *= (tl.exp2(tl.cumsum(gate, 0)) * sign * scale)[:, None]
-        weight = (inner * _head_factors(gate, sign, row, column) * scale).to(v_tile.dtype)
+        factors = _head_factors(gate, row, column, 0, False) * sign[:, None] * sign[None, :]
+        weight = (inner * factors * scale).to(v_tile.dtype)
     else:
         weight = _load_tile(weights + base * C, row, column, H * C, rows, C)
     found = tl.dot(weight, v_tile, found, input_precision=PRECISION)
@@ -232,9 +163,9 @@ def _values_adjoint_kernel(
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """d_v = A^T d_o + writes d_S for one chunk. With one decay for each key, k holds the writes and A is in `weights`."""
-    chunk, plane = tl.program_id(1), tl.program_id(2)
+    plane, chunk = tl.program_id(0), tl.program_id(2)
     batch, head = (plane // H).to(tl.int64), plane % H
-    value = tl.program_id(0) * BV + tl.arange(0, BV)
+    value = tl.program_id(1) * BV + tl.arange(0, BV)
     row, column = tl.arange(0, C), tl.arange(0, C)
     base = (batch * T + chunk * C) * H + head
     rows = T - chunk * C
@@ -251,9 +182,10 @@ def _values_adjoint_kernel(
             inner = tl.dot(q_tile, tl.trans(k_tile), inner, input_precision=PRECISION)
     d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
     if BY_HEAD:
-        gate, after, sign = _head_gates(g, signs, base, row, rows, H, SIGNED)
-        found *= (tl.exp2(tl.cumsum(after, 0, reverse=True)) * sign)[:, None]
-        weight = (inner * _head_factors(gate, sign, row, column) * scale).to(d_tile.dtype)
+        gate, sign = _read_gates(g, base, row, rows, H, 0, False), _signs_of(signs, base, row, rows, H, SIGNED)
+        found *= (tl.exp2(tl.cumsum(_write_gates(g, base, row, rows, H), 0, reverse=True)) * sign)[:, None]
+        factors = _head_factors(gate, row, column, 0, False) * sign[:, None] * sign[None, :]
+        weight = (inner * factors * scale).to(d_tile.dtype)
     else:
         weight = _load_tile(weights + base * C, row, column, H * C, rows, C)
     found = tl.dot(tl.trans(weight), d_tile, found, input_precision=PRECISION)
@@ -265,7 +197,7 @@ def _weights_adjoint_kernel(
     v, d_out, d_weights, scale, T, H, V, C: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr
 ):
     """d_A = d_o v^T for one chunk, [B, T, H, C]."""
-    chunk, plane = tl.program_id(0), tl.program_id(1)
+    plane, chunk = tl.program_id(0), tl.program_id(1)
     batch, head = (plane // H).to(tl.int64), plane % H
     row, column = tl.arange(0, C), tl.arange(0, C)
     base = (batch * T + chunk * C) * H + head
@@ -301,12 +233,13 @@ def _across_adjoint(
 @triton.jit
 def _rows_adjoint_kernel(
     q, k, v, g, choices, d_out, d_weights, states, d_states, d_q, d_k, d_g, scale, T, H, K, V,
+    APART: tl.constexpr, BEFORE: tl.constexpr,
     C: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One decay for each key: gradients of q, k and g in one chunk, BK keys at a time."""
-    chunk, plane = tl.program_id(1), tl.program_id(2)
+    plane, chunk = tl.program_id(0), tl.program_id(2)
     batch, head = (plane // H).to(tl.int64), plane % H
-    key = tl.program_id(0) * BK + tl.arange(0, BK)
+    key = tl.program_id(1) * BK + tl.arange(0, BK)
     LIKE: tl.constexpr = q.dtype.element_ty
     row, column = tl.arange(0, C), tl.arange(0, C)
     base = (batch * T + chunk * C) * H + head
@@ -326,18 +259,21 @@ def _rows_adjoint_kernel(
     d_gate = _sums(choices_back, LEVELS, q_tile * d_q_tile, C, PRECISION)
     d_gate += _sums(choices_back, LEVELS + 1, k_tile * d_k_tile, C, PRECISION)
     d_gate += (d_total * tl.exp2(tl.sum(gate, 0)))[None, :]
-    small, sums = _middle_sums(choices, gate, LEVELS, C, PRECISION)
-    inner = tl.where(_within(row, column, small), _load_tile(d_weights, row, column, H * C, rows, C), 0.0)
-    factor, inverse = tl.exp2(sums), tl.exp2(-sums)
-    d_read = tl.dot(inner, (k_tile * inverse).to(LIKE), input_precision=PRECISION) * factor
-    d_write = tl.dot(tl.trans(inner), (q_tile * factor).to(LIKE), input_precision=PRECISION) * inverse
-    d_q_tile += d_read
-    d_k_tile += d_write
-    d_gate += _sums(choices, 3 * LEVELS + 5 + small, q_tile * d_read - k_tile * d_write, C, PRECISION)
+    small = 0
+    if not BEFORE:
+        small, sums = _middle_sums(choices, gate, LEVELS, C, PRECISION)
+        inner = tl.where(_within(row, column, small, APART), _load_tile(d_weights, row, column, H * C, rows, C), 0.0)
+        factor, inverse = tl.exp2(sums), tl.exp2(-sums)
+        d_read = tl.dot(inner, (k_tile * inverse).to(LIKE), input_precision=PRECISION) * factor
+        d_write = tl.dot(tl.trans(inner), (q_tile * factor).to(LIKE), input_precision=PRECISION) * inverse
+        d_q_tile += d_read
+        d_k_tile += d_write
+        d_gate += _sums(choices, 3 * LEVELS + 5 + small, q_tile * d_read - k_tile * d_write, C, PRECISION)
     for level in tl.range(small, LEVELS, disable_licm=True):  # what would be hoisted is spilled
         factor = tl.exp2(_sums(choices, level, gate, C, PRECISION))
         read, write = (q_tile * factor).to(LIKE), (k_tile * factor).to(LIKE)
-        inner = tl.where(_across(row, column, level), _load_tile(d_weights, row, column, H * C, rows, C), 0.0)
+        inside = _across(row, column, level, APART)
+        inner = tl.where(inside, _load_tile(d_weights, row, column, H * C, rows, C), 0.0)
         d_read = tl.dot(inner, write, input_precision=PRECISION) * factor
         d_write = tl.dot(tl.trans(inner), read, input_precision=PRECISION) * factor
         d_q_tile += d_read
@@ -352,16 +288,16 @@ def _rows_adjoint_kernel(
 @triton.jit
 def _head_adjoint_kernel(
     q, k, v, g, signs, d_out, d_weights, states, d_states, d_q, d_k, d_g, scale, B, T, H, K, V,
-    GATE: tl.constexpr, SIGNED: tl.constexpr,
+    GATE: tl.constexpr, SIGNED: tl.constexpr, APART: tl.constexpr, BEFORE: tl.constexpr,
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One decay for each head: gradients of q and k in one chunk, and the part of g's that BK keys make.
 
     d_g [K / BK, B, T, H], summed by the caller in that order.
     """
-    chunk, plane = tl.program_id(1), tl.program_id(2)
+    plane, chunk = tl.program_id(0), tl.program_id(2)
     batch, head = (plane // H).to(tl.int64), plane % H
-    key = tl.program_id(0) * BK + tl.arange(0, BK)
+    key = tl.program_id(1) * BK + tl.arange(0, BK)
     LIKE: tl.constexpr = q.dtype.element_ty
     row, column = tl.arange(0, C), tl.arange(0, C)
     base = (batch * T + chunk * C) * H + head
@@ -370,22 +306,27 @@ def _head_adjoint_kernel(
     d_reads, d_writes, d_total = _across_adjoint(
         v, d_out, states + corner, d_states + corner, base, row, rows, key, H, K, V, C, BK, BV, PRECISION
     )
-    gate, after, sign = _head_gates(g, signs, base, row, rows, H, SIGNED)
+    gate, sign = _read_gates(g, base, row, rows, H, APART, BEFORE), _signs_of(signs, base, row, rows, H, SIGNED)
     q_tile = _load_tile(q + base * K, row, key, stride, rows, K)
     k_tile = _load_tile(k + base * K, row, key, stride, rows, K)
     d_q_tile = d_reads * (tl.exp2(tl.cumsum(gate, 0)) * sign * scale)[:, None]
-    d_k_tile = d_writes * (tl.exp2(tl.cumsum(after, 0, reverse=True)) * sign)[:, None]
+    d_k_tile = d_writes * (tl.exp2(tl.cumsum(_write_gates(g, base, row, rows, H), 0, reverse=True)) * sign)[:, None]
     inner = _load_tile(d_weights + base * C, row, column, H * C, rows, C)
-    inner = inner.to(tl.float32) * _head_factors(gate, sign, row, column)
+    factors = _head_factors(gate, row, column, APART, BEFORE) * sign[:, None] * sign[None, :]
+    inner = inner.to(tl.float32) * factors
     if GATE:
         pairs = inner * tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
         later = tl.cumsum(pairs, 0, reverse=True)  # [t, j]: pairs of j with t and what comes after
         reads, writes = tl.sum(q_tile * d_q_tile, 1), tl.sum(k_tile * d_k_tile, 1)
-        d_gate = tl.sum(tl.where(column[None, :] < row[:, None], later, 0.0), 1)
+        SHIFT: tl.constexpr = APART if BEFORE else 0
+        d_gate = tl.sum(tl.where(column[None, :] < (row - SHIFT)[:, None], later, 0.0), 1)
         d_gate += tl.sum(tl.where(column[None, :] >= row[:, None], reads[None, :], 0.0), 1)
+        if BEFORE:  # so far the gradients of what reads meet at a row: the decay of a step before
+            d_gate = tl.sum(tl.where(column[None, :] == row[:, None] + SHIFT, d_gate[None, :], 0.0), 1)
         d_gate += tl.sum(tl.where(column[None, :] < row[:, None], writes[None, :], 0.0), 1)
-        d_gate += tl.sum(d_total, 0) * tl.exp2(tl.sum(gate, 0))
-        place = tl.program_id(0).to(tl.int64) * B * T * H + base
+        whole = _read_gates(g, base, row, rows, H, 0, False)
+        d_gate += tl.sum(d_total, 0) * tl.exp2(tl.sum(whole, 0))
+        place = tl.program_id(1).to(tl.int64) * B * T * H + base
         tl.store(d_g + place + row * H, d_gate, mask=row < rows)
     inner = inner.to(LIKE)
     d_q_tile = tl.dot(inner, k_tile, d_q_tile, input_precision=PRECISION)

@@ -35,7 +35,7 @@ ATTEND_TILES = {
 
 
 @cache
-def _attend_choices(device: torch.device, dtype: torch.dtype) -> Tensor:
+def _attend_choices(device: torch.device, dtype: torch.dtype, apart: int = 0, before: bool = False) -> Tensor:
     """Sums of decays as matrices of 1, 0 and -1 [4 levels + 6, C, C], for row i over l.
 
     levels + 2: a level has half blocks of 2^level rows. A second half meets the first before its first row, and row i reads
@@ -44,19 +44,21 @@ def _attend_choices(device: torch.device, dtype: torch.dtype) -> Tensor:
     levels + 2: their transposes, the reads and writes that straddle decay i.
     levels + 1: between the middle of row i's block of 2^level rows and row i, with -1 before the middle.
     levels + 1: the rows of its block that are not before row i; none for the first, whose decay acts on no pair there.
+    `before`: reads come before the decay of their step of `apart` rows, and take the decays of the steps before it.
     """
     row = torch.arange(CHUNK, device=device)
     upto = row[:, None] >= row
+    met = row[:, None] // apart > row // apart if before else upto
     halves, middles, later = [], [], []
     for level in range(LEVELS + 1):
         block = row >> level
         same = block[:, None] == block
-        halves.append(same & (upto == (block[:, None] % 2 == 1)))
+        halves.append(same & torch.where(block[:, None] % 2 == 1, met, ~upto))
         middle = (block << level) + max(1, (1 << level) // 2)  # no row is ahead of it at level 0
         ahead, behind = same & (row >= middle) & upto, same & (row < middle) & ~upto
         middles.append(ahead.float() - behind.float())
         later.append(same & upto.mT & (row > block << level)[:, None])
-    both = torch.stack([*halves[:LEVELS], upto, ~upto]).float()
+    both = torch.stack([*halves[:LEVELS], met, ~upto]).float()
     found = torch.cat([both, both.mT, torch.stack(middles), torch.stack(later).float()])
     return found.to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
 
@@ -85,7 +87,7 @@ def _attend_states(
     states = left.new_empty(batch, count, heads, keys, values)
     final = left.new_empty(batch, heads, keys, values, dtype=torch.float32)
     tile = _attend_tile("states", left, right)
-    grid = (triton.cdiv(values, tile["BV"]), triton.cdiv(keys, tile["BK"]), batch * heads)
+    grid = (batch * heads, triton.cdiv(values, tile["BV"]), triton.cdiv(keys, tile["BK"]))
     _states_kernel[grid](
         left, right, decay, final if signs is None else signs, final if start is None else start, states, final,
         scale, time, heads, keys, values,
@@ -113,14 +115,14 @@ def _attend(
             left, read, decay = k, q, g
         else:
             tile = _attend_tile("weights", q, v)
-            _rows_weights_kernel[(count, batch * heads)](
+            _rows_weights_kernel[(batch * heads, count)](
                 q, k, g, _attend_choices(q.device, q.dtype), weights, reads, writes, totals, scale, time, heads, keys,
-                LEVELS=LEVELS, **tile,
+                APART=0, BEFORE=False, LEVELS=LEVELS, **tile,
             )  # fmt: skip
             left, read, decay = writes, reads, totals
         states, last = _attend_states(left, v, decay, signs, start, 1.0, by_head=by_head)
         tile = _attend_tile("reads", q, v)
-        _reads_kernel[(triton.cdiv(v.shape[-1], tile["BV"]), count, batch * heads)](
+        _reads_kernel[(batch * heads, triton.cdiv(v.shape[-1], tile["BV"]), count)](
             read, k, v, g, v if signs is None else signs, weights, states, o, scale, time, heads, keys, v.shape[-1],
             BY_HEAD=by_head, SIGNED=signs is not None, **tile,
         )  # fmt: skip
@@ -141,6 +143,37 @@ def _attend_empty(
     return o, final, q.new_empty(batch, time, heads, CHUNK), q.new_empty(q.shape), q.new_empty(q.shape), totals
 
 
+def _attend_operands(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, signs: Tensor | None, d_o: Tensor, states: Tensor, d_states: Tensor,
+    scale: float, gate: bool, *, apart: int = 0, before: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of q, k and g, from those of the outputs and the states on both sides of every chunk."""
+    batch, time, heads, keys = q.shape
+    values, count = v.shape[-1], triton.cdiv(time, CHUNK)
+    d_q, d_k = torch.empty_like(q), torch.empty_like(k)
+    d_weights = q.new_empty(batch, time, heads, CHUNK)
+    tile = _attend_tile("weights adjoint", q, v)
+    _weights_adjoint_kernel[(batch * heads, count)](v, d_o, d_weights, scale, time, heads, values, **tile)
+    tile = _attend_tile("head adjoint" if g.dim() == 3 else "rows adjoint", q, v)
+    blocks = triton.cdiv(keys, tile["BK"])
+    grid = (batch * heads, blocks, count)
+    given = (d_o, d_weights, states, d_states, d_q, d_k)
+    order = {"APART": apart, "BEFORE": before}
+    if g.dim() == 3:
+        parts = g.new_zeros(blocks if gate else 0, *g.shape, dtype=torch.float32)
+        _head_adjoint_kernel[grid](
+            q, k, v, g, q if signs is None else signs, *given, parts, scale, batch, time, heads, keys, values,
+            GATE=gate, SIGNED=signs is not None, **order, **tile,
+        )  # fmt: skip
+        return d_q, d_k, parts.sum(0).to(g.dtype)
+    d_g = torch.empty_like(g)
+    choices = _attend_choices(q.device, q.dtype, apart, before)
+    _rows_adjoint_kernel[grid](
+        q, k, v, g, choices, *given, d_g, scale, time, heads, keys, values, LEVELS=LEVELS, **order, **tile
+    )
+    return d_q, d_k, d_g
+
+
 @torch.library.custom_op(
     f"{OPS}::attend_adjoint",
     mutates_args=(),
@@ -156,35 +189,16 @@ def _attend_adjoint(
     batch, time, heads, keys = q.shape
     values, count, by_head = v.shape[-1], triton.cdiv(time, CHUNK), g.dim() == 3
     left, read, decay = (k, q, g) if by_head else (writes, reads, totals)
-    d_q, d_k, d_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    d_v = torch.empty_like(v)
     with _on_device(q):
         states, _ = _attend_states(left, v, decay, signs, start, 1.0, by_head=by_head)
         d_states, d_start = _attend_states(read, d_o, decay, signs, d_final, scale, by_head=by_head, reverse=True)
         tile = _attend_tile("values adjoint", q, v)
-        _values_adjoint_kernel[(triton.cdiv(values, tile["BV"]), count, batch * heads)](
+        _values_adjoint_kernel[(batch * heads, triton.cdiv(values, tile["BV"]), count)](
             q, left, d_o, g, q if signs is None else signs, weights, d_states, d_v, scale, time, heads, keys, values,
             BY_HEAD=by_head, SIGNED=signs is not None, **tile,
         )  # fmt: skip
-        d_weights = q.new_empty(batch, time, heads, CHUNK)
-        tile = _attend_tile("weights adjoint", q, v)
-        _weights_adjoint_kernel[(count, batch * heads)](v, d_o, d_weights, scale, time, heads, values, **tile)
-        tile = _attend_tile("head adjoint" if by_head else "rows adjoint", q, v)
-        blocks = triton.cdiv(keys, tile["BK"])
-        grid = (blocks, count, batch * heads)
-        given = (d_o, d_weights, states, d_states, d_q, d_k)
-        if by_head:
-            parts = g.new_zeros(blocks if gate else 0, *g.shape, dtype=torch.float32)
-            _head_adjoint_kernel[grid](
-                q, k, v, g, q if signs is None else signs, *given, parts, scale, batch, time, heads, keys, values,
-                GATE=gate, SIGNED=signs is not None, **tile,
-            )  # fmt: skip
-            d_g = parts.sum(0).to(g.dtype)
-        else:
-            d_g = torch.empty_like(g)
-            choices = _attend_choices(q.device, q.dtype)
-            _rows_adjoint_kernel[grid](
-                q, k, v, g, choices, *given, d_g, scale, time, heads, keys, values, LEVELS=LEVELS, **tile
-            )
+        d_q, d_k, d_g = _attend_operands(q, k, v, g, signs, d_o, states, d_states, scale, gate)
     return d_q, d_k, d_v, d_g, d_start
 
 
@@ -216,15 +230,21 @@ def _attend_backward(ctx: Any, d_o: Tensor | None, d_final: Tensor | None, *_: T
 _attend.register_autograd(_attend_backward, setup_context=_attend_setup)
 
 
-def _attend_logarithm(decay: Tensor) -> tuple[Tensor, Tensor]:
-    """(log |a|, the sign of a's product up to each position) for plain decays.
+def _attend_logarithm(decay: Tensor, time: int) -> tuple[Tensor, Tensor]:
+    """(log |a|, the sign of a's product up to each of the positions) for plain decays, which may be the same everywhere.
 
     A 0 becomes 2^-100, which is as good as 0 and keeps its gradient.
     """
     tiny = 2.0**-100
     decay = decay.float()
     nearly = torch.where(decay.abs() < tiny, tiny, decay)
-    return (decay + (nearly - decay).detach()).abs().log(), torch.where(decay < 0, -1.0, 1.0).cumprod(1)
+    negative = decay < 0
+    if decay.shape[1] == 1:
+        odd = torch.arange(time, device=decay.device) % 2 == 0
+        negative = negative & odd[:, None, None]
+    else:  # along contiguous memory: a sum along an outer dimension is slow
+        negative = negative.movedim(1, -1).contiguous().cumsum(-1).bitwise_and(1).movedim(-1, 1).bool()
+    return (decay + (nearly - decay).detach()).abs().log(), torch.where(negative, -1.0, 1.0)
 
 
 def fused_linear_attention(
@@ -270,14 +290,15 @@ def fused_linear_attention(
     batch, time, heads = torch.broadcast_shapes(*lead, (1 if start is None else start.shape[0], 1, 1))
     keys = max(q.shape[-1], k.shape[-1])
     q, k, v = q.expand(batch, time, heads, keys), k.expand(batch, time, heads, keys), v.expand(batch, time, heads, -1)
-    decay = decay.expand(batch, time, heads, -1)
+    g, signs = (decay, None) if log else _attend_logarithm(decay, time)
+    g = g.expand(batch, time, heads, -1)
+    signs = None if signs is None else signs.expand(batch, time, heads, -1)
     if start is not None:
         start = start.float().expand(batch, heads, keys, v.shape[-1]).contiguous()
     first = None
     if strict:  # a read before the step is a read after the step before it
         first = q[:, 0].float() * scale
         q = torch.cat([q[:, 1:], torch.zeros_like(q[:, :1])], 1)
-    g, signs = (decay, None) if log else _attend_logarithm(decay)
     by_row = signs
     if g.shape[-1] == 1:
         g, by_row = g.squeeze(-1), None if signs is None else signs.squeeze(-1).contiguous()

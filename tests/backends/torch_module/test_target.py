@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from seqdsl.backends.torch_module import emit_module
 from seqdsl.backends.torch_module.target import StandIn, Target
+
 from seqdsl.forms.derive import derive
 from tests.backends.torch_module.harness import load_system
 

@@ -29,6 +29,8 @@ def compiled(kernel: Any, types: dict[str, str], constants: dict[str, Any], targ
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
+    if target.startswith("gfx"):  # which has no tf32
+        constants = {name: "ieee" if value == "tf32x3" else value for name, value in constants.items()}
     names = [p.name for p in kernel.params]
     signature = {n: "constexpr" if n in constants else types.get(n, "i32") for n in names}
     aligned = {

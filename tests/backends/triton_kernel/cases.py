@@ -1,7 +1,7 @@
 """Calls of the kernels' functions against their torch counterparts in float64: values and every gradient.
 
-Run as a program, under Triton's interpreter, it prints one JSON object per case; `compare` is for a GPU as well. Every
-input lies between NaNs, and what kernels leave unwritten is NaN.
+Run as a program, under Triton's interpreter, it prints one JSON object per case (of those whose name has one of its
+arguments); `compare` is for a GPU as well. Every input lies between NaNs, and what kernels leave unwritten is NaN.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from backends.torch_module.support.affine_scan import affine_scan
 from backends.torch_module.support.chunk_linear_attention import chunk_linear_attention
+from backends.torch_module.support.chunk_solve import chunk_solve
 from tests.support.loops import relative
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -42,11 +43,14 @@ class Attend:
     plain: bool = False
     weak: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    constant: bool = False  # the same decay at all positions
 
     def inputs(self) -> list[Tensor | None]:
         lead = (self.batch, self.time, self.heads)
         q, k, v = torch.randn(*lead, self.keys), torch.randn(*lead, self.keys), torch.randn(*lead, self.values)
         decay = _decays((*lead, self.gate), self.plain) if self.gate else None
+        if self.constant and decay is not None:
+            decay = decay[:1, :1]
         if self.weak:  # each head weaker than the one before: from blocks of a few rows to whole chunks
             decay = -torch.rand(*lead, self.gate) * 2.0 ** -(3.0 * torch.arange(self.heads)[:, None] + 1)
         return [q, k, v, decay, torch.randn(self.batch, self.heads, self.keys, self.values) if self.start else None]
@@ -88,7 +92,43 @@ class Scan:
         return found
 
 
-Case = Attend | Scan
+@dataclass(frozen=True)
+class Solve:
+    """Feedback through a state, of any number of ranks; `gate` as for `Attend`."""
+
+    batch: int
+    time: int
+    heads: int
+    keys: int
+    values: int
+    gate: int
+    ranks: int = 1
+    after: bool = True
+    start: bool = True
+    plain: bool = False
+    weak: bool = False
+
+    def inputs(self) -> list[Tensor | None]:
+        lead = (self.batch, self.time, self.heads)
+        u = torch.nn.functional.normalize(torch.randn(*lead, self.ranks, self.keys), dim=-1)
+        w = torch.nn.functional.normalize(u + 0.3 * torch.randn_like(u), dim=-1) * -2 * torch.rand(*lead, self.ranks, 1)
+        decay = _decays((*lead, self.gate), self.plain) if self.gate else None
+        if self.weak:
+            decay = -torch.rand(*lead, self.gate) * 2.0 ** -(3.0 * torch.arange(self.heads)[:, None] + 1)
+        start = torch.randn(self.batch, self.heads, self.keys, self.values) if self.start else None
+        return [w / self.ranks, u, torch.randn(*lead, self.ranks, self.values), decay, start]
+
+    def fast(self) -> Callable[..., Any]:
+        from backends.triton_kernel.support.fused_solve import fused_solve
+
+        return partial(fused_solve, log=not self.plain, after=self.after)
+
+    def slow(self, *inputs: Tensor | None) -> Tensor:
+        found: Tensor = chunk_solve(*inputs, log=not self.plain, after=self.after)  # type: ignore[arg-type]
+        return found
+
+
+Case = Attend | Scan | Solve
 
 
 def _decays(shape: tuple[int, ...], plain: bool) -> Tensor:
@@ -105,7 +145,7 @@ def compare(case: Case, dtype: torch.dtype, device: str) -> list[float]:
     """Relative errors of outputs and gradients, each against float64 on the same numbers."""
     torch.manual_seed(0)
     inputs = case.inputs()
-    narrow = 3 if isinstance(case, Attend) else 0  # q, k and v; gates and states are float32
+    narrow = 0 if isinstance(case, Scan) else 3  # q, k and v, or w, u and x; gates and states are float32
     given = [x if x is None else (x.to(dtype) if n < narrow else x) for n, x in enumerate(inputs)]
     fast = _run(case.fast(), [x if x is None else _guarded(x, device) for x in given])
     slow = _run(case.slow, [x if x is None else x.to(device, torch.float64) for x in given])
@@ -144,15 +184,31 @@ INTERPRETED: dict[str, Case] = {
     "read before the step": Attend(1, 64, 1, 16, 16, gate=16, options={"strict": True}),
     "plain decays for each key": Attend(1, 70, 1, 16, 16, gate=16, plain=True),
     "plain decays for each head, read before the step": Attend(1, 70, 1, 16, 16, gate=1, plain=True, options={"strict": True}),
+    "one plain decay for all positions": Attend(2, 70, 3, 16, 16, gate=1, plain=True, constant=True),
     "scan": Scan((2, 37, 3, 5), (2, 37, 3, 5)),
     "scan backwards, a decay for each outer lane": Scan((2, 37, 3, 5), (1, 37, 3, 1), reverse=True),
     "scan in two pieces, a decay for each inner lane": Scan((1, 150, 2, 3), (1, 150, 1, 3), start=False),
     "scan with one decay": Scan((1, 20, 70), (1, 1, 1), plain=True),
     "scan of one position": Scan((2, 1, 2), (2, 1, 2), plain=True, reverse=True),
+    "solve, no decay": Solve(1, 77, 1, 20, 17, gate=0),
+    "solve, a decay for each head": Solve(2, 141, 1, 16, 16, gate=1),
+    "solve, a decay for each head, reads before it": Solve(1, 141, 1, 20, 16, gate=1, after=False, start=False),
+    "solve, plain decays for each head, reads before them": Solve(1, 70, 2, 16, 16, gate=1, after=False, plain=True),
+    "solve, a decay for each key": Solve(1, 77, 2, 20, 17, gate=20),
+    "solve, weak decays for each key": Solve(1, 70, 3, 16, 16, gate=16, weak=True),
+    "solve, a decay for each key, reads before it": Solve(1, 77, 1, 16, 16, gate=16, after=False),
+    "solve of three ranks, a decay for each key": Solve(1, 40, 1, 16, 16, gate=16, ranks=3),
+    "solve of three ranks, weak decays for each key": Solve(1, 40, 2, 16, 16, gate=16, ranks=3, weak=True),
+    "solve of two ranks, reads before a decay for each key": Solve(1, 40, 1, 16, 16, gate=16, ranks=2, after=False),
+    "solve of three ranks, reads before a decay for each head": Solve(1, 40, 1, 16, 16, gate=1, ranks=3, after=False),
+    "solve of one position": Solve(1, 1, 1, 3, 2, gate=1),
 }
 
 # The kernels for either kind of decay in 16 bits, too.
-PRECISIONS = dict.fromkeys(("a decay for each key", "weak decays for each key", "a decay for each head"), ("float32", "float16"))
+PRECISIONS = dict.fromkeys(
+    ("a decay for each key", "weak decays for each key", "a decay for each head", "solve, a decay for each head",
+     "solve, a decay for each key"), ("float32", "float16"),
+)  # fmt: skip
 
 
 def interpreted() -> dict[str, list[float]]:
@@ -167,5 +223,7 @@ def interpreted() -> dict[str, list[float]]:
 if __name__ == "__main__":
     torch.use_deterministic_algorithms(True)  # which fills fresh memory with NaN
     for name, case in INTERPRETED.items():
+        if sys.argv[1:] and not any(part in name for part in sys.argv[1:]):
+            continue
         for label in PRECISIONS.get(name, ("float32",)):
             print(json.dumps([f"{name}, {label}", compare(case, DTYPES[label], "cpu")]), flush=True)

@@ -6,8 +6,16 @@ from typing import Any
 
 from backends.triton_kernel.support import attend_kernels as attend
 from backends.triton_kernel.support import scan_kernels as scan
+from backends.triton_kernel.support import solve_kernels as solve
 from backends.triton_kernel.support.fused_linear_attention import ATTEND_TILES, CHUNK, LEVELS
 from backends.triton_kernel.support.fused_scan import SCAN_ADJOINT_STEPS, SCAN_LANES, SCAN_STEPS, SCAN_WARPS
+from backends.triton_kernel.support.fused_solve import (
+    INVERSE_WARPS,
+    SOLVE_PAIRS,
+    SOLVE_STAGES,
+    SOLVE_STATE,
+    SOLVE_WARPS,
+)
 
 F32, BF16 = "*fp32", "*bf16"
 KERNELS: dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]] = {}
@@ -17,6 +25,8 @@ NARROW = ("q", "k", "v", "left", "right", "choices", "weights", "reads", "writes
           "d_out", "d_weights", "d_states", "d_q", "d_k", "d_v")
 WIDE = ("g", "signs", "decay", "totals", "start", "final", "d_g")
 ATTEND = {**dict.fromkeys(NARROW, BF16), **dict.fromkeys(WIDE, F32), "scale": "fp32"}
+SOLVE = {**ATTEND, **dict.fromkeys(("w", "u", "x", "y", "inverse"), BF16), "pairs": F32}
+AFTER = {"APART": 1, "BEFORE": False}
 
 
 def _scan(name: str, kernel: Any, steps: int, **constants: Any) -> None:
@@ -35,10 +45,15 @@ def _attend(kernel: Any, tile: str, by: str = "", width: int = 128, **constants:
     KERNELS[f"{tile} {by}".strip()] = (kernel, ATTEND, {**size, **constants}, {"num_warps": warps})
 
 
+def _solve(name: str, kernel: Any, options: dict[str, int], **constants: Any) -> None:
+    """K = V = 128, bfloat16."""
+    KERNELS[name] = (kernel, SOLVE, {"C": CHUNK, "PRECISION": "tf32x3", **constants}, {"num_warps": SOLVE_WARPS, **options})
+
+
 _scan("scan ends", scan._scan_ends_kernel, SCAN_STEPS, SHIFT=0)
 _scan("scan states", scan._scan_states_kernel, SCAN_STEPS, HAS_START=True)
 _scan("scan adjoint", scan._scan_adjoint_kernel, SCAN_ADJOINT_STEPS, HAS_START=True)
-_attend(attend._rows_weights_kernel, "weights")
+_attend(attend._rows_weights_kernel, "weights", APART=0, BEFORE=False)
 for by in ("by key", "by head"):
     head = {"BY_HEAD": by == "by head", "SIGNED": False}
     _attend(attend._states_kernel, "states", by, REVERSE=False, HAS_START=True, **head)
@@ -46,5 +61,11 @@ for by in ("by key", "by head"):
     _attend(attend._reads_kernel, "reads", by, **head)
     _attend(attend._values_adjoint_kernel, "values adjoint", by, **head)
 _attend(attend._weights_adjoint_kernel, "weights adjoint")
-_attend(attend._rows_adjoint_kernel, "rows adjoint")
-_attend(attend._head_adjoint_kernel, "head adjoint", GATE=True, SIGNED=False)
+_attend(attend._rows_adjoint_kernel, "rows adjoint", APART=0, BEFORE=False)
+_attend(attend._head_adjoint_kernel, "head adjoint", GATE=True, SIGNED=False, APART=0, BEFORE=False)
+_solve("pairs by head", solve._head_pairs_kernel, {}, BK=SOLVE_PAIRS, **AFTER)
+_solve("inverse", solve._inverse_kernel, {"num_warps": INVERSE_WARPS})
+for by in ("by key", "by head"):
+    for reverse in (False, True):
+        tile = {"BY_HEAD": by == "by head", "REVERSE": reverse, "HAS_START": True, "BK": 128, "BV": SOLVE_STATE // 128}
+        _solve(f"solve {by}" + " reversed" * reverse, solve._solve_kernel, {"num_stages": SOLVE_STAGES}, **tile, **AFTER)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import seqdsl
-from tests.backends.triton_kernel.cases import DTYPES, Attend, Case, Scan, compare
+from tests.backends.triton_kernel.cases import DTYPES, Attend, Case, Scan, Solve, compare
 
 pytestmark = pytest.mark.gpu
 
@@ -25,6 +25,19 @@ CASES: dict[str, Case] = {
     "plain decays for each head, scaled": Attend(1, 130, 2, 64, 64, gate=1, plain=True, options={"scale": 0.3}),
     "64k positions, a decay for each key": Attend(1, 65536, 1, 64, 64, gate=64),
     "64k positions, a decay for each head": Attend(1, 65536, 2, 64, 64, gate=1),
+}
+SOLVES: dict[str, Case] = {
+    "no decay": Solve(2, 300, 3, 100, 70, gate=0),
+    "a decay for each head": Solve(1, 1024, 2, 128, 128, gate=1),
+    "a decay for each head, reads before it": Solve(2, 300, 3, 64, 100, gate=1, after=False, start=False),
+    "a decay for each key": Solve(1, 1024, 2, 128, 128, gate=128),
+    "a weak decay for each key": Solve(1, 300, 2, 100, 64, gate=100, weak=True),
+    "a decay for each key, K = 256": Solve(1, 200, 1, 256, 200, gate=256),
+    "a decay for each key, reads before it": Solve(1, 200, 2, 64, 64, gate=64, after=False),
+    "three ranks": Solve(1, 150, 2, 64, 64, gate=64, ranks=3),
+    "plain decays for each head, two ranks": Solve(1, 150, 2, 64, 64, gate=1, ranks=2, plain=True, after=False),
+    "64k positions": Solve(1, 65536, 1, 64, 64, gate=1),
+    "one position": Solve(3, 1, 2, 32, 48, gate=1),
 }
 SCANS: dict[str, Case] = {
     "scan": Scan((2, 1000, 3, 50), (2, 1000, 3, 50)),
@@ -47,6 +60,18 @@ def test_linear_attention(name: str, dtype: str) -> None:
         assert max(errors[:2]) < 5e-3 and max(rest) < 1e-2 and max(gate, default=0.0) < 2e-2, errors
 
 
+@pytest.mark.parametrize("name", SOLVES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_feedback(name: str, dtype: str) -> None:
+    errors = compare(SOLVES[name], DTYPES[dtype], "cuda")
+    if dtype == "float32":
+        assert errors[0] < 2e-6 and max(errors[1:]) < 1e-5, errors
+    else:
+        gate = errors[4:5] if SOLVES[name].gate else []  # type: ignore[union-attr]
+        rest = [*errors[1:4], *errors[5:]] if gate else errors[1:]
+        assert errors[0] < 5e-3 and max(rest) < 1e-2 and max(gate, default=0.0) < 2e-2, errors
+
+
 @pytest.mark.parametrize("name", SCANS)
 def test_scan(name: str) -> None:
     errors = compare(SCANS[name], torch.float32, "cuda")
@@ -62,7 +87,8 @@ def _gradients(module: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
     return [y, last, *torch.autograd.grad([y, last], given, weights)]
 
 
-MIXERS = {"retention": "", "simple_gla": "head", "gla": "key", "rwkv6": "key", "hgrn": "lane"}
+MIXERS = {"retention": "", "simple_gla": "head", "gla": "key", "rwkv6": "key", "hgrn": "lane", "delta_rule": "",
+          "gated_delta_rule": "head"}
 
 
 def _inputs(name: str, dtype: torch.dtype, time: int = 333) -> list[torch.Tensor]:
@@ -72,6 +98,9 @@ def _inputs(name: str, dtype: torch.dtype, time: int = 333) -> list[torch.Tensor
         x, f, g = (torch.randn(2, time, 144, device="cuda") for _ in range(3))
         return [x.to(dtype), f.sigmoid().to(dtype), g.to(dtype)]
     found = [torch.randn(shape, device="cuda").to(dtype) for _ in range(3)]
+    if name.endswith("delta_rule"):
+        found[1] = torch.nn.functional.normalize(found[1], dim=-1)
+        found.append(torch.rand(shape[:3], device="cuda").to(dtype))
     if MIXERS[name]:
         gates = torch.randn(shape if MIXERS[name] == "key" else shape[:3], device="cuda")
         found.append(torch.nn.functional.logsigmoid(gates).to(dtype))
@@ -92,9 +121,10 @@ def test_modules_agree_with_float64_and_with_themselves(name: str) -> None:
         assert (found.double() - wanted).norm() < 2e-2 * wanted.norm()
 
 
-def test_a_packed_batch_is_its_sequences() -> None:
-    module = seqdsl.load("gla").module(backend="triton")
-    q, k, v, g = (x[:1] for x in _inputs("gla", torch.float32))
-    packed = module(q, k, v, g, cu_seqlens=torch.tensor([0, 5, 5, 170, 333], device="cuda"))
-    pieces = [module(*(x[:, a:b] for x in (q, k, v, g))) for a, b in ((0, 5), (5, 170), (170, 333))]
+@pytest.mark.parametrize("name", ["gla", "gated_delta_rule"])
+def test_a_packed_batch_is_its_sequences(name: str) -> None:
+    module = seqdsl.load(name).module(backend="triton")
+    inputs = [x[:1] for x in _inputs(name, torch.float32)]
+    packed = module(*inputs, cu_seqlens=torch.tensor([0, 5, 5, 170, 333], device="cuda"))
+    pieces = [module(*(x[:, a:b] for x in inputs)) for a, b in ((0, 5), (5, 170), (170, 333))]
     assert torch.equal(packed, torch.cat(pieces, 1))

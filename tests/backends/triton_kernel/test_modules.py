@@ -14,8 +14,8 @@ import torch
 import seqdsl
 from seqdsl.diagnostics import SeqError
 
-# Elementwise and matrix states, every placement of the decay, a layer with a feature map, a solve that no kernel covers.
-MIXERS = ["gla", "retention", "hgrn", "rwkv6", "gated_delta_rule", "ema"]
+# Elementwise and matrix states, every placement of the decay, a layer with a feature map, feedback.
+MIXERS = ["gla", "retention", "hgrn", "rwkv6", "gated_delta_rule", "delta_rule", "ema"]
 STRANGE = """
 mixer strange(x[t,h,d], y[t,h,e], w[t,h,d], c[t,e]) -> o[t,h,e], m[t,e]:
     S[t,h,d,e] = exp(-w * w) * S[t-1] + tanh(x) * y
@@ -55,6 +55,14 @@ def test_sixteen_bit_inputs_are_not_cast_before_the_kernel() -> None:
     bonus = seqdsl.load("rwkv6").source(backend="triton")  # r, k and v are read outside the kernel, too; w is not
     assert "k = _input(k, B, dtype)" in bonus and "w = _input(w, B, w.dtype)" in bonus
     assert " dtype=out_dtype" not in bonus  # something is added to what is read
+
+
+def test_factors_of_a_step_do_not_widen_what_they_multiply() -> None:
+    text = seqdsl.load("gated_delta_rule").source(backend="triton")
+    for name in "qkva":
+        assert f"{name} = _input({name}, B, {name}.dtype)" in text
+    assert "(k * (-beta)[..., None].to(k.dtype))" in text and "(v * beta[..., None].to(v.dtype))" in text
+    assert text.count("dots=out_dtype, dtype=out_dtype") == 2  # what the solve finds only linear attention reads
 
 
 def test_the_files_stand_alone(tmp_path: Path) -> None:

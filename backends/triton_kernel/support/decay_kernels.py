@@ -1,0 +1,117 @@
+"""What a chunk's rows leave of each other, for the kernels of all matrix states: tiles, gates, and the pairs (i, j).
+
+A step is one row, or APART rows that do not read each other's writes: then j counts for i only where it belongs to an
+earlier step. APART = 0: a row reads its own write, too. BEFORE: a step's reads come before its decay, not after it.
+"""
+
+import triton
+import triton.language as tl
+
+FLOOR = tl.constexpr(-256.0)  # a factor 2^-256 is 0 in float32; -inf would give NaN in products with 0
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def _load_tile(x, row, column, stride, rows, columns):
+    """[R, C] of a matrix with contiguous rows; zeros outside."""
+    mask = (row < rows)[:, None] & (column < columns)[None, :]
+    return tl.load(x + row[:, None] * stride + column[None, :], mask=mask, other=0)
+
+
+@triton.jit
+def _store_tile(x, tile, row, column, stride, rows, columns):
+    """The same place, written in the tensor's own type."""
+    mask = (row < rows)[:, None] & (column < columns)[None, :]
+    tl.store(x + row[:, None] * stride + column[None, :], tile.to(x.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _gates_of(gate):
+    """Natural logarithms as base-2 exponents that stay finite."""
+    return tl.maximum(gate.to(tl.float32) * LOG2_E, FLOOR)
+
+
+@triton.jit
+def _sums(choices, number, x, C: tl.constexpr, PRECISION: tl.constexpr):
+    """The sums of rows of x that the matrix `number` of 0 and 1 in `choices` [_, C, C] chooses.
+
+    In float32 if the matrices are; in two parts, which keep twice the bits, if they are bfloat16.
+    """
+    row, column = tl.arange(0, C), tl.arange(0, C)
+    choice = tl.load(choices + number * C * C + row[:, None] * C + column[None, :])
+    if choice.dtype == tl.bfloat16:
+        high = x.to(tl.bfloat16)
+        found = tl.dot(choice, (x - high.to(tl.float32)).to(tl.bfloat16))
+        found = tl.dot(choice, high, found)
+    else:
+        found = tl.dot(choice, x, input_precision=PRECISION)
+    return found
+
+
+@triton.jit
+def _counts(row, column, APART: tl.constexpr):
+    """[i, j]: is j's write there when i reads?"""
+    if APART == 0:
+        found = column[None, :] <= row[:, None]
+    else:
+        found = (column // APART)[None, :] < (row // APART)[:, None]
+    return found
+
+
+@triton.jit
+def _across(row, column, level, APART: tl.constexpr):
+    """[i, j]: is i in the second half and j in the first half of one block of 2 * 2^level rows, and does j count?"""
+    half = row >> level
+    found = (column >> level)[None, :] == tl.where((half & 1) == 1, half - 1, -1)[:, None]
+    if APART > 1:  # halves of a step
+        found = found & _counts(row, column, APART)
+    return found
+
+
+@triton.jit
+def _within(row, column, level, APART: tl.constexpr):
+    """[i, j]: does j count for i, and are both in one block of 2^level rows?"""
+    return ((column >> level)[None, :] == (row >> level)[:, None]) & _counts(row, column, APART)
+
+
+@triton.jit
+def _middle_sums(choices, gate, LEVELS: tl.constexpr, C: tl.constexpr, PRECISION: tl.constexpr):
+    """The largest level at whose blocks of 2^level rows nothing decays by more than 2^-8 between middle and rows, and
+    those sums: positive behind the middle, negative before it. At level 0 they are 0."""
+    level = LEVELS
+    sums = _sums(choices, 2 * LEVELS + 4 + level, gate, C, PRECISION)
+    while tl.max(tl.max(tl.abs(sums), 1), 0) > 8.0:
+        level -= 1
+        sums = _sums(choices, 2 * LEVELS + 4 + level, gate, C, PRECISION)
+    return level, sums
+
+
+@triton.jit
+def _read_gates(g, base, row, rows, H, APART: tl.constexpr, BEFORE: tl.constexpr):
+    """One decay for each head: [C] the exponents that reads meet row by row, each a step later if BEFORE."""
+    SHIFT: tl.constexpr = APART if BEFORE else 0
+    return _gates_of(tl.load(g + base + (row - SHIFT) * H, mask=(row >= SHIFT) & (row < rows), other=0))
+
+
+@triton.jit
+def _write_gates(g, base, row, rows, H):
+    """[C] the exponents of the rows after each, 0 after the chunk's last."""
+    after = (row + 1 < rows) & (row + 1 < row.shape[0])
+    return _gates_of(tl.load(g + base + (row + 1) * H, mask=after, other=0))
+
+
+@triton.jit
+def _signs_of(signs, base, row, rows, H, SIGNED: tl.constexpr):
+    """[C] the sign of all decays from the sequence's start to a row: what decays from j to i has the sign of both."""
+    sign = tl.full(row.shape, 1.0, tl.float32)
+    if SIGNED:
+        sign = tl.load(signs + base + row * H, mask=row < rows, other=0)
+    return sign
+
+
+@triton.jit
+def _head_factors(gate, row, column, APART: tl.constexpr, BEFORE: tl.constexpr):
+    """[C, C] of what is left at row i of row j's write, 0 where j does not count for i; `gate` is what reads meet."""
+    SHIFT: tl.constexpr = APART if BEFORE else 0
+    spans = tl.cumsum(tl.where((row - SHIFT)[:, None] > column[None, :], gate[:, None], 0.0), 0)
+    return tl.where(_counts(row, column, APART), tl.exp2(spans), 0.0)
