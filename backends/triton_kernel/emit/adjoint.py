@@ -145,11 +145,11 @@ class _Adjoint:
         """Level, delta and the gradient of o for a block of rows."""
         block = self.block
         block.add("level_tile = _level_rows(level + plane * T + first_row, T - first_row, BT)", depth)
-        block.add(f"delta_tile = _along(delta + plane * T + first_row, 1, T - first_row, BT)", depth)
+        block.add("delta_tile = _along(delta + plane * T + first_row, 1, T - first_row, BT)", depth)
         if block.values is not None:
             block.add(f"heads = {heads_text(block.score.lead)}", depth)
             block.add("place = d_o + ((batch * T + first_row) * heads + plane - batch * heads) * E", depth)
-            block.add(f"d_o_tile = _tile(place, heads * E, T - first_row, E, BE, BT)", depth)
+            block.add("d_o_tile = _tile(place, heads * E, T - first_row, E, BE, BT)", depth)
 
     def accumulators(self) -> None:
         """The sums that are stored in the end."""
@@ -257,6 +257,7 @@ class _Adjoint:
     def store(self, tensor: str, text: str, width: str, own: str) -> None:
         """A [block, width] tile into [B, size, heads, width], heads those of `kept`."""
         block, side = self.block, self.block.fixed
+        size, first = block.size(side), f"first_{side}"
         block.add(f"heads = {heads_text(self.kept)}")
-        block.add(f"place = {tensor} + ((batch * {block.size(side)} + first_{side}) * heads + {own} - batch * heads) * {width}")
-        block.add(f"_store_rows(place, {text}, heads * {width}, {block.size(side)} - first_{side}, {width}, B{width}, {block.width(side)})")
+        block.add(f"place = {tensor} + ((batch * {size} + {first}) * heads + {own} - batch * heads) * {width}")
+        block.add(f"_store_rows(place, {text}, heads * {width}, {size} - {first}, {width}, B{width}, {block.width(side)})")

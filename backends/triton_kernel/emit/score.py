@@ -16,8 +16,8 @@ from seqdsl.ir.derivatives import ELEMENTWISE, STOPS
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, remake
 
-from ...torch_module.contractions import signed_factors
 from ...torch_module.context import Context
+from ...torch_module.contractions import signed_factors
 from ...torch_module.names import Names
 from ...torch_module.operands import Operand
 from ...torch_module.values import BATCH
@@ -25,6 +25,14 @@ from .texts import TEXTS
 
 LOG2_E = build.const(Fraction(math.log2(math.e)))
 LN_2 = build.const(Fraction(math.log(2)))
+
+
+# What the kernels call their own.
+RESERVED = frozenset(
+    """tl triton values o level d_o d_values delta T S E BT BS BE PRECISION plane own blocks batch begin whole end whole_end
+    first_row last_row first_column last_column row column top total found empty shift higher shrink z factor weight d_weight
+    d_z d_factor pulled masked other others rest place heads product""".split()
+)
 
 
 class Refused(Exception):
@@ -77,13 +85,6 @@ class Score:
             wanted = str(node.attr) if node.op in ("size", "option") else "number" if node.dtype == "real" else "count"
             self.numbers[node] = self.names.fresh(wanted)
         return self.numbers[node]
-
-
-# What the kernels call their own.
-RESERVED = frozenset(
-    "tl triton values o level d_o d_values delta T S E BT BS BE PRECISION plane block blocks batch first part begin whole end"
-    " whole_end row column top total found z weight d_weight d_z mask other others".split()
-)
 
 
 def is_static(ctx: Context, node: Node) -> bool:
@@ -244,9 +245,9 @@ def pulled(roots: list[tuple[Node, Node]], leaves: set[Node]) -> dict[Node, Node
             continue
         if node.op not in ELEMENTWISE:
             raise Refused(f"the derivative of `{node.op}`")
-        for arg, cotangent in zip(node.args, ELEMENTWISE[node.op](node, known[node]), strict=True):
-            if cotangent is not None and arg in depends and arg.dtype == "real":
-                known[arg] = build.add(known[arg], cotangent) if arg in known else cotangent
+        for arg, part in zip(node.args, ELEMENTWISE[node.op](node, known[node]), strict=True):
+            if part is not None and arg in depends and arg.dtype == "real":
+                known[arg] = build.add(known[arg], part) if arg in known else part
     return {leaf: known[leaf] for leaf in leaves if leaf in known}
 
 

@@ -12,7 +12,7 @@ from seqdsl.ir.node import Node
 
 from ...torch_module import expressions
 from ...torch_module.context import Context
-from ...torch_module.names import tuple_text
+from ...torch_module.names import quoted, tuple_text
 from ...torch_module.online import Shape
 from ...torch_module.operands import Operand
 from ...torch_module.values import BATCH
@@ -54,9 +54,10 @@ class Online:
         except Refused as why:
             self.kept[ctx.current] = str(why)
             return None
-        counts = [n for n in found.numbers if n.dtype == "int"]
-        numbers = [n for n in found.numbers if n.dtype != "int"]
-        more = [f"{key}={tuple_text(_number(ctx, n) for n in nodes)}" for key, nodes in (("counts", counts), ("numbers", numbers)) if nodes]
+        more = []
+        for key, kinds in (("counts", ("int", "bool")), ("numbers", ("real",))):
+            texts = [_number(ctx, n) for n in found.numbers if n.dtype in kinds]
+            more += [f"{key}={tuple_text(texts)}"] if texts else []
         tensor = ctx.system.tensors.get(ctx.current)
         alone = tensor is not None and tensor.rhs is node and tensor.name in ctx.unread
         return name, [*more, "dots=out_dtype", *(["dtype=out_dtype"] if alone else [])]
@@ -86,21 +87,29 @@ def _text(name: str, found: Score, values: Leaf | None, given: list[Operand]) ->
         "columns": columns_adjoint(f"_{name}_columns_kernel", found, values),
     }
     texts = ["\n".join(lines) for lines in kernels.values()]
-    lines = [f"{name} = fused_softmax(", "    _Softmax("]
-    lines += [f'        "{name}",', f"        lead={found.lead!r},", f"        kept={columns_lead(found, values)!r},", "        leaves=("]
-    features = widths(found)
-    nodes = [o.node for o in given]
+    kinds = "".join("f" if n.dtype == "real" else "i" for n in found.numbers)
+    plan = [f"_{name}_plan = _Softmax(", f'    name="{name}",', f"    lead={_strings(found.lead)},"]
+    plan += [f"    kept={_strings(columns_lead(found, values))},", "    leaves=(", *_leaves(found, values, given), "    ),"]
+    plan += [f'    numbers="{kinds}",', *(f"    {which}={lines[1][4:-1]}," for which, lines in kernels.items()), ")"]
+    return "\n\n\n".join([*texts, "\n".join([*plan, f"{name} = fused_softmax(_{name}_plan)"])])
+
+
+def _strings(names: tuple[str, ...]) -> str:
+    return tuple_text(quoted(n) for n in names)
+
+
+def _leaves(found: Score, values: Leaf | None, given: list[Operand]) -> list[str]:
+    """The tensors that the kernels load, as the launch is told of them."""
+    features, nodes = widths(found), [o.node for o in given]
     sides = {x: side for side in ("row", "column") for x in targets(found, side)}
+    lines = []
     for leaf in found.leaves():
         roles = {BATCH: "batch", found.row: "row", found.column: "column", leaf.feature: "feature"}
         place = nodes.index(leaf.node)
         dims = " ".join(roles.get(d, d) for d in given[place].outer.dims)
         width = features[leaf.feature] if leaf.feature else ""
-        lines.append(f'            _Leaf("{leaf.name}", {place}, "{dims}", "{width}", "{sides.get(leaf, "")}"),')
+        lines.append(f'        _Leaf("{leaf.name}", {place}, "{dims}", "{width}", "{sides.get(leaf, "")}"),')
     if values is not None:
         dims = " ".join(["batch", *values.lead[1:], "column", "feature"])
-        lines.append(f'            _Leaf("values", -1, "{dims}", "E", "column"),')
-    kinds = "".join("i" if n.dtype == "int" else "f" for n in found.numbers)
-    lines += ["        ),", f'        numbers="{kinds}",']
-    lines += [f"        forward=_{name}_kernel,", f"        rows=_{name}_rows_kernel,", f"        columns=_{name}_columns_kernel,", "    )", ")"]
-    return "\n\n\n".join([*texts, "\n".join(lines)])
+        lines.append(f'        _Leaf("values", -1, "{dims}", "E", "column"),')
+    return lines

@@ -8,8 +8,8 @@ import triton
 from torch import Tensor
 
 from ...torch_module.support.online_softmax import online_softmax
-from .block_tiles import _delta_kernel
 from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device
+from .softmax_kernels import _delta_kernel
 
 # (rows, columns, warps, stages) by kernel and padded width of features, for 16-bit operands and for float32.
 SOFTMAX_TILES = {
@@ -133,7 +133,7 @@ def _gradient_axes(plan: _Softmax, leaf: _Leaf) -> list[str]:
     lead = plan.kept if leaf.side == "column" else plan.lead
     if "feature" in axes:
         return ["batch", leaf.side, *lead, "feature"]
-    own = [a for a in ("row", "column") if a in axes]
+    own: list[str] = [a for a in ("row", "column") if a in axes]
     return ["batch", *lead, *(own or ["block"])]
 
 

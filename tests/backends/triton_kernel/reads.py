@@ -1,0 +1,142 @@
+"""Mixers whose normalised reads have kernels of their own: their values and gradients, and their kernels to compile.
+
+Run as a program, under Triton's interpreter, it prints one JSON object per case: relative errors of outputs and gradients
+against the torch module in float64. Every input lies between NaNs, and what kernels leave unwritten is NaN.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import seqdsl
+from seqdsl.api import load_backend
+from tests.backends.triton_kernel.cases import DTYPES, _guarded
+from tests.support.loops import relative
+
+ROOT = Path(__file__).resolve().parents[3]
+HEAD = "mixer {0}(q[t,h,d], k[t,h,d], v[t,h,e]{1}) -> o[t,h,e]:\n    index s over t\n"
+READ = "    o[t,h,e] = sum[s] p * v[s]\n"
+
+
+def _causal(name: str, scores: str, more: str = "", guard: str = "s <= t", before: str = "") -> str:
+    """One head's scores under a guard, its values read."""
+    return HEAD.format(name, more) + before + f"    p[t,s,h] = softmax[s | {guard}]({scores})\n" + READ
+
+
+DOT = "sum[d] q * k[s] / sqrt(|d|)"
+
+
+@dataclass(frozen=True)
+class Read:
+    """A mixer, by its source or its name in the library, and the lengths of its axes."""
+
+    source: str
+    sizes: dict[str, int]
+    options: tuple[tuple[str, int], ...] = ()
+
+    def program(self) -> Any:
+        return seqdsl.load(self.source)
+
+
+def _read(source: str, t: int = 70, h: int = 2, d: int = 16, e: int = 16, **more: int) -> Read:
+    return Read(source, {"t": t, "h": h, "d": d, "e": e, **more})
+
+
+READS: dict[str, Read] = {
+    "causal": _read(_causal("causal", DOT), t=150, d=20, e=17),
+    "full": _read("mixer full(q[t,h,d], k[s,h,d], v[s,h,e]) -> o[t,h,e]:\n"
+                  "    o[t,h,e] = sum[s] softmax[s](sum[d] q * k) * v\n", t=37, s=71),
+    "one position": _read(_causal("one", DOT), t=1, d=3, e=2),
+    "strictly later": _read(_causal("later", DOT, guard="s > t")),
+    "window": _read(_causal("window", DOT, guard="t - 40 < s <= t"), t=170, h=1),
+    "window and first": _read(_causal("sink", DOT, guard="s <= t and (t - s < 20 or s < 3)"), t=90, h=1),
+    "every third": _read(_causal("third", DOT, guard="s <= t and (t - s) % 3 == 0"), h=1),
+    "softcap": _read(_causal("softcap", f"5 * tanh({DOT} / 5)")),
+    "slopes by head": _read(_causal("alibi", f"{DOT} - 2.0^(-8 * (h + 1) / |h|) * (t - s)")),
+    "learned slopes": _read(_causal("slopes", f"{DOT} - softplus(w) * (t - s)", ", w[h]"), t=90),
+    "forgetting": _read(_causal("forget", f"{DOT} + G[t] - G[s]", ", f[t,h]", before="    G[t,h] = log_sigmoid(f) + G[t-1]\n")),
+    "a bias for each pair": _read("mixer biased(q[t,h,d], k[s,h,d], v[s,h,e], a[t,s,h], b[h]) -> o[t,h,e]:\n"
+                                  "    o[t,h,e] = sum[s] softmax[s](b * (sum[d] q * k) + a) * v\n", t=40, s=70, e=20),
+    "documents and padding": _read(_causal("docs", DOT, ", doc[t]: int, keep[t]: bool", "s <= t and doc[s] == doc[t] and keep[s]")),
+    "scaled by keys": _read(_causal("keyed", f"w[s] * tanh({DOT}) + c[t] * c[s]", ", w[t,h], c[t]"), t=101),
+    "a factor of the weights": _read(HEAD.format("factor", ", u[t,h], w[t,h]") + f"    p[t,s,h] = softmax[s | s <= t]({DOT})"
+                                     " * sigmoid(u[t] * w[s])\n" + READ),
+    "a sink in the denominator": _read(HEAD.format("denominator", ", b[h]") + f"    z[t,s,h] = {DOT}\n"
+                                       "    L[t,h] = logaddexp(b, logsumexp[s | s <= t](z))\n"
+                                       "    o[t,h,e] = sum[s | s <= t] exp(z - L[t]) * v[s]\n"),
+    "only the level": _read("mixer level(q[t,h,d], k[t,h,d]) -> L[t,h]:\n    index s over t\n"
+                            f"    L[t,h] = logsumexp[s | s <= t]({DOT})\n"),
+    "groups": _read("mixer groups(q[t,g,r,d], k[t,g,d], v[t,g,e], c[r]) -> o[t,g,r,e]:\n    index s over t\n"
+                    f"    p[t,s,g,r] = softmax[s | s <= t](c * ({DOT}))\n    o[t,g,r,e] = sum[s] p * v[s]\n", g=2, r=3),
+    "one head of keys": _read("mixer multi(q[t,h,d], k[t,d], v[t,e]) -> o[t,h,e]:\n    index s over t\n"
+                              f"    p[t,s,h] = softmax[s | s <= t]({DOT})\n    o[t,h,e] = sum[s] p * v[s]\n"),
+    "two products": _read("mixer two(q[t,h,d], k[t,h,d], x[t,h,r], y[t,r], v[t,h,e]) -> o[t,h,e]:\n    index s over t\n"
+                          "    p[t,s,h] = softmax[s | s <= t]((sum[d] q * k[s] + sum[r] x * y[s]) / sqrt(|d| + |r|))\n" + READ, r=5),
+    "no product": _read("mixer graph(x[n,h,d], a[h,d], b[h,d], adj[n,m]: bool) -> y[n,h,d]:\n    index m over n\n"
+                        "    p[n,m,h] = softmax[m | adj or n == m](leaky_relu(sum[d] a * x[n] + sum[d] b * x[m]))\n"
+                        "    y[n,h,d] = sum[m] p * x[m]\n", n=40),
+}  # fmt: skip
+HALVES = ("causal", "learned slopes", "groups")  # in 16 bits, too
+
+
+def built(program: Any, backend: str) -> tuple[Any, ModuleType]:
+    """A module, and the Python module that its text became."""
+    found = load_backend(backend).load_class(program.source(backend=backend), program.class_name)
+    return found(), sys.modules[found.__module__]
+
+
+def inputs(read: Read, dtype: torch.dtype) -> list[Tensor]:
+    torch.manual_seed(0)
+    found = []
+    system = read.program().system()
+    for x in system.inputs():
+        drawn = torch.randn(2, *(read.sizes[system.axis(i)] for i in x.indices))
+        found.append({"bool": drawn > 0, "int": (drawn.abs() * 3).long()}.get(x.dtype, drawn.to(dtype)))
+    return found
+
+
+def run(module: Any, given: list[Tensor]) -> list[Tensor]:
+    """Outputs, then gradients of a fixed random functional of them."""
+    given = [x.detach().requires_grad_(x.is_floating_point()) for x in given]
+    found = module(*given)
+    draw = torch.Generator().manual_seed(7)
+    weights = torch.randn(found.shape, dtype=torch.float64, generator=draw).to(found)
+    return [found.detach(), *torch.autograd.grad(found, [x for x in given if x.requires_grad], weights)]
+
+
+def compare(read: Read, dtype: torch.dtype, device: str) -> list[float]:
+    """Relative errors of outputs and gradients; PyTorch's function must not be called."""
+    program, given = read.program(), inputs(read, dtype)
+    module, text = built(program, "triton")
+    vars(text)["online_softmax"] = None
+    fast = run(module, [_guarded(x, device) if x.is_floating_point() else x.to(device) for x in given])
+    slow = run(built(program, "torch")[0], [x.to(device, torch.float64) if x.is_floating_point() else x.to(device) for x in given])
+    return [relative(a, b) for a, b in zip(fast, slow, strict=True)]
+
+
+def interpreted() -> dict[str, list[float]]:
+    """`case dtype` -> errors, from a process in which Triton interprets."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.backends.triton_kernel.reads"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(map(json.loads, done.stdout.splitlines()))
+
+
+if __name__ == "__main__":
+    torch.use_deterministic_algorithms(True)  # which fills fresh memory with NaN
+    for name, case in READS.items():
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
+        for label in ("float32", "float16") if name in HALVES else ("float32",):
+            print(json.dumps([f"{name}, {label}", compare(case, DTYPES[label], "cpu")]), flush=True)
