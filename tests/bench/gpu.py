@@ -1,8 +1,9 @@
 """Time generated Triton modules on this machine's GPU: `python -m tests.bench.gpu [--fla] [--seconds N]`.
 
 Forward, and forward with backward, of the library's operators in bfloat16 on six shapes that others publish, beside the
-same mixer's PyTorch module on the same GPU, flash-linear-attention where it is installed, and the copy bandwidth. Medians
-of CUDA event timings, written to `tests/bench/results/<device>.json` after every row; rows beyond the time are left out.
+same mixer's PyTorch module on the same GPU, PyTorch's own attention, flash-linear-attention where it is installed, and the
+copy bandwidth. Medians of CUDA event timings, written to `tests/bench/results/<device>.json` after every row; rows beyond
+the time are left out.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def ssm_inputs(batch: int, length: int, heads: int, width: int) -> list[Tensor]:
 MIXERS: dict[str, Callable[..., list[Tensor]]] = {
     "retention": matrix_inputs(""), "simple_gla": matrix_inputs("head"), "gla": matrix_inputs("key"),
     "delta_rule": delta_inputs(""), "gated_delta_rule": delta_inputs("head"), "kda": delta_inputs("key"),
-    "hgrn": hgrn_inputs, "selective_scan": ssm_inputs,
+    "hgrn": hgrn_inputs, "selective_scan": ssm_inputs, "softmax": matrix_inputs(""),
 }  # fmt: skip
 
 
@@ -83,6 +84,28 @@ def fla_operators() -> dict[str, Callable[..., Any]]:
         except Exception as error:  # whatever a version of it raises under a version of Triton
             print(f"flash-linear-attention has no {name} here: {type(error).__name__}: {str(error)[:100]}", flush=True)
     return found
+
+
+def attention_operators() -> dict[str, Callable[..., Any]]:
+    """Causal softmax attention of PyTorch: what it picks itself, and FlexAttention, compiled for each shape."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+    from torch.nn.functional import scaled_dot_product_attention
+
+    compiled = torch.compile(flex_attention, dynamic=False)
+    masks: dict[int, Any] = {}
+
+    def sdpa(*qkv: Tensor) -> Tensor:
+        found: Tensor = scaled_dot_product_attention(*(x.transpose(1, 2) for x in qkv), is_causal=True).transpose(1, 2)
+        return found
+
+    def flex(*qkv: Tensor) -> Tensor:
+        length = qkv[0].shape[1]
+        if length not in masks:
+            masks[length] = create_block_mask(lambda b, h, t, s: s <= t, None, None, length, length, device="cuda")
+        found: Tensor = compiled(*(x.transpose(1, 2) for x in qkv), block_mask=masks[length]).transpose(1, 2)
+        return found
+
+    return {"sdpa": sdpa, "flex": flex}
 
 
 def _normal(*shape: int) -> Tensor:
@@ -170,6 +193,7 @@ def rows(names: list[str], fla: bool) -> Iterator[tuple[str, tuple[int, ...], st
         return {name: loaded(name, backend) for name in names}
 
     others = [("fla", fla_operators(), FEW)] if fla else []
+    others += [(peer, {"softmax": run}, SHAPES) for peer, run in attention_operators().items() if "softmax" in names]
     candidates = [("triton", ours("triton"), SHAPES), *others, ("torch", ours("torch"), FEW)]
     for candidate, operators, shapes in candidates:
         for name in [n for n in names if n in operators]:

@@ -1,6 +1,7 @@
 """Softmax-weighted sums by kernels that were written for their scores, as operators that compilers see through."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -11,27 +12,42 @@ from ...torch_module.support.online_softmax import online_softmax
 from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device
 from .softmax_kernels import _delta_kernel
 
-# (rows, columns, warps, stages) by kernel and padded width of features, for 16-bit operands and for float32.
-SOFTMAX_TILES = {
-    ("forward", 64, 2): (128, 64, 4, 3),
-    ("forward", 128, 2): (128, 64, 8, 3),
-    ("forward", 256, 2): (128, 64, 8, 2),
-    ("rows", 64, 2): (128, 64, 4, 2),
-    ("rows", 128, 2): (128, 64, 8, 2),
-    ("rows", 256, 2): (64, 32, 8, 2),
-    ("columns", 64, 2): (64, 128, 4, 2),
-    ("columns", 128, 2): (64, 128, 8, 2),
-    ("columns", 256, 2): (32, 64, 8, 2),
-    ("forward", 64, 4): (64, 32, 4, 2),
-    ("forward", 128, 4): (64, 32, 4, 2),
-    ("forward", 256, 4): (32, 16, 4, 1),
-    ("rows", 64, 4): (32, 32, 4, 1),
-    ("rows", 128, 4): (32, 32, 4, 1),
-    ("rows", 256, 4): (16, 16, 4, 1),
-    ("columns", 64, 4): (32, 32, 4, 1),
-    ("columns", 128, 4): (32, 32, 4, 1),
-    ("columns", 256, 4): (16, 16, 4, 1),
-}
+# (rows, columns, warps, stages) by kernel, padded width of features and bytes of each, spill-free: on GPUs from sm_90 on,
+# on those before, and on AMD's. They differ in shared memory and in who may read operands from it.
+SOFTMAX_TILES: dict[str, dict[tuple[str, int, int], tuple[int, int, int, int]]] = {
+    "sm_90": {
+        ("forward", 64, 2): (128, 64, 8, 3), ("rows", 64, 2): (128, 64, 8, 2), ("columns", 64, 2): (64, 128, 8, 2),
+        ("forward", 128, 2): (128, 64, 8, 3), ("rows", 128, 2): (128, 64, 8, 2), ("columns", 128, 2): (32, 128, 8, 2),
+        ("forward", 256, 2): (128, 32, 8, 2), ("rows", 256, 2): (64, 32, 8, 2), ("columns", 256, 2): (64, 32, 8, 1),
+        ("forward", 64, 4): (64, 32, 4, 2), ("rows", 64, 4): (32, 32, 4, 1), ("columns", 64, 4): (32, 32, 4, 1),
+        ("forward", 128, 4): (64, 32, 4, 2), ("rows", 128, 4): (32, 32, 4, 1), ("columns", 128, 4): (32, 32, 4, 1),
+        ("forward", 256, 4): (32, 16, 4, 1), ("rows", 256, 4): (16, 16, 4, 1), ("columns", 256, 4): (16, 16, 4, 1),
+    },
+    "sm_80": {
+        ("forward", 64, 2): (128, 64, 4, 2), ("rows", 64, 2): (64, 64, 4, 2), ("columns", 64, 2): (32, 64, 4, 2),
+        ("forward", 128, 2): (128, 64, 8, 2), ("rows", 128, 2): (64, 64, 8, 2), ("columns", 128, 2): (32, 64, 8, 2),
+        ("forward", 256, 2): (64, 32, 8, 1), ("rows", 256, 2): (32, 32, 8, 1), ("columns", 256, 2): (32, 32, 8, 1),
+        ("forward", 64, 4): (64, 32, 4, 1), ("rows", 64, 4): (32, 32, 4, 1), ("columns", 64, 4): (32, 32, 4, 1),
+        ("forward", 128, 4): (32, 32, 4, 1), ("rows", 128, 4): (32, 16, 4, 1), ("columns", 128, 4): (16, 32, 4, 1),
+        ("forward", 256, 4): (32, 16, 4, 1), ("rows", 256, 4): (16, 16, 4, 1), ("columns", 256, 4): (16, 16, 4, 1),
+    },
+    "hip": {
+        ("forward", 64, 2): (128, 64, 8, 1), ("rows", 64, 2): (64, 64, 4, 1), ("columns", 64, 2): (32, 64, 4, 1),
+        ("forward", 128, 2): (128, 64, 8, 1), ("rows", 128, 2): (64, 64, 4, 1), ("columns", 128, 2): (32, 64, 4, 1),
+        ("forward", 256, 2): (64, 32, 4, 1), ("rows", 256, 2): (32, 32, 4, 1), ("columns", 256, 2): (32, 32, 4, 1),
+        ("forward", 64, 4): (64, 32, 4, 1), ("rows", 64, 4): (32, 32, 4, 1), ("columns", 64, 4): (32, 32, 4, 1),
+        ("forward", 128, 4): (32, 32, 4, 1), ("rows", 128, 4): (32, 16, 4, 1), ("columns", 128, 4): (16, 32, 4, 1),
+        ("forward", 256, 4): (32, 16, 4, 1), ("rows", 256, 4): (16, 16, 4, 1), ("columns", 256, 4): (16, 16, 4, 1),
+    },
+}  # fmt: skip
+
+
+@cache
+def _softmax_table(device: torch.device) -> str:
+    """Which of the tables a device has."""
+    if torch.version.hip:
+        return "hip"
+    return "sm_80" if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] < 9 else "sm_90"
 
 
 class _Leaf(NamedTuple):
@@ -62,6 +78,13 @@ class _Softmax(NamedTuple):
     forward: Any
     rows: Any
     columns: Any
+
+
+def _softmax_constants(kernel: str, widths: dict[str, int], size: int, table: str) -> dict[str, int]:
+    """Widths and what they are padded to, the tile, and the options of a launch."""
+    padded = {f"B{name}": _block(width, 256) for name, width in widths.items()}
+    rows, columns, warps, stages = SOFTMAX_TILES[table][kernel, max(64, *padded.values(), 0), size]
+    return {**widths, **padded, "BT": rows, "BS": columns, "num_warps": warps, "num_stages": stages}
 
 
 class _Call(NamedTuple):
@@ -100,11 +123,9 @@ class _Call(NamedTuple):
         """Widths and tiles."""
         wide = [(leaf.width, x) for leaf, x in zip(self.plan.leaves, self.tensors, strict=True) if leaf.width]
         widths = {name: x.shape[-1] for name, x in wide}
-        padded = {f"B{name}": _block(size, 256) for name, size in widths.items()}
-        bytes_ = max((x.element_size() for _, x in wide), default=4)
-        rows, columns, warps, stages = SOFTMAX_TILES[kernel, max(64, *padded.values()), bytes_]
-        tile = {"BT": rows, "BS": columns, "num_warps": warps, "num_stages": stages}
-        return {**widths, **padded, **tile, "PRECISION": _dot_precision()}
+        size = max((x.element_size() for _, x in wide), default=4)
+        table = _softmax_table(self.tensors[0].device)
+        return {**_softmax_constants(kernel, widths, size, table), "PRECISION": _dot_precision()}
 
     def launch(self, which: str, extra: list[Tensor], **flags: bool) -> None:
         """The kernel for every block of its side and every leading position of it."""

@@ -23,8 +23,11 @@ TABLE = Path(__file__).with_name("resources.txt")
 PRODUCTS = ("wgmma.mma_async", "tcgen05.mma", "mma.sync", "v_mfma")
 
 
-def compiled(kernel: Any, types: dict[str, str], constants: dict[str, Any], target: str, **options: int) -> dict[str, Any]:
-    """Registers, spilled bytes, shared memory and kinds of tensor-core products of one kernel."""
+def compiled(
+    kernel: Any, types: dict[str, str], constants: dict[str, Any], target: str,
+    sixteens: tuple[str, ...] = ("D", "H", "K", "V"), **options: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Registers, spilled bytes, shared memory and kinds of tensor-core products of one kernel; `sixteens` are multiples of 16."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -34,7 +37,7 @@ def compiled(kernel: Any, types: dict[str, str], constants: dict[str, Any], targ
     names = [p.name for p in kernel.params]
     signature = {n: "constexpr" if n in constants else types.get(n, "i32") for n in names}
     aligned = {
-        (i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if signature[n].startswith("*") or n in ("D", "H", "K", "V")
+        (i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if signature[n].startswith("*") or n in sixteens
     }
     source = ASTSource(kernel, signature, constants, aligned)
     made = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)

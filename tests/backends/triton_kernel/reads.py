@@ -10,7 +10,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -81,7 +83,8 @@ READS: dict[str, Read] = {
     "one head of keys": _read("mixer multi(q[t,h,d], k[t,d], v[t,e]) -> o[t,h,e]:\n    index s over t\n"
                               f"    p[t,s,h] = softmax[s | s <= t]({DOT})\n    o[t,h,e] = sum[s] p * v[s]\n"),
     "two products": _read("mixer two(q[t,h,d], k[t,h,d], x[t,h,r], y[t,r], v[t,h,e]) -> o[t,h,e]:\n    index s over t\n"
-                          "    p[t,s,h] = softmax[s | s <= t]((sum[d] q * k[s] + sum[r] x * y[s]) / sqrt(|d| + |r|))\n" + READ, r=5),
+                          "    p[t,s,h] = softmax[s | s <= t]((sum[d] q * k[s] + sum[r] x * y[s]) / sqrt(|d| + |r|))\n" + READ,
+                          r=5),
     "no product": _read("mixer graph(x[n,h,d], a[h,d], b[h,d], adj[n,m]: bool) -> y[n,h,d]:\n    index m over n\n"
                         "    p[n,m,h] = softmax[m | adj or n == m](leaky_relu(sum[d] a * x[n] + sum[d] b * x[m]))\n"
                         "    y[n,h,d] = sum[m] p * x[m]\n", n=40),
@@ -133,7 +136,46 @@ def interpreted() -> dict[str, list[float]]:
     return dict(map(json.loads, done.stdout.splitlines()))
 
 
+AHEAD = {"causal": (64, 128, 256), "slopes by head": (128,), "scaled by keys": (64,), "groups": (128,), "no product": (64,)}
+TABLES = {"sm_80": "sm_80", "sm_90": "sm_90", "sm_100": "sm_90", "gfx942": "hip"}
+
+
+def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
+    """What every kernel of these reads takes in bfloat16, at the tile that is its default."""
+    from tests.backends.triton_kernel import ahead
+
+    for name, wanted in AHEAD.items():
+        _, text = built(READS[name].program(), "triton")
+        plan = next(x for n, x in vars(text).items() if n.endswith("_plan"))
+        for width, which, target in product(wanted, ("forward", "rows", "columns"), targets):
+            widths = {leaf.width: width for leaf in plan.leaves if leaf.width}
+            constants = text._softmax_constants(which, widths, 2, TABLES[target])
+            options = {key: constants.pop(key) for key in ("num_warps", "num_stages")}
+            constants["PRECISION"] = "ieee"
+            kernel = getattr(plan, which)
+            constants |= {n: True for n in kernel.arg_names if n.startswith("WANTS_")}
+            steps = tuple(n for n in kernel.arg_names[: kernel.arg_names.index("S") + 1] if not n.endswith("_count"))
+            used = ahead.compiled(kernel, types(plan), constants, target, steps, **options)
+            yield {"name": f"{name} {which} {width} {target}", **used}
+
+
+def types(plan: Any) -> dict[str, str]:
+    """Pointers of the kernels' tensors, and floats; the rest are integers."""
+    found = {"o": "*bf16", "d_o": "*bf16", "level": "*fp32", "delta": "*fp32"}
+    for leaf in plan.leaves:
+        pair = "row" in leaf.dims and "column" in leaf.dims
+        found[leaf.name] = "*bf16" if leaf.width else "*fp32" if leaf.side else "*i1"
+        found[f"d_{leaf.name}"] = "*bf16" if leaf.width or pair else "*fp32"
+    names = [p.name for p in plan.forward.params]
+    after = names[names.index("S") + 1 :]
+    return found | {n: "fp32" for n, kind in zip(after, plan.numbers, strict=False) if kind == "f"}
+
+
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--compile"]:
+        for row in compiled(sys.argv[2].split(",")):
+            print(json.dumps(row), flush=True)
+        sys.exit()
     torch.use_deterministic_algorithms(True)  # which fills fresh memory with NaN
     for name, case in READS.items():
         if sys.argv[1:] and name not in sys.argv[1:]:
