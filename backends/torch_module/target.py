@@ -43,6 +43,10 @@ class Target:
         """Names that no variable may have."""
         return {s.name for s in self.calls.values()} | set(self.written)
 
+    def text(self) -> str:
+        """What a module takes along of the target's own."""
+        return self.online.text(self.written) if self.written else ""
+
     def imports(self, used: set[str]) -> str:
         """The import of the stand-ins among these names: from beside the module, in a package or not."""
         found = ", ".join(sorted(s.name for s in self.calls.values() if s.name in used))

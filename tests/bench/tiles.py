@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-import seqdsl
-from tests.backends.triton_kernel.reads import built
+from tests.backends.triton_kernel.reads import Read, built
 from tests.bench.gpu import median_ms
 
 SHAPES = {64: (4, 4096, 32), 128: (2, 8192, 16), 256: (2, 4096, 16)}
@@ -53,7 +52,7 @@ def recorded(text: Any, module: Any, given: list[torch.Tensor]) -> dict[str, tup
 
 
 def main(wanted: list[int]) -> None:
-    module, text = built(seqdsl.load("softmax"), "triton")
+    module, text = built(Read("softmax", {}))
     for width in wanted:
         batch, length, heads = SHAPES[width]
         given = [torch.randn(batch, length, heads, width, device="cuda", dtype=torch.bfloat16).requires_grad_() for _ in range(3)]

@@ -44,14 +44,14 @@ class Read:
 
     source: str
     sizes: dict[str, int]
-    options: tuple[tuple[str, int], ...] = ()
+    form: str = "auto"
 
     def program(self) -> Any:
         return seqdsl.load(self.source)
 
 
-def _read(source: str, t: int = 70, h: int = 2, d: int = 16, e: int = 16, **more: int) -> Read:
-    return Read(source, {"t": t, "h": h, "d": d, "e": e, **more})
+def _read(source: str, t: int = 70, h: int = 2, d: int = 16, e: int = 16, form: str = "auto", **more: int) -> Read:
+    return Read(source, {"t": t, "h": h, "d": d, "e": e, **more}, form)
 
 
 READS: dict[str, Read] = {
@@ -77,7 +77,7 @@ READS: dict[str, Read] = {
                                        "    L[t,h] = logaddexp(b, logsumexp[s | s <= t](z))\n"
                                        "    o[t,h,e] = sum[s | s <= t] exp(z - L[t]) * v[s]\n"),
     "only the level": _read("mixer level(q[t,h,d], k[t,h,d]) -> L[t,h]:\n    index s over t\n"
-                            f"    L[t,h] = logsumexp[s | s <= t]({DOT})\n"),
+                            f"    L[t,h] = logsumexp[s | s <= t]({DOT})\n", form="chunkwise"),
     "groups": _read("mixer groups(q[t,g,r,d], k[t,g,d], v[t,g,e], c[r]) -> o[t,g,r,e]:\n    index s over t\n"
                     f"    p[t,s,g,r] = softmax[s | s <= t](c * ({DOT}))\n    o[t,g,r,e] = sum[s] p * v[s]\n", g=2, r=3),
     "one head of keys": _read("mixer multi(q[t,h,d], k[t,d], v[t,e]) -> o[t,h,e]:\n    index s over t\n"
@@ -92,9 +92,10 @@ READS: dict[str, Read] = {
 HALVES = ("causal", "learned slopes", "groups")  # in 16 bits, too
 
 
-def built(program: Any, backend: str) -> tuple[Any, ModuleType]:
+def built(read: Read, backend: str = "triton") -> tuple[Any, ModuleType]:
     """A module, and the Python module that its text became."""
-    found = load_backend(backend).load_class(program.source(backend=backend), program.class_name)
+    program = read.program()
+    found = load_backend(backend).load_class(program.source(read.form, backend), program.class_name)
     return found(), sys.modules[found.__module__]
 
 
@@ -119,11 +120,12 @@ def run(module: Any, given: list[Tensor]) -> list[Tensor]:
 
 def compare(read: Read, dtype: torch.dtype, device: str) -> list[float]:
     """Relative errors of outputs and gradients; PyTorch's function must not be called."""
-    program, given = read.program(), inputs(read, dtype)
-    module, text = built(program, "triton")
+    given = inputs(read, dtype)
+    module, text = built(read)
+    assert "fused_softmax" in vars(text)
     vars(text)["online_softmax"] = None
     fast = run(module, [_guarded(x, device) if x.is_floating_point() else x.to(device) for x in given])
-    slow = run(built(program, "torch")[0], [x.to(device, torch.float64) if x.is_floating_point() else x.to(device) for x in given])
+    slow = run(built(read, "torch")[0], [x.to(device, torch.float64) if x.is_floating_point() else x.to(device) for x in given])
     return [relative(a, b) for a, b in zip(fast, slow, strict=True)]
 
 
@@ -145,7 +147,7 @@ def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
     from tests.backends.triton_kernel import ahead
 
     for name, wanted in AHEAD.items():
-        _, text = built(READS[name].program(), "triton")
+        _, text = built(READS[name])
         plan = next(x for n, x in vars(text).items() if n.endswith("_plan"))
         for width, which, target in product(wanted, ("forward", "rows", "columns"), targets):
             widths = {leaf.width: width for leaf in plan.leaves if leaf.width}
