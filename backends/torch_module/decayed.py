@@ -17,7 +17,7 @@ from .context import Context
 from .narrow import given
 from .values import ATOM, BATCH, CHOICE, PRODUCT, Value, merge, spread, with_ones
 
-ATTENTION = "chunk_linear_attention"
+ATTENTION, MIXED = "chunk_linear_attention", "segmented_read"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def _layout(ctx: Context, node: Node, q: Value | None, k: Value, v: Value, a: Va
         columns -= set(a.dims)  # a decay along some columns: those become heads
         by_column = False
     heads = ctx.ordered(tuple(d for d in every if d not in known and d not in columns))
-    return _Layout(time, heads, tuple(rows), ctx.ordered(tuple(columns)), by_column)
+    mixed = by_column and ctx.target.call(MIXED).narrow  # a stand-in for any decay
+    return _Layout(time, heads, tuple(rows), ctx.ordered(tuple(columns)), by_column and not mixed, mixed)
 
 
 def _without_number(ctx: Context, node: Node) -> tuple[Node, str]:
@@ -77,6 +78,18 @@ def _reading(ctx: Context, node: Node) -> tuple[list[Value], str]:
     return [given(ctx, x) for x in (first, *node.args[1:])], more
 
 
+def _factored(ctx: Context, decay: Node, layout: _Layout) -> tuple[Value, str]:
+    """A decay along rows and columns, without the factor that does not vary along time: that one is `times`."""
+    sign, ups, downs = contractions.signed_factors(ctx, decay)
+    moving, still = ([f for f in ups if (layout.time in f.free) is there] for there in (True, False))
+    groups = [layout.heads, layout.rows, layout.columns]
+    if downs or not moving or not any(f.free for f in still) or any(len(group) > 1 for group in groups):
+        return given(ctx, decay), ""
+    factor = build.product(still)
+    times = scans.operand(ctx, factor if sign > 0 else build.neg(factor))
+    return given(ctx, build.product(moving)), f", times={scans.blocks(ctx, times, (BATCH, layout.time), groups)}"
+
+
 def _arranged(
     ctx: Context, value: Value, lead: tuple[str, ...], heads: tuple[str, ...], last: tuple[str, ...]
 ) -> Value:
@@ -105,7 +118,8 @@ def _call(
         _arranged(ctx, v, lead, heads, columns).text,
     ]
     along = rows if set(rows) & set(a.dims) else columns if layout.by_column else ()
-    texts.append(_mixed(ctx, a, layout) if layout.mixed else _arranged(ctx, a, lead, heads, along).text)
+    groups = [heads, rows, columns]
+    texts.append(scans.blocks(ctx, a, lead, groups) if layout.mixed else _arranged(ctx, a, lead, heads, along).text)
     if node.args[-1] is build.ZERO:
         texts.append("None")
     else:
@@ -116,7 +130,7 @@ def _call(
     flags = f", log={bool(options(node)['log'])}" + more + (", columns=True" if layout.by_column else "")
     names = [ctx.names.fresh(f"{ctx.current}_read"), ctx.names.fresh(f"{ctx.current}_state")]
     ctx.block.add(
-        f"{names[0]}, {names[1]} = {ctx.support('segmented_read' if layout.mixed else ATTENTION)}("
+        f"{names[0]}, {names[1]} = {ctx.support(MIXED if layout.mixed else ATTENTION)}("
     )
     for text in texts:
         ctx.block.add(f"    {text},")
@@ -126,17 +140,6 @@ def _call(
     read = scans.restored(ctx, names[0], lead, [heads, columns], node.dtype, batched)
     final = scans.restored(ctx, names[1], (BATCH,), [heads, rows, columns], node.dtype, batched)
     return read, final
-
-
-def _mixed(ctx: Context, a: Value, layout: _Layout) -> str:
-    """The decay as [B, T, H, rows, columns]."""
-    groups = (layout.heads, layout.rows, layout.columns)
-    lead = (BATCH, layout.time)
-    if all(len(group) == 1 for group in groups):
-        return with_ones(a, (*lead, *(d for group in groups for d in group))).text
-    whole = expressions.full(ctx, a, (*lead, *(d for group in groups for d in group)), a.dtype)
-    shape = [*(ctx.dim_text(d) for d in lead), *(scans.product(ctx, group) for group in groups)]
-    return f"{whole.at(ATOM)}.reshape({', '.join(shape)})"
 
 
 def _spelled(ctx: Context, value: Value, wanted: tuple[str, ...]) -> Value:
@@ -155,7 +158,10 @@ def read(ctx: Context, node: Node) -> Value:
     layout = _layout(ctx, node, q, k, v, a, start)
     own = {*k.dims, *v.dims, *a.dims, *start.dims, layout.time, BATCH, *layout.rows}
     extra = [d for d in q.dims if d not in own]
-    if layout.mixed or (extra and not layout.columns):  # no call of linear attention
+    if layout.mixed and ctx.target.call(MIXED).narrow:
+        a, times = _factored(ctx, node.args[3], layout)
+        more += times
+    elif layout.mixed or (extra and not layout.columns):  # no call of linear attention
         (q, k, v, a, start), more = [scans.operand(ctx, x) for x in node.args], ""
     given = options(node)
     length = ctx.length(layout.time)
@@ -233,6 +239,9 @@ def state(ctx: Context, node: Node) -> Value:
         )
     (k, v, a, start), more = _reading(ctx, node)
     layout = _layout(ctx, node, None, k, v, a, start)
-    if layout.mixed:
+    if layout.mixed and ctx.target.call(MIXED).narrow:
+        a, times = _factored(ctx, node.args[2], layout)
+        more += times
+    elif layout.mixed:
         (k, v, a, start), more = [scans.operand(ctx, x) for x in node.args], ""
     return _call(ctx, node, k, k, v, a, start, layout, more)[1]

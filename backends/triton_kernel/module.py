@@ -20,6 +20,7 @@ from .kernels import kernels_text
 STAND_INS = {
     "affine_scan": StandIn("fused_scan"),
     "chunk_linear_attention": StandIn("fused_linear_attention", narrow=True),
+    "segmented_read": StandIn("fused_read", narrow=True),
     "chunk_solve": StandIn("fused_solve", narrow=True),
 }
 _IMPORT = re.compile(r"^try:\n    from \.(\w+) import (.+)\nexcept ImportError:\n    from \1 import \2$", re.MULTILINE)

@@ -22,6 +22,7 @@ from torch import Tensor
 from backends.torch_module.support.affine_scan import affine_scan
 from backends.torch_module.support.chunk_linear_attention import chunk_linear_attention
 from backends.torch_module.support.chunk_solve import chunk_solve
+from backends.torch_module.support.segmented_read import segmented_read
 from tests.support.loops import relative
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -128,7 +129,43 @@ class Solve:
         return found
 
 
-Case = Attend | Scan | Solve
+@dataclass(frozen=True)
+class Read:
+    """A matrix state with any decay: the shapes of its one or two factors, [B, T, H, K, V]."""
+
+    batch: int
+    time: int
+    heads: int
+    keys: int
+    values: int
+    decay: tuple[int, ...]
+    times: tuple[int, ...] = ()
+    start: bool = True
+    plain: bool = False
+    strict: bool = False
+
+    def inputs(self) -> list[Tensor | None]:
+        lead = (self.batch, self.time, self.heads)
+        q, k, v = torch.randn(*lead, self.keys), torch.randn(*lead, self.keys), torch.randn(*lead, self.values)
+        start = torch.randn(self.batch, self.heads, self.keys, self.values) if self.start else None
+        decay, times = _decays(self.decay, self.plain), torch.rand(self.times) if self.times else None
+        if times is not None:  # the gradient of a factor of -inf is not defined
+            decay = decay.nan_to_num(neginf=-50.0)
+        return [q, k, v, decay, start, times]
+
+    def fast(self) -> Callable[..., Any]:
+        from backends.triton_kernel.support.fused_read import fused_read
+
+        return lambda *given: fused_read(*given[:5], log=not self.plain, strict=self.strict, times=given[5])
+
+    def slow(self, q: Tensor, k: Tensor, v: Tensor, decay: Tensor, *rest: Tensor | None) -> tuple[Tensor, Tensor]:
+        start, times = rest
+        whole = decay if times is None else decay * times
+        found: tuple[Tensor, Tensor] = segmented_read(q, k, v, whole, start, log=not self.plain, strict=self.strict)
+        return found
+
+
+Case = Attend | Scan | Solve | Read
 
 
 def _decays(shape: tuple[int, ...], plain: bool) -> Tensor:
@@ -185,6 +222,13 @@ INTERPRETED: dict[str, Case] = {
     "plain decays for each key": Attend(1, 70, 1, 16, 16, gate=16, plain=True),
     "plain decays for each head, read before the step": Attend(1, 70, 1, 16, 16, gate=1, plain=True, options={"strict": True}),
     "one plain decay for all positions": Attend(2, 70, 3, 16, 16, gate=1, plain=True, constant=True),
+    "read of a state with any decay": Read(2, 21, 2, 5, 7, (2, 21, 2, 5, 7)),
+    "read of a state with any decay, two pieces": Read(1, 260, 1, 3, 4, (1, 260, 1, 3, 4), strict=True),
+    "read, a decay for each column, and a factor for each entry": Read(1, 67, 1, 4, 20, (1, 67, 1, 1, 20), (1, 1, 1, 4, 20)),
+    "read, a decay for each row, and a factor for each column": Read(2, 9, 2, 4, 20, (2, 9, 2, 4, 1), (1, 9, 1, 1, 20)),
+    "read, a decay for each head, and a factor for each row": Read(2, 9, 2, 4, 20, (2, 9, 2, 1, 1), (2, 1, 1, 4, 1), start=False),
+    "read, plain decays, strictly": Read(1, 20, 2, 4, 3, (1, 20, 2, 4, 3), (1, 1, 2, 1, 3), plain=True, strict=True),
+    "read of one position": Read(2, 1, 1, 1, 1, (2, 1, 1, 1, 1)),
     "scan": Scan((2, 37, 3, 5), (2, 37, 3, 5)),
     "scan backwards, a decay for each outer lane": Scan((2, 37, 3, 5), (1, 37, 3, 1), reverse=True),
     "scan in two pieces, a decay for each inner lane": Scan((1, 150, 2, 3), (1, 150, 1, 3), start=False),

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from backends.triton_kernel.support import attend_kernels as attend
+from backends.triton_kernel.support import read_kernels as read
 from backends.triton_kernel.support import scan_kernels as scan
 from backends.triton_kernel.support import solve_kernels as solve
 from backends.triton_kernel.support.fused_linear_attention import ATTEND_TILES, CHUNK, LEVELS
+from backends.triton_kernel.support.fused_read import READ_SEGMENT, READ_STEPS, _read_tile
 from backends.triton_kernel.support.fused_scan import SCAN_ADJOINT_STEPS, SCAN_LANES, SCAN_STEPS, SCAN_WARPS
 from backends.triton_kernel.support.fused_solve import (
     INVERSE_WARPS,
@@ -26,6 +28,8 @@ NARROW = ("q", "k", "v", "left", "right", "choices", "weights", "reads", "writes
 WIDE = ("g", "signs", "decay", "totals", "start", "final", "d_g")
 ATTEND = {**dict.fromkeys(NARROW, BF16), **dict.fromkeys(WIDE, F32), "scale": "fp32"}
 SOLVE = {**ATTEND, **dict.fromkeys(("w", "u", "x", "y", "inverse"), BF16), "pairs": F32}
+READ = {**ATTEND, **dict.fromkeys(("x", "y", "o", "d_o"), BF16),
+        **dict.fromkeys(("marks", "scratch", "totals", "ends", "d_final", "d_q", "d_k", "d_x", "d_y", "d_start"), F32)}
 AFTER = {"APART": 1, "BEFORE": False}
 
 
@@ -50,6 +54,23 @@ def _solve(name: str, kernel: Any, options: dict[str, int], **constants: Any) ->
     KERNELS[name] = (kernel, SOLVE, {"C": CHUNK, "PRECISION": "tf32x3", **constants}, {"num_warps": SOLVE_WARPS, **options})
 
 
+def _read(name: str, kernel: Any, keys: int, values: int, decay: str, **constants: Any) -> None:
+    """Mamba: a decay for each column times one for each entry; or a matrix state with a decay for each entry."""
+    mamba = decay == "mamba"
+    varies = {"X_KEYS": not mamba, "X_VALUES": True, "Y_KEYS": mamba, "Y_VALUES": mamba, "TWO": mamba}
+    tile = _read_tile(keys, values)
+    flags = {"LOG": True, "STRICT": False, **varies, "BK": tile["BK"], "BV": tile["BV"], **constants}
+    if "states" in name or "adjoint" in name:
+        flags |= {"SEGMENT": READ_SEGMENT, "STEPS": READ_STEPS}
+    if "adjoint" in name:
+        flags |= {"X_TIME": True, "Y_TIME": False}
+    KERNELS[f"{name} {decay}"] = (kernel, READ, flags, {"num_warps": tile["num_warps"]})
+
+
+for size, decay in (((16, 2048), "mamba"), ((128, 128), "by entry")):
+    _read("read ends", read._read_ends_kernel, *size, decay, REVERSE=False)
+    _read("read states", read._read_states_kernel, *size, decay, HAS_START=True)
+    _read("read adjoint", read._read_adjoint_kernel, *size, decay, HAS_FINAL=False)
 _scan("scan ends", scan._scan_ends_kernel, SCAN_STEPS, SHIFT=0)
 _scan("scan states", scan._scan_states_kernel, SCAN_STEPS, HAS_START=True)
 _scan("scan adjoint", scan._scan_adjoint_kernel, SCAN_ADJOINT_STEPS, HAS_START=True)

@@ -17,7 +17,7 @@ PRODUCTS = {"sm_80": "mma.sync", "sm_90": "wgmma.mma_async", "sm_100": "tcgen05.
 
 def _products(name: str, target: str) -> set[str]:
     """What a kernel must use: wgmma and its like want 64 rows, and the blocks of the inverse have 32."""
-    if name.startswith("scan"):
+    if name.startswith(("scan", "read ends", "read states", "read adjoint")):
         return set()
     return {PRODUCTS["sm_80" if name.startswith("inverse") and target.startswith("sm") else target]}
 

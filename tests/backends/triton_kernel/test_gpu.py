@@ -9,7 +9,7 @@ import torch
 
 import seqdsl
 from tests.backends.triton_kernel import reads
-from tests.backends.triton_kernel.cases import DTYPES, Attend, Case, Scan, Solve, compare
+from tests.backends.triton_kernel.cases import DTYPES, Attend, Case, Read, Scan, Solve, compare
 
 pytestmark = pytest.mark.gpu
 
@@ -39,6 +39,14 @@ SOLVES: dict[str, Case] = {
     "plain decays for each head, two ranks": Solve(1, 150, 2, 64, 64, gate=1, ranks=2, plain=True, after=False),
     "64k positions": Solve(1, 65536, 1, 64, 64, gate=1),
     "one position": Solve(3, 1, 2, 32, 48, gate=1),
+}
+READS: dict[str, Case] = {
+    "any decay": Read(2, 300, 3, 20, 40, (2, 300, 3, 20, 40)),
+    "any decay, strictly": Read(1, 130, 2, 64, 128, (1, 130, 2, 64, 128), strict=True, start=False),
+    "a decay for each column": Read(1, 1000, 2, 128, 128, (1, 1000, 2, 1, 128)),
+    "mamba": Read(2, 3000, 1, 16, 500, (2, 3000, 1, 1, 500), (1, 1, 1, 16, 500)),
+    "plain decays": Read(1, 70, 2, 64, 48, (1, 70, 2, 64, 48), plain=True),
+    "one position": Read(3, 1, 2, 16, 48, (3, 1, 2, 1, 48)),
 }
 SCANS: dict[str, Case] = {
     "scan": Scan((2, 1000, 3, 50), (2, 1000, 3, 50)),
@@ -71,6 +79,12 @@ def test_feedback(name: str, dtype: str) -> None:
         gate = errors[4:5] if SOLVES[name].gate else []  # type: ignore[union-attr]
         rest = [*errors[1:4], *errors[5:]] if gate else errors[1:]
         assert errors[0] < 5e-3 and max(rest) < 1e-2 and max(gate, default=0.0) < 2e-2, errors
+
+
+@pytest.mark.parametrize("name", READS)
+def test_read(name: str) -> None:
+    errors = compare(READS[name], torch.float32, "cuda")
+    assert max(errors[:2]) < 2e-6 and max(errors[2:]) < 1e-5, errors
 
 
 @pytest.mark.parametrize("name", SCANS)
