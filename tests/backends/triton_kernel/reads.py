@@ -22,6 +22,8 @@ from torch import Tensor
 
 import seqdsl
 from seqdsl.api import load_backend
+from tests.backends.triton_kernel.ahead import compile_in, table_text
+from tests.backends.triton_kernel.ahead import compiled as compile_one
 from tests.backends.triton_kernel.cases import DTYPES, _guarded
 from tests.support.loops import relative
 
@@ -90,6 +92,7 @@ READS: dict[str, Read] = {
                         "    y[n,h,d] = sum[m] p * x[m]\n", n=40),
 }  # fmt: skip
 HALVES = ("causal", "learned slopes", "groups")  # in 16 bits, too
+MODULES = ("causal", "window", "forgetting")  # in pieces, with states and packed; and their operators
 
 
 def built(read: Read, backend: str = "triton") -> tuple[Any, ModuleType]:
@@ -129,6 +132,35 @@ def compare(read: Read, dtype: torch.dtype, device: str) -> list[float]:
     return [relative(a, b) for a, b in zip(fast, slow, strict=True)]
 
 
+def split_errors(name: str) -> list[float]:
+    """A sequence in two pieces and a last step, and packed with another, against the torch module in float64."""
+    read = READS[name]
+    module, exact = built(read)[0], built(read, "torch")[0]
+    given = inputs(Read(read.source, {**read.sizes, "t": 60, "h": 1}), torch.float32)
+    wide = [x.double() if x.is_floating_point() else x for x in given]
+    first, state = module(*(x[:, :30] for x in given), return_state=True)
+    second, state = module(*(x[:, 30:59] for x in given), state=state, return_state=True)
+    last, _ = module.step(*(x[:, 59] for x in given), state)
+    packed = module(*(x[:1] for x in given), cu_seqlens=[0, 5, 5, 60])
+    pieces = [exact(*(x[:1, a:b] for x in wide)) for a, b in ((0, 5), (5, 60))]
+    whole = torch.cat([first, second, last.unsqueeze(1)], 1)
+    return [relative(whole, exact(*wide)), relative(packed, torch.cat(pieces, 1))]
+
+
+def operator_errors(name: str) -> list[float]:
+    """0 where what `torch.library.opcheck` tests of an operator holds: schema, derivative, shapes, tracing."""
+    module, text = built(READS[name])
+    calls: list[Any] = []
+    launch = text._Call.launch
+    text._Call.launch = lambda call, which, extra, **flags: (calls.append(call), launch(call, which, extra, **flags))
+    run(module, inputs(Read(READS[name].source, {**READS[name].sizes, "t": 20, "h": 1}), torch.float32))
+    text._Call.launch = launch
+    given = [x.detach().requires_grad_(x.is_floating_point()) for x in calls[0].tensors]
+    operator = getattr(getattr(torch.ops, text.OPS), calls[0].plan.name)
+    found = torch.library.opcheck(operator, (given, list(calls[0].sizes), list(calls[0].numbers), torch.float32))
+    return [float(result != "SUCCESS") for result in found.values()]
+
+
 def interpreted() -> dict[str, list[float]]:
     """`case dtype` -> errors, from a process in which Triton interprets."""
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -138,14 +170,13 @@ def interpreted() -> dict[str, list[float]]:
     return dict(map(json.loads, done.stdout.splitlines()))
 
 
-AHEAD = {"causal": (64, 128, 256), "slopes by head": (128,), "scaled by keys": (64,), "groups": (128,), "no product": (64,)}
+AHEAD = {"causal": (64, 128, 256), "slopes by head": (128,), "groups": (128,)}
+TABLE = Path(__file__).with_name("reads.txt")
 TABLES = {"sm_80": "sm_80", "sm_90": "sm_90", "sm_100": "sm_90", "gfx942": "hip"}
 
 
 def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
     """What every kernel of these reads takes in bfloat16, at the tile that is its default."""
-    from tests.backends.triton_kernel import ahead
-
     for name, wanted in AHEAD.items():
         _, text = built(READS[name])
         plan = next(x for n, x in vars(text).items() if n.endswith("_plan"))
@@ -157,8 +188,13 @@ def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
             kernel = getattr(plan, which)
             constants |= {n: True for n in kernel.arg_names if n.startswith("WANTS_")}
             steps = tuple(n for n in kernel.arg_names[: kernel.arg_names.index("S") + 1] if not n.endswith("_count"))
-            used = ahead.compiled(kernel, types(plan), constants, target, steps, **options)
-            yield {"name": f"{name} {which} {width} {target}", **used}
+            used = compile_one(kernel, types(plan), constants, target, steps, **options)
+            yield {"name": f"{name} {width} {which} {target}", **used}
+
+
+def compiled_report(targets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """`kernel target` -> what it takes, from a process that compiles."""
+    return compile_in(["tests.backends.triton_kernel.reads", "--compile", ",".join(targets)])
 
 
 def types(plan: Any) -> dict[str, str]:
@@ -174,6 +210,9 @@ def types(plan: Any) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--table"]:
+        TABLE.write_text(table_text(compiled_report(tuple(TABLES))), encoding="utf-8")
+        sys.exit()
     if sys.argv[1:2] == ["--compile"]:
         for row in compiled(sys.argv[2].split(",")):
             print(json.dumps(row), flush=True)
@@ -182,5 +221,8 @@ if __name__ == "__main__":
     for name, case in READS.items():
         if sys.argv[1:] and name not in sys.argv[1:]:
             continue
+        if name in MODULES:
+            print(json.dumps([f"{name}, in pieces", split_errors(name)]), flush=True)
+            print(json.dumps([f"{name}, its operator", operator_errors(name)]), flush=True)
         for label in ("float32", "float16") if name in HALVES else ("float32",):
             print(json.dumps([f"{name}, {label}", compare(case, DTYPES[label], "cpu")]), flush=True)
