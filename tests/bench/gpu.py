@@ -91,18 +91,20 @@ def attention_operators() -> dict[str, Callable[..., Any]]:
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
     from torch.nn.functional import scaled_dot_product_attention
 
-    compiled = torch.compile(flex_attention, dynamic=False)
-    masks: dict[int, Any] = {}
+    compiled: dict[torch.Size, tuple[Any, Any]] = {}
 
     def sdpa(*qkv: Tensor) -> Tensor:
         found: Tensor = scaled_dot_product_attention(*(x.transpose(1, 2) for x in qkv), is_causal=True).transpose(1, 2)
         return found
 
     def flex(*qkv: Tensor) -> Tensor:
-        length = qkv[0].shape[1]
-        if length not in masks:
-            masks[length] = create_block_mask(lambda b, h, t, s: s <= t, None, None, length, length, device="cuda")
-        found: Tensor = compiled(*(x.transpose(1, 2) for x in qkv), block_mask=masks[length]).transpose(1, 2)
+        shape = qkv[0].shape
+        if shape not in compiled:
+            torch._dynamo.reset()  # it stops compiling after a few shapes
+            mask = create_block_mask(lambda b, h, t, s: s <= t, None, None, shape[1], shape[1], device="cuda")
+            compiled[shape] = torch.compile(flex_attention, dynamic=False), mask
+        run, mask = compiled[shape]
+        found: Tensor = run(*(x.transpose(1, 2) for x in qkv), block_mask=mask).transpose(1, 2)
         return found
 
     return {"sdpa": sdpa, "flex": flex}
@@ -187,7 +189,9 @@ def loaded(name: str, backend: str) -> Any:
     return program.module(backend=backend)
 
 
-def rows(names: list[str], fla: bool) -> Iterator[tuple[str, tuple[int, ...], str, Callable[[], dict[str, Any]]]]:
+def rows(
+    names: list[str], fla: bool, shapes: list[int]
+) -> Iterator[tuple[str, tuple[int, ...], str, Callable[[], dict[str, Any]]]]:
     """(mixer, shape, candidate, its timing): kernels, then flash-linear-attention, which tunes itself for long, then PyTorch."""
     def ours(backend: str) -> dict[str, Callable[..., Any]]:
         return {name: loaded(name, backend) for name in names}
@@ -195,9 +199,9 @@ def rows(names: list[str], fla: bool) -> Iterator[tuple[str, tuple[int, ...], st
     others = [("fla", fla_operators(), FEW)] if fla else []
     others += [(peer, {"softmax": run}, SHAPES) for peer, run in attention_operators().items() if "softmax" in names]
     candidates = [("triton", ours("triton"), SHAPES), *others, ("torch", ours("torch"), FEW)]
-    for candidate, operators, shapes in candidates:
+    for candidate, operators, own in candidates:
         for name in [n for n in names if n in operators]:
-            for shape in shapes:
+            for shape in [s for s in own if SHAPES.index(s) in shapes]:
                 run = operators[name]
                 yield name, shape, candidate, lambda r=run, n=name, s=shape: timed(r, MIXERS[n](*s))  # type: ignore[misc]
 
@@ -207,6 +211,7 @@ def main() -> None:
     parser.add_argument("mixers", nargs="*", default=list(MIXERS))
     parser.add_argument("--fla", action="store_true", help="flash-linear-attention too, at the end")
     parser.add_argument("--seconds", type=float, default=150.0, help="rows that would begin later are left out")
+    parser.add_argument("--shapes", type=int, nargs="+", default=list(range(len(SHAPES))), help="numbers of shapes, from 0")
     parser.add_argument("--kernels", action="store_true", help="only the time of every kernel on the first shape")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -219,7 +224,7 @@ def main() -> None:
         for name in arguments.mixers:
             print(name, json.dumps(kernels(loaded(name, "triton"), MIXERS[name](*SHAPES[0])), indent=1), flush=True)
         return
-    for name, shape, candidate, run in rows(arguments.mixers, arguments.fla):
+    for name, shape, candidate, run in rows(arguments.mixers, arguments.fla, arguments.shapes):
         if time.perf_counter() - begin > arguments.seconds:
             print("out of time", flush=True)
             break

@@ -153,21 +153,29 @@ class Block:
         """What is loaded for every block along the moving index."""
         return [x for x in self.leaves() if x not in self.own()]
 
-    def open(self, depth: int = 1) -> tuple[int, str]:
-        """The loop over blocks along the moving index. Returns the depth inside, and what says whether to mask: nothing for always.
+    def open(self, depth: int = 1, *, apart: bool = False) -> tuple[int, str]:
+        """The loop over blocks along the moving index. Returns the depth inside, and what says whether to mask: nothing
+        for always.
 
-        One loop, with a branch around the mask: loops apart for whole blocks share their addresses, and those spill.
+        One loop with a branch around the mask takes few registers: loops apart share their addresses, and those spill.
+        Where registers are left, as the forward kernel has them, whole blocks in a loop `apart` are faster.
         """
         moving, fixed = self.moving, self.fixed
         index = self.score.column if moving == "column" else self.score.row
-        first = f"first_{fixed}"
-        last = f"last_{fixed}"
-        found = block_range(self.score, index, self.size(moving), self.width(moving), first, last)
+        first, last, width = f"first_{fixed}", f"last_{fixed}", self.width(moving)
+        found = block_range(self.score, index, self.size(moving), width, first, last)
         if any(last in line for line in found.lines):
             self.add(f"{last} = tl.minimum({first} + {self.width(fixed)}, {self.size(fixed)}) - 1", depth)
         for line in found.lines:
             self.add(line, depth)
-        self.add(f"for first_{moving} in range(begin, end, {self.width(moving)}):", depth)
+        if found.inner and apart and not found.left:
+            self.add("for part in tl.static_range(2):  # blocks in which all pairs count, and those behind them", depth)
+            self.add("low, high = whole, whole_end", depth + 1)
+            self.add("if part == 1:", depth + 1)
+            self.add("low, high = whole_end, end", depth + 2)
+            self.add(f"for first_{moving} in range(low, high, {width}):", depth + 1)
+            return depth + 2, "part == 1"
+        self.add(f"for first_{moving} in range(begin, end, {width}):", depth)
         if not found.inner:
             return depth + 1, ""
         tests = [f"first_{moving} < whole"] * found.left + [f"first_{moving} >= whole_end"]

@@ -32,7 +32,7 @@ def forward(name: str, score: Score, values: Leaf | None) -> list[str]:
     block.add("total = tl.zeros([BT], tl.float32)")
     if values is not None:
         block.add("found = tl.zeros([BT, BE], tl.float32)")
-    depth, check = block.open()
+    depth, check = block.open(apart=True)
     writer = entries(block, depth, [score.z, score.factor])
     block.scores(writer, check, depth)
     for line in (

@@ -26,9 +26,11 @@ from .score import Leaf, Refused, Score, normal_form, score
 
 @dataclass
 class Online:
-    """Writes into `written` of its target; `kept` says of each tensor without a kernel what has none."""
+    """Writes into `written` of its target; `read` are the tensors that kernels read, `kept` those for which there are none,
+    and why."""
 
     written: dict[str, str]
+    read: list[str] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
 
     def normal_form(self, ctx: Context, node: Node, shape: Shape) -> Node:
@@ -51,6 +53,7 @@ class Online:
             lead = (BATCH, *(d for d in shape.lead if values is not None and d in values.free))
             leaf = None if values is None else Leaf("values", values, lead, False, True, "values")
             self.written[name] = _text(name, found, leaf, given)
+            self.read += [ctx.current] if ctx.current not in self.read else []
         except Refused as why:
             self.kept[ctx.current] = str(why)
             return None

@@ -1,24 +1,24 @@
 """Softmax-weighted sums by kernels that were written for their scores, as operators that compilers see through."""
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from ...torch_module.support.online_softmax import online_softmax
 from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device
 from .softmax_kernels import _delta_kernel
 
-# (rows, columns, warps, stages) by kernel, padded width of features and bytes of each, spill-free: on GPUs from sm_90 on,
-# on those before, and on AMD's. They differ in shared memory and in who may read operands from it.
+# (rows, columns, warps, stages) by kernel, padded width of features and bytes of each: on GPUs from sm_90 on, on those before,
+# and on AMD's, which differ in shared memory. Spill-free for widths up to 128; 16-bit ones of sm_90 the fastest on an H200.
 SOFTMAX_TILES: dict[str, dict[tuple[str, int, int], tuple[int, int, int, int]]] = {
     "sm_90": {
-        ("forward", 64, 2): (128, 64, 8, 3), ("rows", 64, 2): (128, 64, 8, 2), ("columns", 64, 2): (64, 128, 8, 2),
-        ("forward", 128, 2): (128, 64, 8, 3), ("rows", 128, 2): (128, 64, 8, 2), ("columns", 128, 2): (32, 128, 8, 2),
-        ("forward", 256, 2): (128, 32, 8, 2), ("rows", 256, 2): (64, 32, 8, 2), ("columns", 256, 2): (16, 64, 8, 2),
+        ("forward", 64, 2): (128, 64, 8, 3), ("rows", 64, 2): (64, 64, 4, 3), ("columns", 64, 2): (64, 64, 4, 2),
+        ("forward", 128, 2): (64, 64, 4, 3), ("rows", 128, 2): (128, 64, 8, 3), ("columns", 128, 2): (32, 64, 4, 3),
+        ("forward", 256, 2): (128, 64, 8, 2), ("rows", 256, 2): (64, 32, 4, 2), ("columns", 256, 2): (32, 64, 8, 1),
         ("forward", 64, 4): (64, 32, 4, 2), ("rows", 64, 4): (32, 32, 4, 1), ("columns", 64, 4): (32, 32, 4, 1),
         ("forward", 128, 4): (64, 32, 4, 2), ("rows", 128, 4): (32, 32, 4, 1), ("columns", 128, 4): (32, 32, 4, 1),
         ("forward", 256, 4): (32, 16, 4, 1), ("rows", 256, 4): (16, 16, 4, 1), ("columns", 256, 4): (16, 16, 4, 1),
@@ -50,6 +50,11 @@ def _softmax_table(device: torch.device) -> str:
     return "sm_80" if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] < 9 else "sm_90"
 
 
+@cache
+def _axes(dims: str) -> tuple[str, ...]:
+    return tuple(dims.split())
+
+
 class _Leaf(NamedTuple):
     """A tensor of the scores: its name, which operand, its dimensions in order, and the name of its features' width."""
 
@@ -59,8 +64,8 @@ class _Leaf(NamedTuple):
     width: str = ""
     side: str = ""  # of the kernel that makes its gradient: "row" or "column"
 
-    def axes(self) -> list[str]:
-        return self.dims.split()
+    def axes(self) -> tuple[str, ...]:
+        return _axes(self.dims)
 
 
 class _Softmax(NamedTuple):
@@ -80,18 +85,24 @@ class _Softmax(NamedTuple):
     columns: Any
 
 
-def _softmax_constants(kernel: str, widths: dict[str, int], size: int, table: str) -> dict[str, int]:
-    """Widths and what they are padded to, the tile, and the options of a launch."""
-    padded = {f"B{name}": _block(width, 256) for name, width in widths.items()}
+@cache
+def _softmax_constants(kernel: str, given: tuple[tuple[str, int], ...], size: int, table: str) -> dict[str, int]:
+    """Widths by name and what they are padded to, the tile, and the options of a launch."""
+    widths = dict(given)
+    padded = {f"B{name}": _block(width, 256) for name, width in given}
     rows, columns, warps, stages = SOFTMAX_TILES[table][kernel, max(64, *padded.values(), 0), size]
     return {**widths, **padded, "BT": rows, "BS": columns, "num_warps": warps, "num_stages": stages}
+
+
+def _blocks(length: int, block: int) -> int:
+    return (length + block - 1) // block
 
 
 class _Call(NamedTuple):
     """What one launch works on. `sizes` are B, *lead, T, S, and then the integers that the kernels take."""
 
     plan: _Softmax
-    tensors: list[Tensor]
+    tensors: tuple[Tensor, ...]
     sizes: list[int]
     numbers: list[float]
 
@@ -122,16 +133,16 @@ class _Call(NamedTuple):
     def constants(self, kernel: str) -> dict[str, Any]:
         """Widths and tiles."""
         wide = [(leaf.width, x) for leaf, x in zip(self.plan.leaves, self.tensors, strict=True) if leaf.width]
-        widths = {name: x.shape[-1] for name, x in wide}
+        widths = dict.fromkeys((name, int(x.shape[-1])) for name, x in wide)
         size = max((x.element_size() for _, x in wide), default=4)
         table = _softmax_table(self.tensors[0].device)
-        return {**_softmax_constants(kernel, widths, size, table), "PRECISION": _dot_precision()}
+        return {**_softmax_constants(kernel, tuple(widths), size, table), "PRECISION": _dot_precision()}
 
     def launch(self, which: str, extra: list[Tensor], **flags: bool) -> None:
         """The kernel for every block of its side and every leading position of it."""
         side, kept = ("column", self.plan.kept) if which == "columns" else ("row", self.plan.lead)
         constants = self.constants(which)
-        programs = triton.cdiv(self.length(side), constants["BS" if side == "column" else "BT"]) * self.length("batch")
+        programs = _blocks(self.length(side), constants["BS" if side == "column" else "BT"]) * self.length("batch")
         for d in kept:
             programs *= self.length(d)
         getattr(self.plan, which)[(programs,)](
@@ -163,8 +174,9 @@ def _gradient_empty(call: _Call, leaf: _Leaf, x: Tensor, wanted: bool) -> Tensor
     if not wanted and not leaf.width:
         return x.new_empty(0)
     axes = _gradient_axes(call.plan, leaf)
-    blocks = triton.cdiv(call.length("row"), call.constants("rows")["BT"])
-    shape = [blocks if a == "block" else x.shape[-1] if a == "feature" else call.length(a) for a in axes]
+    shape = [x.shape[-1] if a == "feature" else call.length(a) for a in axes if a != "block"]
+    if "block" in axes:
+        shape.append(_blocks(call.length("row"), call.constants("rows")["BT"]))
     pairs = "row" in axes and "column" in axes
     whole = set(axes) == set(leaf.axes())
     dtype = x.dtype if whole and (pairs or leaf.width) else torch.float32
@@ -178,61 +190,70 @@ def _folded(call: _Call, leaf: _Leaf, x: Tensor, gradient: Tensor) -> Tensor:
     if extra:
         gradient = gradient.sum(extra, dtype=torch.float32)
     kept = [a for a in axes if a in own]
-    return gradient.permute([kept.index(a) for a in own]).sum_to_size(x.shape).to(x.dtype)
+    gradient = gradient.permute([kept.index(a) for a in own])
+    return gradient if gradient.shape == x.shape and gradient.dtype == x.dtype else gradient.sum_to_size(x.shape).to(x.dtype)
 
 
 def _operators(plan: _Softmax) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The operators of one read: with its derivative, and with shapes for compilers."""
-    given = "Tensor[] tensors, SymInt[] sizes, float[] numbers"
+    """The operator of one read, with its derivative, and with shapes for compilers: (*tensors, sizes, numbers, dtype)."""
+    count = len(plan.leaves)
+    given = ", ".join([*(f"Tensor x{k}" for k in range(count)), "SymInt[] sizes", "float[] numbers"])
+    outputs = "Tensor d_o, Tensor d_level, Tensor o, Tensor level"
 
     @torch.library.custom_op(
         f"{OPS}::{plan.name}", mutates_args=(), schema=f"({given}, ScalarType dtype) -> (Tensor, Tensor)"
     )
-    def read(tensors: Any, sizes: Any, numbers: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        call = _Call(plan, tensors, sizes, numbers)
-        o, level = _softmax_empty(call, dtype)
+    def read(*inputs: Any) -> tuple[Tensor, Tensor]:
+        call = _Call(plan, inputs[:count], *inputs[count:-1])
+        o, level = _softmax_empty(call, inputs[-1])
         with _on_device(level):
             call.launch("forward", [level] if call.values is None else [o, level])
         return o, level
 
     @read.register_fake
-    def _(tensors: Any, sizes: Any, numbers: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        return _softmax_empty(_Call(plan, tensors, sizes, numbers), dtype)
+    def _(*inputs: Any) -> tuple[Tensor, Tensor]:
+        return _softmax_empty(_Call(plan, inputs[:count], *inputs[count:-1]), inputs[-1])
 
     @torch.library.custom_op(
-        f"{OPS}::{plan.name}_adjoint",
-        mutates_args=(),
-        schema=f"(Tensor d_o, Tensor d_level, Tensor o, Tensor level, {given}, bool[] wanted) -> Tensor[]",
+        f"{OPS}::{plan.name}_adjoint", mutates_args=(), schema=f"({outputs}, {given}, bool[] wanted) -> Tensor[]"
     )
-    def adjoint(
-        d_o: Tensor, d_level: Tensor, o: Tensor, level: Tensor,
-        tensors: Any, sizes: Any, numbers: Any, wanted: Any,
-    ) -> list[Tensor]:  # fmt: skip
-        return _softmax_adjoint(_Call(plan, tensors, sizes, numbers), d_o, d_level, o, level, wanted)
+    def adjoint(d_o: Tensor, d_level: Tensor, o: Tensor, level: Tensor, *inputs: Any) -> list[Tensor]:
+        call = _Call(plan, inputs[:count], *inputs[count:-1])
+        return _softmax_adjoint(call, d_o, d_level, o, level, inputs[-1])
 
     @adjoint.register_fake
-    def _(
-        d_o: Tensor, d_level: Tensor, o: Tensor, level: Tensor,
-        tensors: Any, sizes: Any, numbers: Any, wanted: Any,
-    ) -> list[Tensor]:  # fmt: skip
-        return [x.new_empty(x.shape) if w else x.new_empty(0) for x, w in zip(tensors, wanted, strict=True)]
+    def _(d_o: Tensor, d_level: Tensor, o: Tensor, level: Tensor, *inputs: Any) -> list[Tensor]:
+        call = _Call(plan, inputs[:count], *inputs[count:-1])
+        return _softmax_gradients(call, _softmax_gradients_empty(call, inputs[-1]), inputs[-1])
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        tensors, *ctx.rest, _ = inputs
+        ctx.rest = inputs[count:-1]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*output, *tensors)
+        ctx.save_for_backward(*output, *inputs[:count])
 
     def backward(ctx: Any, d_o: Tensor | None, d_level: Tensor | None) -> tuple[Any, ...]:
         o, level, *tensors = ctx.saved_tensors
-        wanted = [bool(w) for w in ctx.needs_input_grad[0]] if isinstance(ctx.needs_input_grad[0], list | tuple) else [
-            x.requires_grad for x in tensors]
+        wanted = list(ctx.needs_input_grad[:count])
         d_o = torch.zeros_like(o) if d_o is None else d_o
         d_level = torch.zeros_like(level) if d_level is None else d_level
-        found = adjoint(d_o, d_level, o, level, tensors, *ctx.rest, wanted)
-        return [x if w else None for x, w in zip(found, wanted, strict=True)], None, None, None
+        found = adjoint(d_o, d_level, o, level, *tensors, *ctx.rest, wanted)
+        return *(x if w else None for x, w in zip(found, wanted, strict=True)), None, None, None
 
     read.register_autograd(backward, setup_context=setup)
     return read
+
+
+def _softmax_gradients_empty(call: _Call, wanted: list[bool]) -> list[Tensor]:
+    """Memory for every gradient that a kernel stores."""
+    return [_gradient_empty(call, leaf, x, w) for leaf, x, w in zip(call.plan.leaves, call.tensors, wanted, strict=True)]
+
+
+def _softmax_gradients(call: _Call, stored: list[Tensor], wanted: list[bool]) -> list[Tensor]:
+    """What was stored, in the shapes of the tensors; nothing for those that want none."""
+    return [
+        _folded(call, leaf, x, g) if w else x.new_empty(0)
+        for leaf, x, g, w in zip(call.plan.leaves, call.tensors, stored, wanted, strict=True)
+    ]
 
 
 def _softmax_adjoint(
@@ -246,22 +267,20 @@ def _softmax_adjoint(
             width = call.values.shape[-1]
             d_o = d_o.to(call.values.dtype).movedim(-2, 1).contiguous()
             o, delta = o.movedim(-2, 1).contiguous(), torch.empty_like(level)
-            programs = triton.cdiv(rows, 64) * level[..., 0].numel()
+            heads = math.prod(call.length(d) for d in plan.lead)
+            programs = _blocks(rows, 64) * heads * call.length("batch")
             _delta_kernel[(programs,)](
-                d_o, o, d_level.contiguous(), delta, rows, level[0, ..., 0].numel(), E=width, BE=_block(width, 256), BT=64
+                d_o, o, d_level.contiguous(), delta, rows, heads, E=width, BE=_block(width, 256), BT=64
             )
             extra.append(d_o)
         extra += [level, delta.contiguous()]
-        found = [_gradient_empty(call, leaf, x, w) for leaf, x, w in zip(plan.leaves, call.tensors, wanted, strict=True)]
+        found = _softmax_gradients_empty(call, wanted)
         for which, side in (("rows", "row"), ("columns", "column")):
             own = [k for k, leaf in enumerate(plan.leaves) if leaf.side == side]
             if any(wanted[k] for k in own):
                 flags = {f"WANTS_{plan.leaves[k].name}": wanted[k] for k in own if not plan.leaves[k].width}
                 call.launch(which, [*extra, *(found[k] for k in own)], **flags)
-    return [
-        _folded(call, leaf, x, g) if w else x.new_empty(0)
-        for leaf, x, g, w in zip(plan.leaves, call.tensors, found, wanted, strict=True)
-    ]
+    return _softmax_gradients(call, found, wanted)
 
 
 def fused_softmax(plan: _Softmax) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -283,7 +302,7 @@ def fused_softmax(plan: _Softmax) -> Callable[..., tuple[Tensor, Tensor]]:
             return o.to(torch.promote_types(dtype, wide) if wide == torch.float64 else dtype), level
         like = dots if dots in (torch.float16, torch.bfloat16) else torch.float32
         tensors = [_features(x, leaf, like, plan.lead) if leaf.width else x for leaf, x in zip(plan.leaves, tensors, strict=True)]
-        return read(tensors, [*sizes, *counts], list(numbers) or [0.0], dtype)
+        return read(*tensors, [*sizes, *counts], list(numbers) or [0.0], dtype)
 
     return run
 

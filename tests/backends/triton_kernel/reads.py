@@ -157,7 +157,7 @@ def operator_errors(name: str) -> list[float]:
     text._Call.launch = launch
     given = [x.detach().requires_grad_(x.is_floating_point()) for x in calls[0].tensors]
     operator = getattr(getattr(torch.ops, text.OPS), calls[0].plan.name)
-    found = torch.library.opcheck(operator, (given, list(calls[0].sizes), list(calls[0].numbers), torch.float32))
+    found = torch.library.opcheck(operator, (*given, list(calls[0].sizes), list(calls[0].numbers), torch.float32))
     return [float(result != "SUCCESS") for result in found.values()]
 
 
@@ -181,8 +181,8 @@ def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
         _, text = built(READS[name])
         plan = next(x for n, x in vars(text).items() if n.endswith("_plan"))
         for width, which, target in product(wanted, ("forward", "rows", "columns"), targets):
-            widths = {leaf.width: width for leaf in plan.leaves if leaf.width}
-            constants = text._softmax_constants(which, widths, 2, TABLES[target])
+            widths = tuple(dict.fromkeys((leaf.width, width) for leaf in plan.leaves if leaf.width))
+            constants = dict(text._softmax_constants(which, widths, 2, TABLES[target]))
             options = {key: constants.pop(key) for key in ("num_warps", "num_stages")}
             constants["PRECISION"] = "ieee"
             kernel = getattr(plan, which)

