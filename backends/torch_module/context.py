@@ -206,6 +206,11 @@ class Context:
             return self.lengths[index]
         return size_variable(self, index)
 
+    def comment(self, tensor: Tensor) -> None:
+        """The equation as it was written, above what computes it."""
+        for line in tensor.comment.splitlines():
+            self.block.add("# " + " ".join(line.split()))
+
     @contextmanager
     def under(self, *conditions: Node) -> Iterator[None]:
         """Below a guard."""

@@ -21,7 +21,7 @@ ATTENTION, MIXED = "chunk_linear_attention", "segmented_read"
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
     """Which indices are heads, rows (keys) and columns (values)."""
 
     time: str
@@ -32,7 +32,7 @@ class _Layout:
     mixed: bool = False  # does it vary along rows and columns at once?
 
 
-def _layout(ctx: Context, node: Node, q: Value | None, k: Value, v: Value, a: Value, start: Value) -> _Layout:
+def layout_of(ctx: Context, node: Node, q: Value | None, k: Value, v: Value, a: Value, start: Value) -> Layout:
     time, rows = node.attr[0][0], node.attr[1]
     known = {time, BATCH, *rows}
     left = {*(q.dims if q is not None else ()), *k.dims} - known
@@ -41,16 +41,16 @@ def _layout(ctx: Context, node: Node, q: Value | None, k: Value, v: Value, a: Va
     by_column = bool(columns & set(a.dims)) and not set(rows) & set(a.dims)
     if columns & set(a.dims) and set(rows) & set(a.dims):
         heads = ctx.ordered(tuple(d for d in every if d not in known and d not in columns))
-        return _Layout(time, heads, tuple(rows), ctx.ordered(tuple(columns)), False, True)
+        return Layout(time, heads, tuple(rows), ctx.ordered(tuple(columns)), False, True)
     if by_column and not columns <= set(a.dims):
         columns -= set(a.dims)  # a decay along some columns: those become heads
         by_column = False
     heads = ctx.ordered(tuple(d for d in every if d not in known and d not in columns))
     mixed = by_column and ctx.target.call(MIXED).narrow  # a stand-in for any decay
-    return _Layout(time, heads, tuple(rows), ctx.ordered(tuple(columns)), by_column and not mixed, mixed)
+    return Layout(time, heads, tuple(rows), ctx.ordered(tuple(columns)), by_column and not mixed, mixed)
 
 
-def _without_number(ctx: Context, node: Node) -> tuple[Node, str]:
+def without_number(ctx: Context, node: Node) -> tuple[Node, str]:
     """A product without the factor that is one number at each call, and that number's text."""
     sign, ups, downs = contractions.signed_factors(ctx, node)
     plain_ups, plain_downs = ([f for f in part if f.free] for part in (ups, downs))
@@ -71,14 +71,14 @@ def _reading(ctx: Context, node: Node) -> tuple[list[Value], str]:
     """The operands of a read or a state, and what a stand-in is told beyond them."""
     if not ctx.target.call(ATTENTION).narrow:
         return [scans.operand(ctx, x) for x in node.args], ""
-    first, number = _without_number(ctx, node.args[0]) if node.op == "decayed_read" else (node.args[0], "")
+    first, number = without_number(ctx, node.args[0]) if node.op == "decayed_read" else (node.args[0], "")
     tensor = ctx.system.tensors.get(ctx.current)
     alone = tensor is not None and tensor.rhs is node and tensor.name in ctx.unread
     more = ", dots=out_dtype" + (f", scale={number}" if number else "") + (", dtype=out_dtype" if alone else "")
     return [given(ctx, x) for x in (first, *node.args[1:])], more
 
 
-def _factored(ctx: Context, decay: Node, layout: _Layout) -> tuple[Value, str]:
+def _factored(ctx: Context, decay: Node, layout: Layout) -> tuple[Value, str]:
     """A decay along rows and columns, without the factor that does not vary along time: that one is `times`."""
     sign, ups, downs = contractions.signed_factors(ctx, decay)
     moving, still = ([f for f in ups if (layout.time in f.free) is there] for there in (True, False))
@@ -105,7 +105,7 @@ def _arranged(
 
 
 def _call(
-    ctx: Context, node: Node, q: Value, k: Value, v: Value, a: Value, start: Value, layout: _Layout, more: str
+    ctx: Context, node: Node, q: Value, k: Value, v: Value, a: Value, start: Value, layout: Layout, more: str
 ) -> tuple[Value, Value]:
     """The reads and the final state."""
     lead = (BATCH, layout.time)
@@ -148,14 +148,14 @@ def _spelled(ctx: Context, value: Value, wanted: tuple[str, ...]) -> Value:
     return expressions.full(ctx, value, ctx.ordered(merge(value.dims, missing)), value.dtype) if missing else value
 
 
-def _shared(node: Node) -> tuple[object, ...]:
+def shared(node: Node) -> tuple[object, ...]:
     """What a read and a state have in common: the state's writes, decay, start, rows."""
     return ("final", node.args[-4:], node.attr[0], node.attr[1], options(node)["log"])
 
 
 def read(ctx: Context, node: Node) -> Value:
     (q, k, v, a, start), more = _reading(ctx, node)
-    layout = _layout(ctx, node, q, k, v, a, start)
+    layout = layout_of(ctx, node, q, k, v, a, start)
     own = {*k.dims, *v.dims, *a.dims, *start.dims, layout.time, BATCH, *layout.rows}
     extra = [d for d in q.dims if d not in own]
     if layout.mixed and ctx.target.call(MIXED).narrow:
@@ -176,7 +176,7 @@ def read(ctx: Context, node: Node) -> Value:
         final = Value(
             f"{final.at(ATOM)}.select({final.dims.index(d)}, 0)", tuple(x for x in final.dims if x != d), node.dtype
         )
-    ctx.caches[0].setdefault(_shared(node), final)
+    ctx.caches[0].setdefault(shared(node), final)
     if read.text.isidentifier():
         return read
     return ctx.bind(f"{ctx.current}_part", read)
@@ -187,7 +187,7 @@ def _through_states(ctx: Context, node: Node, q: Value, k: Value, v: Value, a: V
     time, rows = node.attr[0][0], node.attr[1]
     states, begin = _states(ctx, node, k, v, a, start, time)
     final = f"({states.text}[:, -1] if {ctx.length(time)} else {begin.text})"
-    ctx.caches[0].setdefault(_shared(node), Value(final, begin.dims, node.dtype))
+    ctx.caches[0].setdefault(shared(node), Value(final, begin.dims, node.dtype))
     if options(node)["strict"]:
         states = Value(
             f"{ctx.helper('_join')}([{begin.at(ATOM)}.unsqueeze(1), {states.text}[:, :-1]], 1)"
@@ -226,7 +226,7 @@ def _states(ctx: Context, node: Node, k: Value, v: Value, a: Value, start: Value
 
 
 def state(ctx: Context, node: Node) -> Value:
-    found = ctx.caches[0].get(_shared(node))
+    found = ctx.caches[0].get(shared(node))
     if found is not None:
         return found
     rows: tuple[str, ...] = node.attr[1]
@@ -238,7 +238,7 @@ def state(ctx: Context, node: Node) -> Value:
             f"{states.text}[:, -1] if {ctx.length(time)} else {begin.at(CHOICE + 1)}", begin.dims, node.dtype, CHOICE
         )
     (k, v, a, start), more = _reading(ctx, node)
-    layout = _layout(ctx, node, None, k, v, a, start)
+    layout = layout_of(ctx, node, None, k, v, a, start)
     if layout.mixed and ctx.target.call(MIXED).narrow:
         a, times = _factored(ctx, node.args[2], layout)
         more += times

@@ -39,6 +39,11 @@ def emit(ctx: Context, node: Node) -> Value:
     return value
 
 
+def remember(ctx: Context, node: Node, value: Value) -> None:
+    """A value that was computed on the way: who asks for the node is given it."""
+    ctx.caches[0][_key(ctx, node)] = value
+
+
 def temporary(ctx: Context, node: Node) -> str:
     """A name for a part of an equation: `exp_g`, `mask`, else after the equation's left side."""
     if node.dtype == "bool":

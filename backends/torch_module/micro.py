@@ -12,7 +12,8 @@ from seqdsl.ir.ops import options
 
 from . import expressions, narrow
 from .context import Context
-from .scans import blocks, product, solve_types
+from .feedback import types
+from .scans import blocks, product
 from .values import ATOM, BATCH, Value, merge, with_ones
 
 
@@ -35,7 +36,7 @@ def solve(ctx: Context, node: Node) -> Value:
     flags += [f"chunk={given['chunk']}"] if given["chunk"] not in (0, 64) else []
     count = f"{ctx.length(time)} * {ctx.length(micro)}"
     flags += [f"chunk={ctx.helper('_whole_chunk')}({count})"] if given["chunk"] == 0 else []
-    flags += solve_types(ctx, node)
+    flags += types(ctx, node)
     name = ctx.names.fresh(f"{ctx.current}_rows" if not ctx.current.isidentifier() else ctx.current)
     dims = (*lead, *heads, *ranks, *columns)
     ctx.block.add(f"{name} = {ctx.support('chunk_solve')}(")

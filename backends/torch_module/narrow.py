@@ -31,8 +31,10 @@ def given(ctx: Context, node: Node) -> Value:
     value = plain(expressions.emit(ctx, factor if sign > 0 else build.neg(factor)))
     vector = _input(ctx, vectors[0])
     if not value.static:
-        value = expressions.tensor(ctx, value, "real")
-        value = Value(f"{spread(value, vector.dims).at(ATOM)}.to({vector.text}.dtype)", vector.dims)
+        value = spread(expressions.tensor(ctx, value, "real"), vector.dims)
+        if "rows" in ctx.target.calls:
+            return Value(f"{ctx.support('rows')}({vector.text}, {value.text})", vector.dims)
+        value = Value(f"{value.at(ATOM)}.to({vector.text}.dtype)", vector.dims)
     return Value(f"{vector.text} * {value.at(PRODUCT + 1)}", vector.dims, "real", PRODUCT)
 
 

@@ -36,8 +36,7 @@ def solve(ctx: Context, loop: Loop) -> None:
     time = first.indices[position]
     dims = (BATCH, time, *(i for i in first.indices if i != time))
     for state in states:
-        for line in state.comment.splitlines():
-            ctx.block.add("# " + " ".join(line.split()))
+        ctx.comment(state)
     with ctx.equation(first):
         given = outside(ctx, _parts(ctx, states), time, ())
         starts = []

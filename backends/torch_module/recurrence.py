@@ -42,7 +42,7 @@ def compute(ctx: Context, tensor: Tensor) -> None:
     """`name = expression`, under the equation's own text."""
     assert tensor.rhs is not None
     with ctx.equation(tensor):
-        _comment(ctx, tensor)
+        ctx.comment(tensor)
         if tensor.kind == "carry":
             value = _carry(ctx, tensor)
         else:
@@ -62,11 +62,6 @@ def _carry(ctx: Context, tensor: Tensor) -> Value:
     return Value(
         f"{start.at(CHOICE + 1)} if state is None else {history.state_path(tensor.path[0])}", dims, tensor.dtype, CHOICE
     )
-
-
-def _comment(ctx: Context, tensor: Tensor) -> None:
-    for line in tensor.comment.splitlines():
-        ctx.block.add("# " + " ".join(line.split()))
 
 
 def _outer_loop(ctx: Context, loop: Loop, needed: set[str]) -> None:
@@ -283,7 +278,7 @@ def _entry(ctx: Context, tensor: Tensor) -> None:
     place = ctx.places[tensor.name]
     assert isinstance(place, Looped) and tensor.rhs is not None
     with ctx.equation(tensor):
-        _comment(ctx, tensor)
+        ctx.comment(tensor)
         value = expressions.convert(ctx, expressions.emit(ctx, tensor.rhs), tensor.dtype)
         dims = _entry_dims(ctx, tensor, place.keys)
         if value.dims != dims or value.static:

@@ -9,7 +9,7 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import options
 
-from . import decayed, expressions, narrow
+from . import decayed, expressions, feedback
 from .context import Context
 from .values import ATOM, BATCH, Value, merge, plain, spread, with_ones
 
@@ -26,7 +26,7 @@ def scan(ctx: Context, node: Node) -> Value:
     if node.op == "decayed_product":
         return decayed.product_of_states(ctx, node)
     if node.op == "decayed_solve":
-        return _solve(ctx, node)
+        return feedback.solve(ctx, node)
     if node.op == "matrix_scan":
         return _matrices(ctx, node)
     return decayed.state(ctx, node)
@@ -85,45 +85,6 @@ def restored(
     shape = ", ".join(ctx.dim_text(d) for d in dims)
     wide = "" if batched else f".expand({ctx.dim_text(BATCH)}, *{name}.shape[1:])"
     return Value(f"{name}{wide}.reshape({shape})", dims, dtype)
-
-
-def _solve(ctx: Context, node: Node) -> Value:
-    """The feedback y, over heads, ranks and columns: columns are what neither the reads nor the decay vary along."""
-    w, u, x, a, start = narrow.operands(ctx, "chunk_solve", node)
-    time, *ranks = node.attr[0]
-    rows: tuple[str, ...] = node.attr[1]
-    along = {time, BATCH, *ranks, *rows}
-    every = [d for d in merge(x.dims, w.dims, u.dims, a.dims, start.dims) if d not in along]
-    heads = ctx.ordered(tuple(d for d in every if d in {*w.dims, *u.dims, *a.dims}))
-    columns = ctx.ordered(tuple(d for d in every if d not in heads))
-    lead = (BATCH, time)
-    texts = [blocks(ctx, v, lead, [heads, tuple(ranks), rows]) for v in (w, u)]
-    texts.append(blocks(ctx, x, lead, [heads, tuple(ranks), columns]))
-    texts.append(blocks(ctx, a, lead, [heads, rows if set(rows) & set(a.dims) else ()]))
-    texts.append("None" if node.args[-1] is build.ZERO else blocks(ctx, start, (BATCH,), [heads, rows, columns]))
-    given = options(node)
-    flags = [f"log={bool(given['log'])}", *(["after=True"] if given["after"] else [])]
-    flags += [f"chunk={given['chunk']}"] if given["chunk"] not in (0, 64) else []
-    flags += [f"chunk={ctx.helper('_whole_chunk')}({ctx.length(time)})"] if given["chunk"] == 0 else []
-    flags += solve_types(ctx, node)
-    name = ctx.names.fresh(f"{ctx.current}_rows" if not ctx.current.isidentifier() else ctx.current)
-    ctx.block.add(f"{name} = {ctx.support('chunk_solve')}(")
-    for text in [*texts, ", ".join(flags)]:
-        ctx.block.add(f"    {text},")
-    dims = (*lead, *heads, *ranks, *columns)
-    ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in dims)}]")
-    batched = node.args[-1] is not build.ZERO or any(BATCH in v.dims for v in (w, u, x, a))
-    return restored(ctx, name, lead, [heads, tuple(ranks), columns], node.dtype, batched)
-
-
-def solve_types(ctx: Context, node: Node) -> list[str]:
-    """What a stand-in is told: the outputs' width does for unknowns that only other calls of stand-ins read."""
-    if not ctx.target.call("chunk_solve").narrow:
-        return []
-    tensor = ctx.system.tensors.get(ctx.current)
-    reading = ("decayed_read", "decayed_state") if ctx.target.call(decayed.ATTENTION).narrow else ()
-    alone = tensor is not None and tensor.rhs is node and narrow.only_operand(ctx, tensor.name, reading)
-    return ["dots=out_dtype", *(["dtype=out_dtype"] if alone else [])]
 
 
 def _matrices(ctx: Context, node: Node) -> Value:

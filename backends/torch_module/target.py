@@ -27,6 +27,7 @@ class StandIn:
 class Target:
     """Stand-ins by the name of the function, and the file, without suffix, that a module imports them from.
 
+    `rows`, which is none of `support`, is an operand times a factor that it has lost some indices of.
     `online` writes functions of its own for normalised reads (`online.Writing`), whose text goes into `written`.
     """
 

@@ -60,8 +60,7 @@ def run(ctx: Context, loop: Loop) -> None:
     """Write the step, the call, and its results as tensors over the grid."""
     fronts = _fronts(ctx, loop)
     for tensor in fronts.tensors:
-        for line in tensor.comment.splitlines():
-            ctx.block.add("# " + " ".join(line.split()))
+        ctx.comment(tensor)
     with ctx.equation(fronts.tensors[0]):
         given = _operands(ctx, fronts)
         operands = [with_ones(v, (BATCH, *fronts.grid, *fronts.rest(v.dims))).text for v in given.values()]

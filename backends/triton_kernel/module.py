@@ -20,6 +20,8 @@ from .kernels import kernels_text
 STAND_INS = {
     "affine_scan": StandIn("fused_scan"),
     "chunk_linear_attention": StandIn("fused_linear_attention", narrow=True),
+    "chunk_solve_read": StandIn("fused_solve_read", narrow=True),
+    "rows": StandIn("fused_rows"),
     "segmented_read": StandIn("fused_read", narrow=True),
     "chunk_solve": StandIn("fused_solve", narrow=True),
 }

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .chunk_column_attention import chunk_column_attention, chunk_column_attention_adjoint
+from .chunk_states import chunk_states, chunk_states_adjoint
 from .decay_apply import decay_apply
 from .decay_gram import decay_gram
 from .decayed_factors import decayed_factors
@@ -20,6 +22,8 @@ from .to_chunks import to_chunks
 from .to_rows import to_rows
 
 USES = (
+    "chunk_column_attention",
+    "chunk_states",
     "decay_apply",
     "decay_gram",
     "decayed_factors",
@@ -44,14 +48,23 @@ class _ChunkLinearAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        q: Tensor, k: Tensor, v: Tensor, decay: Tensor, start: Tensor, log: bool, size: int, keep: bool
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        decay: Tensor,
+        start: Tensor,
+        log: bool,
+        size: int,
+        columns: bool,
+        keep: bool,
     ) -> tuple[Tensor, ...]:
-        o, final, saved = _chunk_linear_attention_chunks(q, k, v, decay, start, log=log, size=size, keep=keep)
+        chunks = chunk_column_attention if columns else _chunk_linear_attention_chunks
+        o, final, saved = chunks(q, k, v, decay, start, log=log, size=size, keep=keep)
         return o, final, *saved
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        *given, ctx.log, ctx.size, _ = inputs
+        *given, ctx.log, ctx.size, ctx.columns, _ = inputs
         ctx.mark_non_differentiable(*output[2:])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*given, *output[2:])
@@ -61,16 +74,19 @@ class _ChunkLinearAttention(torch.autograd.Function):
         q, k, v, decay, start, *saved = ctx.saved_tensors
         d_o = torch.zeros_like(v, dtype=start.dtype) if grads[0] is None else grads[0]
         d_final = torch.zeros_like(start) if grads[1] is None else grads[1]
+        flags = {"log": ctx.log, "size": ctx.size}
         if torch.is_grad_enabled():
+            plain = _chunk_linear_attention_plain
             pull = torch.func.vjp(
-                lambda *given: _chunk_linear_attention_plain(*given, log=ctx.log, size=ctx.size), q, k, v, decay, start
+                lambda *given: plain(*given, **flags, columns=ctx.columns), q, k, v, decay, start
             )[1]
-            return *pull((d_o, d_final)), None, None, None
+            return *pull((d_o, d_final)), None, None, None, None
+        chunks, adjoint = _chunk_linear_attention_chunks, _chunk_linear_attention_adjoint
+        if ctx.columns:
+            chunks, adjoint = chunk_column_attention, chunk_column_attention_adjoint
         if not saved:
-            forward = _chunk_linear_attention_chunks
-            *_, saved = forward(q, k, v, decay, start, log=ctx.log, size=ctx.size, keep=True)
-        found = _chunk_linear_attention_adjoint(q, v, decay, d_o, d_final, saved, log=ctx.log, size=ctx.size)
-        return *found, None, None, None
+            *_, saved = chunks(q, k, v, decay, start, **flags, keep=True)
+        return *adjoint(q, v, decay, d_o, d_final, saved, **flags), None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
@@ -112,15 +128,8 @@ def _chunk_linear_attention_chunks(
     states = v.new_empty(count + 1, batch * heads, width, v.shape[-1], dtype=dtype)
     states[0] = start.flatten(0, 1)
     torch.bmm(writes.mT, v_flat, out=states[1:].flatten(0, 1))
-    totals = total.view(count, batch * heads, -1, 1).unbind(0)
-    for left, entering, following in zip(totals, states[:-1].unbind(0), states[1:].unbind(0), strict=True):
-        if log_total is None or count > 1:
-            following.addcmul_(entering, left)
-            continue
-        # A call for each step or for a few would add up the same rounding of exp(g): slow decays as S + expm1(g) S.
-        logs = log_total.view(batch * heads, -1, 1)
-        slow = logs.abs() < 0.5
-        following.addcmul_(entering, torch.where(slow, logs.expm1(), left)).addcmul_(entering, slow.to(dtype))
+    lead = count, batch * heads, -1, 1
+    chunk_states(states, total.view(lead), None if log_total is None else log_total.view(lead))
     o = torch.bmm(weights, v_flat).baddbmm_(reads, states[:-1].flatten(0, 1))
     final = states[-1].view(batch, heads, width, -1).clone()
     saved = (q_chunks, k_chunks, values, decays, weights, reads, writes, total, states, *kept) if keep else ()
@@ -146,9 +155,7 @@ def _chunk_linear_attention_adjoint(
     d_states = torch.empty_like(states)
     torch.bmm(reads.mT, d_out, out=d_states[:-1].flatten(0, 1))
     d_states[-1] = d_final.flatten(0, 1)
-    totals = total.view(count, batch * heads, -1, 1)
-    for n in range(count - 1, -1, -1):
-        d_states[n].addcmul_(d_states[n + 1], totals[n])
+    chunk_states_adjoint(d_states, total.view(count, batch * heads, -1, 1))
     entering, d_leaving = states[:-1].flatten(0, 1), d_states[1:].flatten(0, 1)
     v_flat = values.flatten(0, 2)
     d_v = torch.bmm(weights.mT, d_out).baddbmm_(writes, d_leaving)
@@ -255,7 +262,8 @@ def chunk_linear_attention(
         # A read before the step is a read after the step before it.
         first = q[:, :1].to(dtype)
         q = torch.cat([q[:, 1:], torch.zeros_like(q[:, :1])], 1)
-    traced = torch.compiler.is_compiling() or dtype.is_complex or (columns and decay.shape[-1] > 1)
+    columns = columns and decay.shape[-1] > 1
+    traced = torch.compiler.is_compiling() or dtype.is_complex
     size = chunk if traced else min(chunk, max(8, 1 << max(time - 1, 0).bit_length()))
     if 0 in (batch, time, heads):
         o, final = (q @ k.mT @ v + decay.sum() * 0).to(dtype), start + k.sum() * 0
@@ -263,7 +271,7 @@ def chunk_linear_attention(
         o, final = _chunk_linear_attention_plain(q, k, v, decay, start, log=log, size=size, columns=columns)
     else:
         keep = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, decay, start))
-        given = q, k, v, decay, start, log, size, keep
+        given = q, k, v, decay, start, log, size, columns, keep
         o, final = _ChunkLinearAttention.apply(*given)[:2]  # type: ignore[no-untyped-call]
     if strict:
         before = torch.einsum("bthk,bhkv->bthv", first, start)

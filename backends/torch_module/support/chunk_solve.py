@@ -12,6 +12,7 @@ from .pair_factors_adjoint import pair_factors_adjoint
 from .prefix_products import prefix_products
 from .suffix_products import suffix_products
 from .to_chunks import to_chunks
+from .unit_inverse import unit_inverse
 
 USES = (
     "decay_gram",
@@ -21,6 +22,7 @@ USES = (
     "prefix_products",
     "suffix_products",
     "to_chunks",
+    "unit_inverse",
 )
 
 
@@ -92,12 +94,7 @@ def _chunk_solve_chunks(
     given = _chunk_solve_rows(_chunk_solve_split(x, size, dtype))
     decays = to_chunks(decay, size, 0.0 if log else 1.0, dtype).flatten(0, 2)
     pairs, reads, writes, total, *kept = pair_factors(left, right, decays, log=log, after=after)
-    system = pairs.permute(0, 3, 1, 4, 2).reshape(-1, size * ranks, size * ranks).neg()
-    unit = torch.eye(size * ranks, dtype=dtype, device=w.device)
-    inverse = torch.linalg.solve_triangular(system, unit, upper=False, unitriangular=True)
-    # One Newton step: nearly parallel keys written with a rate near 2 lose a digit in the blocks of the solver.
-    rest = torch.baddbmm(inverse - unit, system, inverse)
-    inverse = torch.baddbmm(inverse, inverse, rest, alpha=-1)
+    inverse = unit_inverse(pairs.permute(0, 3, 1, 4, 2).reshape(-1, size * ranks, size * ranks).neg())
     both = torch.bmm(inverse, torch.cat([given, _chunk_solve_rows(reads)], -1))
     alone, answers = both.split([columns, width], -1)
     leaving = _chunk_solve_rows(writes)

@@ -13,10 +13,7 @@ def shared_factors_adjoint(
     d_writes: Tensor,
     d_total: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k [M, C, K] and of the decay a itself [M, C]; the given gradients are overwritten.
-
-    With D[i, j] the product over j < l <= i, dD[i, j] / da_l = D[i, l] D[l-1, j]; a prefix is a column before all.
-    """
+    """Gradients of q, k [M, C, K] and of the decay a itself [M, C]; the given gradients are overwritten."""
     products, spans, prefix = kept
     suffix = spans[:, -1].unsqueeze(-1)
     inner = d_writes * k
@@ -25,11 +22,20 @@ def shared_factors_adjoint(
     d_prefix[:, -1] += d_total.sum(-1, keepdim=True)
     d_spans = (d_weights * products).tril_()
     d_spans[:, -1] += d_suffix
-    after = torch.bmm(spans.mT, d_spans)[:, 1:]
-    d_a = torch.bmm(spans.mT, d_prefix).squeeze(-1)
-    d_a[:, 1:] *= prefix[:, :-1, 0]
-    d_a[:, 1:] += after.mul_(spans[:, :-1]).sum(-1)
+    d_a = shared_decay_adjoint(spans, prefix, d_spans, d_prefix)
     d_products = d_weights.mul_(spans)
     d_q = d_reads.mul_(prefix).baddbmm_(d_products, k)
     d_k = d_writes.mul_(suffix).baddbmm_(d_products.mT, q)
     return d_q, d_k, d_a
+
+
+def shared_decay_adjoint(spans: Tensor, prefix: Tensor, d_spans: Tensor, d_prefix: Tensor) -> Tensor:
+    """The gradient of the decay a itself [M, C] from those of the spans [M, C, C] and the prefixes [M, C, 1].
+
+    With D[i, j] the product over j < l <= i, dD[i, j] / da_l = D[i, l] D[l-1, j]; a prefix is a column before all.
+    """
+    after = torch.bmm(spans.mT, d_spans)[:, 1:]
+    d_a = torch.bmm(spans.mT, d_prefix).squeeze(-1)
+    d_a[:, 1:] *= prefix[:, :-1, 0]
+    d_a[:, 1:] += after.mul_(spans[:, :-1]).sum(-1)
+    return d_a

@@ -18,6 +18,7 @@ import triton.language as tl
 
 from .decay_kernels import (
     _across,
+    _column_sums,
     _gates_of,
     _head_factors,
     _load_tile,
@@ -148,7 +149,7 @@ def _reads_kernel(
     if BY_HEAD:
         gate, sign = _read_gates(g, base, row, rows, H, 0, False), _signs_of(signs, base, row, rows, H, SIGNED)
         found *= (tl.exp2(tl.cumsum(gate, 0)) * sign * scale)[:, None]
-        factors = _head_factors(gate, row, column, 0, False) * sign[:, None] * sign[None, :]
+        factors = _head_factors(gate, row, column, 0, False, q.dtype.element_ty == tl.bfloat16) * sign[:, None] * sign[None, :]
         weight = (inner * factors * scale).to(v_tile.dtype)
     else:
         weight = _load_tile(weights + base * C, row, column, H * C, rows, C)
@@ -159,10 +160,13 @@ def _reads_kernel(
 @triton.jit
 def _values_adjoint_kernel(
     q, k, d_out, g, signs, weights, d_states, d_v, scale, T, H, K, V,
-    BY_HEAD: tl.constexpr, SIGNED: tl.constexpr,
+    BY_HEAD: tl.constexpr, SIGNED: tl.constexpr, STATES: tl.constexpr,
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """d_v = A^T d_o + writes d_S for one chunk. With one decay for each key, k holds the writes and A is in `weights`."""
+    """d_v = A^T d_o, with STATES + writes d_S, for one chunk.
+
+    With one decay for each key, k holds the writes and A is in `weights`.
+    """
     plane, chunk = tl.program_id(0), tl.program_id(2)
     batch, head = (plane // H).to(tl.int64), plane % H
     value = tl.program_id(1) * BV + tl.arange(0, BV)
@@ -172,11 +176,12 @@ def _values_adjoint_kernel(
     d_states += ((batch * tl.cdiv(T, C) + chunk) * H + head) * K * V
     found = tl.zeros([C, BV], tl.float32)
     inner = tl.zeros([C, C], tl.float32)
-    for first in range(0, K, BK):
+    for first in range(0, K if BY_HEAD or STATES else 0, BK):
         key = first + tl.arange(0, BK)
         k_tile = _load_tile(k + base * K, row, key, H * K, rows, K)
-        d_state = _load_tile(d_states, key, value, V, K, V)
-        found = tl.dot(k_tile, d_state.to(k_tile.dtype), found, input_precision=PRECISION)
+        if STATES:
+            d_state = _load_tile(d_states, key, value, V, K, V)
+            found = tl.dot(k_tile, d_state.to(k_tile.dtype), found, input_precision=PRECISION)
         if BY_HEAD:
             q_tile = _load_tile(q + base * K, row, key, H * K, rows, K)
             inner = tl.dot(q_tile, tl.trans(k_tile), inner, input_precision=PRECISION)
@@ -184,7 +189,7 @@ def _values_adjoint_kernel(
     if BY_HEAD:
         gate, sign = _read_gates(g, base, row, rows, H, 0, False), _signs_of(signs, base, row, rows, H, SIGNED)
         found *= (tl.exp2(tl.cumsum(_write_gates(g, base, row, rows, H), 0, reverse=True)) * sign)[:, None]
-        factors = _head_factors(gate, row, column, 0, False) * sign[:, None] * sign[None, :]
+        factors = _head_factors(gate, row, column, 0, False, q.dtype.element_ty == tl.bfloat16) * sign[:, None] * sign[None, :]
         weight = (inner * factors * scale).to(d_tile.dtype)
     else:
         weight = _load_tile(weights + base * C, row, column, H * C, rows, C)
@@ -214,29 +219,34 @@ def _weights_adjoint_kernel(
 @triton.jit
 def _across_adjoint(
     v, d_out, states, d_states, base, row, rows, key, H, K, V,
-    C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
+    WRITES: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of a chunk's reads and writes [C, BK], and of the logarithm of its total over the total [BK]."""
+    """Gradients of a chunk's reads and, with WRITES, of its writes [C, BK] and the logarithm of its total over that [BK]."""
     d_reads, d_writes = tl.zeros([C, BK], tl.float32), tl.zeros([C, BK], tl.float32)
     d_total = tl.zeros([BK], tl.float32)
     for first in range(0, V, BV):
         value = first + tl.arange(0, BV)
-        v_tile = _load_tile(v + base * V, row, value, H * V, rows, V)
         d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
-        state, d_state = _load_tile(states, key, value, V, K, V), _load_tile(d_states, key, value, V, K, V)
+        state = _load_tile(states, key, value, V, K, V)
         d_reads = tl.dot(d_tile, tl.trans(state.to(d_tile.dtype)), d_reads, input_precision=PRECISION)
-        d_writes = tl.dot(v_tile, tl.trans(d_state.to(v_tile.dtype)), d_writes, input_precision=PRECISION)
-        d_total += tl.sum(state.to(tl.float32) * d_state.to(tl.float32), 1)
+        if WRITES:
+            v_tile = _load_tile(v + base * V, row, value, H * V, rows, V)
+            d_state = _load_tile(d_states, key, value, V, K, V)
+            d_writes = tl.dot(v_tile, tl.trans(d_state.to(v_tile.dtype)), d_writes, input_precision=PRECISION)
+            d_total += tl.sum(state.to(tl.float32) * d_state.to(tl.float32), 1)
     return d_reads, d_writes, d_total
 
 
 @triton.jit
 def _rows_adjoint_kernel(
     q, k, v, g, choices, d_out, d_weights, states, d_states, d_q, d_k, d_g, scale, T, H, K, V,
-    APART: tl.constexpr, BEFORE: tl.constexpr,
+    APART: tl.constexpr, BEFORE: tl.constexpr, WRITES: tl.constexpr,
     C: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One decay for each key: gradients of q, k and g in one chunk, BK keys at a time."""
+    """One decay for each key: gradients of q, k and g in one chunk, BK keys at a time.
+
+    Without WRITES those of k and g are added to what is there: another read of the same writes has found that.
+    """
     plane, chunk = tl.program_id(0), tl.program_id(2)
     batch, head = (plane // H).to(tl.int64), plane % H
     key = tl.program_id(1) * BK + tl.arange(0, BK)
@@ -246,7 +256,7 @@ def _rows_adjoint_kernel(
     rows, stride = T - chunk * C, H * K
     corner = ((batch * tl.cdiv(T, C) + chunk) * H + head) * K * V
     d_reads, d_writes, d_total = _across_adjoint(
-        v, d_out, states + corner, d_states + corner, base, row, rows, key, H, K, V, C, BK, BV, PRECISION
+        v, d_out, states + corner, d_states + corner, base, row, rows, key, H, K, V, WRITES, C, BK, BV, PRECISION
     )
     d_weights += base * C
     q_tile = _load_tile(q + base * K, row, key, stride, rows, K)
@@ -255,10 +265,14 @@ def _rows_adjoint_kernel(
     choices_back = choices + (LEVELS + 2) * C * C
     # Reads of the state that entered straddle every decay up to their row, writes that leave every decay after theirs.
     d_q_tile = d_reads * tl.exp2(_sums(choices, LEVELS, gate, C, PRECISION)) * scale
-    d_k_tile = d_writes * tl.exp2(_sums(choices, LEVELS + 1, gate, C, PRECISION))
     d_gate = _sums(choices_back, LEVELS, q_tile * d_q_tile, C, PRECISION)
-    d_gate += _sums(choices_back, LEVELS + 1, k_tile * d_k_tile, C, PRECISION)
-    d_gate += (d_total * tl.exp2(tl.sum(gate, 0)))[None, :]
+    if WRITES:
+        d_k_tile = d_writes * tl.exp2(_sums(choices, LEVELS + 1, gate, C, PRECISION))
+        d_gate += _sums(choices_back, LEVELS + 1, k_tile * d_k_tile, C, PRECISION)
+        d_gate += (d_total * tl.exp2(tl.sum(gate, 0)))[None, :]
+    else:
+        d_k_tile = _load_tile(d_k + base * K, row, key, stride, rows, K).to(tl.float32)
+        d_gate += _load_tile(d_g + base * K, row, key, stride, rows, K).to(tl.float32)
     small = 0
     if not BEFORE:
         small, sums = _middle_sums(choices, gate, LEVELS, C, PRECISION)
@@ -288,12 +302,12 @@ def _rows_adjoint_kernel(
 @triton.jit
 def _head_adjoint_kernel(
     q, k, v, g, signs, d_out, d_weights, states, d_states, d_q, d_k, d_g, scale, B, T, H, K, V,
-    GATE: tl.constexpr, SIGNED: tl.constexpr, APART: tl.constexpr, BEFORE: tl.constexpr,
+    GATE: tl.constexpr, SIGNED: tl.constexpr, APART: tl.constexpr, BEFORE: tl.constexpr, WRITES: tl.constexpr,
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One decay for each head: gradients of q and k in one chunk, and the part of g's that BK keys make.
 
-    d_g [K / BK, B, T, H], summed by the caller in that order.
+    d_g [K / BK, B, T, H], summed by the caller in that order. Without WRITES that of k is added to what is there.
     """
     plane, chunk = tl.program_id(0), tl.program_id(2)
     batch, head = (plane // H).to(tl.int64), plane % H
@@ -304,28 +318,34 @@ def _head_adjoint_kernel(
     rows, stride = T - chunk * C, H * K
     corner = ((batch * tl.cdiv(T, C) + chunk) * H + head) * K * V
     d_reads, d_writes, d_total = _across_adjoint(
-        v, d_out, states + corner, d_states + corner, base, row, rows, key, H, K, V, C, BK, BV, PRECISION
+        v, d_out, states + corner, d_states + corner, base, row, rows, key, H, K, V, WRITES, C, BK, BV, PRECISION
     )
     gate, sign = _read_gates(g, base, row, rows, H, APART, BEFORE), _signs_of(signs, base, row, rows, H, SIGNED)
     q_tile = _load_tile(q + base * K, row, key, stride, rows, K)
     k_tile = _load_tile(k + base * K, row, key, stride, rows, K)
     d_q_tile = d_reads * (tl.exp2(tl.cumsum(gate, 0)) * sign * scale)[:, None]
-    d_k_tile = d_writes * (tl.exp2(tl.cumsum(_write_gates(g, base, row, rows, H), 0, reverse=True)) * sign)[:, None]
+    if WRITES:
+        d_k_tile = d_writes * (tl.exp2(tl.cumsum(_write_gates(g, base, row, rows, H), 0, reverse=True)) * sign)[:, None]
+    else:
+        d_k_tile = _load_tile(d_k + base * K, row, key, stride, rows, K).to(tl.float32)
     inner = _load_tile(d_weights + base * C, row, column, H * C, rows, C)
-    factors = _head_factors(gate, row, column, APART, BEFORE) * sign[:, None] * sign[None, :]
+    factors = _head_factors(gate, row, column, APART, BEFORE, LIKE == tl.bfloat16) * sign[:, None] * sign[None, :]
     inner = inner.to(tl.float32) * factors
     if GATE:
         pairs = inner * tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
-        later = tl.cumsum(pairs, 0, reverse=True)  # [t, j]: pairs of j with t and what comes after
-        reads, writes = tl.sum(q_tile * d_q_tile, 1), tl.sum(k_tile * d_k_tile, 1)
+        # [t, j]: pairs of j with t and what comes after
+        later = _column_sums(pairs, row, column, True, LIKE == tl.bfloat16)
+        reads = tl.sum(q_tile * d_q_tile, 1)
         SHIFT: tl.constexpr = APART if BEFORE else 0
         d_gate = tl.sum(tl.where(column[None, :] < (row - SHIFT)[:, None], later, 0.0), 1)
         d_gate += tl.sum(tl.where(column[None, :] >= row[:, None], reads[None, :], 0.0), 1)
         if BEFORE:  # so far the gradients of what reads meet at a row: the decay of a step before
             d_gate = tl.sum(tl.where(column[None, :] == row[:, None] + SHIFT, d_gate[None, :], 0.0), 1)
-        d_gate += tl.sum(tl.where(column[None, :] < row[:, None], writes[None, :], 0.0), 1)
-        whole = _read_gates(g, base, row, rows, H, 0, False)
-        d_gate += tl.sum(d_total, 0) * tl.exp2(tl.sum(whole, 0))
+        if WRITES:
+            writes = tl.sum(k_tile * d_k_tile, 1)
+            d_gate += tl.sum(tl.where(column[None, :] < row[:, None], writes[None, :], 0.0), 1)
+            whole = _read_gates(g, base, row, rows, H, 0, False)
+            d_gate += tl.sum(d_total, 0) * tl.exp2(tl.sum(whole, 0))
         place = tl.program_id(1).to(tl.int64) * B * T * H + base
         tl.store(d_g + place + row * H, d_gate, mask=row < rows)
     inner = inner.to(LIKE)

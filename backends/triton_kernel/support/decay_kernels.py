@@ -110,8 +110,23 @@ def _signs_of(signs, base, row, rows, H, SIGNED: tl.constexpr):
 
 
 @triton.jit
-def _head_factors(gate, row, column, APART: tl.constexpr, BEFORE: tl.constexpr):
+def _column_sums(x, row, column, REVERSE: tl.constexpr, NARROW: tl.constexpr):
+    """[i, j]: the sum of x's column j down to row i, or from it. NARROW: by products, in two parts of bfloat16."""
+    if NARROW:
+        choice = row[:, None] <= column[None, :] if REVERSE else row[:, None] >= column[None, :]
+        choice = tl.where(choice, 1.0, 0.0).to(tl.bfloat16)
+        high = x.to(tl.bfloat16)
+        found = tl.dot(choice, (x - high.to(tl.float32)).to(tl.bfloat16))
+        found = tl.dot(choice, high, found)
+    else:
+        found = tl.cumsum(x, 0, reverse=REVERSE)
+    return found
+
+
+@triton.jit
+def _head_factors(gate, row, column, APART: tl.constexpr, BEFORE: tl.constexpr, NARROW: tl.constexpr):
     """[C, C] of what is left at row i of row j's write, 0 where j does not count for i; `gate` is what reads meet."""
     SHIFT: tl.constexpr = APART if BEFORE else 0
-    spans = tl.cumsum(tl.where((row - SHIFT)[:, None] > column[None, :], gate[:, None], 0.0), 0)
+    met = tl.where((row - SHIFT)[:, None] > column[None, :], gate[:, None], 0.0)
+    spans = _column_sums(met, row, column, False, NARROW)
     return tl.where(_counts(row, column, APART), tl.exp2(spans), 0.0)

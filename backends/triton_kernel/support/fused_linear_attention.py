@@ -30,7 +30,7 @@ ATTEND_TILES = {
     "values adjoint": (64, 64, 4),
     "weights adjoint": (0, 64, 4),
     "rows adjoint": (32, 64, 4),
-    "head adjoint": (64, 64, 4),
+    "head adjoint": (128, 64, 8),
 }
 
 
@@ -145,12 +145,15 @@ def _attend_empty(
 
 def _attend_operands(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, signs: Tensor | None, d_o: Tensor, states: Tensor, d_states: Tensor,
-    scale: float, gate: bool, *, apart: int = 0, before: bool = False,
+    scale: float, gate: bool, *, apart: int = 0, before: bool = False, found: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of q, k and g, from those of the outputs and the states on both sides of every chunk."""
+    """Gradients of q, k and g, from those of the outputs and the states on both sides of every chunk.
+
+    `found`: what another read of the same writes has found for k and g, the writes themselves included; q's part is added.
+    """
     batch, time, heads, keys = q.shape
     values, count = v.shape[-1], triton.cdiv(time, CHUNK)
-    d_q, d_k = torch.empty_like(q), torch.empty_like(k)
+    d_q, d_k = torch.empty_like(q), torch.empty_like(k) if found is None else found[0]
     d_weights = q.new_empty(batch, time, heads, CHUNK)
     tile = _attend_tile("weights adjoint", q, v)
     _weights_adjoint_kernel[(batch * heads, count)](v, d_o, d_weights, scale, time, heads, values, **tile)
@@ -158,15 +161,16 @@ def _attend_operands(
     blocks = triton.cdiv(keys, tile["BK"])
     grid = (batch * heads, blocks, count)
     given = (d_o, d_weights, states, d_states, d_q, d_k)
-    order = {"APART": apart, "BEFORE": before}
+    order = {"APART": apart, "BEFORE": before, "WRITES": found is None}
     if g.dim() == 3:
         parts = g.new_zeros(blocks if gate else 0, *g.shape, dtype=torch.float32)
         _head_adjoint_kernel[grid](
             q, k, v, g, q if signs is None else signs, *given, parts, scale, batch, time, heads, keys, values,
             GATE=gate, SIGNED=signs is not None, **order, **tile,
         )  # fmt: skip
-        return d_q, d_k, parts.sum(0).to(g.dtype)
-    d_g = torch.empty_like(g)
+        d_g = parts.sum(0).to(g.dtype)
+        return d_q, d_k, d_g if found is None else d_g + found[1]
+    d_g = torch.empty_like(g) if found is None else found[1]
     choices = _attend_choices(q.device, q.dtype, apart, before)
     _rows_adjoint_kernel[grid](
         q, k, v, g, choices, *given, d_g, scale, time, heads, keys, values, LEVELS=LEVELS, **order, **tile
@@ -196,7 +200,7 @@ def _attend_adjoint(
         tile = _attend_tile("values adjoint", q, v)
         _values_adjoint_kernel[(batch * heads, triton.cdiv(values, tile["BV"]), count)](
             q, left, d_o, g, q if signs is None else signs, weights, d_states, d_v, scale, time, heads, keys, values,
-            BY_HEAD=by_head, SIGNED=signs is not None, **tile,
+            BY_HEAD=by_head, SIGNED=signs is not None, STATES=True, **tile,
         )  # fmt: skip
         d_q, d_k, d_g = _attend_operands(q, k, v, g, signs, d_o, states, d_states, scale, gate)
     return d_q, d_k, d_v, d_g, d_start

@@ -52,7 +52,7 @@ def _scan_launch(
     decay, inner, strides = _scan_lanes(decay, x)
     count, length = _scan_pieces(batch, time, lanes)
     ends = x.new_empty(3, batch, count, lanes, dtype=torch.float32).unbind(0)
-    grid = (triton.cdiv(lanes, SCAN_LANES), count, batch)
+    grid = (batch * triton.cdiv(lanes, SCAN_LANES), count)
     sizes = (time, lanes, inner, length, *strides)
     tile = {"STEPS": SCAN_ADJOINT_STEPS if adjoint else SCAN_STEPS, "BD": SCAN_LANES, "num_warps": SCAN_WARPS}
     flags = {"LOG": log, "REVERSE": reverse}

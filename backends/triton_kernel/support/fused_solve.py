@@ -21,30 +21,67 @@ from .fused_linear_attention import (
 from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device
 from .solve_kernels import _head_pairs_kernel, _inverse_kernel, _solve_kernel
 
-SOLVE_STATE = 4096  # entries of a program's state in 16-bit operands, all keys and some values; half for float32
 SOLVE_KEYS = 256  # one tile holds them all
 SOLVE_PAIRS, SOLVE_WARPS, INVERSE_WARPS = 64, 4, 2
-SOLVE_STAGES = 2  # three would not leave room for two programs
+
+
+def _solve_tile(keys: int, values: int, like: torch.dtype, reverse: bool) -> dict[str, int]:
+    """All keys and some values; warps and stages so that 16-bit operands spill little and their tiles fit."""
+    wide = _block(keys, SOLVE_KEYS)
+    large = wide > 128
+    tile = {"BK": wide, "BV": (16 if reverse else 32) if large else 64, "num_warps": 8 if reverse or large else 4}
+    tile["num_stages"] = 1 if large and reverse else 2
+    if like == torch.float32:
+        tile |= {"BV": max(16, tile["BV"] // 2), "num_warps": 8, "num_stages": 1}
+    return {**tile, "BV": _block(values, tile["BV"])}
 
 
 def _solve_scan(
     w: Tensor, u: Tensor, inverse: Tensor, x: Tensor, decay: Tensor, start: Tensor | None, like: torch.dtype,
-    *, by_head: bool, apart: int, before: bool, reverse: bool = False,
+    *, by_head: bool, apart: int, before: bool, reverse: bool = False, read: tuple[Tensor, Tensor, float] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The unknowns, the state that enters every chunk, and the last; reversed, those of the adjoint."""
+    """The unknowns, the state that enters every chunk, and the last; reversed, those of the adjoint.
+
+    `read`: there, what the state was read by, the gradients of what was found, and the factor of both.
+    """
     batch, time, heads, keys = w.shape
     values, count = x.shape[-1], triton.cdiv(time, CHUNK)
     y = x.new_empty(x.shape, dtype=like)
     states = w.new_empty(batch, count, heads, keys, values)
     final = w.new_empty(batch, heads, keys, values, dtype=torch.float32)
-    wide = _block(keys, SOLVE_KEYS)
-    narrow = _block(values, SOLVE_STATE // wide // (2 if w.dtype == torch.float32 else 1))
-    _solve_kernel[(batch * heads, triton.cdiv(values, narrow))](
-        w, u, inverse, x, decay, final if start is None else start, states, final, y, time, heads, keys, values,
-        BY_HEAD=by_head, APART=apart, BEFORE=before, REVERSE=reverse, HAS_START=start is not None,
-        C=CHUNK, BK=wide, BV=narrow, PRECISION=_dot_precision(), num_warps=SOLVE_WARPS, num_stages=SOLVE_STAGES,
+    tile = _solve_tile(keys, values, w.dtype, reverse)
+    _solve_kernel[(batch * heads, triton.cdiv(values, tile["BV"]))](
+        w, u, inverse, x, decay, *((w, x, 1.0) if read is None else read)[:2], final if start is None else start, states,
+        final, y, 1.0 if read is None else read[2], time, heads, keys, values,
+        BY_HEAD=by_head, APART=apart, BEFORE=before, REVERSE=reverse, READ=read is not None, HAS_START=start is not None,
+        C=CHUNK, PRECISION=_dot_precision(), **tile,
     )  # fmt: skip
     return y, states, final
+
+
+def _solve_inverse(
+    w: Tensor, u: Tensor, g: Tensor, inverse: Tensor, reads: Tensor, writes: Tensor, totals: Tensor,
+    apart: int, before: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Fill `inverse`, and with one decay for each key the rest; what the scan takes as w, u and decay."""
+    batch, time, heads, keys = w.shape
+    grid, order = (batch * heads, triton.cdiv(time, CHUNK)), {"APART": apart, "BEFORE": before}
+    pairs = w.new_empty(batch, time, heads, CHUNK, dtype=torch.float32)
+    if g.dim() == 3:
+        _head_pairs_kernel[grid](
+            w, u, g, pairs, time, heads, keys, C=CHUNK, BK=_block(keys, SOLVE_PAIRS), PRECISION=_dot_precision(),
+            num_warps=SOLVE_WARPS, **order,
+        )  # fmt: skip
+    else:
+        choices = _attend_choices(w.device, w.dtype, apart, before)
+        _rows_weights_kernel[grid](
+            w, u, g, choices, pairs, reads, writes, totals, 1.0, time, heads, keys,
+            LEVELS=LEVELS, **order, **_attend_tile("weights", w, w),
+        )  # fmt: skip
+    # 16-bit numbers come in and go out: the products between need no more than tf32.
+    precision = "tf32" if w.dtype != torch.float32 and _dot_precision() == "tf32x3" else _dot_precision()
+    _inverse_kernel[grid](pairs, inverse, time, heads, C=CHUNK, PRECISION=precision, num_warps=INVERSE_WARPS)
+    return (w, u, g) if g.dim() == 3 else (reads, writes, totals)
 
 
 @torch.library.custom_op(
@@ -57,27 +94,10 @@ def _solve(
     w: Tensor, u: Tensor, x: Tensor, g: Tensor, start: Tensor | None, apart: int, before: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """y in `dtype`, the chunks' inverses, and with one decay for each key: reads, writes, totals of the chunks."""
-    _, inverse, reads, writes, totals = _solve_empty(w, u, x, g, start, apart, before, dtype)
-    batch, time, heads, keys = w.shape
-    count, by_head = triton.cdiv(time, CHUNK), g.dim() == 3
-    grid, order = (batch * heads, count), {"APART": apart, "BEFORE": before}
-    pairs = w.new_empty(batch, time, heads, CHUNK, dtype=torch.float32)
+    y, inverse, reads, writes, totals = _solve_empty(w, u, x, g, start, apart, before, dtype)
+    by_head = g.dim() == 3
     with _on_device(w):
-        if by_head:
-            left, right, decay = w, u, g
-            tile = _block(keys, SOLVE_PAIRS)
-            _head_pairs_kernel[grid](
-                w, u, g, pairs, time, heads, keys, C=CHUNK, BK=tile, PRECISION=_dot_precision(), num_warps=SOLVE_WARPS,
-                **order,
-            )  # fmt: skip
-        else:
-            left, right, decay = reads, writes, totals
-            choices = _attend_choices(w.device, w.dtype, apart, before)
-            _rows_weights_kernel[grid](
-                w, u, g, choices, pairs, reads, writes, totals, 1.0, time, heads, keys,
-                LEVELS=LEVELS, **order, **_attend_tile("weights", w, x),
-            )  # fmt: skip
-        _inverse_kernel[grid](pairs, inverse, time, heads, C=CHUNK, PRECISION=_dot_precision(), num_warps=INVERSE_WARPS)
+        left, right, decay = _solve_inverse(w, u, g, inverse, reads, writes, totals, apart, before)
         y, _, _ = _solve_scan(left, right, inverse, x, decay, start, dtype, by_head=by_head, apart=apart, before=before)
     return y, inverse, reads, writes, totals
 

@@ -71,8 +71,8 @@ def _scan_ends_kernel(
 
     The decay of a step is the one that stands SHIFT steps before it. Rows of STEPS steps are loaded before any is used.
     """
-    piece, batch = tl.program_id(1), tl.program_id(2).to(tl.int64)
-    lane = tl.program_id(0) * BD + tl.arange(0, BD)
+    piece, blocks = tl.program_id(1), tl.cdiv(D, BD)
+    batch, lane = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks * BD + tl.arange(0, BD)
     offset = (lane // INNER).to(tl.int64) * a_outer + (lane % INNER).to(tl.int64) * a_inner
     neutral: tl.constexpr = 0.0 if LOG else 1.0
     kept, rate, state = tl.full([BD], 1.0, tl.float32), tl.zeros([BD], tl.float32), tl.zeros([BD], tl.float32)
@@ -112,8 +112,8 @@ def _scan_states_kernel(
     LOG: tl.constexpr, REVERSE: tl.constexpr, HAS_START: tl.constexpr, STEPS: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """h[t] = a[t] h[t-1] + b[t] for one piece of time."""
-    piece, batch = tl.program_id(1), tl.program_id(2).to(tl.int64)
-    lane = tl.program_id(0) * BD + tl.arange(0, BD)
+    piece, blocks = tl.program_id(1), tl.cdiv(D, BD)
+    batch, lane = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks * BD + tl.arange(0, BD)
     offset = (lane // INNER).to(tl.int64) * a_outer + (lane % INNER).to(tl.int64) * a_inner
     neutral: tl.constexpr = 0.0 if LOG else 1.0
     state = _scan_enter(start, kept_ends, rate_ends, b_ends, batch, piece, lane, D, HAS_START)
@@ -141,8 +141,8 @@ def _scan_adjoint_kernel(
 
     REVERSE is the direction of this scan: against that of h, whose neighbour before t comes one step later here.
     """
-    piece, batch = tl.program_id(1), tl.program_id(2).to(tl.int64)
-    lane = tl.program_id(0) * BD + tl.arange(0, BD)
+    piece, blocks = tl.program_id(1), tl.cdiv(D, BD)
+    batch, lane = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks * BD + tl.arange(0, BD)
     offset = (lane // INNER).to(tl.int64) * a_outer + (lane % INNER).to(tl.int64) * a_inner
     neutral: tl.constexpr = 0.0 if LOG else 1.0
     state = _scan_enter(start, kept_ends, rate_ends, b_ends, batch, piece, lane, D, False)

@@ -37,7 +37,7 @@ def _head_pairs_kernel(
         u_tile = _load_tile(u + base * K, row, key, H * K, rows, K)
         found = tl.dot(w_tile, tl.trans(u_tile), found, input_precision=PRECISION)
     gate = _read_gates(g, base, row, rows, H, APART, BEFORE)
-    found *= _head_factors(gate, row, column, APART, BEFORE)
+    found *= _head_factors(gate, row, column, APART, BEFORE, w.dtype.element_ty == tl.bfloat16)
     _store_tile(pairs + base * C, found, row, column, H * C, rows, C)
 
 
@@ -80,15 +80,16 @@ def _inverse_kernel(pairs, inverse, T, H, C: tl.constexpr, PRECISION: tl.constex
 
 @triton.jit
 def _solve_kernel(
-    w, u, inverse, x, decay, start, states, final, y, T, H, K, V,
-    BY_HEAD: tl.constexpr, APART: tl.constexpr, BEFORE: tl.constexpr, REVERSE: tl.constexpr, HAS_START: tl.constexpr,
+    w, u, inverse, x, decay, q, d_out, start, states, final, y, scale, T, H, K, V,
+    BY_HEAD: tl.constexpr, APART: tl.constexpr, BEFORE: tl.constexpr, REVERSE: tl.constexpr, READ: tl.constexpr,
+    HAS_START: tl.constexpr,
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The unknowns y [B, T, H, V] and the state that enters every chunk [B, N, H, K, V], chunk after chunk.
 
     With one decay for each key, w holds the reads and u the writes, decayed already, and `decay` the chunks' totals; with
-    BY_HEAD it is g [B, T, H]. REVERSE is the adjoint: x the gradient of y, y that of x, the states those that leave.
-    All keys are in one tile.
+    BY_HEAD it is g [B, T, H]. REVERSE is the adjoint: x the gradient of y, y that of x, the states those that leave; with
+    READ the state is read by q, too, which gave outputs with the gradients `d_out`. All keys are in one tile.
     """
     value, key = tl.program_id(1) * BV + tl.arange(0, BV), tl.arange(0, BK)
     plane, head = tl.program_id(0).to(tl.int64), tl.program_id(0) % H
@@ -129,6 +130,13 @@ def _solve_kernel(
             if BY_HEAD:
                 found *= reads[:, None]
             state = tl.dot(tl.trans(w_tile), found.to(LIKE), state * total, input_precision=PRECISION)
+            if READ:
+                q_tile = _load_tile(q + base * K, row, key, H * K, rows, K)
+                d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
+                if BY_HEAD:
+                    reads = tl.exp2(tl.cumsum(_read_gates(decay, base, row, rows, H, 0, False), 0)) * scale
+                    d_tile = (d_tile * reads[:, None]).to(LIKE)
+                state = tl.dot(tl.trans(q_tile), d_tile, state, input_precision=PRECISION)
         else:
             answer = tl.dot(w_tile, narrow, input_precision=PRECISION)
             if BY_HEAD:

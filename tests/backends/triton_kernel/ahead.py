@@ -33,7 +33,7 @@ def compiled(
     from triton.compiler import ASTSource
 
     if target.startswith("gfx"):  # which has no tf32
-        constants = {name: "ieee" if value == "tf32x3" else value for name, value in constants.items()}
+        constants = {name: "ieee" if value in ("tf32", "tf32x3") else value for name, value in constants.items()}
     names = [p.name for p in kernel.params]
     signature = {n: "constexpr" if n in constants else types.get(n, "i32") for n in names}
     aligned = {

@@ -22,6 +22,7 @@ from torch import Tensor
 from backends.torch_module.support.affine_scan import affine_scan
 from backends.torch_module.support.chunk_linear_attention import chunk_linear_attention
 from backends.torch_module.support.chunk_solve import chunk_solve
+from backends.torch_module.support.chunk_solve_read import chunk_solve_read
 from backends.torch_module.support.segmented_read import segmented_read
 from tests.support.loops import relative
 
@@ -130,6 +131,30 @@ class Solve:
 
 
 @dataclass(frozen=True)
+class SolveRead(Solve):
+    """The same of one rank, with reads of the state."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def inputs(self) -> list[Tensor | None]:
+        w, u, x, *rest = super().inputs()
+        assert w is not None and u is not None and x is not None
+        return [w[:, :, :, 0], u[:, :, :, 0], x[:, :, :, 0], torch.randn(self.batch, self.time, self.heads, self.keys), *rest]
+
+    def fast(self) -> Callable[..., Any]:
+        from backends.triton_kernel.support.fused_solve_read import fused_solve_read
+
+        return partial(fused_solve_read, log=not self.plain, after=self.after, **self.options)
+
+    def slow(self, w: Tensor, u: Tensor, x: Tensor, q: Tensor, *rest: Tensor | None) -> tuple[Tensor, ...]:
+        options = {k: v for k, v in self.options.items() if k != "scale"}
+        found: tuple[Tensor, ...] = chunk_solve_read(
+            w, u, x, q * self.options.get("scale", 1.0), *rest, log=not self.plain, after=self.after, **options
+        )
+        return found
+
+
+@dataclass(frozen=True)
 class Read:
     """A matrix state with any decay: the shapes of its one or two factors, [B, T, H, K, V]."""
 
@@ -165,7 +190,26 @@ class Read:
         return found
 
 
-Case = Attend | Scan | Solve | Read
+@dataclass(frozen=True)
+class Rows:
+    """A factor for each row."""
+
+    shape: tuple[int, ...]
+    by: tuple[int, ...]
+
+    def inputs(self) -> list[Tensor | None]:
+        return [torch.randn(self.shape), torch.randn(self.by)]
+
+    def fast(self) -> Callable[..., Any]:
+        from backends.triton_kernel.support.fused_rows import fused_rows
+
+        return fused_rows
+
+    def slow(self, x: Tensor, by: Tensor) -> Tensor:
+        return x * by
+
+
+Case = Attend | Scan | Solve | Read | Rows
 
 
 def _decays(shape: tuple[int, ...], plain: bool) -> Tensor:
@@ -182,7 +226,7 @@ def compare(case: Case, dtype: torch.dtype, device: str) -> list[float]:
     """Relative errors of outputs and gradients, each against float64 on the same numbers."""
     torch.manual_seed(0)
     inputs = case.inputs()
-    narrow = 0 if isinstance(case, Scan) else 3  # q, k and v, or w, u and x; gates and states are float32
+    narrow = 0 if isinstance(case, Scan | Rows) else 4 if isinstance(case, SolveRead) else 3  # gates and states are float32
     given = [x if x is None else (x.to(dtype) if n < narrow else x) for n, x in enumerate(inputs)]
     fast = _run(case.fast(), [x if x is None else _guarded(x, device) for x in given])
     slow = _run(case.slow, [x if x is None else x.to(device, torch.float64) for x in given])
@@ -245,6 +289,13 @@ INTERPRETED: dict[str, Case] = {
     "solve of three ranks, weak decays for each key": Solve(1, 40, 2, 16, 16, gate=16, ranks=3, weak=True),
     "solve of two ranks, reads before a decay for each key": Solve(1, 40, 1, 16, 16, gate=16, ranks=2, after=False),
     "solve of three ranks, reads before a decay for each head": Solve(1, 40, 1, 16, 16, gate=1, ranks=3, after=False),
+    "solve and read, no decay": SolveRead(1, 70, 2, 20, 17, gate=0),
+    "solve and read, a decay for each head": SolveRead(2, 77, 1, 16, 16, gate=1, options={"scale": 0.3}),
+    "solve and read before the decays": SolveRead(1, 70, 1, 16, 16, gate=1, after=False, plain=True, options={"strict": True}),
+    "solve and read, a decay for each key": SolveRead(1, 77, 2, 20, 17, gate=20, options={"scale": 0.3}),
+    "solve and read, plain decays for each key": SolveRead(1, 70, 1, 16, 16, gate=16, after=False, plain=True, start=False),
+    "a factor for each row": Rows((2, 9, 2, 130), (2, 9, 2, 1)),
+    "a factor for some rows": Rows((2, 3, 2, 5), (1, 3, 2, 1)),
     "solve of one position": Solve(1, 1, 1, 3, 2, gate=1),
 }
 

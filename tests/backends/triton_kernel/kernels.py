@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from backends.triton_kernel.support import attend_kernels as attend
 from backends.triton_kernel.support import read_kernels as read
 from backends.triton_kernel.support import scan_kernels as scan
@@ -11,13 +13,7 @@ from backends.triton_kernel.support import solve_kernels as solve
 from backends.triton_kernel.support.fused_linear_attention import ATTEND_TILES, CHUNK, LEVELS
 from backends.triton_kernel.support.fused_read import READ_SEGMENT, READ_STEPS, _read_tile
 from backends.triton_kernel.support.fused_scan import SCAN_ADJOINT_STEPS, SCAN_LANES, SCAN_STEPS, SCAN_WARPS
-from backends.triton_kernel.support.fused_solve import (
-    INVERSE_WARPS,
-    SOLVE_PAIRS,
-    SOLVE_STAGES,
-    SOLVE_STATE,
-    SOLVE_WARPS,
-)
+from backends.triton_kernel.support.fused_solve import INVERSE_WARPS, SOLVE_PAIRS, SOLVE_WARPS, _solve_tile
 
 F32, BF16 = "*fp32", "*bf16"
 KERNELS: dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]] = {}
@@ -80,13 +76,15 @@ for by in ("by key", "by head"):
     _attend(attend._states_kernel, "states", by, REVERSE=False, HAS_START=True, **head)
     _attend(attend._states_kernel, "states", by + " reversed", REVERSE=True, HAS_START=True, **head)
     _attend(attend._reads_kernel, "reads", by, **head)
-    _attend(attend._values_adjoint_kernel, "values adjoint", by, **head)
+    _attend(attend._values_adjoint_kernel, "values adjoint", by, STATES=True, **head)
 _attend(attend._weights_adjoint_kernel, "weights adjoint")
-_attend(attend._rows_adjoint_kernel, "rows adjoint", APART=0, BEFORE=False)
-_attend(attend._head_adjoint_kernel, "head adjoint", GATE=True, SIGNED=False, APART=0, BEFORE=False)
+_attend(attend._rows_adjoint_kernel, "rows adjoint", APART=0, BEFORE=False, WRITES=True)
+_attend(attend._head_adjoint_kernel, "head adjoint", GATE=True, SIGNED=False, APART=0, BEFORE=False, WRITES=True)
 _solve("pairs by head", solve._head_pairs_kernel, {}, BK=SOLVE_PAIRS, **AFTER)
-_solve("inverse", solve._inverse_kernel, {"num_warps": INVERSE_WARPS})
+_solve("inverse", solve._inverse_kernel, {"num_warps": INVERSE_WARPS}, PRECISION="tf32")
 for by in ("by key", "by head"):
     for reverse in (False, True):
-        tile = {"BY_HEAD": by == "by head", "REVERSE": reverse, "HAS_START": True, "BK": 128, "BV": SOLVE_STATE // 128}
-        _solve(f"solve {by}" + " reversed" * reverse, solve._solve_kernel, {"num_stages": SOLVE_STAGES}, **tile, **AFTER)
+        tile = _solve_tile(128, 128, torch.bfloat16, reverse)
+        launch = {name: tile.pop(name) for name in ("num_warps", "num_stages")}
+        flags = {"BY_HEAD": by == "by head", "REVERSE": reverse, "READ": reverse, "HAS_START": True, **tile, **AFTER}
+        _solve(f"solve {by}" + " reversed" * reverse, solve._solve_kernel, launch, **flags)

@@ -9,11 +9,11 @@ import torch
 
 import seqdsl
 from tests.backends.triton_kernel import reads
-from tests.backends.triton_kernel.cases import DTYPES, Attend, Case, Read, Scan, Solve, compare
+from tests.backends.triton_kernel.cases import DTYPES, Attend, Case, Read, Scan, Solve, SolveRead, compare
 
 pytestmark = pytest.mark.gpu
 
-CASES: dict[str, Case] = {
+CASES: dict[str, Attend] = {
     "a decay for each key": Attend(2, 300, 3, 100, 70, gate=100),
     "a decay for each key, K = V = 128": Attend(1, 1024, 2, 128, 128, gate=128),
     "a decay for each key, K = 256": Attend(1, 200, 1, 256, 200, gate=256, start=False),
@@ -24,10 +24,11 @@ CASES: dict[str, Case] = {
     "one position": Attend(3, 1, 2, 32, 48, gate=1),
     "plain decays, read before the step": Attend(1, 130, 2, 64, 64, gate=64, plain=True, options={"strict": True}),
     "plain decays for each head, scaled": Attend(1, 130, 2, 64, 64, gate=1, plain=True, options={"scale": 0.3}),
+    "more heads than one axis of a grid has": Attend(2, 3, 40000, 16, 16, gate=1),
     "64k positions, a decay for each key": Attend(1, 65536, 1, 64, 64, gate=64),
     "64k positions, a decay for each head": Attend(1, 65536, 2, 64, 64, gate=1),
 }
-SOLVES: dict[str, Case] = {
+SOLVES: dict[str, Solve] = {
     "no decay": Solve(2, 300, 3, 100, 70, gate=0),
     "a decay for each head": Solve(1, 1024, 2, 128, 128, gate=1),
     "a decay for each head, reads before it": Solve(2, 300, 3, 64, 100, gate=1, after=False, start=False),
@@ -37,7 +38,14 @@ SOLVES: dict[str, Case] = {
     "a decay for each key, reads before it": Solve(1, 200, 2, 64, 64, gate=64, after=False),
     "three ranks": Solve(1, 150, 2, 64, 64, gate=64, ranks=3),
     "plain decays for each head, two ranks": Solve(1, 150, 2, 64, 64, gate=1, ranks=2, plain=True, after=False),
+    "more heads than one axis of a grid has": Solve(2, 3, 40000, 16, 16, gate=16),
     "64k positions": Solve(1, 65536, 1, 64, 64, gate=1),
+    "and read, no decay": SolveRead(2, 300, 3, 100, 70, gate=0),
+    "and read, a decay for each head": SolveRead(1, 1024, 2, 128, 128, gate=1, options={"scale": 0.3}),
+    "and read, a decay for each key": SolveRead(1, 1024, 2, 128, 128, gate=128),
+    "and read, a weak decay for each key": SolveRead(1, 300, 2, 100, 64, gate=100, weak=True, options={"scale": 0.3}),
+    "and read, K = V = 256": SolveRead(1, 300, 2, 256, 256, gate=1),
+    "and read before plain decays": SolveRead(1, 150, 2, 64, 64, gate=1, after=False, plain=True, options={"strict": True}),
     "one position": Solve(3, 1, 2, 32, 48, gate=1),
 }
 READS: dict[str, Case] = {
@@ -46,6 +54,7 @@ READS: dict[str, Case] = {
     "a decay for each column": Read(1, 1000, 2, 128, 128, (1, 1000, 2, 1, 128)),
     "mamba": Read(2, 3000, 1, 16, 500, (2, 3000, 1, 1, 500), (1, 1, 1, 16, 500)),
     "plain decays": Read(1, 70, 2, 64, 48, (1, 70, 2, 64, 48), plain=True),
+    "more heads than one axis of a grid has": Read(2, 3, 40000, 4, 4, (1, 3, 40000, 4, 4)),
     "one position": Read(3, 1, 2, 16, 48, (3, 1, 2, 1, 48)),
 }
 SCANS: dict[str, Case] = {
@@ -53,6 +62,7 @@ SCANS: dict[str, Case] = {
     "scan backwards": Scan((2, 1000, 3, 50), (1, 1000, 3, 1), reverse=True),
     "scan with one decay": Scan((3, 300, 70), (1, 1, 70), plain=True),
     "scan of 64k positions": Scan((1, 65536, 64), (1, 65536, 64)),
+    "scan of many sequences": Scan((70000, 3, 4), (1, 3, 4)),
     "scan of many lanes": Scan((2, 100, 40000), (1, 100, 40000), start=False),
 }
 
@@ -60,25 +70,25 @@ SCANS: dict[str, Case] = {
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_linear_attention(name: str, dtype: str) -> None:
-    errors = compare(CASES[name], DTYPES[dtype], "cuda")
-    if dtype == "float32":
-        assert max(errors[:2]) < 2e-6 and max(errors[2:]) < 1e-5, errors
-    else:
-        gate = errors[5:6] if CASES[name].gate else []  # type: ignore[union-attr]
-        rest = [*errors[2:5], *errors[6:]] if gate else errors[2:]
-        assert max(errors[:2]) < 5e-3 and max(rest) < 1e-2 and max(gate, default=0.0) < 2e-2, errors
+    _check(CASES[name], dtype, outputs=2, gate=3)
 
 
 @pytest.mark.parametrize("name", SOLVES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_feedback(name: str, dtype: str) -> None:
-    errors = compare(SOLVES[name], DTYPES[dtype], "cuda")
+    read = isinstance(SOLVES[name], SolveRead)
+    _check(SOLVES[name], dtype, outputs=3 if read else 1, gate=4 if read else 3)
+
+
+def _check(case: Attend | Solve, dtype: str, *, outputs: int, gate: int) -> None:
+    """Outputs, then gradients of the inputs, of which number `gate` is the decays, if there are any."""
+    errors = compare(case, DTYPES[dtype], "cuda")
+    found, rest = errors[:outputs], errors[outputs:]
     if dtype == "float32":
-        assert errors[0] < 2e-6 and max(errors[1:]) < 1e-5, errors
+        assert max(found) < 2e-6 and max(rest) < 1e-5, errors
     else:
-        gate = errors[4:5] if SOLVES[name].gate else []  # type: ignore[union-attr]
-        rest = [*errors[1:4], *errors[5:]] if gate else errors[1:]
-        assert errors[0] < 5e-3 and max(rest) < 1e-2 and max(gate, default=0.0) < 2e-2, errors
+        gates = [rest.pop(gate)] if case.gate else []
+        assert max(found) < 5e-3 and max(rest) < 1e-2 and max(gates, default=0.0) < 2e-2, errors
 
 
 @pytest.mark.parametrize("name", READS)

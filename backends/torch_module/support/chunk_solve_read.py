@@ -1,0 +1,199 @@
+"""Feedback through a decaying state and reads of the same state, chunk by chunk: one pass over the states for both."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .chunk_linear_attention import chunk_linear_attention
+from .chunk_solve import chunk_solve
+from .feedback_factors import feedback_factors, feedback_factors_adjoint
+from .from_chunks import from_chunks
+from .to_chunks import to_chunks
+from .unit_inverse import unit_inverse
+
+USES = (
+    "chunk_linear_attention",
+    "chunk_solve",
+    "feedback_factors",
+    "from_chunks",
+    "to_chunks",
+    "unit_inverse",
+)
+
+
+class _ChunkSolveRead(torch.autograd.Function):
+    """Inside a chunk (I - G) y = x + W S and o = A y + Q S, with S the state that enters it; S' = total S + U^T y.
+
+    The adjoint runs one recurrence too: dS = total dS' + W^T r + Q^T do, with r = (I - G)^-T (dy + A^T do + U dS').
+    """
+
+    @staticmethod
+    def forward(
+        w: Tensor, u: Tensor, x: Tensor, q: Tensor, decay: Tensor, start: Tensor, log: bool, after: bool, size: int
+    ) -> tuple[Tensor, ...]:
+        return _chunk_solve_read_chunks(w, u, x, q, decay, start, log=log, after=after, size=size)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        *given, ctx.log, ctx.after, ctx.size = inputs
+        ctx.mark_non_differentiable(*output[3:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*given, *output[2:])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        w, u, x, q, decay, start, y, *saved = ctx.saved_tensors
+        d_o = torch.zeros_like(y) if grads[0] is None else grads[0]
+        d_final = torch.zeros_like(start) if grads[1] is None else grads[1]
+        flags = {"log": ctx.log, "after": ctx.after, "size": ctx.size}
+        if torch.is_grad_enabled():
+            given = w, u, x, q, decay, start
+            pull = torch.func.vjp(lambda *given: _chunk_solve_read_plain(*given, **flags), *given)[1]
+            return *pull((d_o, d_final, torch.zeros_like(y) if grads[2] is None else grads[2])), None, None, None
+        found = _chunk_solve_read_adjoint(w, u, q, decay, y, d_o, d_final, grads[2], saved, **flags)
+        return *found, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
+        """The mapped axis joins the batch; what is saved stays as the enlarged batch has it."""
+        merged = [
+            (x.unsqueeze(0).expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)).flatten(0, 1)
+            for x, dim in zip(inputs[:6], in_dims[:6], strict=True)
+        ]
+        found = _ChunkSolveRead.apply(*merged, *inputs[6:])  # type: ignore[no-untyped-call]
+        results = [x.unflatten(0, (info.batch_size, -1)) for x in found[:3]]
+        return (*results, *found[3:]), (0, 0, 0, *[None] * len(found[3:]))
+
+
+def _chunk_solve_read_chunks(
+    w: Tensor, u: Tensor, x: Tensor, q: Tensor, decay: Tensor, start: Tensor, *, log: bool, after: bool, size: int
+) -> tuple[Tensor, ...]:
+    """o, the final state, y, then what the adjoint wants."""
+    dtype, time = start.dtype, w.shape[1]
+    batch, heads, width, columns = start.shape
+    left, right, given, reader = (to_chunks(g, size, 0, dtype).flatten(0, 2) for g in (w, u, x, q))
+    decays = to_chunks(decay, size, 0.0 if log else 1.0, dtype).flatten(0, 2)
+    pairs, weights, leads, reads, writes, total, *kept = feedback_factors(
+        left, reader, right, decays, log=log, after=after
+    )
+    inverse = unit_inverse(pairs.neg_())
+    alone, answers = torch.bmm(inverse, torch.cat([given, leads], -1)).split([columns, width], -1)
+    step = torch.bmm(writes.mT, answers)
+    step.diagonal(dim1=1, dim2=2).add_(total)
+    count = given.shape[0] // (batch * heads)
+    states = start.new_empty(count + 1, batch * heads, width, columns)
+    states[0] = start.flatten(0, 1)
+    torch.bmm(writes.mT, alone, out=states[1:].flatten(0, 1))
+    steps = step.unflatten(0, (count, -1)).unbind(0)
+    for one, entering, following in zip(steps, states[:-1].unbind(0), states[1:].unbind(0), strict=True):
+        following.baddbmm_(one, entering)
+    before = states[:-1].flatten(0, 1)
+    y = torch.baddbmm(alone, answers, before)
+    o = torch.bmm(weights, y).baddbmm_(reads, before)
+    o, rows = (from_chunks(z.unflatten(0, (count, batch, heads)), time, dtype) for z in (o, y))
+    final = states[-1].unflatten(0, (batch, heads)).clone()
+    return o, final, rows, inverse, weights, answers, reads, writes, step, states, *kept
+
+
+def _chunk_solve_read_adjoint(
+    w: Tensor,
+    u: Tensor,
+    q: Tensor,
+    decay: Tensor,
+    y: Tensor,
+    d_o: Tensor,
+    d_final: Tensor,
+    d_y: Tensor | None,
+    saved: list[Tensor],
+    *,
+    log: bool,
+    after: bool,
+    size: int,
+) -> tuple[Tensor, ...]:
+    """Gradients of w, u, x, q, decay and start. With the r of the class: dx = r, dG = r y^T, dA = do y^T."""
+    inverse, weights, answers, reads, writes, step, states, *kept = saved
+    dtype, time, lead = states.dtype, w.shape[1], (len(states) - 1, w.shape[0], w.shape[2])
+    d_out, solved, left, right, reader = (to_chunks(g, size, 0, dtype).flatten(0, 2) for g in (d_o, y, w, u, q))
+    decays = to_chunks(decay, size, 0.0 if log else 1.0, dtype).flatten(0, 2)
+    given = torch.bmm(weights.mT, d_out)
+    if d_y is not None:
+        given += to_chunks(d_y, size, 0, dtype).flatten(0, 2)
+    d_states = torch.empty_like(states)
+    torch.bmm(answers.mT, given, out=d_states[:-1].flatten(0, 1)).baddbmm_(reads.mT, d_out)
+    d_states[-1] = d_final.flatten(0, 1)
+    steps = step.unflatten(0, (len(states) - 1, -1)).unbind(0)
+    for n in range(len(steps) - 1, -1, -1):
+        d_states[n].baddbmm_(steps[n].mT, d_states[n + 1])
+    entering, d_leaving = states[:-1].flatten(0, 1), d_states[1:].flatten(0, 1)
+    d_x = torch.bmm(inverse.mT, given.baddbmm_(writes, d_leaving))
+    d_pairs, d_weights = torch.bmm(torch.cat([d_x, d_out], 1), solved.mT).chunk(2, 1)
+    d_leads, d_reads = torch.bmm(torch.cat([d_x, d_out], 1), entering.mT).chunk(2, 1)
+    d_writes = torch.bmm(solved, d_leaving.mT)
+    d_total = (entering * d_leaving).sum(-1)
+    d_w, d_q, d_u, d_decay = feedback_factors_adjoint(
+        left, reader, right, decays, kept, [d_pairs, d_weights, d_leads, d_reads, d_writes, d_total], log=log, after=after
+    )
+    d_w, d_u, d_x, d_q, d_decay = (
+        from_chunks(d.unflatten(0, lead), time, dtype) for d in (d_w, d_u, d_x, d_q, d_decay)
+    )
+    return d_w, d_u, d_x, d_q, d_decay, d_states[0].view(d_final.shape)
+
+
+def _chunk_solve_read_plain(
+    w: Tensor, u: Tensor, x: Tensor, q: Tensor, decay: Tensor, start: Tensor, *, log: bool, after: bool, size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same as two passes, in operations that can be traced, mapped and differentiated any number of times."""
+    y = chunk_solve(w[:, :, :, None], u[:, :, :, None], x[:, :, :, None], decay, start, log=log, after=after, chunk=size)
+    o, final = chunk_linear_attention(q, u, y[:, :, :, 0], decay, start, log=log, chunk=size)
+    return o, final, y[:, :, :, 0]
+
+
+def chunk_solve_read(
+    w: Tensor,
+    u: Tensor,
+    x: Tensor,
+    q: Tensor,
+    decay: Tensor | None = None,
+    start: Tensor | None = None,
+    *,
+    log: bool = True,
+    after: bool = False,
+    strict: bool = False,
+    chunk: int = 64,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y[t] = x[t] + w[t] S[t-1] (w[t] a[t] S[t-1] if `after`), S[t] = a[t] S[t-1] + u[t]^T y[t], o[t] = q[t] S[t].
+
+    Strict: o[t] = q[t] S[t-1].
+
+    Shapes:  w, u, q [B, T, H, K], x [B, T, H, V], decay [B, T, H, 1 or K] or None for 1, start [B, H, K, V] or None;
+             every axis may be 1 -> o [B, T, H, V], final [B, H, K, V], y [B, T, H, V], all float32 for 16 bits
+    Units:   a = exp(decay) if log, else a = decay; any sign, complex, or 0 (log -inf)
+    """
+    dtype = torch.float32
+    for given in (w, u, x, q, *(g for g in (decay, start) if g is not None)):
+        dtype = torch.promote_types(dtype, given.dtype)
+    if decay is None:
+        decay = torch.full((1, 1, 1, 1), 0.0 if log else 1.0, dtype=dtype, device=x.device)
+    if start is None:
+        start = torch.zeros((1, 1, 1, 1), dtype=dtype, device=x.device)
+    batch, time, heads = torch.broadcast_shapes(
+        *(g.shape[:3] for g in (w, u, x, q, decay)), (start.shape[0], 1, start.shape[1])
+    )
+    (width,) = torch.broadcast_shapes(*(g.shape[3:] for g in (w, u, q, decay)), start.shape[2:3])
+    (columns,) = torch.broadcast_shapes(x.shape[3:], start.shape[3:])
+    w, u, q = (g.expand(batch, time, heads, width) for g in (w, u, q))
+    x, decay = x.expand(batch, time, heads, columns), decay.expand(batch, time, heads, decay.shape[3])
+    start = start.to(dtype).expand(batch, heads, width, columns)
+    if strict:  # a read before the step is a read after the step before it
+        first = q[:, :1].to(dtype)
+        q = torch.cat([q[:, 1:], torch.zeros_like(q[:, :1])], 1)
+    size = min(max(8, chunk), max(8, 1 << max(time - 1, 0).bit_length()))
+    if torch.compiler.is_compiling() or dtype.is_complex or 0 in (batch, time, heads, width, columns):
+        o, final, y = _chunk_solve_read_plain(w, u, x, q, decay, start, log=log, after=after, size=chunk)
+    else:
+        found = _ChunkSolveRead.apply(w, u, x, q, decay, start, log, after, size)  # type: ignore[no-untyped-call]
+        o, final, y = found[:3]
+    if strict and time:
+        o = torch.cat([torch.einsum("bthk,bhkv->bthv", first, start), o[:, :-1]], 1)
+    return o, final, y

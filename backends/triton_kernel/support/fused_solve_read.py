@@ -1,0 +1,200 @@
+"""Feedback through a decaying state and reads of that state by Triton kernels: one pass over the states for both."""
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ...torch_module.support.chunk_solve_read import chunk_solve_read
+from .attend_kernels import _reads_kernel, _rows_weights_kernel, _values_adjoint_kernel
+from .fused_linear_attention import (
+    CHUNK,
+    LEVELS,
+    _attend_choices,
+    _attend_logarithm,
+    _attend_operands,
+    _attend_states,
+    _attend_tile,
+)
+from .fused_solve import SOLVE_KEYS, _solve_empty, _solve_inverse, _solve_scan
+from .launching import OPS, _has_kernels, _on_device
+
+ASK_SCHEMA = "Tensor w, Tensor u, Tensor x, Tensor q, Tensor g, Tensor? start, bool before, float scale"
+
+
+@torch.library.custom_op(
+    f"{OPS}::solve_read",
+    mutates_args=(),
+    schema=f"({ASK_SCHEMA}, ScalarType dtype)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def _ask(
+    w: Tensor, u: Tensor, x: Tensor, q: Tensor, g: Tensor, start: Tensor | None, before: bool, scale: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """o in `dtype`, the final state, y as wide as w, the chunks' inverses, and with one decay for each key: w's reads,
+    the writes, totals of the chunks, q's weights and reads."""
+    o, _, _, inverse, reads, writes, totals, weights, asked = _ask_empty(w, u, x, q, g, start, before, scale, dtype)
+    batch, time, heads, keys = w.shape
+    values, count, by_head = x.shape[-1], triton.cdiv(time, CHUNK), g.dim() == 3
+    with _on_device(w):
+        left, right, decay = _solve_inverse(w, u, g, inverse, reads, writes, totals, 1, before)
+        if not by_head:  # the writes and totals come out once more, the same
+            _rows_weights_kernel[(batch * heads, count)](
+                q, u, g, _attend_choices(q.device, q.dtype), weights, asked, writes, totals, scale, time, heads, keys,
+                APART=0, BEFORE=False, LEVELS=LEVELS, **_attend_tile("weights", q, x),
+            )  # fmt: skip
+        y, states, final = _solve_scan(
+            left, right, inverse, x, decay, start, w.dtype, by_head=by_head, apart=1, before=before
+        )
+        tile = _attend_tile("reads", q, x)
+        _reads_kernel[(batch * heads, triton.cdiv(values, tile["BV"]), count)](
+            q if by_head else asked, u, y, g, y, weights, states, o, scale, time, heads, keys, values,
+            BY_HEAD=by_head, SIGNED=False, **tile,
+        )  # fmt: skip
+    return o, final, y, inverse, reads, writes, totals, weights, asked
+
+
+@_ask.register_fake
+def _ask_empty(
+    w: Tensor, u: Tensor, x: Tensor, q: Tensor, g: Tensor, start: Tensor | None, before: bool, scale: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    y, inverse, reads, writes, totals = _solve_empty(w, u, x, g, start, 1, before, w.dtype)
+    final = w.new_empty(w.shape[0], w.shape[2], w.shape[3], x.shape[3], dtype=torch.float32)
+    weights, asked = (q.new_empty(0), q.new_empty(0)) if g.dim() == 3 else (torch.empty_like(inverse), q.new_empty(q.shape))
+    return x.new_empty(x.shape, dtype=dtype), final, y, inverse, reads, writes, totals, weights, asked
+
+
+@torch.library.custom_op(
+    f"{OPS}::solve_read_adjoint",
+    mutates_args=(),
+    schema="(Tensor d_o, Tensor? d_final, Tensor? d_y, Tensor w, Tensor u, Tensor y, Tensor q, Tensor g, Tensor? start,"
+    " Tensor inverse, Tensor reads, Tensor writes, Tensor totals, Tensor weights, Tensor asked, bool before, float scale,"
+    " bool gate) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def _ask_adjoint(
+    d_o: Tensor, d_final: Tensor | None, d_y: Tensor | None, w: Tensor, u: Tensor, y: Tensor, q: Tensor, g: Tensor,
+    start: Tensor | None, inverse: Tensor, reads: Tensor, writes: Tensor, totals: Tensor, weights: Tensor, asked: Tensor,
+    before: bool, scale: float, gate: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of w, u, x, q, g and of the first state. The chunks' states are computed again: none is kept."""
+    batch, time, heads, keys = w.shape
+    values, count, by_head = y.shape[-1], triton.cdiv(time, CHUNK), g.dim() == 3
+    left, right, decay, read = (w, u, g, q) if by_head else (reads, writes, totals, asked)
+    answers = torch.empty_like(y)
+    with _on_device(w):
+        states, _ = _attend_states(right, y, decay, None, start, 1.0, by_head=by_head)
+        tile = _attend_tile("values adjoint", q, y)
+        _values_adjoint_kernel[(batch * heads, triton.cdiv(values, tile["BV"]), count)](
+            q, u, d_o, g, q, weights, states, answers, scale, time, heads, keys, values,
+            BY_HEAD=by_head, SIGNED=False, STATES=False, **tile,
+        )  # fmt: skip
+        answers = answers if d_y is None else answers + d_y
+        d_x, d_states, d_start = _solve_scan(
+            left, right, inverse, answers, decay, d_final, w.dtype,
+            by_head=by_head, apart=1, before=before, reverse=True, read=(read, d_o, scale),
+        )  # fmt: skip
+        d_w, d_u, d_g = _attend_operands(w, u, y, g, None, d_x, states, d_states, 1.0, gate, apart=1, before=before)
+        d_q, d_u, d_g = _attend_operands(q, u, y, g, None, d_o, states, d_states, scale, gate, found=(d_u, d_g))
+    return d_w, d_u, d_x, d_q, d_g, d_start
+
+
+@_ask_adjoint.register_fake
+def _ask_adjoint_empty(
+    d_o: Tensor, d_final: Tensor | None, d_y: Tensor | None, w: Tensor, u: Tensor, y: Tensor, q: Tensor, g: Tensor,
+    start: Tensor | None, inverse: Tensor, reads: Tensor, writes: Tensor, totals: Tensor, weights: Tensor, asked: Tensor,
+    before: bool, scale: float, gate: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    d_start = w.new_empty(w.shape[0], w.shape[2], w.shape[3], y.shape[-1], dtype=torch.float32)
+    d_w, d_u, d_x, d_q, d_g = (torch.empty_like(x) for x in (w, u, y, q, g))
+    return d_w, d_u, d_x, d_q, d_g, d_start
+
+
+def _ask_keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    w, u, x, q, g, start, ctx.before, ctx.scale, _ = inputs
+    ctx.x_dtype = x.dtype
+    ctx.mark_non_differentiable(*output[3:])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(w, u, output[2], q, g, start, *output[3:])
+
+
+def _ask_backward(ctx: Any, d_o: Tensor | None, d_final: Tensor | None, d_y: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    w, u, y, q, g, start, *kept = ctx.saved_tensors
+    d_o = torch.zeros_like(y) if d_o is None else d_o.to(w.dtype).contiguous()
+    d_final = None if d_final is None else d_final.contiguous()
+    given = (d_o, d_final, d_y, w, u, y, q, g, start, *kept, ctx.before, ctx.scale, bool(ctx.needs_input_grad[4]))
+    d_w, d_u, d_x, d_q, d_g, d_start = _ask_adjoint(*given)
+    return d_w, d_u, d_x.to(ctx.x_dtype), d_q, d_g, None if start is None else d_start, None, None, None
+
+
+_ask.register_autograd(_ask_backward, setup_context=_ask_keep)
+
+
+def fused_solve_read(
+    w: Tensor,
+    u: Tensor,
+    x: Tensor,
+    q: Tensor,
+    decay: Tensor | None = None,
+    start: Tensor | None = None,
+    *,
+    log: bool = True,
+    after: bool = False,
+    strict: bool = False,
+    chunk: int = CHUNK,
+    scale: float = 1.0,
+    dots: torch.dtype | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y[t] = x[t] + w[t] S[t-1] (w[t] a[t] S[t-1] if `after`), S[t] = a[t] S[t-1] + u[t]^T y[t], o[t] = scale q[t] S[t].
+
+    Strict: o[t] = scale q[t] S[t-1].
+
+    Shapes:  w, u, q [B, T, H, K], x [B, T, H, V], decay [B, T, H, 1 or K] or None for 1, start [B, H, K, V] or None;
+             every axis may be 1 -> o [B, T, H, V] in `dtype`, final [B, H, K, V] in float32, y [B, T, H, V] in `dots`
+    Units:   a = exp(decay) if log, else a = decay; any sign, or 0 (log -inf)
+    `dots` is the type of products: 16 bits or, by default, the widest of w, u and q.
+    float64, complex numbers, more than 256 keys, chunks of another size and the CPU are left to PyTorch.
+    """
+    given = [g for g in (w, u, x, q, decay, start) if g is not None]
+    wide = any(g.dtype == torch.float64 or g.is_complex() for g in given)
+    lead = [g.shape[:3] for g in given if g is not start]
+    batch, time, heads = torch.broadcast_shapes(*lead, (1, 1, 1) if start is None else (start.shape[0], 1, start.shape[1]))
+    rows = [g.shape[3:] for g in (w, u, q, decay) if g is not None]
+    (keys,) = torch.broadcast_shapes(*rows, (1,) if start is None else start.shape[2:3])
+    (values,) = torch.broadcast_shapes(x.shape[3:], (1,) if start is None else start.shape[3:])
+    none = 0 in (batch, time, heads, keys, values)
+    if not _has_kernels(x) or wide or none or keys > SOLVE_KEYS or chunk != CHUNK:
+        q = q if scale == 1.0 else q.to(torch.promote_types(q.dtype, torch.float32)) * scale
+        o, final, y = chunk_solve_read(w, u, x, q, decay, start, log=log, after=after, strict=strict, chunk=chunk)
+        return o if wide or dtype == torch.float32 else o.to(dtype), final, y
+    like = torch.promote_types(torch.promote_types(w.dtype, u.dtype), q.dtype) if dots is None else dots
+    like = like if like in (torch.float16, torch.bfloat16) else torch.float32
+    if decay is None:
+        decay, log = torch.zeros((1, 1, 1, 1), device=x.device), True
+    w, u, q = (g.to(like).expand(batch, time, heads, keys) for g in (w, u, q))
+    if start is not None:
+        start = start.float().expand(batch, heads, keys, values).contiguous()
+    first = None
+    if strict:  # a read before the step is a read after the step before it
+        first = q[:, 0].float() * scale
+        q = torch.cat([q[:, 1:], torch.zeros_like(q[:, :1])], 1)
+    signs = None
+    if not log:  # the sign of the decays so far goes into the operands
+        decay, signs = _attend_logarithm(decay, time)
+        met = signs if after else pad(signs, (0, 0, 0, 0, 1, 0), value=1.0)[:, :time]
+        w, u, q = w * met.to(like), u * signs.to(like), q * signs.to(like)
+    g = decay.expand(batch, time, heads, -1)
+    g = g.squeeze(-1) if g.shape[-1] == 1 else g
+    x = x.expand(batch, time, heads, values)
+    w, u, x, q, g = (z.contiguous() for z in (w, u, x, q, g))
+    o, final, y = _ask(w, u, x, q, g, start, not after, float(scale), dtype)[:3]
+    if signs is not None:
+        final = final * signs[:, -1].unsqueeze(-1)
+    if first is not None:
+        before = torch.zeros_like(o[:, 0]) if start is None else torch.einsum("bhk,bhkv->bhv", first, start).to(dtype)
+        o = torch.cat([before.unsqueeze(1), o[:, :-1]], 1)
+    return o, final, y
