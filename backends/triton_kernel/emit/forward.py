@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from seqdsl.ir import build
 from seqdsl.ir.node import Node
 
@@ -13,20 +15,20 @@ from .texts import Writer
 
 def signature(name: str, block: Block, tensors: list[str], flags: list[str]) -> list[str]:
     """The first lines of a kernel."""
-    return [
-        "@triton.jit",
-        f"def {name}(",
-        f"    {', '.join([*(x.name for x in block.leaves()), *tensors])},",
-        f"    {', '.join(block.arguments())},",
-        f"    {', '.join([*(f'{f}: tl.constexpr' for f in flags), *block.constants()])},",
-        "):  # fmt: skip",
+    given = [
+        [*(x.name for x in block.leaves()), *tensors],
+        block.arguments(),
+        [*(f"{f}: tl.constexpr" for f in flags), *block.constants()],
     ]
+    lines = [f"    {line}" for names in given for line in textwrap.wrap(", ".join(names) + ",", 114)]
+    return ["@triton.jit", f"def {name}(", *lines, "):  # fmt: skip"]
 
 
 def forward(name: str, score: Score, values: Leaf | None) -> list[str]:
     """`name(.., o, level, ..)`: o [B, T, heads, E] and level [B, heads, T], heads all leading positions in order."""
     block = Block(score, "row", values)
-    block.add(f'"""{"What BT rows read, and their level" if values else "The level of BT rows"}."""')
+    read = "What BT rows read, o [B, T, heads, E], and its" if values is not None else "The"
+    block.add(f'"""{read} level [B, heads, T]."""')
     begin_rows(block)
     block.add('top = tl.full([BT], float("-inf"), tl.float32)')
     block.add("total = tl.zeros([BT], tl.float32)")

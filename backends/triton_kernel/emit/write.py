@@ -12,6 +12,7 @@ from seqdsl.ir.node import Node
 
 from ...torch_module import expressions
 from ...torch_module.context import Context
+from ...torch_module.layout import wrapped
 from ...torch_module.names import quoted, tuple_text
 from ...torch_module.online import Shape
 from ...torch_module.operands import Operand
@@ -71,7 +72,7 @@ class Online:
 
     def text(self, written: dict[str, str]) -> str:
         """The support functions, then what was written. Its operators have a namespace that no other text's have."""
-        body = "\n\n\n".join([support_text(frozenset(("fused_softmax",))), *written.values()])
+        body = "\n\n\n".join([support_text(frozenset(("fused_softmax",))), *(wrapped(t) for t in written.values())])
         return body.replace(OWN_SPACE, f'OPS = "seqdsl_{hashlib.sha256(body.encode()).hexdigest()[:8]}"')
 
 

@@ -12,8 +12,9 @@ from ...torch_module.support.online_softmax import online_softmax
 from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device
 from .softmax_kernels import _delta_kernel
 
-# (rows, columns, warps, stages) by kernel, padded width of features and bytes of each: on GPUs from sm_90 on, on those before,
-# and on AMD's, which differ in shared memory. Spill-free for widths up to 128; 16-bit ones of sm_90 the fastest on an H200.
+# (rows, columns, warps, stages) by kernel, padded width of features and bytes of each: on GPUs from sm_90 on, on those
+# before, and on AMD's, which differ in shared memory. Spill-free for widths up to 128; the 16-bit ones of sm_90 are the
+# fastest on an H200.
 SOFTMAX_TILES: dict[str, dict[tuple[str, int, int], tuple[int, int, int, int]]] = {
     "sm_90": {
         ("forward", 64, 2): (128, 64, 8, 3), ("rows", 64, 2): (64, 64, 4, 3), ("columns", 64, 2): (64, 64, 4, 2),
@@ -191,11 +192,13 @@ def _folded(call: _Call, leaf: _Leaf, x: Tensor, gradient: Tensor) -> Tensor:
         gradient = gradient.sum(extra, dtype=torch.float32)
     kept = [a for a in axes if a in own]
     gradient = gradient.permute([kept.index(a) for a in own])
-    return gradient if gradient.shape == x.shape and gradient.dtype == x.dtype else gradient.sum_to_size(x.shape).to(x.dtype)
+    if gradient.shape == x.shape and gradient.dtype == x.dtype:
+        return gradient
+    return gradient.sum_to_size(x.shape).to(x.dtype)
 
 
 def _operators(plan: _Softmax) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The operator of one read, with its derivative, and with shapes for compilers: (*tensors, sizes, numbers, dtype)."""
+    """The operator of one read, of (*tensors, sizes, numbers, dtype), with its derivative, and shapes for compilers."""
     count = len(plan.leaves)
     given = ", ".join([*(f"Tensor x{k}" for k in range(count)), "SymInt[] sizes", "float[] numbers"])
     outputs = "Tensor d_o, Tensor d_level, Tensor o, Tensor level"
@@ -245,7 +248,8 @@ def _operators(plan: _Softmax) -> Callable[..., tuple[Tensor, Tensor]]:
 
 def _softmax_gradients_empty(call: _Call, wanted: list[bool]) -> list[Tensor]:
     """Memory for every gradient that a kernel stores."""
-    return [_gradient_empty(call, leaf, x, w) for leaf, x, w in zip(call.plan.leaves, call.tensors, wanted, strict=True)]
+    named = zip(call.plan.leaves, call.tensors, wanted, strict=True)
+    return [_gradient_empty(call, leaf, x, w) for leaf, x, w in named]
 
 
 def _softmax_gradients(call: _Call, stored: list[Tensor], wanted: list[bool]) -> list[Tensor]:
@@ -288,20 +292,30 @@ def fused_softmax(plan: _Softmax) -> Callable[..., tuple[Tensor, Tensor]]:
     read = _operators(plan)
 
     def run(
-        scores: Any, operands: list[tuple[Tensor, int | None, int | None]], values: Tensor, lead: tuple[int, ...], rows: int,
-        *, columns: Any = None, counts: tuple[int, ...] = (), numbers: tuple[float, ...] = (),
-        dots: torch.dtype = torch.float32, dtype: torch.dtype = torch.float32,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        wide = torch.float64 if any(x.dtype == torch.float64 for x in (values, *(o[0] for o in operands))) else torch.float32
-        tensors = [values if leaf.operand < 0 else operands[leaf.operand][0] for leaf in plan.leaves]
+        scores: Any,
+        operands: list[tuple[Tensor, int | None, int | None]],
+        values: Tensor,
+        lead: tuple[int, ...],
+        rows: int,
+        *,
+        columns: Any = None,
+        counts: tuple[int, ...] = (),
+        numbers: tuple[float, ...] = (),
+        dots: torch.dtype = torch.float32,
+        dtype: torch.dtype = torch.float32,
+    ) -> tuple[Tensor, Tensor]:
+        given = [values if leaf.operand < 0 else operands[leaf.operand][0] for leaf in plan.leaves]
+        wide = any(x.dtype == torch.float64 for x in (values, *(x for x, _, _ in operands)))
+        widths = [x.shape[-1] for leaf, x in zip(plan.leaves, given, strict=True) if leaf.width]
         sizes = [*lead, rows, values.shape[-2]]
-        widths = [x.shape[-1] for leaf, x in zip(plan.leaves, tensors, strict=True) if leaf.width]
-        if not _has_kernels(values) or wide == torch.float64 or 0 in (*sizes, *widths) or max(widths, default=0) > 256:
-            cast = [(x.to(wide) if x.is_floating_point() else x, r, c) for x, r, c in operands]
-            o, level = online_softmax(scores, cast, values.to(wide), lead, rows, columns=columns)
-            return o.to(torch.promote_types(dtype, wide) if wide == torch.float64 else dtype), level
+        if not _has_kernels(values) or wide or 0 in (*sizes, *widths) or max(widths, default=0) > 256:
+            computed = torch.float64 if wide else torch.float32
+            cast = [(x.to(computed) if x.is_floating_point() else x, r, c) for x, r, c in operands]
+            o, level = online_softmax(scores, cast, values.to(computed), lead, rows, columns=columns)
+            return o if wide else o.to(dtype), level
         like = dots if dots in (torch.float16, torch.bfloat16) else torch.float32
-        tensors = [_features(x, leaf, like, plan.lead) if leaf.width else x for leaf, x in zip(plan.leaves, tensors, strict=True)]
+        named = zip(plan.leaves, given, strict=True)
+        tensors = [_features(x, leaf, like, plan.lead) if leaf.width else x for leaf, x in named]
         return read(*tensors, [*sizes, *counts], list(numbers) or [0.0], dtype)
 
     return run
