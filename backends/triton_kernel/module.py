@@ -50,6 +50,9 @@ def explained(system: System, form: str) -> list[str]:
     found = _IMPORT.search(text)
     lines = [f"kernels of `{name}`" for name in (found[2].split(", ") if found else [])]
     lines += [f"kernels written for the scores of `{tensor}`" for tensor in target.online.read]
+    lines += [
+        f"`{tensor}` is read in PyTorch where the table `{name}` needs a gradient" for tensor, name in target.online.tables.items()
+    ]
     return lines + [f"`{tensor}` is read block by block in PyTorch: {why}" for tensor, why in target.online.kept.items()]
 
 

@@ -34,7 +34,11 @@ def heads_text(dims: tuple[str, ...]) -> str:
 
 def strides(leaf: Leaf) -> list[str]:
     """The arguments that step along a leaf's dimensions; along features the step is 1."""
-    dims = [dim_name(d).strip("_") for d in leaf.lead] + ["row"] * leaf.row + ["column"] * leaf.column
+    dims = [dim_name(d).strip("_") for d in leaf.lead]
+    if leaf.places:  # and how many entries there are
+        dims += [f"{part}{k}" for k in range(len(leaf.places)) for part in ("at", "count")]
+    else:
+        dims += ["row"] * leaf.row + ["column"] * leaf.column
     return [f"{leaf.name}_{d}" for d in dims]
 
 
@@ -122,6 +126,8 @@ class Block:
             d = "E" if leaf is self.values else widths(self.score)[leaf.feature]
             self.add(f"{name} = _tile({self._at(leaf, side)}, {leaf.name}_{side}, {self._left(side)}, {d}, B{d},"
                      f" {self.width(side)})", depth)  # fmt: skip
+        elif leaf.places:
+            self.look_up(leaf, depth)
         elif leaf.row and leaf.column:
             at = f"{leaf.name}_at + {self._offset(leaf, 'row')} + {self._offset(leaf, 'column')}"
             steps = f"{leaf.name}_{self.fixed}, {leaf.name}_{self.moving}"
@@ -133,8 +139,17 @@ class Block:
                      f" {self.width(side)})", depth)  # fmt: skip
         else:
             self.add(f"{name} = tl.load({leaf.name}_at)", depth)
-        if leaf.real and not leaf.feature:
+        if leaf.node.dtype == "real" and not leaf.feature:
             self.add(f"{name} = {name}.to(tl.float32)", depth)
+
+    def look_up(self, leaf: Leaf, depth: int) -> None:
+        """A table's entry for each pair; 0 outside, as the language says."""
+        writer = Writer(self.known())
+        texts = [writer.text(place) for place in leaf.places]
+        steps = [f"tl.cast({text}, tl.int64) * {leaf.name}_at{k}" for k, text in enumerate(texts)]
+        inside = [f"({text} >= 0) & ({text} < {leaf.name}_count{k})" for k, text in enumerate(map(_bracketed, texts))]
+        place = " + ".join([f"{leaf.name}_at", *steps])
+        self.add(f"{leaf.name}_tile = tl.load({place}, mask={' & '.join(inside)}, other=0)", depth)
 
     def _offset(self, leaf: Leaf, side: str) -> str:
         return f"tl.cast(first_{side}, tl.int64) * {leaf.name}_{side}"
@@ -227,6 +242,10 @@ class Block:
         facts = [f"({writer.text(f)})" for f in self.score.facts]
         facts.append(f"({self.moving} < {self.size(self.moving)})[None, :]")
         self.add(f"{name} = tl.where({' & '.join(facts)}, {name}, {other})", depth + bool(check))
+
+
+def _bracketed(text: str) -> str:
+    return text if text.isidentifier() else f"({text})"
 
 
 def flush(writer: Writer, block: Block, depth: int) -> None:

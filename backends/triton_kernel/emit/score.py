@@ -41,7 +41,11 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Leaf:
-    """A tensor that a kernel loads. `lead` are its dimensions outside rows and columns, the batch among them."""
+    """A tensor that a kernel loads. `lead` are its dimensions outside rows and columns, the batch among them.
+
+    A table is read at places that positions give: `places` are those, for each of its own indices that is not of `lead`,
+    and `roles` name its dimensions by its own indices. It gets no gradient.
+    """
 
     name: str
     node: Node
@@ -49,11 +53,13 @@ class Leaf:
     row: bool
     column: bool
     feature: str = ""
+    places: tuple[Node, ...] = ()
+    roles: tuple[tuple[str, str], ...] = ()
 
     @property
     def real(self) -> bool:
         """May it need a gradient?"""
-        return self.node.dtype == "real"
+        return self.node.dtype == "real" and not self.places
 
 
 @dataclass
@@ -206,8 +212,29 @@ class _Search:
         elif node.op in TEXTS:
             for arg in node.args:
                 self.visit(arg)
+        elif node.op == "read" and build.read(str(node.attr), [], node.dtype) in self.given:
+            self.score.scalars[node] = self._table(node, ours)
         else:
             raise Refused(f"`{node.op}` of both indices")
+
+    def _table(self, node: Node, ours: set[str]) -> Leaf:
+        """A tensor at places of each pair: of heads and the like its own, elsewhere made of positions and numbers."""
+        key = build.read(str(node.attr), [], node.dtype)
+        dims = self.given[key].outer.dims
+        places: list[Node] = []
+        roles = {}
+        for own, place in zip(self.ctx.system.tensors[str(node.attr)].indices, node.args, strict=True):
+            if place.op == "index" and place.attr in self.score.lead:
+                roles[own] = str(place.attr)
+            elif _positions(place, ours) or is_static(self.ctx, place):
+                roles[own] = f"at{len(places)}"
+                places.append(place)
+                self.visit(place)
+            else:
+                raise Refused(f"`{node.attr}` at places that are data")
+        lead = tuple(d for d in (BATCH, *self.score.lead) if d in (dims if d == BATCH else roles.values()))
+        name = self.score.names.fresh(self.given[key].inner.text)
+        return Leaf(name, key, lead, True, True, "", tuple(places), tuple(roles.items()))
 
     def _is_dot(self, node: Node) -> bool:
         body = node.args[0]

@@ -28,11 +28,12 @@ from .score import Leaf, Refused, Score, normal_form, score
 @dataclass
 class Online:
     """Writes into `written` of its target; `read` are the tensors that kernels read, `kept` those for which there are none,
-    and why."""
+    and why, `tables` what kernels read and give no gradient."""
 
     written: dict[str, str]
     read: list[str] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
+    tables: dict[str, str] = field(default_factory=dict)
 
     def normal_form(self, ctx: Context, node: Node, shape: Shape) -> Node:
         return normal_form(ctx, node, shape.row, shape.columns[0])
@@ -54,6 +55,8 @@ class Online:
             lead = (BATCH, *(d for d in shape.lead if values is not None and d in values.free))
             leaf = None if values is None else Leaf("values", values, lead, False, True, "values")
             self.written[name] = _text(name, found, leaf, given)
+            for table in [x for x in found.leaves() if x.places and x.node.dtype == "real"]:
+                self.tables[ctx.current] = table.name
             self.read += [ctx.current] if ctx.current not in self.read else []
         except Refused as why:
             self.kept[ctx.current] = str(why)
@@ -108,7 +111,8 @@ def _leaves(found: Score, values: Leaf | None, given: list[Operand]) -> list[str
     sides = {x: side for side in ("row", "column") for x in targets(found, side)}
     lines = []
     for leaf in found.leaves():
-        roles = {BATCH: "batch", found.row: "row", found.column: "column", leaf.feature: "feature"}
+        roles = {found.row: "row", found.column: "column", leaf.feature: "feature"} if not leaf.places else dict(leaf.roles)
+        roles[BATCH] = "batch"
         place = nodes.index(leaf.node)
         dims = " ".join(roles.get(d, d) for d in given[place].outer.dims)
         width = features[leaf.feature] if leaf.feature else ""

@@ -123,6 +123,9 @@ class _Call(NamedTuple):
                 if a in axes:
                     k = axes.index(a)
                     found.append(0 if x.shape[k] == 1 and self.length(a) > 1 else x.stride(k))
+            for a in axes:
+                if a.startswith("at"):  # of a table
+                    found += [x.stride(axes.index(a)), x.shape[axes.index(a)]]
         return found
 
     def lengths(self) -> list[Any]:
@@ -288,7 +291,10 @@ def _softmax_adjoint(
 
 
 def fused_softmax(plan: _Softmax) -> Callable[..., tuple[Tensor, Tensor]]:
-    """A function with the arguments of `online_softmax`, and the numbers that its kernels take."""
+    """A function with the arguments of `online_softmax`, and the numbers that its kernels take.
+
+    float64, features wider than 256, tables that need a gradient, and the CPU are left to PyTorch.
+    """
     read = _operators(plan)
 
     def run(
@@ -308,7 +314,9 @@ def fused_softmax(plan: _Softmax) -> Callable[..., tuple[Tensor, Tensor]]:
         wide = any(x.dtype == torch.float64 for x in (values, *(x for x, _, _ in operands)))
         widths = [x.shape[-1] for leaf, x in zip(plan.leaves, given, strict=True) if leaf.width]
         sizes = [*lead, rows, values.shape[-2]]
-        if not _has_kernels(values) or wide or 0 in (*sizes, *widths) or max(widths, default=0) > 256:
+        learned = any(x.requires_grad for leaf, x in zip(plan.leaves, given, strict=True) if not leaf.side)
+        able = _has_kernels(values) and not wide and not (learned and torch.is_grad_enabled())
+        if not able or 0 in (*sizes, *widths) or max(widths, default=0) > 256:
             computed = torch.float64 if wide else torch.float32
             cast = [(x.to(computed) if x.is_floating_point() else x, r, c) for x, r, c in operands]
             o, level = online_softmax(scores, cast, values.to(computed), lead, rows, columns=columns)

@@ -91,6 +91,12 @@ READS: dict[str, Read] = {
                         "    p[n,m,h] = softmax[m | adj or n == m](leaky_relu(sum[d] a * x[n] + sum[d] b * x[m]))\n"
                         "    y[n,h,d] = sum[m] p * x[m]\n", n=40),
 }  # fmt: skip
+READS["blocks that are kept"] = _read(
+    HEAD.format("kept", ", keep[t,n,h]: bool") + f"    p[t,s,h] = softmax[s | s <= t and keep[t,s//8,h]]({DOT})\n" + READ, n=9
+)
+READS["a table by distance"] = _read(
+    HEAD.format("table", ", pos[m,h]: int") + f"    p[t,s,h] = softmax[s]({DOT} + pos[s - t + 20,h] / 4)\n" + READ, m=60
+)
 HALVES = ("causal", "learned slopes", "groups")  # in 16 bits, too
 MODULES = ("causal", "window", "forgetting")  # in pieces, with states and packed; and their operators
 
