@@ -34,7 +34,7 @@ def forward(name: str, score: Score, values: Leaf | None) -> list[str]:
     block.add("total = tl.zeros([BT], tl.float32)")
     if values is not None:
         block.add("found = tl.zeros([BT, BE], tl.float32)")
-    depth, check = block.open(apart=True)
+    depth, check = block.open(apart=_only_products(score, score.z))
     writer = entries(block, depth, [score.z, score.factor])
     block.scores(writer, check, depth)
     for line in (
@@ -89,3 +89,10 @@ def entries(block: Block, depth: int, roots: list[Node]) -> Writer:
     writer = Writer(block.known(), depth)
     writer.count(roots)
     return writer
+
+
+def _only_products(score: Score, node: Node) -> bool:
+    """Are scores made of products and numbers alone? They leave registers for loops apart."""
+    if node in score.dots or node in score.numbers or node.op == "const":
+        return True
+    return node.op != "index" and node not in score.scalars and all(_only_products(score, a) for a in node.args)
