@@ -6,12 +6,13 @@ DEMO   := build/demo
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 SPREAD ?= -n auto --maxprocesses 8
 
-.PHONY: help demo test lint bench gpu clean
+.PHONY: help demo test lint bench gallery gpu clean
 help:
 	@echo "make demo    the whole road on gated linear attention: check, explain, compile, test, train"
 	@echo "make test    lint, types and the whole suite, on the CPU"
 	@echo "make lint    ruff and mypy only"
 	@echo "make bench   time the generated code against what one would write by hand"
+	@echo "make gallery train every causal layer of the library on two small tasks"
 	@echo "make gpu     the tests that need a CUDA device, and the times of generated kernels on it"
 	@echo "make clean   remove what was built, .venv too"
 
@@ -47,6 +48,10 @@ lint: .venv/installed
 
 bench: .venv/benched
 	$(BIN)/python -m tests.bench.compare
+
+gallery: .venv/installed
+	$(BIN)/python -m pip install -e ".[examples]"
+	$(BIN)/python examples/gallery.py
 
 gpu: .venv/installed
 	$(PYTEST) -m gpu

@@ -111,8 +111,12 @@ class Program:
         """A torch.nn.Module; `sizes` are options, and the lengths that parameters need, by name."""
         options = _integers({k: v for k, v in sizes.items() if k not in ("device", "dtype")}, self)
         text = self.source(form, backend, **options)
+        system = self.system(**{k: v for k, v in options.items() if k not in self._axes()})
+        decided = {o.name.plain for o in self.mixer.options} - {*system.options}  # the text has their numbers
         try:
-            return load_backend(backend).build_module(text, self.class_name, **sizes)
+            return load_backend(backend).build_module(
+                text, self.class_name, **{k: v for k, v in sizes.items() if k not in decided}
+            )
         except TypeError as error:  # a length that parameters need was not given
             raise SeqError("missing-size", str(error)) from None
         except ValueError as error:

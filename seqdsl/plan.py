@@ -4,13 +4,7 @@ Costs are polynomials in the sizes, read off the system: one multiply-add counts
 once and read once, and a loop over an axis makes that many steps one after another. The choice compares forms at
 nominal sizes by a roofline with a price for each sequential step; it decides between forms, and is no prediction.
 
-Cost alone would take the convolution for every time-invariant recurrence, and that is wrong twice. The error of an FFT
-is relative to the largest entry of the whole sequence, later ones included, where a scan's is relative to what a
-position itself has seen; and a kernel that grows overflows at its far end, which an FFT spreads over all positions. So
-`auto` takes it only where it pays, a state that disappears into its kernel (a sum over it is all that is read), and
-where |decay| <= 1 is shown, by the text or by what a claim of stability assumes, and the kernel is not constant. Of a
-matrix that is not shown; there the claim itself, which `seqc check` tries, has to say that the state is stable. A
-running sum, an EMA whose states are the output, or a raw parameter as the decay is scanned: exact, and as parallel.
+Some forms it takes only where they are safe or sure to pay, whatever they cost: `seqdsl.forms.risks`.
 
 Architecture invariant: knows no code text; backends report nothing back.
 """
@@ -21,15 +15,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
-from seqdsl.algebra.affine import NotAffine, diagonal
-from seqdsl.algebra.interval import Bounds
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import FORMS, Derived, derive
 from seqdsl.forms.derive import apply
+from seqdsl.forms.levels import OVER_PAIRS, join_of
+from seqdsl.forms.risks import RISKS
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, schedule
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, options
+from seqdsl.ir.sizes import SizeError, evaluate_size
 from seqdsl.ir.state import needed
 from seqdsl.ir.system import System, Tensor
 
@@ -38,9 +33,9 @@ Poly = dict[tuple[str, ...], int]  # monomial (sorted axis names) -> coefficient
 FLOPS_PER_SECOND = 5e10
 BYTES_PER_SECOND = 1e10
 SECONDS_PER_STEP = 3e-6  # the price of launching one operation
-_NOMINAL_TIME, _NOMINAL = 2048, 64
+_NOMINAL_TIME, _NOMINAL, _NOMINAL_LEVELS = 2048, 64, 64
 _CHEAP = frozenset(
-    ("const", "index", "size", "option", "first", "read", "where", "and", "or", "not", "lt", "le", "eq", "ne", "front")
+    ("const", "index", "size", "option", "first", "read", "where", "and", "or", "not", "lt", "le", "eq", "ne", "front", "level")
 )
 
 
@@ -71,6 +66,17 @@ def show(poly: Mapping[tuple[str, ...], int]) -> str:
     )
 
 
+def leading(poly: Mapping[tuple[str, ...], int]) -> str:
+    """Its terms that no other term is a multiple of."""
+    names = {m: [n for n in m if not n.isdigit()] for m in poly}
+    top = {m: c for m, c in poly.items() if not any(a != m and _within(names[m], names[a]) for a in poly)}
+    return show(top)
+
+
+def _within(some: list[str], all_: list[str]) -> bool:
+    return len(some) < len(all_) and all(some.count(n) <= all_.count(n) for n in some)
+
+
 def _add(total: Poly, names: tuple[str, ...], count: int) -> None:
     key = tuple(sorted(names))
     total[key] = total.get(key, 0) + count
@@ -86,11 +92,15 @@ def _nominal(system: System, axis: str) -> int:
     if axis == system.stream:
         return _NOMINAL_TIME
     size = system.indices[axis].size if axis in system.indices else None
-    if size is not None and size.op == "const":
-        return int(size.attr)
-    if size is not None and size.op == "size" and str(size.attr) == system.stream:
-        return _NOMINAL_TIME
-    return _NOMINAL
+    lengths = {} if size is None else {str(n.attr): _nominal(system, str(n.attr)) for n in walk(size) if n.op == "size"}
+    if size is None or not lengths and size.op != "const":
+        return _NOMINAL
+    defaults = {n: None if node is None else build.value_of(node) for n, node in system.options.items()}
+    chosen = {n: value if isinstance(value, int) else _NOMINAL for n, value in defaults.items()}
+    try:
+        return evaluate_size(size, chosen, lengths)
+    except SizeError:  # an option that does not divide it
+        return _NOMINAL
 
 
 def cost(system: System) -> Cost:
@@ -108,7 +118,11 @@ def cost(system: System) -> Cost:
         axes = tuple(system.axis(i) for i in tensor.indices)
         _add(moved, axes, 8)
         term = _front(tensor) or tensor.rhs  # of a grid, the cells on it alone are evaluated
-        if term is not None:
+        if term is not None and term.op == "level" and join_of(term.args[0]):
+            for node in walk(term.args[0].args[0]):  # at some pairs for each position, not at all of them
+                if node.op not in _CHEAP or node.op == "read":
+                    _add(flops, axes, 20)
+        elif term is not None:
             for node in [n for n in walk(term) if n not in seen]:
                 seen.add(node)  # equal terms are computed once
                 _count(system, node, flops, moved, steps)
@@ -140,6 +154,9 @@ def _count_steps(system: System, step: object, outer: tuple[str, ...], steps: Po
             _add(steps, outer, 3 * 64 * len(terms))
             _add(steps, (*outer, step.axis), 1)  # the starts of the pieces are corrected one after another
             return
+        if all(rhs is not None and rhs.op == "level" for rhs in marked):
+            _count_levels(step.axis, [rhs.args[0] for rhs in marked if rhs is not None], outer, steps)
+            return
         fronts = [mark for n in step.tensors() if (mark := _front(system.tensors[n])) is not None]
         if fronts:
             _count_fronts(system, fronts, outer, steps)
@@ -148,6 +165,14 @@ def _count_steps(system: System, step: object, outer: tuple[str, ...], steps: Po
             _count_steps(system, inner, (*outer, step.axis), steps)
     else:
         _add(steps, outer, 4)
+
+
+def _count_levels(axis: str, parts: list[Node], outer: tuple[str, ...], steps: Poly) -> None:
+    """A step is its terms, and what it reads at the pairs. How many levels there are only the inputs know: where edges
+    are listed, a graph is taken to be wide; from a mask of all pairs, a chain."""
+    terms = sum(n.op not in _CHEAP or n.op == "read" for n in {n for part in parts for n in walk(part)})
+    joined = all(part.op not in OVER_PAIRS or join_of(part) for part in parts)
+    _add(steps, outer if joined else (*outer, axis), (_NOMINAL_LEVELS if joined else 1) * terms)
 
 
 def _count_fronts(system: System, fronts: list[Node], outer: tuple[str, ...], steps: Poly) -> None:
@@ -299,42 +324,10 @@ def candidates(system: System) -> list[Derived]:
     for row in FORMS.values():
         if row.rewrite is None:
             continue
-        derived = apply(system, row, refuse=unsafe_convolution if row.name == "convolution" else None)
+        derived = apply(system, row, refuse=RISKS.get(row.name))
         if derived.rewritten:
             found.append(derived)
     return found
-
-
-def unsafe_convolution(system: System, loop: Loop) -> str:
-    """Why a convolution would be no gain, or a numerical risk; empty where neither."""
-    try:
-        left = FORMS["convolution"].rewrite(system, loop).tensors  # type: ignore[misc]
-    except NotAffine as reason:
-        return str(reason)
-    for name in loop.tensors():
-        if name in left:
-            return f"every entry of `{name}` is wanted, and a scan gives them as well, without the error of an FFT"
-    try:
-        states = diagonal(system, loop)
-    except NotAffine:
-        names = [n for n in loop.tensors() if n not in left]
-        claimed = {c.args[0] for c in system.claims if c.kind == "stable"}
-        open_ones = [n for n in names if n not in claimed]
-        return f"`{open_ones[0]}` is not claimed to be stable, and taps that grow have no FFT" if open_ones else ""
-    for state in states:
-        name = state.update.state.name
-        if state.decay in (build.ONE, build.const(-1)):
-            return f"the kernel of `{name}` does not decay"
-        if not _at_most_one(system, name, state.decay):
-            return f"|{state.decay!r}| <= 1 is not shown, and a kernel that grows has no FFT"
-    return ""
-
-
-def _at_most_one(system: System, state: str, decay: Node) -> bool:
-    """By the text alone, or where a claim `stable(S) when ..` says what its author assumed of the inputs."""
-    assumed = [c.condition for c in system.claims if c.kind == "stable" and c.args[0] == state]
-    bounds = (Bounds(system, condition).modulus(decay) for condition in (None, *assumed))
-    return any(bound is not None and bound <= 1 for bound in bounds)
 
 
 def choose(system: System) -> Derived:

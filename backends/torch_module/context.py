@@ -105,6 +105,7 @@ class Context:
     parameters: str = "self."  # how a parameter's path begins
     options: str = "self."  # how an option is reached
     target: Target = TORCH
+    first: str = ""  # the variable that says which positions begin a packed sequence
     stateful: bool = False  # may a state be given?
     past: bool = False  # does the code know how many positions came before?
     records: dict[str, StateEntry] = field(default_factory=dict)  # by tensor: what the state holds of it
@@ -144,6 +145,10 @@ class Context:
     def support(self, name: str) -> str:
         """A function of `support`, likewise, or what the target has in its place."""
         return self.target.call(name).name
+
+    def begins(self, function: str) -> str:
+        """The argument of a call that says where packed sequences begin."""
+        return f", first={self.first}" if self.first and self.target.call(function).packed else ""
 
     def place(self, tensor: str) -> Place:
         """Where a tensor is, for a reader that wants it in the dtype of the computation."""

@@ -13,9 +13,9 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import bound
 
-from . import convolutions, expressions
+from . import convolutions, expressions, scatters
 from .context import Context
-from .values import ATOM, BATCH, PRODUCT, SUM, UNARY, Value, merge, plain, spread
+from .values import ATOM, BATCH, PRODUCT, SUM, Value, merge, negative, plain, spread
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzACDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -31,7 +31,7 @@ def contract(ctx: Context, node: Node) -> Value:
     with ctx.under(*outside, *inside):
         terms = _terms(body) if _worth_splitting(body) else [(1, body)]
         values = [_term(ctx, node, t, names, inside) for _, t in terms]
-    result = values[0] if terms[0][0] > 0 else _negative(values[0])
+    result = values[0] if terms[0][0] > 0 else negative(values[0])
     for (sign, _), value in zip(terms[1:], values[1:], strict=True):
         dims = ctx.ordered(merge(result.dims, value.dims))
         a, b = spread(expressions.convert(ctx, result, node.dtype), dims), spread(value, dims)
@@ -45,10 +45,6 @@ def contract(ctx: Context, node: Node) -> Value:
         mask, result = expressions.tensor(ctx, mask, "bool"), expressions.tensor(ctx, result, node.dtype)
         result = Value(f"torch.where({spread(mask, dims).text}, {spread(result, dims).text}, 0)", dims, node.dtype)
     return result
-
-
-def _negative(value: Value) -> Value:
-    return replace(value, text=f"-{value.at(UNARY)}", level=UNARY)
 
 
 def _terms(body: Node) -> list[tuple[int, Node]]:
@@ -106,11 +102,13 @@ def _term(ctx: Context, node: Node, term: Node, names: tuple[str, ...], guards: 
             numerator = build.make("div", numerator, f)
         inner = [numerator]
     convolved = None if quotients else convolutions.convolution(ctx, node, inner, names, guards)
+    if convolved is None and not quotients:
+        convolved = scatters.segment_sum(ctx, node, inner, names, guards)
     if convolved is not None:
         return _finished(ctx, node, sign, convolved, outer, below)
     values = [expressions.emit(ctx, f) for f in inner]
     values = [v if v.dtype in ("real", "complex") else expressions.convert(ctx, v, node.dtype) for v in values]
-    values = _mask(ctx, node, values, guards)
+    values = masked(ctx, node, values, guards)
     missing = [n for n in names if not any(n in v.dims for v in values)]
     values = [v for v in values if v.dims or not v.static] or values
     result = _pairs(ctx, node, values, [n for n in names if n not in missing])
@@ -126,7 +124,7 @@ def _finished(ctx: Context, node: Node, sign: int, result: Value | None, outer: 
     for f in below:
         result = _over(ctx, node, result, f)
     return (
-        _negative(result)
+        negative(result)
         if sign < 0 and result is not None
         else result
         if result is not None
@@ -142,7 +140,7 @@ def times(ctx: Context, node: Node, a: Value | None, b: Value) -> Value:
     if a.text == "1" and a.static:
         return b
     if a.text == "-1" and a.static:
-        return _negative(b)
+        return negative(b)
     a, b = (expressions.convert(ctx, v, node.dtype) if v.dtype in ("bool", "int") else v for v in (a, b))
     dims = ctx.ordered(merge(a.dims, b.dims))
     known = a.zero_outside | b.zero_outside
@@ -164,7 +162,7 @@ def _over(ctx: Context, node: Node, a: Value | None, below: Node) -> Value:
     )
 
 
-def _mask(ctx: Context, node: Node, values: list[Value], guards: list[Node]) -> list[Value]:
+def masked(ctx: Context, node: Node, values: list[Value], guards: list[Node]) -> list[Value]:
     """Each condition as zeros in one factor, unless a factor is known to be 0 there."""
     known: frozenset[Node] = frozenset().union(*(v.zero_outside for v in values))
     open_ = [g for g in guards if g not in known]

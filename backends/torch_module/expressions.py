@@ -18,7 +18,7 @@ from . import axes, blocks, contractions, folds, fused, micro, online, reads, sc
 from .context import Context, Unsupported
 from .sizes import number, operands, option_variable, total
 from .table import ALONG, LEAVES, MAPS, ONLINE, OPS_TEXT, RANDOM, REDUCTIONS, SURROGATES, UNSAFE
-from .values import ATOM, CHOICE, PRODUCT, SUM, UNARY, Value, merge, permuted, plain, spread
+from .values import ATOM, CHOICE, PRODUCT, SUM, UNARY, Value, merge, negative, permuted, plain, spread
 
 KINDS = {"bool": "torch.bool", "int": "torch.long", "real": "dtype", "complex": "complex_dtype"}
 LONGEST = 92  # a longer expression has its operands named first
@@ -97,7 +97,7 @@ def _emit(ctx: Context, node: Node) -> Value:
         return scans.scan(ctx, node)
     if node.op in RANDOM:
         return _draw(ctx, node)
-    if node.op in ("newton", "front"):
+    if node.op in ("newton", "front", "level"):
         return emit(ctx, node.args[0])  # in a loop that is stepped after all
     added = fused.added_products(ctx, node) if ctx.fused else None
     return _elementwise(ctx, node) if added is None else added
@@ -222,7 +222,7 @@ def _elementwise(ctx: Context, node: Node) -> Value:
         return args[0]
     if node.op == "mul" and args[0].static and args[0].text == "-1":
         x = convert(ctx, plain(args[1]), node.dtype)
-        return replace(x, text=f"-{x.at(UNARY)}", level=UNARY)
+        return negative(x)
     if not any(a.dims and not a.weight for a in args):  # 16-bit weights alone would be computed with in 16 bits
         args = [plain(a) for a in args]
     args = _divisors(ctx, node, shorten(ctx, node, args))

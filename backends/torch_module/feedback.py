@@ -34,7 +34,7 @@ def solve(ctx: Context, node: Node) -> Value:
     texts = [scans.blocks(ctx, v, lead, [heads, tuple(ranks), rows]) for v in (w, u)]
     texts.append(scans.blocks(ctx, x, lead, [heads, tuple(ranks), layout.columns]))
     name = ctx.names.fresh(f"{ctx.current}_rows" if not ctx.current.isidentifier() else ctx.current)
-    _call(ctx, node, f"{name} = {ctx.support('chunk_solve')}", texts, a, start, layout, types(ctx, node))
+    _call(ctx, node, name, "chunk_solve", texts, a, start, layout, types(ctx, node))
     batched = node.args[-1] is not build.ZERO or any(BATCH in v.dims for v in (w, u, x, a))
     return scans.restored(ctx, name, lead, [heads, tuple(ranks), layout.columns], node.dtype, batched)
 
@@ -93,7 +93,7 @@ def _both(
     names = [ctx.names.fresh(f"{owner.name.rpartition('.')[2]}_{kind}") for kind in ("read", "state")]
     names.append(ctx.names.fresh(f"{ctx.current}_rows" if not ctx.current.isidentifier() else ctx.current))
     flags = [*(["strict=True"] if options(reader)["strict"] else []), *more]
-    _call(ctx, node, f"{', '.join(names)} = {ctx.support('chunk_solve_read')}", texts, a, start, layout, flags)
+    _call(ctx, node, ", ".join(names), "chunk_solve_read", texts, a, start, layout, flags)
     batched = node.args[-1] is not build.ZERO or any(BATCH in v.dims for v in (*given, a))
     read, y = (scans.restored(ctx, name, lead, [heads, columns], node.dtype, batched) for name in (names[0], names[2]))
     final = scans.restored(ctx, names[1], (BATCH,), [heads, rows, columns], node.dtype, batched)
@@ -103,7 +103,15 @@ def _both(
 
 
 def _call(
-    ctx: Context, node: Node, opening: str, texts: list[str], a: Value, start: Value, layout: Layout, more: list[str]
+    ctx: Context,
+    node: Node,
+    opening: str,
+    function: str,
+    texts: list[str],
+    a: Value,
+    start: Value,
+    layout: Layout,
+    more: list[str],
 ) -> None:
     """The lines of a call: the operands, then what both functions take."""
     lead, heads, rows = (BATCH, layout.time), layout.heads, layout.rows
@@ -113,7 +121,8 @@ def _call(
     flags = [f"log={bool(given['log'])}", *(["after=True"] if given["after"] else []), *more]
     flags += [f"chunk={given['chunk']}"] if given["chunk"] not in (0, 64) else []
     flags += [f"chunk={ctx.helper('_whole_chunk')}({ctx.length(layout.time)})"] if given["chunk"] == 0 else []
-    ctx.block.add(f"{opening}(")
+    flags += [ctx.begins(function).removeprefix(", ")] if ctx.begins(function) else []
+    ctx.block.add(f"{opening} = {ctx.support(function)}(")
     for text in [*texts, decay, begin, ", ".join(flags)]:
         ctx.block.add(f"    {text},")
     dims = (*lead, *heads, *node.attr[0][1:], *layout.columns)

@@ -10,7 +10,7 @@ from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, Step, schedule
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.node import reads as reads_below
-from seqdsl.ir.state import StateEntry, record_path
+from seqdsl.ir.state import StateEntry, record_paths
 from seqdsl.ir.system import System, Tensor, folds, monoid_reads
 
 from . import expressions, history, reads, recurrence
@@ -18,6 +18,7 @@ from .context import Block, Context, Layered, Looped, Source, Stored
 from .inlining import SUPPORT_FUNCTIONS
 from .loops import sink
 from .names import Names
+from .packed import packs
 from .prologue import Stepping, literal, nest, stepping, write_prologue
 from .sizes import total
 from .table import LEAVES
@@ -69,6 +70,10 @@ def write_body(
             ctx.records[key] = entry
     ctx.uses = _uses(system)
     parameter_places(ctx)
+    if packs(system, steps, target):
+        ctx.first = names.fresh("first")
+        total = ctx.length(str(system.stream))
+        ctx.index_lines.append(f"{ctx.first} = {ctx.helper('_first_positions')}(cu_seqlens, {total}, device)  # [{total}]")
     _place_inputs(ctx, arguments)
     ctx.unread = _unread(system, steps)
     real = [arguments[t.name] for t in system.inputs() if t.dtype in ("real", "complex")]
@@ -144,7 +149,7 @@ def _inputs(ctx: Context, arguments: dict[str, str]) -> list[str]:
         entry = ctx.records.get(tensor.name) if ctx.stateful else None
         lines.append(f"{name} = {cast}  # [{', '.join(new_length(ctx, d) for d in dims)}]")
         if entry is not None and entry.tail is None and not ctx.is_new(tensor.indices[entry.position]):
-            held = history.state_path(entry.name)
+            held = history.state_path(ctx, entry.name)
             lines.append(
                 f"{name} = {name} if state is None else {ctx.helper('_join')}([{held}, {name}], {entry.position + 1})"
                 f"  # [{', '.join(ctx.dim_text(d) for d in dims)}]"
@@ -218,8 +223,9 @@ def _finish(ctx: Context, results: list[str], steps: Stepping, late: list[str]) 
     for tensor in late:
         recurrence.compute(ctx, ctx.system.tensors[tensor])
     record: dict[str, object] = {}
+    paths = record_paths(e.name for e in steps.entries)
     for entry in steps.entries:
-        nest(record, record_path(entry.name), _kept(ctx, entry))
+        nest(record, paths[entry.name], _kept(ctx, entry))
     if ctx.past:
         record["position"] = total(ctx, str(ctx.system.stream))
     ctx.block.add(f"return {name}, {literal(record)}")
@@ -279,7 +285,7 @@ def _missing(ctx: Context, tensor: Tensor, looped: Looped, place: str) -> str:
 def _boundary(ctx: Context, entry: StateEntry, tensor: Tensor, looped: Looped | None, end: str) -> str:
     """The value at the last boundary that the stream has passed."""
     assert entry.boundary is not None
-    last = f"({end} - 1)" if entry.at_last_point else end
+    last = f"max({end} - 1, 0)" if entry.at_last_point else end  # nothing has passed: the first boundary
     before, ctx.fixed = ctx.fixed, {**ctx.fixed, str(ctx.system.stream): last}
     ctx.caches.append({})
     if looped is not None and looped.keys == (entry.position,):

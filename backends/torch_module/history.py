@@ -11,7 +11,7 @@ from dataclasses import replace
 from seqdsl.ir import build
 from seqdsl.ir.node import Node
 from seqdsl.ir.order import Linear, linear
-from seqdsl.ir.state import StateEntry, record_path
+from seqdsl.ir.state import StateEntry, record_paths, state_record
 from seqdsl.ir.system import Edge
 
 from . import expressions, reads
@@ -143,7 +143,6 @@ def _shifted(
 ) -> tuple[Value, bool] | None:
     """`x[i + c]` or `x[i + c + j]`, `x[i + c - j]`."""
     index = str(lead.attr)
-    dim = value.dims.index(f"@{k}")
     streamed = ctx.on_stream(own)
     start = _offset(ctx, rest)
     left, right = edges
@@ -164,6 +163,7 @@ def _shifted(
         start = _plus(start, "1")
     if right is not None:
         value = _beside(ctx, source, k, value, right, before=False)
+    dim = value.dims.index(f"@{k}")  # joined with what came before, the dimensions may lie in another order
     length = ctx.length(index)
     if window is None:
         dims = tuple(index if d == f"@{k}" else d for d in value.dims)
@@ -241,9 +241,10 @@ def edge_value(ctx: Context, source: Source, edge: Edge, k: int) -> Value:
     return value
 
 
-def state_path(name: str) -> str:
+def state_path(ctx: Context, name: str) -> str:
     """`state["o"]["S"]`"""
-    return "state" + "".join(f'["{part}"]' for part in record_path(name))
+    paths = record_paths(e.name for e in state_record(ctx.system))
+    return "state" + "".join(f'["{part}"]' for part in paths[name])
 
 
 def past_values(ctx: Context, source: Source, k: int, value: Value, entry: StateEntry) -> Value:
@@ -267,7 +268,7 @@ def past_values(ctx: Context, source: Source, k: int, value: Value, entry: State
         if entry.tail is not build.ONE:
             zeros = ", ".join(f"{count} - 1" if d == source.own[k] else ctx.dim_text(d) for d in order)
             text = f"{ctx.helper('_join')}([torch.zeros({zeros}, dtype={kind}, device=device), {text}], {dim})"
-    held = state_path(entry.name)
+    held = state_path(ctx, entry.name)
     for number, j in enumerate(source.keys):
         assert source.node is not None
         place = expressions.emit(ctx, source.node.args[j])

@@ -27,10 +27,16 @@ def sink(system: System, steps: tuple[Step, ...]) -> tuple[Step, ...]:
     kept |= set(system.finals.values())
     while pending:
         step = pending.pop(0)
-        if isinstance(step, Loop) and not any(isinstance(s, Loop) for s in step.body):
+        if isinstance(step, Loop) and not any(isinstance(s, Loop) for s in step.body) and not _marked(system, step):
             step = _absorb(system, step, pending)
         result.append(step)
     return tuple(result)
+
+
+def _marked(system: System, loop: Loop) -> bool:
+    """Is it no loop over time, but solved, or taken level by level, as a whole?"""
+    rhs = [system.tensors[n].rhs for n in loop.tensors()]
+    return all(r is not None and r.op in ("newton", "level") for r in rhs)
 
 
 def _absorb(system: System, loop: Loop, pending: list[Step]) -> Loop:

@@ -13,11 +13,13 @@ from seqdsl.ir.node import Node, walk
 from seqdsl.ir.state import needed
 from seqdsl.ir.system import System, Tensor
 
+from .calls import forward, signature, step, streamed
 from .context import Block, Context
 from .function import input_names, new_length, write_body
 from .inlining import SUPPORT_FUNCTIONS, available, inlined
 from .layout import docstring, wrapped
-from .names import Names, attribute, quoted, safe, tuple_text
+from .names import Names, attribute, quoted, safe
+from .packed import packs
 from .parameters import write_parameters
 from .polish import imports, tidy, used_names
 from .prologue import Stepping, stepping
@@ -62,7 +64,7 @@ def emit_module(
     bodies = [_function(one, name, layer, built, arguments, target) for name, one in runs]
     steps = stepping(runs[-1][1])
     cls = _class(
-        system, class_name, [n for n, _ in runs], layer, built, arguments, steps, form, bodies if layer else []
+        system, class_name, [n for n, _ in runs], layer, built, arguments, steps, form, bodies if layer else [], target
     )
     generated = wrapped(tidy("\n\n\n".join([*([] if layer else bodies), cls])))
     written = target.text()
@@ -114,10 +116,6 @@ def _built(system: System, layer: bool, taken: set[str]) -> _Built:
     return _Built({a: names.fresh(a) for a in system.indices if a in needed}, options)
 
 
-def _signature(system: System, arguments: dict[str, str]) -> list[str]:
-    return [f"{arguments[t.name]}: Tensor" for t in system.inputs()]
-
-
 def _defaults(system: System, built: _Built) -> list[str]:
     """`H: int = 4, D: int | None = None`"""
     found = []
@@ -135,8 +133,11 @@ def _function(system: System, name: str, layer: bool, built: _Built, arguments: 
     """The computation: a function, or a method of a layer."""
     indent = 1 if layer else 0
     top = Block(indent)
-    parameters = ["self", *_signature(system, arguments)] if layer else _signature(system, arguments)
+    parameters = ["self", *signature(system, arguments)] if layer else signature(system, arguments)
     keywords = ["state: Any = None", "return_state: bool = False"]
+    if packs(system, stepping(system), target):
+        keywords.append("cu_seqlens: Any = None")
+    always = len(keywords)
     if not layer:
         keywords += _defaults(system, built)
     shown = f"_{name}" if layer else name
@@ -144,8 +145,8 @@ def _function(system: System, name: str, layer: bool, built: _Built, arguments: 
         f"def {shown}({', '.join(parameters)}{', ' if parameters else ''}*, {', '.join(keywords)}) -> Any:"
     )
     if not layer and parameters:
-        plain = keywords[:2]
-        rest = keywords[2:]
+        plain = keywords[:always]
+        rest = keywords[always:]
         opening = f"def {shown}({', '.join([*parameters, *plain])}{', *, ' + ', '.join(rest) if rest else ''}) -> Any:"
     top.add(opening)
     known = {axis: f"self.{attribute(axis)}" for axis in built.axes} if layer else {}
@@ -211,6 +212,7 @@ def _class(
     steps: Stepping,
     form: str,
     bodies: list[str],
+    target: Target,
 ) -> str:
     out = Block(0)
     out.add(f"class {class_name}(nn.Module):")
@@ -223,12 +225,12 @@ def _class(
         out.add("def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:")
         out.add("    return super()._apply(_keep_complex(fn), recurse)")
     out.add("")
-    _forward(out, system, functions[0], layer, built, arguments)
+    forward(out, system, functions[0], layer, built.options, arguments, target)
     for body in bodies:
         out.add("")
         out.lines += body.splitlines()
     out.add("")
-    _step(out, system, functions, layer, built, arguments, steps)
+    step(out, system, functions[-1], layer, built.options, arguments, steps)
     out.add("")
     _init_state(out, system, layer, built, arguments, steps)
     out.add("")
@@ -237,69 +239,6 @@ def _class(
         out.add("")
     _extra_repr(out, built, form)
     return "\n".join(out.lines)
-
-
-def _call(function: str, layer: bool, built: _Built, arguments: list[str], more: list[str]) -> str:
-    name = f"self._{function}" if layer else function
-    given = [] if layer else [f"{v}=self.{attribute(o)}" for o, v in built.options.items()]
-    return f"{name}({', '.join([*arguments, *more, *given])})"
-
-
-def _streamed(system: System, tensor: Tensor) -> int | None:
-    """The dimension of the streamed axis, the batch in front."""
-    return next((k + 1 for k, i in enumerate(tensor.indices) if system.axis(i) == system.stream), None)
-
-
-def _all_streamed(system: System, tensor: Tensor) -> tuple[int, ...]:
-    """The dimensions of the streamed axis: two of them in a[t,s] with `index s over t`."""
-    return tuple(k + 1 for k, i in enumerate(tensor.indices) if system.axis(i) == system.stream)
-
-
-def _forward(out: Block, system: System, function: str, layer: bool, built: _Built, arguments: dict[str, str]) -> None:
-    out.add(
-        f"def forward(self, {', '.join([*_signature(system, arguments), '*', 'state: Any = None'])}, "
-        "return_state: bool = False, cu_seqlens: Any = None) -> Any:"
-    )
-    out.add('    """The outputs; with `return_state` the state as well. `cu_seqlens`: ends of packed sequences."""')
-    dims = [str(_all_streamed(system, t)) for t in system.inputs()]
-    results = [str(_streamed(system, system.tensors[o])) for o in system.outputs]
-    names = list(arguments.values())
-    if system.stream is not None:
-        out.add("    if cu_seqlens is not None:")
-        out.add(
-            f"        return _run_packed(self.forward, {tuple_text(names)}, {tuple_text(dims)}, "
-            f"{tuple_text(results)}, cu_seqlens, state, return_state)"
-        )
-    out.add(f"    return {_call(function, layer, built, names, ['state=state', 'return_state=return_state'])}")
-
-
-def _step(
-    out: Block,
-    system: System,
-    functions: list[str],
-    layer: bool,
-    built: _Built,
-    arguments: dict[str, str],
-    steps: Stepping,
-) -> None:
-    names = [arguments[t.name] for t in system.inputs()]
-    out.add(f"def step(self, {', '.join([*_signature(system, arguments), 'state: Any'])}) -> Any:")
-    out.add('    """One position: the outputs there, and the new state. Inputs lack the streamed axis."""')
-    if steps.refusal:
-        out.add(f"    raise ValueError({quoted(f'{system.name} cannot be stepped: {steps.refusal}')})")
-        return
-    given = [
-        n if (d := _streamed(system, t)) is None else f"{n}.unsqueeze({d})"
-        for n, t in zip(names, system.inputs(), strict=True)
-    ]
-    call = _call(functions[-1], layer, built, given, ["state=state", "return_state=True"])
-    out.add(f"    result, state = {call}")
-    dims = [_streamed(system, system.tensors[o]) for o in system.outputs]
-    if len(dims) == 1:
-        out.add(f"    return {'result' if dims[0] is None else f'result.select({dims[0]}, 0)'}, state")
-    else:
-        parts = [f"result[{k}]" if d is None else f"result[{k}].select({d}, 0)" for k, d in enumerate(dims)]
-        out.add(f"    return ({', '.join(parts)}), state")
 
 
 def _init_state(
@@ -380,7 +319,7 @@ def _base_inputs(system: System) -> list[str]:
             continue
         seen.add(name)
         tensor = system.tensors[name]
-        if tensor.kind == "input" and _streamed(system, tensor) is None:
+        if tensor.kind == "input" and streamed(system, tensor) is None:
             found.add(name)
         pending += sorted(sources(system, tensor))
     return [t.name for t in system.inputs() if t.name in found]
@@ -397,4 +336,7 @@ def _extra_repr(out: Block, built: _Built, form: str) -> None:
     out.add("def extra_repr(self) -> str:")
     out.add('    """The sizes and options that the module was built with."""')
     shown = [f"{n}={{self.{attribute(n)}}}" for n in [*built.axes, *built.options]] + ([f"form={form}"] if form else [])
+    if len(shown) > 6:
+        out.add(f"    sizes = f{quoted(', '.join(shown[:6]))}")
+        shown = ["{sizes}", *shown[6:]]
     out.add(f"    return {'f' if built.axes or built.options else ''}{quoted(', '.join(shown))}")

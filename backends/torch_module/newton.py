@@ -3,7 +3,10 @@
 The step is a function of the states before and of operands: the largest parts that do not depend on a state, computed
 before for all positions. Every tensor has the dimensions [B, T, lanes..], of length 1 where it does not vary, so that
 one function serves one position, the same position of every piece, and all positions at once. Whatever needs a gradient
-is an operand: the backward runs the function again. Entry points: `is_solved`, `solve`.
+is an operand: the backward runs the function again.
+
+Where entries mix along an axis, it is the last of the lanes; a slope with one dimension more than a state is a matrix
+[.., own entry, entry before], and weights are read as they are. Entry points: `is_solved`, `solve`.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, build_not
 from seqdsl.ir.node import Node, reads, walk
+from seqdsl.ir.ops import bound
 from seqdsl.ir.system import Tensor
 
 from . import expressions
@@ -25,8 +29,15 @@ def is_solved(ctx: Context, loop: Loop) -> bool:
     return (
         not ctx.fixed
         and all(isinstance(s, Compute) for s in loop.body)
-        and all(t.rhs is not None and t.rhs.op == "newton" and len(t.rhs.args) == 2 + len(tensors) for t in tensors)
+        and all(t.rhs is not None and t.rhs.op == "newton" for t in tensors)
+        and all(t.rhs is not None and len(t.rhs.args) in (2 + len(tensors), 2 + 2 * len(tensors)) for t in tensors)
     )
+
+
+def _column(states: list[Tensor]) -> str | None:
+    """The index of the entries before, where slopes are matrices."""
+    matrices = [m for s in states if s.rhs is not None for m in s.rhs.args[2 + len(states) :]]
+    return next((bound(m)[0] for m in matrices if m is not build.ZERO), None)
 
 
 def solve(ctx: Context, loop: Loop) -> None:
@@ -34,7 +45,9 @@ def solve(ctx: Context, loop: Loop) -> None:
     states = [ctx.system.tensors[n] for n in loop.tensors()]
     first, position = states[0], dict(loop.positions)[states[0].name]
     time = first.indices[position]
-    dims = (BATCH, time, *(i for i in first.indices if i != time))
+    column = _column(states)
+    mixing = {i for i in first.indices if column is not None and i == column.rstrip("'")}
+    dims = (BATCH, time, *(i for i in first.indices if i != time and i not in mixing), *mixing)
     for state in states:
         ctx.comment(state)
     with ctx.equation(first):
@@ -46,16 +59,22 @@ def solve(ctx: Context, loop: Loop) -> None:
             whole = expressions.full(ctx, value, (BATCH, *dims[2:]), "real")
             starts.append(with_ones(Value(whole.text, whole.dims, "real", whole.level), dims).text)
         step = ctx.names.fresh(f"{first.name}_step")
-        _function(ctx, step, states, given, dims)
+        _function(ctx, step, states, given, dims, column)
         names = [ctx.names.fresh(s.name) for s in states]
-        listed = ", ".join(with_ones(o.outer, dims).text for o in given)
-        flag = ", reverse=True" if loop.reverse else ""
+        listed = ", ".join(with_ones(o.outer, _shape(o, dims)).text for o in given)
+        flag = (", reverse=True" if loop.reverse else "") + (", mixing=True" if column is not None else "")
         ctx.block.add(f"{', '.join(names)}{',' if len(names) == 1 else ''} = {ctx.support('newton_scan')}(")
         for text in (step, f"[{', '.join(starts)}]", f"[{listed}]", f"{ctx.length(time)}{flag}"):
             ctx.block.add(f"    {text},")
         ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in dims)}]")
     for state, name in zip(states, names, strict=True):
         ctx.places[state.name] = Stored(Value(name, dims, "real"))
+
+
+def _shape(operand: Operand, dims: tuple[str, ...]) -> tuple[str, ...]:
+    """The dimensions of an operand: those of the states, or its own behind batch and time, where it has others."""
+    own = operand.outer.dims
+    return dims if set(own) <= set(dims) else (*dims[:2], *(d for d in own if d not in dims[:2]))
 
 
 def _parts(ctx: Context, states: list[Tensor]) -> list[Part]:
@@ -89,19 +108,22 @@ def _parts(ctx: Context, states: list[Tensor]) -> list[Part]:
     return list(found.values())
 
 
-def _function(ctx: Context, name: str, states: list[Tensor], given: list[Operand], dims: tuple[str, ...]) -> None:
+def _function(
+    ctx: Context, name: str, states: list[Tensor], given: list[Operand], dims: tuple[str, ...], column: str | None
+) -> None:
     """`def h_step(before, given, slopes)`: the states after one step, and their slopes if asked for."""
     before = ctx.block, ctx.hoisted, ctx.caches, ctx.order
     block = ctx.block = Block(before[0].indent + 1)
     ctx.caches, ctx.order = [{}], [d for d in dims if d != BATCH]
     entering = [ctx.names.fresh(f"{s.name}_before") for s in states]
-    known = {o.node: Value(o.inner.text, dims, o.inner.dtype) for o in given}
+    known = {o.node: _inside(o, dims) for o in given}
     for state, variable in zip(states, entering, strict=True):
         assert state.rhs is not None
         for other in states:
             for read in reads(other.rhs) if other.rhs is not None else ():
                 if read.attr == state.name:
-                    known[read] = Value(variable, dims, "real")
+                    at = dict(zip(state.indices, read.args, strict=True))
+                    known[read] = Value(variable, (*dims[:-1], str(at[dims[-1]].attr)) if column else dims, "real")
     ctx.hoisted = {**ctx.hoisted, **known}
     operands = [o.inner.text for o in given]
     block.add(f"{', '.join(entering)}{',' if len(entering) == 1 else ''} = before")
@@ -114,8 +136,13 @@ def _function(ctx: Context, name: str, states: list[Tensor], given: list[Operand
     for state in states:
         assert state.rhs is not None
         ctx.current = f"{state.name}_slope"
-        by = [_slope(ctx, state.name, s.name, node) for s, node in zip(states, state.rhs.args[2:], strict=True)]
-        rows.append(f"[{', '.join(by)}]")
+        by, count = state.rhs.args[2:], len(states)
+        if column is None:
+            texts = [_slope(ctx, state.name, s.name, node) for s, node in zip(states, by, strict=True)]
+        else:
+            pairs = zip(states, by[:count], by[count:], strict=True)
+            texts = [_matrix(ctx, f"{state.name}_by_{s.name}", d, m, (*dims, column)) for s, d, m in pairs]
+        rows.append(f"[{', '.join(texts)}]")
     ctx.current = states[0].name
     block.add(f"return [{', '.join(after)}], [{', '.join(rows)}]")
     lines = block.lines
@@ -124,6 +151,36 @@ def _function(ctx: Context, name: str, states: list[Tensor], given: list[Operand
         f"def {name}(before: Any, given: Any, slopes: bool) -> Any:  # one step, its derivatives if asked for"
     )
     ctx.block.lines.extend(lines)
+
+
+def _inside(operand: Operand, dims: tuple[str, ...]) -> Value:
+    """An operand in the step: with all dimensions of the states, or a weight without batch and time."""
+    shape, inner = _shape(operand, dims), operand.inner
+    if shape != dims and not {*dims[:2]} & set(operand.outer.dims):
+        return Value(f"{inner.text}[0, 0]", shape[2:], inner.dtype)
+    return Value(inner.text, shape, inner.dtype)
+
+
+def _matrix(ctx: Context, name: str, diagonal: Node, matrix: Node, dims: tuple[str, ...]) -> str:
+    """A slope that is a diagonal, a matrix, or their sum."""
+    if matrix is build.ZERO:
+        return _whole(ctx, name, diagonal, dims[:-1])
+    text = _whole(ctx, name, matrix.args[0], dims)
+    if diagonal is build.ZERO:
+        return text
+    sum_ = f"_newton_plus({text}, {_whole(ctx, f'{name}_diagonal', diagonal, dims[:-1])})"
+    ctx.helper("_newton_plus")
+    return ctx.bind(name, Value(sum_, dims, "real")).text
+
+
+def _whole(ctx: Context, name: str, node: Node, dims: tuple[str, ...]) -> str:
+    """A slope with all of its dimensions, of length 1 where it does not vary; the lanes that mix at their length."""
+    if node is build.ZERO:
+        return "None"
+    ctx.order = [d for d in dims if d != BATCH]
+    value = expressions.tensor(ctx, expressions.convert(ctx, expressions.emit(ctx, node), "real"), "real")
+    value = with_ones(value, dims)
+    return value.text if value.text.isidentifier() else ctx.bind(name, value).text
 
 
 def _named(ctx: Context, wanted: str, node: Node) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from seqdsl.ir import build
+from seqdsl.ir.initial import is_saved
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.system import System, Tensor
 
@@ -151,7 +152,8 @@ def _declare_one(out: Block, ctx: Context, tensor: Tensor, made: set[tuple[str, 
     empty = f"torch.empty({_shape(ctx, own)}, **{kind})"
     note = f"  # [{', '.join(own)}]" if own else ""
     if tensor.kind == "const":
-        out.add(f'{pad}{owner}.register_buffer("{attribute(steps[-1])}", {empty}, persistent=False){note}')
+        kept = "" if is_saved(tensor) else ", persistent=False"
+        out.add(f'{pad}{owner}.register_buffer("{attribute(steps[-1])}", {empty}{kept}){note}')
     else:
         out.add(f"{pad}{owner}.{attribute(steps[-1])} = nn.Parameter({empty}){note}")
 

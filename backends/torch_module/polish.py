@@ -122,9 +122,10 @@ def imports(text: str) -> str:
     """The import lines that a text needs."""
     used = used_names(text)
     blocks = [
-        [f"import {name}" for name in ("math",) if name in used],
+        [f"import {name}" for name in ("itertools", "math") if name in used],
         _from("collections.abc", ["Callable", "Iterator", "Sequence"], used)
         + _from("contextlib", ["AbstractContextManager", "nullcontext"], used)
+        + _from("dataclasses", ["dataclass", "replace"], used)
         + _from("functools", ["cache"], used)
         + _from("typing", ["Any", "NamedTuple"], used),
     ]

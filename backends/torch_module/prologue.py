@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from seqdsl.ir import build
 from seqdsl.ir.node import walk
-from seqdsl.ir.state import POSITION, NotSteppable, StateEntry, record_path, state_record
+from seqdsl.ir.state import POSITION, NotSteppable, StateEntry, record_paths, state_record
 from seqdsl.ir.system import System
 
 from . import history
@@ -120,8 +120,9 @@ def _words(text: str) -> set[str]:
 def _state_check(ctx: Context, steps: Stepping) -> str:
     """The record that was given, checked entry by entry."""
     record: dict[str, object] = {}
+    paths = record_paths(e.name for e in steps.entries)
     for entry in steps.entries:
-        nest(record, record_path(entry.name), _entry_shape(ctx, entry))
+        nest(record, paths[entry.name], _entry_shape(ctx, entry))
     if ctx.past:
         record["position"] = "None"
     check = ctx.helper("_checked_state")

@@ -18,7 +18,7 @@ from seqdsl.ir.order import difference
 from seqdsl.ir.state import StateEntry
 from seqdsl.ir.system import Edge, Tensor
 
-from . import expressions, history, newton, wavefront
+from . import expressions, history, levels, newton, wavefront
 from .context import Block, Context, Looped, LoopScope, Source, Stored
 from .loops import hoist
 from .names import tuple_text
@@ -32,6 +32,8 @@ def execute(ctx: Context, step: Step, needed: set[str]) -> None:
             compute(ctx, ctx.system.tensors[step.tensor])
     elif wavefront.is_wavefront(ctx, step):
         wavefront.run(ctx, step)
+    elif levels.is_levels(ctx, step):
+        levels.run(ctx, step, needed)
     elif newton.is_solved(ctx, step):
         newton.solve(ctx, step)
     else:
@@ -60,7 +62,7 @@ def _carry(ctx: Context, tensor: Tensor) -> Value:
     start = expressions.convert(ctx, expressions.emit(ctx, tensor.rhs), tensor.dtype)
     start = expressions.full(ctx, start, dims, tensor.dtype)
     return Value(
-        f"{start.at(CHOICE + 1)} if state is None else {history.state_path(tensor.path[0])}", dims, tensor.dtype, CHOICE
+        f"{start.at(CHOICE + 1)} if state is None else {history.state_path(ctx, tensor.path[0])}", dims, tensor.dtype, CHOICE
     )
 
 
@@ -134,7 +136,7 @@ def _open(ctx: Context, tensor: Tensor, all_keys: dict[str, tuple[int, ...]], lo
         before, ctx.fixed = ctx.fixed, {**ctx.fixed, str(ctx.system.stream): "(past - 1)"}
         at = expressions.emit(ctx, boundary.boundary)
         ctx.fixed = before
-        ctx.block.add(f"    {name}.setdefault({at.text}, {history.state_path(boundary.name)})")
+        ctx.block.add(f"    {name}.setdefault({at.text}, {history.state_path(ctx, boundary.name)})")
 
 
 def _rhs(ctx: Context, name: str) -> Node:
@@ -190,7 +192,7 @@ def _primed(
                     found = expressions.full(ctx, expressions.convert(ctx, found, tensor.dtype), dims, tensor.dtype)
                     text = ctx.bind(f"{tensor.name}_start", found).text if not found.text.isidentifier() else found.text
             if offset < 0 and streamed and entry is not None:
-                held = history.state_path(entry.name)
+                held = history.state_path(ctx, entry.name)
                 if entry.tail is not build.ONE:
                     held = f"{ctx.helper('_last')}({held}, {key + 1}, {-place}).select({key + 1}, 0)"
                 text = f"{text} if state is None else {held}"
@@ -199,7 +201,7 @@ def _primed(
     if streamed and entry is not None and not any(i.startswith(("past - 1:", "-1:")) for i in items):
         if entry.tail is build.ONE:
             at = "past - 1" if ctx.past else "-1"
-            items.append(f"{at}: {zero} if state is None else {history.state_path(entry.name)}")
+            items.append(f"{at}: {zero} if state is None else {history.state_path(ctx, entry.name)}")
         else:
             return [], False
     return items, True
@@ -213,7 +215,7 @@ def _restore(ctx: Context, tensor: Tensor, place: Looped, key: int) -> None:
     ctx.block.add("if state is not None:")
     others = [k for k in place.keys if k != key]
     names = {k: ctx.names.passing(f"i{n}") for n, k in enumerate(others)}
-    held = history.state_path(entry.name)
+    held = history.state_path(ctx, entry.name)
     past = "past" if ctx.past else "0"
     depth = 1
     single = entry.tail is build.ONE

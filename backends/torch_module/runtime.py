@@ -275,6 +275,13 @@ def _windows(x: Tensor, dim: int, start: int, length: int, width: int) -> Tensor
     return _span(x, dim, start, length + width - 1).unfold(dim, width, 1)
 
 
+def _segment_sum(x: Tensor, place: Tensor, length: int) -> Tensor:
+    """y[.., p] = the sum of x[.., t] over the t whose place[.., t] is p; what lies outside is dropped."""
+    inside = (place >= 0) & (place < length)
+    y = x.new_zeros(*x.shape[:-1], length + 1).scatter_add(-1, torch.where(inside, place, length), x)
+    return y[..., :length]
+
+
 def _select(x: Tensor, dim: int, place: int) -> Tensor:
     """One entry of a dimension; 0 outside."""
     return x.select(dim, place) if 0 <= place < x.shape[dim] else x.new_zeros(x.shape[:dim] + x.shape[dim + 1 :])

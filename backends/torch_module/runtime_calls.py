@@ -231,6 +231,25 @@ def _sequence_ends(cu_seqlens: Any, total: int) -> list[int]:
     return ends
 
 
+def _packed_together(
+    inputs: Sequence[Tensor], cu_seqlens: Any, state: Any, return_state: bool
+) -> bool:
+    """Can packed sequences go through one call? On a GPU that has their ends too, and where no state comes or goes.
+
+    Their ends are then not looked at: the host would have to wait for them.
+    """
+    there = isinstance(cu_seqlens, torch.Tensor) and cu_seqlens.is_cuda and cu_seqlens.device == inputs[0].device
+    return there and state is None and not return_state and all(x.shape[0] == 1 for x in inputs)
+
+
+def _first_positions(cu_seqlens: Any, total: int, device: torch.device) -> Tensor | None:
+    """[T] does a position begin a packed sequence? None where there is one sequence alone."""
+    if cu_seqlens is None:
+        return None
+    found = torch.zeros(total + 1, dtype=torch.bool, device=device)
+    return found.index_fill_(0, cu_seqlens.long(), True)[:total]
+
+
 def _narrowed(x: Tensor, dims: tuple[int, ...], start: int, end: int) -> Tensor:
     """The part of one packed sequence: its positions along every streamed dimension."""
     for dim in dims:

@@ -11,11 +11,13 @@ from seqdsl.ir.ops import options
 
 from . import decayed, expressions, feedback
 from .context import Context
-from .values import ATOM, BATCH, Value, merge, plain, spread, with_ones
+from .values import ATOM, BATCH, SUM, Value, merge, plain, spread, with_ones
 
 
 def scan(ctx: Context, node: Node) -> Value:
     """`affine_scan`, `decayed_read` or `decayed_state`."""
+    if node.op == "affine_scan" and node.dtype == "int":
+        return _counted(ctx, node)
     if node.op == "affine_scan":
         a, b, start = (operand(ctx, x) for x in node.args)
         return affine(ctx, node, a, b, start)
@@ -32,6 +34,20 @@ def scan(ctx: Context, node: Node) -> Value:
     return decayed.state(ctx, node)
 
 
+def _counted(ctx: Context, node: Node) -> Value:
+    """A running sum of integers: exact, and an integer."""
+    time: str = node.attr[0][0]
+    b, start = (expressions.tensor(ctx, plain(expressions.emit(ctx, x)), "int") for x in node.args[1:])
+    lanes = ctx.ordered(tuple(d for d in merge(b.dims, start.dims) if d not in (time, BATCH)))
+    b = expressions.full(ctx, b, (BATCH, time, *lanes), "int")
+    flip = ".flip(1)" if options(node).get("reverse") else ""
+    text = f"{b.at(ATOM)}{flip}.cumsum(1){flip}"
+    if node.args[-1] is build.ZERO:
+        return Value(text, b.dims, "int", ATOM)
+    first = expressions.full(ctx, start, (BATCH, *lanes), "int")
+    return Value(f"{text} + {first.at(ATOM)}[:, None]", b.dims, "int", SUM)
+
+
 def operand(ctx: Context, node: Node) -> Value:
     value = plain(expressions.emit(ctx, node))
     return expressions.tensor(ctx, value, "real" if value.dtype in ("bool", "int") else value.dtype)
@@ -45,7 +61,7 @@ def affine(ctx: Context, node: Node, a: Value, b: Value, start: Value) -> Value:
     b = expressions.full(ctx, b, dims, b.dtype)
     begin = "None" if node.args[-1] is build.ZERO else expressions.full(ctx, start, (BATCH, *lanes), start.dtype).text
     given = options(node)
-    flags = "".join(f", {k}=True" for k in ("log", "reverse") if given.get(k))
+    flags = "".join(f", {k}=True" for k in ("log", "reverse") if given.get(k)) + ctx.begins("affine_scan")
     a = (
         a
         if time in a.dims

@@ -136,6 +136,7 @@ SCANS = frozenset(
         "decayed_solve",
         "decayed_state",
         "front",
+        "level",
         "matrix_scan",
         "micro_solve",
         "newton",

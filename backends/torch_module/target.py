@@ -17,10 +17,12 @@ class StandIn:
     `narrow`: it takes each operand at the width at which it is given, so that an input that nothing else reads is not
     cast, and these keywords: `scale`, a number that multiplies its first operand; `dots`, the dtype of its products;
     `dtype`, that of its first result, given where an output is nothing but that result.
+    `packed`: it takes `first`, [T] or None, which positions begin a sequence that knows nothing of those before.
     """
 
     name: str
     narrow: bool = False
+    packed: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from .emit.write import Online
 from .kernels import kernels_text
 
 STAND_INS = {
-    "affine_scan": StandIn("fused_scan"),
-    "chunk_linear_attention": StandIn("fused_linear_attention", narrow=True),
-    "chunk_solve_read": StandIn("fused_solve_read", narrow=True),
+    "affine_scan": StandIn("fused_scan", packed=True),
+    "chunk_linear_attention": StandIn("fused_linear_attention", narrow=True, packed=True),
+    "chunk_solve_read": StandIn("fused_solve_read", narrow=True, packed=True),
     "rows": StandIn("fused_rows"),
-    "segmented_read": StandIn("fused_read", narrow=True),
-    "chunk_solve": StandIn("fused_solve", narrow=True),
+    "segmented_read": StandIn("fused_read", narrow=True, packed=True),
+    "chunk_solve": StandIn("fused_solve", narrow=True, packed=True),
 }
 _IMPORT = re.compile(r"^try:\n    from \.(\w+) import (.+)\nexcept ImportError:\n    from \1 import \2$", re.MULTILINE)
 

@@ -47,14 +47,16 @@ def _causal(system: System, claim: Claim) -> Verdict:
         own = [i for i in reader.indices if system.axis(i) == axis]
         for read, facts in relevant_reads(system, reader):
             tensor = system.tensors[str(read.attr)]
-            weight = axis == system.stream and len([i for i in tensor.indices if system.axis(i) == axis]) == 2
+            rows, *columns = [i for i in tensor.indices if system.axis(i) == axis] or [""]
+            if rows != system.stream:  # else a weight w[t, s]: what its columns need is checked at its own equation
+                columns = []
             for declared, subscript in zip(tensor.indices, read.args, strict=True):
-                if system.axis(declared) != axis or tensor.kind in ("param", "const"):
+                if system.axis(declared) != axis or declared in columns or tensor.kind in ("param", "const"):
                     continue
                 if not own:
                     return Unknown(f"`{reader.name}` reads `{read!r}` and has no `{index}` of its own")
                 gap = distance(system, own[0], subscript, facts)
-                if gap not in ("+", "0+") and not (isinstance(gap, int) and gap >= 0) and not weight:
+                if gap not in ("+", "0+") and not (isinstance(gap, int) and gap >= 0):
                     return Unknown(f"`{reader.name}` reads `{read!r}`, which is not shown to be earlier")
     return Proved("causality", "every read along the axis is shown not to be later, from subscripts and guards")
 

@@ -25,6 +25,7 @@ from seqdsl.algebra.numbers import (
     Complex,
     NotExact,
     Number,
+    TooMuch,
     exp,
     folded,
     inverse,
@@ -67,10 +68,10 @@ class World:
         return None
 
     def spend(self) -> None:
-        """Called once for every node evaluated. Raises `NotExact` beyond the budget."""
+        """Called once for every node evaluated. Raises `TooMuch` beyond the budget."""
         self.spent += 1
         if self.spent > _BUDGET:
-            raise NotExact("more than fits an exact evaluation")
+            raise TooMuch("more than fits an exact evaluation")
 
     def size(self, name: str) -> int:
         """The length of an index's axis: small, or what its formula says."""
@@ -105,7 +106,7 @@ class World:
 @dataclass
 class Equations(World):
     """A system's equations at given sizes. Inputs and parameters come from `draw`; outside its axes a tensor reads its
-    edges, else 0 (LANGUAGE 10 and 19). Errors: `NotExact` beyond a budget of nodes."""
+    edges, else 0 (LANGUAGE 10 and 19). Errors: `TooMuch` beyond a budget of nodes."""
 
     sizes: Sizes = field(default_factory=Sizes)
 

@@ -17,7 +17,11 @@ DIGITS = 50
 
 
 class NotExact(Exception):
-    """An operator this evaluator does not know, or more work than it is for."""
+    """An operator this evaluator does not know, or `TooMuch` work, or a value that is `Undefined`."""
+
+
+class TooMuch(NotExact):
+    """More work than an exact evaluation is for."""
 
 
 class Undefined(NotExact):

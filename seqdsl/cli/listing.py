@@ -1,19 +1,44 @@
-"""`seqc list`: what the library holds."""
+"""`seqc list`: what the library holds; `--markdown` the same with verdicts, as the library's README."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from seqdsl import api
 from seqdsl.algebra import classify_all
+from seqdsl.algebra.verdict import Proved, Tested
 from seqdsl.cli.common import console, print_json
-from seqdsl.plan import choose
+from seqdsl.diagnostics import SeqError
+from seqdsl.ir import build
+from seqdsl.ir.state import NotSteppable, state_record
+from seqdsl.ir.system import System
+from seqdsl.plan import Cost, leading
+from seqdsl.report import Report, report
 from seqdsl.semantics import library
+
+OPENING = """# The library
+
+Written by `seqc list --markdown`; a test keeps it current. One file for each system: `seqc check NAME` shows the
+derivation of every verdict, `seqc test NAME` compares every form with the equations.
+
+*State* is what a mixer keeps between two positions, in numbers, sizes by their indices ("all so far": a cache that
+grows; no state: it sees the future, or has no streamed axis). *Operations* are the leading terms of the form that
+`auto` picks, which is **bold**. Claims are *proved* by algebra or *tested* on random inputs; the text of those that are
+only tested is given.
+"""
+COLUMNS = ("file", "mixer", "recurrences", "forms", "state", "operations", "claims", "what and whence")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """0"""
+    if arguments.markdown:
+        for line in markdown():
+            sys.stdout.write(line + "\n")
+        return 0
     rows = [_row(name, program) for name in sorted(library()) for program in api.load_all(name)]
     if arguments.json:
         print_json(rows)
@@ -21,22 +46,100 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for column in ("file", "mixer", "recurrences", "auto form", "source"):
+    for column in ("file", "mixer", "recurrences", "source"):
         table.add_column(column, overflow="fold" if column == "source" else "ellipsis")
     for row in rows:
-        table.add_row(row["file"], row["mixer"], ", ".join(row["classes"]) or "-", row["auto"], row["doc"])
+        table.add_row(row["file"], row["mixer"], ", ".join(row["classes"]) or "-", row["doc"])
     console().print(table)
     return 0
 
 
 def _row(name: str, program: api.Program) -> dict[str, Any]:
     system = program.system()
-    doc = [str(line) for line in system.doc if str(line).strip()]
-    classes = list(dict.fromkeys(r.kind for r in classify_all(system)))
     return {
         "file": name,
         "mixer": program.name,
-        "classes": classes,
-        "auto": choose(system).form,
-        "doc": doc[0] if doc else "",
+        "classes": _classes(system),
+        "doc": _doc(system),
     }
+
+
+def _doc(system: System) -> str:
+    return " ".join(str(line).strip() for line in system.doc if str(line).strip())
+
+
+def _classes(system: System) -> list[str]:
+    return list(dict.fromkeys(r.kind for r in classify_all(system)))
+
+
+def markdown() -> Iterator[str]:
+    """The lines of the library's README: one table for each folder."""
+    folders: dict[str, list[str]] = {}
+    for name, path in sorted(library().items()):
+        folders.setdefault(Path(str(path)).parent.name, []).append(name)
+    yield from OPENING.rstrip("\n").split("\n")
+    for folder, names in sorted(folders.items()):
+        yield from ("", f"## {folder}", "", _line(COLUMNS), _line(["---"] * len(COLUMNS)))
+        for name in names:
+            yield from rows_of(name, [report(program.system()) for program in api.load_all(name)])
+
+
+def rows_of(name: str, reports: list[Report]) -> list[str]:
+    """The lines of one file, a mixer each."""
+    path = Path(str(library()[name]))
+    return [
+        _line(
+            [
+                "" if n else f"[{name}]({path.parent.name}/{name}.seq)",
+                f"`{found.system.name}`",
+                ", ".join(_classes(found.system)) or "none",
+                _forms(found),
+                _state(found.system),
+                _operations(found),
+                _claims(found),
+                _doc(found.system),
+            ]
+        )
+        for n, found in enumerate(reports)
+    ]
+
+
+def _line(cells: list[str] | tuple[str, ...]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+
+def _forms(found: Report) -> str:
+    names = [n for n, c in found.forms.items() if not isinstance(c, SeqError)]
+    return ", ".join(f"**{n}**" if n == found.chosen else n for n in names)
+
+
+def _operations(found: Report) -> str:
+    cost = found.forms[found.chosen]
+    return leading(cost.flops).replace("|", "") if isinstance(cost, Cost) else ""
+
+
+def _state(system: System) -> str:
+    """Each entry's size in numbers."""
+    try:
+        record = state_record(system)
+    except NotSteppable:
+        return "no state"
+    sizes = []
+    for entry in record:
+        if not entry.tensor:
+            continue
+        indices = system.tensors[entry.tensor].indices
+        rest = " ".join(i for k, i in enumerate(indices) if k != entry.position) or "1"
+        kept = "all so far" if entry.tail is None else f"({entry.tail!r})".replace("|", "")
+        sizes.append(rest if entry.tail is build.ONE else f"{kept} x {rest}")
+    return " + ".join(f"{sizes.count(s)} x {s}" if sizes.count(s) > 1 else s for s in dict.fromkeys(sizes)) or "nothing"
+
+
+def _claims(found: Report) -> str:
+    proved = sum(isinstance(v, Proved) for _, v in found.claims)
+    tested = [c.text for c, v in found.claims if isinstance(v, Tested)]
+    open_ = [c.text for c, v in found.claims if not isinstance(v, Proved | Tested)]
+    parts = [f"{proved} proved"] if proved else []
+    parts += [f"{len(tested)} tested: " + "; ".join(f"`{t}`" for t in tested)] if tested else []
+    parts += [f"{len(open_)} open: " + "; ".join(f"`{t}`" for t in open_)] if open_ else []
+    return ", ".join(parts) or "none"

@@ -98,6 +98,7 @@ def _ir(sub: argparse.ArgumentParser) -> None:
 
 def _list(sub: argparse.ArgumentParser) -> None:
     _json(sub)
+    sub.add_argument("--markdown", action="store_true", help="with forms, costs and verdicts, as library/README.md has it")
 
 
 def _fmt(sub: argparse.ArgumentParser) -> None:

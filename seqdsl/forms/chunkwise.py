@@ -44,7 +44,7 @@ from seqdsl.forms.micro import without_micro_steps
 from seqdsl.forms.products import product_read, tensors_beside
 from seqdsl.forms.reads import final_tensor, is_strict, outermost, query, still_read
 from seqdsl.forms.reversal import MIRROR, forwards
-from seqdsl.forms.scan import both, starting_value
+from seqdsl.forms.scan import both, scanned, starting_value
 from seqdsl.forms.writes import Writes, writes_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, loop_again, loop_of, recurrences
@@ -109,7 +109,7 @@ def _rewrite(system: System, loop: Loop, chunk: int) -> System:
         except NotAffine:
             if chunk == 0:
                 raise
-            system = _scan_one(system, loop, state)
+            system = system.with_tensors(*scanned(system, loop, state))
     return system
 
 
@@ -154,15 +154,6 @@ def _entrywise(system: System, loop: Loop, reason: NotAffine, chunk: int) -> Sys
 def _carries(system: System, name: str) -> bool:
     rhs = system.tensors[name].rhs
     return rhs is not None and uses(rhs, {name})
-
-
-def _scan_one(system: System, loop: Loop, state: Diagonal) -> System:
-    start, carry = starting_value(system, state, loop)
-    decay = state.decay if state.log_decay is None else state.log_decay
-    attr = ((state.update.time,), (), (("log", state.log_decay is not None), ("reverse", loop.reverse)))
-    return system.with_tensors(
-        replace(state.update.state, rhs=make("affine_scan", decay, state.write, start, attr=attr)), *carry
-    )
 
 
 def _rewrite_state(system: System, loop: Loop, state: Diagonal, members: set[str], chunk: int) -> System:

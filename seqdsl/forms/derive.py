@@ -16,6 +16,7 @@ from seqdsl.algebra.verdict import Verdict
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms.any_convolution import to_any_convolution
 from seqdsl.forms.any_scan import to_any_scan
+from seqdsl.forms.any_wavefront import to_any_wavefront
 from seqdsl.forms.chunkwise import to_chunkwise, to_quadratic
 from seqdsl.forms.newton import to_newton
 from seqdsl.forms.online import Normalisers, all_pairs, to_online
@@ -23,9 +24,8 @@ from seqdsl.forms.online_laws import online_laws
 from seqdsl.forms.prepare import prepared
 from seqdsl.forms.recurrent import steadied
 from seqdsl.forms.texts import with_texts
-from seqdsl.forms.wavefront import to_wavefront
 from seqdsl.ir.dependence import Loop, loop_again, recurrences
-from seqdsl.ir.node import walk
+from seqdsl.ir.node import Node, walk
 from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.state import NotSteppable, state_record
 from seqdsl.ir.system import System, live
@@ -129,13 +129,14 @@ _ROWS = [
         "recurrence; its adjoint is affine, with the slopes at the solution",
         "multiple shooting: pieces of 64 steps side by side, their starts corrected by the products of the slopes until "
         "the ends agree (1e-6 of the state in float32, 1e-12 in float64); where that overshoots, pieces of 32 and 16, "
-        "then one step at a time",
+        "then one step at a time; matrices of slopes are for at most 64 entries, and starts are copied where there are more",
     ),
     Form(
         "wavefront",
-        to_wavefront,
-        "with w = slope i + j, every read is of an earlier w: the cells of a front do not read each other",
-        "slope d + e >= 1 at each distance (d, e); (i, j) -> (w, i) is one to one, and cells off the grid are told apart",
+        to_any_wavefront,
+        "every read is of an earlier w: the cells of a front do not read each other",
+        "on a grid w = slope i + j, with slope d + e >= 1 at each distance (d, e), and (i, j) -> (w, i) is one to one; on a "
+        "graph that guards give, w is the longest path to a position, found at each call",
     ),
 ]
 FORMS: dict[str, Form] = {row.name: row for row in _ROWS}
@@ -245,8 +246,18 @@ def _introduced(before: System, after: System) -> list[Obligation]:
 
 
 def _streamed(system: System, loop: Loop) -> bool:
-    """Is it a recurrence over an axis that the inputs give (not over depth, or over an iteration)?"""
-    return any(system.axis(i) == loop.axis for t in system.inputs() for i in t.indices)
+    """Is it a recurrence over an axis as long as the inputs make it, or a piece of one, as `i` is of `t` where `|g|` is
+    `|t| // G` and `|i|` is `G`? Depth is none, nor is an iteration."""
+    given = {system.axis(i) for t in system.inputs() for i in t.indices}
+    counted = [i.size for i in system.indices.values() if i.size is not None and _reads(system, i.size, "size") & given]
+    cut = {name for size in counted for name in _reads(system, size, "option")}
+    size = system.index(loop.axis).size
+    return loop.axis in given or size is not None and (size in counted or bool(_reads(system, size, "option") & cut))
+
+
+def _reads(system: System, size: Node, op: str) -> set[str]:
+    """The axes whose lengths a formula reads, or its options."""
+    return {system.axis(str(n.attr)) if op == "size" else str(n.attr) for n in walk(size) if n.op == op}
 
 
 def _with_record(system: System) -> System:

@@ -1,9 +1,11 @@
-"""Newton's method for nonlinear recurrences whose states are read at their own place: gated cells with a weight for each
-channel, alone or a few of them coupled (a small block for each entry).
+"""Newton's method for nonlinear recurrences: gated cells with a weight for each channel, alone or a few of them coupled (a
+small block for each entry), and cells whose states mix along one axis, in sums (a matrix for each pair of states).
 
 The loop stays as equations. Each state's right side becomes `newton(f, start, slopes..)`: f is the step with its
 same-step auxiliaries written out, `start` the state before the first position, and the slopes are the derivatives of f
-by each state of the loop, in the loop's order. Its value is f, so the equations mean what they meant and every other
+by each state of the loop, in the loop's order. Where entries mix along an axis, a derivative is a diagonal and a matrix,
+whose column is a second index of the axis: the slopes are then all diagonals, and after them all matrices, each as its
+sum over the column, of which only the terms count. The value is f, so the equations mean what they meant and every other
 pass sees an ordinary recurrence; the mark says that a backend may solve all positions at once, by multiple shooting: the
 starts of pieces of time are unknowns, all pieces are stepped together, and the starts are corrected with the products of
 the slopes. Nothing but the update map decides: a recurrence that nobody has named is found as surely as a gated one.
@@ -12,9 +14,13 @@ The slopes are symbolic, from the table of derivatives in reverse over the step'
 differentiation of the emitted step: they can be read, shown by `explain`, checked by the interpreter against
 differences, and share their parts with the step.
 
-Refused, with the reason: an update that is affine over the reals or another ring (its scan is exact, in one pass), a
-state that is read at another place or contracted (its Jacobian is dense, and a scan over matrices pays for at most 16
-entries), a state that decides a choice, and steps without a derivative. Entry point: `to_newton`.
+Matrices of N x N cost N^2 entries and, in products, their cube at each position. A backend need not make them as long as
+the starts converge without, and where the states are wide it never does: starts are then only copied, and steps taken one
+by one where that does not converge. `auto` leaves a cell that is not known to be narrow to be stepped (`seqdsl.plan`).
+
+Refused, with the reason: an update that is affine over the reals or another ring (its scan is exact, in one pass), states
+that mix along two axes, or in anything but sums, a state that decides a choice, and steps without a derivative. Entry
+point: `to_newton`.
 """
 
 from __future__ import annotations
@@ -22,17 +28,17 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from seqdsl.algebra.affine import NotAffine, Update, split_update, states_and_updates
+from seqdsl.algebra.affine import NotAffine, Update, apart, split_update, states_and_updates
 from seqdsl.forms.any_scan import to_any_scan
+from seqdsl.forms.newton_slopes import HARD, Slopes, mixing_index
 from seqdsl.forms.scan import start_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.derivatives import ELEMENTWISE
 from seqdsl.ir.node import Node, reads, walk
-from seqdsl.ir.ops import OPS, make
+from seqdsl.ir.ops import OPS, bound, make
 from seqdsl.ir.system import System, Tensor
 
-HARD = frozenset(("round", "sign", "step"))
 LARGEST = 4  # states in one block: the product of the slopes costs its cube
 LONGEST = 20_000  # terms of an equation written out: passes that visit every use of a shared term take this long
 
@@ -45,10 +51,13 @@ def to_newton(system: System, loop: Loop) -> System:
         raise NotAffine("= its update is affine in the state already: it needs no Newton, `scan` solves it in one pass")
     if len(updates) > LARGEST:
         raise NotAffine(f"{len(updates)} states are coupled, and a block of slopes is worth it up to {LARGEST}")
+    _check_states(updates)
+    updates = [replace(u, rhs=apart(u.rhs)) for u in updates]
+    mixing = mixing_index(updates)
+    matrices = None if mixing is None else _matrices(system, updates, mixing)
     changed: list[Tensor] = []
     for update in updates:
-        _check(update, updates)
-        by = slopes(update.rhs, [_before(u) for u in updates])
+        by = _diagonals(update, updates) if matrices is None else _listed(matrices, update)
         start, carry = start_of(system, update, loop)
         node = make("newton", update.rhs, start, *by)
         if _length(node) > LONGEST:
@@ -57,6 +66,28 @@ def to_newton(system: System, loop: Loop) -> System:
     if any(not any(r.attr in names for r in reads(u.rhs)) for u in updates):
         raise NotAffine("a state does not read any state")
     return system.with_tensors(*changed)
+
+
+def _diagonals(update: Update, updates: list[Update]) -> list[Node]:
+    """The slopes of a step that is entrywise."""
+    _check(update, updates)
+    return slopes(update.rhs, [_before(u) for u in updates])
+
+
+def _matrices(system: System, updates: list[Update], mixing: str) -> Slopes:
+    """The slopes of a step whose states mix along an index."""
+    taken = {n for u in updates for node in walk(u.rhs) for n in (*node.free, *bound(node))}
+    return Slopes(updates, mixing, build.fresh(f"{mixing}'", {*system.indices, *taken}))
+
+
+def _listed(matrices: Slopes, update: Update) -> list[Node]:
+    """Diagonals, and then matrices, each as its sum over the column."""
+    pairs = matrices.of(update)
+    column = (matrices.column,)
+    return [
+        *(diagonal for diagonal, _ in pairs),
+        *(matrix if matrix is build.ZERO else build.reduce("sum", column, matrix) for _, matrix in pairs),
+    ]
 
 
 def _length(node: Node) -> int:
@@ -89,14 +120,19 @@ def _needs_none(system: System, loop: Loop, updates: list[Update]) -> bool:
     return True
 
 
+def _check_states(updates: list[Update]) -> None:
+    """Raises `NotAffine` unless the states are real, and over the same indices."""
+    first = updates[0]
+    if any(u.state.dtype != "real" for u in updates):
+        raise NotAffine("its states are not all real numbers")
+    if any(set(u.state.indices) != set(first.state.indices) or u.time != first.time for u in updates):
+        raise NotAffine("its states do not vary along the same indices: their slopes form no small block")
+
+
 def _check(update: Update, updates: list[Update]) -> None:
     """Raises `NotAffine` unless the step is differentiable, and reads each state at its own place only."""
     name = update.state.name
     own = {u.state.name: _before(u) for u in updates}
-    if any(u.state.dtype != "real" for u in updates):
-        raise NotAffine("its states are not all real numbers")
-    if any(set(u.state.indices) != set(update.state.indices) or u.time != update.time for u in updates):
-        raise NotAffine("its states do not vary along the same indices: their slopes form no small block")
     dependent = _dependent(update.rhs, frozenset(own))
     for node in dependent:
         if node.op == "read":
@@ -104,10 +140,7 @@ def _check(update: Update, updates: list[Update]) -> None:
                 continue
             raise NotAffine(f"`{name}` reads `{node!r}`, which is not at its own place: the Jacobian is dense")
         if OPS[node.op].binding:
-            raise NotAffine(
-                f"the state stands inside `{node.op}`, as in `{node!r}`: its Jacobian is dense, which pays for at most "
-                "16 entries"
-            )
+            raise NotAffine(f"the state stands inside `{node.op}`, as in `{node!r}`: its Jacobian is dense")
         if node.op in HARD:
             raise NotAffine(f"`{node!r}` is a hard step of the state: its derivative says nothing of where it goes")
         if node.op == "where" and node.args[0] in dependent:

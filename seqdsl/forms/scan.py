@@ -16,12 +16,19 @@ def to_scan(system: System, loop: Loop) -> System:
     """Replace each state's equation by `affine_scan`. Valid for entrywise affine updates; else `NotAffine`."""
     changed: list[Tensor] = []
     for state in diagonal(system, loop):
-        start, carry = starting_value(system, state, loop)
-        decay = state.decay if state.log_decay is None else state.log_decay
-        options = (("log", state.log_decay is not None), ("reverse", loop.reverse))
-        node = make("affine_scan", decay, state.write, start, attr=((state.update.time,), (), options))
-        changed += [replace(state.update.state, rhs=node), *carry]
+        changed += scanned(system, loop, state)
     return system.with_tensors(*changed)
+
+
+def scanned(system: System, loop: Loop, state: Diagonal) -> list[Tensor]:
+    """The state by one `affine_scan`, and the tensor that holds its start, if it needs one."""
+    start, carry = starting_value(system, state, loop)
+    decay = state.decay if state.log_decay is None else state.log_decay
+    options = (("log", state.log_decay is not None), ("reverse", loop.reverse))
+    node = make("affine_scan", decay, state.write, start, attr=((state.update.time,), (), options))
+    if node.dtype == "int" and decay is not build.ONE:
+        raise NotAffine(f"`{state.update.state.name}` is an integer with a factor, which a scan would round")
+    return [replace(state.update.state, rhs=node), *carry]
 
 
 def both(first: NotAffine, second: NotAffine) -> NotAffine:

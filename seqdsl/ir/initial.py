@@ -17,6 +17,7 @@ from seqdsl.ir.sizes import SizeError, Sizes
 from seqdsl.ir.system import System, Tensor
 
 Array = np.ndarray[Any, Any]
+RANDOM = ("normal", "uniform", "orthogonal")
 
 
 def state_names(tensor: Tensor, sizes: Sizes) -> list[tuple[tuple[int, ...], str]]:
@@ -27,6 +28,11 @@ def state_names(tensor: Tensor, sizes: Sizes) -> list[tuple[tuple[int, ...], str
         numbers = iter(place)
         found.append((place, ".".join(str(next(numbers)) if p.startswith("<") else p for p in tensor.path)))
     return found
+
+
+def is_saved(tensor: Tensor) -> bool:
+    """Is it in the state_dict? Parameters are, and constants that were drawn: those made from sizes are made again."""
+    return tensor.kind == "param" or tensor.rhs is None or any(n.op in (*RANDOM, "read") for n in walk(tensor.rhs))
 
 
 def initial_values(system: System, sizes: Sizes, given: Mapping[str, Any]) -> dict[str, Array]:
@@ -93,7 +99,7 @@ def _evaluate(
     evaluation = Evaluation(run, {})
     assert tensor.rhs is not None
     for node in walk(tensor.rhs):
-        if node.op in ("normal", "uniform", "orthogonal"):
+        if node.op in RANDOM:
             args = [evaluation.value(a, None).spread(tensor.indices) for a in node.args]
             drawn = _random(node, args, shape, tensor.dtype == "complex", rng)
             evaluation.done[(node, id(None))] = Value(tensor.indices, drawn)

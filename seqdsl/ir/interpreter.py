@@ -20,7 +20,7 @@ from seqdsl.ir.dependence import Compute, Loop, Step, schedule
 from seqdsl.ir.evaluate import Evaluation, Run, Store, Value
 from seqdsl.ir.initial import initial_values
 from seqdsl.ir.sizes import SizeError, bind, elements
-from seqdsl.ir.state import POSITION, NotSteppable, flatten, needs_position, nest, state_record
+from seqdsl.ir.state import POSITION, NotSteppable, flatten, needs_position, nest, record_paths, state_record
 from seqdsl.ir.system import System, Tensor
 
 Array = np.ndarray[Any, Any]
@@ -60,6 +60,8 @@ def _prepare(system: System, inputs: Mapping[str, Any], sizes: dict[str, int], s
         entries = tuple(e for e in state_record(system) if e.name != POSITION)
     except NotSteppable:
         entries, steppable = (), False
+    names = {".".join(path): name for name, path in record_paths(e.name for e in entries).items()}
+    flat = {names.get(key, key): value for key, value in flat.items()}
     arrays = {t.name: _input(t, inputs) for t in system.inputs()}
     lengths: dict[str, int] = {}
     for tensor in system.inputs():

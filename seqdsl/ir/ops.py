@@ -7,9 +7,11 @@ reference, and algebraic facts (each fact is property-tested in tests/ir). Deriv
 Binding:
   ""        elementwise: operands broadcast by index name. One row only forms make: `newton(f, start, slopes..)` is f,
             the step of a recurrence that may be solved for all positions at once; the slopes are its derivatives by
-            each state of the loop, and start is the state before the first position. Another is `front(f)`, which is f,
+            each state of the loop (diagonals, then sums of matrices over their columns, where entries mix), and start is
+            the state before the first position. Another is `front(f)`, which is f,
             the step of a recurrence over two axes at the cells of a front; its options are the geometry of the grid
-            (`seqdsl.forms.wavefront`)
+            (`seqdsl.forms.wavefront`). A third is `level(f)`, which is f, a part of the step of a recurrence that may be
+            evaluated at all positions of a level at once (`seqdsl.forms.levels`)
   "reduce"  attr = (indices, options), args = (body, guard): the indices are bound (`sum mean prod max min logsumexp
             any all argmax`); the reference receives the body with the reduced axes last and flattened in row-major
             order, and the guard as a mask. Two rows that only forms make: `normaliser(z)`, a logsumexp that is
@@ -233,6 +235,7 @@ _ROWS = [
     _row("matrix_taps", 3, _real_at_least, ref.matrix_taps, "", "map"),
     _row("newton", None, lambda *d: d[0], ref.newton, domain="real"),
     _row("front", 1, _same, ref.front, along="", across="", slope=1, lead=0, before=0, after=0, up=False, left=False),
+    _row("level", 1, _same, ref.front),
     _row("affine_scan", 3, _arithmetic, ref.affine_scan, "", "scan", log=False, reverse=False),
     _row("ring_scan", 3, _same, ref.ring_scan, "", "scan", ring="max_plus", reverse=False),
     _row("matrix_scan", 3, _arithmetic, ref.matrix_scan, "", "scan", reverse=False),

@@ -452,7 +452,7 @@ def newton(step: A, *more: A) -> A:
 
 
 def front(step: A, **geometry: object) -> A:
-    """The step itself, whatever the geometry: it is only said for who evaluates fronts."""
+    """The step itself, whatever the geometry: it is only said for who evaluates fronts, of a grid or of a graph."""
     return step
 
 

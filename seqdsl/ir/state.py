@@ -9,7 +9,7 @@ declared over `t` is computed for the new positions only; one declared over `s` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -44,11 +44,22 @@ class StateEntry:
 POSITION = "position"  # the entry that counts positions; it has no tensor
 
 
-def record_path(name: str) -> list[str]:
-    """The keys of an entry in the nested record: `y.S` is at y, S, and `x.k[x.s]` at x, k[x.s]."""
-    head, bracket, rest = name.partition("[")
-    *path, last = head.split(".")
-    return [*path, last + bracket + rest]
+def record_paths(names: Iterable[str]) -> dict[str, list[str]]:
+    """The keys of each entry in the nested record: `y.S` is at y, S, and `x.k[x.s]` at x, k[x.s]. Where `y` is an entry
+    beside `y.S` (the output of a call that is a state of it, too) it is among the others, at y, y."""
+    paths = {}
+    for name in names:
+        head, bracket, rest = name.partition("[")
+        *path, last = head.split(".")
+        paths[name] = [*path, last + bracket + rest]
+    calls = {tuple(path[:n]) for path in paths.values() for n in range(1, len(path))}
+    taken = {tuple(path) for path in paths.values()}
+    for path in paths.values():
+        if tuple(path) in calls:
+            path.append(path[-1])
+            while tuple(path) in taken | calls:
+                path[-1] += "_"
+    return paths
 
 
 class NotSteppable(Exception):
@@ -273,8 +284,9 @@ def flatten(state: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     """The nested state of such entries."""
     nested: dict[str, Any] = {}
+    paths = record_paths(flat)
     for name, value in flat.items():
-        *path, last = record_path(name)
+        *path, last = paths[name]
         level = nested
         for part in path:
             level = level.setdefault(part, {})

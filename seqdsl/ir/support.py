@@ -27,6 +27,12 @@ def support(system: System, node: Node, depth: int = 4) -> Facts:
         return support(system, node.args[0], depth) + support(system, node.args[1], depth)
     if node.op in ("div", "neg"):
         return support(system, node.args[0], depth)
+    if node.op in ("add", "sub"):
+        left, right = (support(system, x, depth) for x in node.args)
+        return tuple(f for f in left if f in right)
+    if node.op == "sum":
+        inside = (*build.conjuncts(node.args[1]), *support(system, node.args[0], depth))
+        return tuple(f for f in inside if not f.free & set(node.attr[0]))
     if node.op == "where":
         condition, a, b = node.args
         if b is build.ZERO:
@@ -114,7 +120,7 @@ def named_conditions(system: System, guard: Node, depth: int = 4) -> list[Node]:
 
 
 def _weights(system: System) -> dict[str, Facts]:
-    """For a weight w[t, s] over two indices of the stream: `s <= t`, where no use of it needs another point.
+    """For a weight w[t, s], or w[t, s, r], over indices of the stream: `s <= t`, where no use of it needs another point.
 
     Found once for a system, which never changes, and kept with it.
     The greatest fixpoint: assume it of every such tensor that is no output, and drop it where a use does not show it.
@@ -126,8 +132,8 @@ def _weights(system: System) -> dict[str, Facts]:
     assumed: dict[str, Facts] = {}
     for tensor in system.derived():
         own = [i for i in tensor.indices if system.axis(i) == stream]
-        if len(own) == 2 and own[0] == stream and tensor.name not in system.outputs:
-            assumed[tensor.name] = (build.make("le", build.index(own[1]), build.index(own[0])),)
+        if len(own) >= 2 and own[0] == stream and tensor.name not in system.outputs:
+            assumed[tensor.name] = tuple(build.make("le", build.index(s), build.index(own[0])) for s in own[1:])
     changed = bool(assumed)
     while changed:
         changed = False
@@ -144,9 +150,9 @@ def _weights(system: System) -> dict[str, Facts]:
 
 
 def _shown(system: System, tensor: Tensor, read: Node, facts: Facts) -> bool:
-    t, s = (k for k, i in enumerate(tensor.indices) if system.axis(i) == system.stream)
+    t, *others = (k for k, i in enumerate(tensor.indices) if system.axis(i) == system.stream)
     at = read.args[t]
     if at.op != "index":
         return False
-    gap = distance(system, str(at.attr), read.args[s], facts)
-    return gap in ("+", "0+") or (isinstance(gap, int) and gap >= 0)
+    gaps = [distance(system, str(at.attr), read.args[s], facts) for s in others]
+    return all(gap in ("+", "0+") or (isinstance(gap, int) and gap >= 0) for gap in gaps)

@@ -67,11 +67,17 @@ def _state_size(scope: Scope, new: tree.NewIndex, stated: dict[str, Node]) -> No
         )
     if index.size is None:
         scope.builder.indices[name] = type(index)(name, index.axis, size)
-        free = any(
-            n.op == "size" and scope.builder.indices[scope.builder.axis(str(n.attr))].size is None for n in walk(size)
-        )
         label = f"{scope.owner}: the axis `{new.name.plain}`"
-        scope.builder.checks.append(SizeCheck(label, size, 0 if free else 1, new.span))
+        scope.builder.checks.append(SizeCheck(label, size, 0 if _follows_inputs(scope, size) else 1, new.span))
+
+
+def _follows_inputs(scope: Scope, size: Node, above: tuple[str, ...] = ()) -> bool:
+    """Does it depend, maybe through other sizes, on an axis whose length each call decides, and which may be empty?"""
+    axes = [scope.builder.indices[scope.builder.axis(str(n.attr))] for n in walk(size) if n.op == "size"]
+    return any(
+        axis.size is None or (axis.name not in above and _follows_inputs(scope, axis.size, (*above, axis.name)))
+        for axis in axes  # sizes in a circle are reported elsewhere
+    )
 
 
 def _declare_sized(scope: Scope, new: tree.NewIndex) -> None:

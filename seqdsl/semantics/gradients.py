@@ -34,8 +34,8 @@ def gradient(place: Place, call: tree.Call) -> Node:
             help="the name in brackets is the formal parameter's",
         )
     before = set(place.scope.builder.tensors)
-    ref = calls.inline(place, inner_call, declared[0], callee)[0]
-    label = ref.name.rsplit(".", 1)[0]
+    label = place.scope.prefix + place.scope.upcoming(place.target)
+    ref = calls.inline(place, inner_call, declared[0], callee)[0]  # its name is that of a call inside, where it is one
     if ref.indices:
         raise SeqError(
             "gradient-of-tensor",

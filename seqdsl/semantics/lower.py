@@ -24,7 +24,7 @@ from seqdsl.semantics.parameters import TYPES, order_parameters
 from seqdsl.semantics.scope import Builder, File, Ref, Scope
 from seqdsl.semantics.size_checks import check_sizes
 from seqdsl.semantics.sizes import lower_size
-from seqdsl.semantics.unroll import static_names
+from seqdsl.semantics.unroll import settings_of, static_names
 from seqdsl.syntax import tree
 
 _MOST_NOTES = 6
@@ -123,7 +123,7 @@ def _declare_header(scope: Scope, mixer: tree.Mixer, given: Mapping[str, int]) -
 
 def _declare_options(scope: Scope, mixer: tree.Mixer, given: Mapping[str, int]) -> dict[str, Node | None]:
     """Options as symbols with defaults; those that unrolling needs become numbers and are no longer options."""
-    static = static_names(mixer.body)
+    static = _static_options(scope.file, mixer, ())
     public: dict[str, Node | None] = {}
     for option in mixer.options:
         name = option.name.plain
@@ -154,6 +154,23 @@ def _declare_options(scope: Scope, mixer: tree.Mixer, given: Mapping[str, int]) 
             )
         scope.sizes[name] = build.const(int(value))
     return public
+
+
+def _static_options(file: File, mixer: tree.Mixer | tree.Fn, above: tuple[str, ...]) -> set[str]:
+    """The options that unrolling needs, here or in what is called with them."""
+    if mixer.name.plain in above:  # a cycle of calls, which is an error of its own
+        return set()
+    found = static_names(mixer.body)
+    below: dict[str, set[str]] = {}
+    for called, option, names in settings_of(mixer.body):
+        other, callee = file.declarations.get(called, (file, None))
+        if not isinstance(callee, tree.Mixer | tree.Fn):
+            continue
+        if called not in below:
+            below[called] = _static_options(other, callee, (*above, mixer.name.plain))
+        if option in below[called]:
+            found |= names
+    return found
 
 
 def _stream(scope: Scope) -> str | None:

@@ -130,8 +130,13 @@ class Scope:
 
     def count(self, target: str) -> str:
         """The name of the next call or linear of an equation: the left side's, then `_2`, `_3`."""
+        name = self.upcoming(target)
         self.counters[target] = self.counters.get(target, 0) + 1
-        number = self.counters[target]
+        return name
+
+    def upcoming(self, target: str) -> str:
+        """What `count` will say."""
+        number = self.counters.get(target, 0) + 1
         return target if number == 1 else f"{target}_{number}"
 
     def is_second_of(self, name: str, other: str) -> bool:

@@ -6,7 +6,7 @@ static options, evaluated here on exact integers; nothing else of the text is to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -23,6 +23,15 @@ def static_names(body: tuple[tree.Statement, ...]) -> set[str]:
     for statement in body:
         _collect(statement, frozenset(), found)
     return found
+
+
+def settings_of(node: Any) -> Iterator[tuple[str, str, set[str]]]:
+    """For each setting of each call: what is called, the option that is set, and the names in its value."""
+    if isinstance(node, tree.Call):
+        for setting in node.settings:
+            yield node.function.plain, setting.name.plain, _names(setting.value)
+    for child in _children(node):
+        yield from settings_of(child)
 
 
 def _collect(node: Any, loops: frozenset[str], found: set[str]) -> None:

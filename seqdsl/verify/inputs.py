@@ -7,7 +7,7 @@ same bounds shape the inputs of every test of the mixer. Within them values are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.sizes import SizeError, Sizes, bind
-from seqdsl.ir.system import System, Tensor
+from seqdsl.ir.system import Claim, System, Tensor
 
 Array = np.ndarray[Any, Any]
 HARSH = (0.0, -1e-6, -1e-3, -0.1, -1.0, -20.0, -200.0)
@@ -30,20 +30,20 @@ class Bounds:
     high: float | None = None
 
 
-def bounds_of(system: System) -> dict[str, Bounds]:
-    """Intervals of inputs, from the `when` clauses of the claims."""
+def bounds_of(system: System, claim: Claim | None = None) -> dict[str, Bounds]:
+    """Intervals of inputs, from the `when` clauses of the claims. What `a == 0` says is no domain but a special case, and
+    holds for the claim that says it."""
     found: dict[str, Bounds] = {}
-    for claim in system.claims:
-        if claim.condition is None:
-            continue
-        for fact in build.conjuncts(claim.condition):
+    others = (c for c in system.claims if c is not claim)
+    for each in (*others, claim) if claim is not None else others:
+        for fact in build.conjuncts(each.condition) if each.condition is not None else ():
             if fact.op not in ("lt", "le", "eq"):
                 continue
             a, b = (x.args[0] if x.op == "re" else x for x in fact.args)  # `re(A) <= 0` bounds the real part
-            if fact.op == "eq" and a.op == "read" and (value := _number(b)) is not None:
-                found[str(a.attr)] = Bounds(value, value)
-                continue
-            if a.op == "read" and (value := _number(b)) is not None:
+            if fact.op == "eq":
+                if each is claim and a.op == "read" and (value := _number(b)) is not None:
+                    found[str(a.attr)] = Bounds(value, value)
+            elif a.op == "read" and (value := _number(b)) is not None:
                 found[str(a.attr)] = _tighter(found.get(str(a.attr), Bounds()), Bounds(high=value))
             elif b.op == "read" and (value := _number(a)) is not None:
                 found[str(b.attr)] = _tighter(found.get(str(b.attr), Bounds()), Bounds(low=value))
@@ -62,9 +62,17 @@ def _tighter(a: Bounds, b: Bounds) -> Bounds:
 
 
 def draw_sizes(
-    system: System, rng: np.random.Generator, *, stream: int, fixed: Mapping[str, int] | None = None, tries: int = 60
+    system: System,
+    rng: np.random.Generator,
+    *,
+    stream: int,
+    fixed: Mapping[str, int] | None = None,
+    fits: Callable[[Sizes], bool] = lambda sizes: True,
+    most: int = 3_000_000,
+    tries: int = 60,
 ) -> Sizes:
-    """Small lengths for the free axes that satisfy every check; options keep their defaults where those fit.
+    """Small lengths for the free axes that satisfy every check, and `fits`, with fewer than `most` entries in all; options
+    keep their defaults where those fit.
 
     Errors: `SizeError` of the last try, if none fits.
     """
@@ -91,9 +99,17 @@ def draw_sizes(
         if any(sizes[name] & (sizes[name] - 1) for name in powers):
             last = SizeError("bad-size", f"`hadamard` along `{sorted(powers)[0]}` needs a power of two")
             continue
-        if sum(_count(t, sizes) for t in system.derived()) < 3_000_000:
+        if not fits(sizes):
+            last = SizeError("bad-size", "the condition was not met by any sizes tried")
+            continue
+        if sum(_count(t, sizes) for t in system.derived()) < most:
             return sizes
     raise last if last is not None else SizeError("bad-size", f"no small sizes fit `{system.name}`")
+
+
+def small_options(system: System, rng: np.random.Generator) -> dict[str, int]:
+    """Options of the order of the lengths that are drawn: a window's edge shows only where the window is the shorter."""
+    return {name: int(rng.integers(1, 5)) for name in system.options}
 
 
 def _count(tensor: Tensor, sizes: Sizes) -> int:
@@ -103,9 +119,11 @@ def _count(tensor: Tensor, sizes: Sizes) -> int:
     return count
 
 
-def draw_inputs(system: System, sizes: Sizes, rng: np.random.Generator, *, harsh: bool = False) -> dict[str, Array]:
-    """One array for each input. Integer inputs stay within the axes that they index."""
-    bounds = bounds_of(system)
+def draw_inputs(
+    system: System, sizes: Sizes, rng: np.random.Generator, *, claim: Claim | None = None, harsh: bool = False
+) -> dict[str, Array]:
+    """One array for each input, for a test of `claim` where there is one. Integers stay within the axes they index."""
+    bounds = bounds_of(system, claim)
     logs = log_decays(system)
     found: dict[str, Array] = {}
     for tensor in system.inputs():

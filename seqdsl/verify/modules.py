@@ -14,7 +14,7 @@ import numpy as np
 
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import Derived
-from seqdsl.ir.initial import state_names
+from seqdsl.ir.initial import is_saved, state_names
 from seqdsl.ir.interpreter import interpret
 from seqdsl.ir.node import walk
 from seqdsl.ir.sizes import SizeError, Sizes
@@ -86,10 +86,10 @@ def in_float64(backend: Any, system: System, text: str, class_name: str, sizes: 
 
 
 def state_dict(system: System, sizes: Sizes, values: Mapping[str, Array]) -> dict[str, Array]:
-    """Parameters by state_dict name."""
+    """Parameters, and constants that were drawn, by state_dict name."""
     found: dict[str, Array] = {}
     for tensor in system.params():
-        if tensor.kind == "param":
+        if is_saved(tensor):
             for place, name in state_names(tensor, sizes):
                 found[name] = values[tensor.name][place]
     return found

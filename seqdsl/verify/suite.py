@@ -14,8 +14,10 @@ from typing import Any
 
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import FORMS, Derived, derive
+from seqdsl.ir import build
+from seqdsl.ir.node import walk
 from seqdsl.ir.sizes import SizeError
-from seqdsl.ir.system import System
+from seqdsl.ir.system import Claim, System
 from seqdsl.verify.case import LENGTHS, Case
 from seqdsl.verify.module_properties import Emitted, future, gradients, module_matches, packable, packed, single, steps
 from seqdsl.verify.modules import has_state
@@ -109,7 +111,8 @@ def properties(system: System, emit: Emit | None, backend: Any, *, forms: tuple[
 def of_form(system: System, derived: Derived, emitted: Emitted | None, plain: Emitted | None) -> Iterator[Property]:
     """The properties of one form: of the derived system, and of its module where there is one."""
     name, steppable = derived.form, has_state(derived.system)
-    causal = any(c.kind == "causal" and system.axis(c.args[0]) == system.stream for c in system.claims)
+    claimed = (c for c in system.claims if c.kind == "causal" and not _about_sizes(c))
+    causal = any(system.axis(c.args[0]) == system.stream for c in claimed)
     causal = (causal or steppable) and cuttable(system)
     yield Property(name, "equals the equations", same_values(system, derived))
     if steppable:
@@ -130,6 +133,12 @@ def of_form(system: System, derived: Derived, emitted: Emitted | None, plain: Em
     if steppable:
         yield Property(name, "gradients through a state", gradients(emitted, plain, cut=True), 0.4, long=True)
     yield Property(name, "float32 is close to float64", single(emitted, plain), 0.25)
+
+
+def _about_sizes(claim: Claim) -> bool:
+    """Does its condition leave out sizes? What it says of inputs, every draw respects."""
+    facts = build.conjuncts(claim.condition) if claim.condition is not None else ()
+    return any(not any(n.op == "read" for n in walk(fact)) for fact in facts)
 
 
 def try_property(row: Property, *, examples: int, seed: int | None, case: Case | None = None) -> Outcome:

@@ -10,7 +10,7 @@ from seqdsl.report import verdict_of
 from seqdsl.semantics import load_system
 from seqdsl.verify.claims import test_claim as tried
 
-GRID = "mixer m(x[t,i,c], w[k,c]) -> y[t,i,c]:\n    index j over i, s over t\n{body}\n    claim {claim}\n"
+GRID = "mixer m(x[t,i,c], w[k,c]) -> y[t,i,c]:\n    index j over i, s over t, r over t\n{body}\n    claim {claim}\n"
 
 
 def loaded(body: str, claim: str) -> System:
@@ -24,6 +24,11 @@ def algebra(system: System) -> Verdict:
 PROVED = [
     ("causal(i)", "y[t,i,c] = x + x[t,i-1]"),
     ("causal(i)", "p[t,i,j,c] = softmax[j | j <= i](x[t,j]); y[t,i,c] = sum[j | j <= i] p * x[t,j]"),
+    (
+        "causal(t)",
+        "p[t,s,i,c] = softmax[s | s <= t](x[s]); m[t,s,i,c] = sum[k] w[k] * p - p * p; y[t,i,c] = sum[s] m * x[s]",
+    ),
+    ("causal(t)", "p[t,s,r,i,c] = x * x[s] * x[r]; y[t,i,c] = sum[s,r | s <= t and r <= t] p * x[s]"),
     ("permutation(i)", "y[t,i,c] = x + max[j](x[t,j]) - mean[j](x[t,j])"),
     ("permutation(i)", "y[t,i,c] = x * sum[j | j != i] x[t,j] * softmax[j](x[t,j])"),
     ("shift(i)", "y[t,i,c] = x * x[t, (i + 1) % |i|] - x[t, (i - 3) % |i|] + sum[k] w * x[t, (i - k) % |i|]"),
@@ -49,6 +54,9 @@ OPEN = [
     ("causal(i)", "y[t,i,c] = x + x[t,i+1]"),
     ("causal(i)", "y[t,i,c] = softmax[i](x)"),
     ("causal(i)", "p[t,i,j,c] = softmax[j](x[t,j]); y[t,i,c] = sum[j | j <= i] p * x[t,j]"),
+    ("causal(i)", "p[t,i,j,c] = softmax[j | j <= i](x[t,j]) - 0.1; y[t,i,c] = sum[j] p * x[t,j]"),
+    ("causal(t)", "p[t,s,i,c] = x * x[s]; y[t,i,c] = sum[s | t <= s] p[s,t]"),
+    ("causal(t)", "p[s,t,i,c] = silu(x[s]); y[t,i,c] = sum[s] p[s,t]"),
     ("permutation(i)", "y[t,i,c] = x + i"),
     ("permutation(i)", "y[t,i,c] = sum[j | j <= i] x[t,j]"),
     ("permutation(i)", "y[t,i,c] = x + x[t,0]"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import seqdsl
 from seqdsl import api
@@ -176,3 +177,13 @@ def test_a_transform_of_powers_of_two_can_be_compiled(tmp_path: Path, capsys: py
     path.write_text("mixer f(x[t,c]) -> y[t,c]:\n    X[f: |t|, c] = rfft[t -> f](x)\n    y[t,c] = irfft[f -> t](X)\n")
     found, text = status(capsys, "compile", str(path), "-o", str(tmp_path))
     assert found == 2 and "error[size-mismatch]" in text
+
+
+def test_an_option_that_decides_the_equations_is_given_with_the_sizes() -> None:
+    text = (
+        "mixer f(x[t,c]; n = 2) -> y[t,c]:\n    z0 = x\n    for l in 0..n:\n        z{l+1}[t,c] = 2 * z{l}\n"
+        "    y[t,c] = linear[c -> c](z{n})\n"
+    )
+    module = seqdsl.load(text).module(c=1, n=3).double()
+    module.load_state_dict({"y.weight": torch.ones(1, 1)})
+    assert module(torch.ones(1, 1, 1, dtype=torch.double)).item() == 8

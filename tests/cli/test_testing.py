@@ -67,3 +67,46 @@ def test_a_constant_that_is_no_float32_number(tmp_path: Path, capsys: pytest.Cap
     path = tmp_path / "leak.seq"
     path.write_text("mixer leak(x[t,c]) -> y[t,c]:\n    const a[c] = 0.7\n    y[t,c] = a * y[t-1] + x\n")
     assert main(["test", str(path), "--form", "scan", "--examples", "3"]) == 0, capsys.readouterr().out
+
+
+def test_a_fold_without_an_identity_is_not_tried_on_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "fold.seq"
+    path.write_text(
+        "monoid halves(x):\n    combine(a, b):\n        x = (a.x + b.x) / 2\n\n"
+        "mixer fold(x[t,c]) -> y[c]:\n    y[c] = halves[t](x)\n"
+    )
+    assert main(["test", str(path), "--examples", "16", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["fold"]
+    assert "float32 is close to float64" in {row["property"] for row in rows}
+
+
+def test_a_packed_piece_whose_length_the_equations_have_no_size_for_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.seq"
+    pairs = "    z[g: |n| / 2, p: 2, c] = x[2 * g + p]\n    m[g,c] = sum[p] z\n    y[n,c] = x + m[n // 2]\n"
+    path.write_text(f"mixer pairs(x[n,c]) -> y[n,c]:\n{pairs}")
+    assert main(["test", str(path), "--examples", "4"]) == 0
+
+
+def test_causality_under_a_condition_on_sizes_is_not_asked_of_other_sizes(tmp_path: Path) -> None:
+    path = tmp_path / "ahead.seq"
+    ahead = "    index s over t\n    y[t] = sum[s | s <= t + W] x[s]\n    claim causal when W == 0\n"
+    path.write_text(f"mixer ahead(x[t]; W = 1) -> y[t]:\n{ahead}")
+    assert main(["test", str(path), "--examples", "4"]) == 0
+
+
+def test_equations_that_run_away_say_nothing_of_gradients(tmp_path: Path) -> None:
+    path = tmp_path / "squares.seq"
+    path.write_text("mixer squares(x[t]) -> h[t]:\n    h[t] = h[t-1]^2 + 2 + x^2\n")
+    assert main(["test", str(path), "--form", "recurrent", "--examples", "6"]) == 0
+
+
+def test_a_kernel_as_long_as_the_sequence_fits_no_packed_sequences(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "conv.seq"
+    path.write_text("mixer conv(x[t], w[l: |t|]) -> y[t]:\n    y[t] = sum[l | l <= t] w * x[t-l]\n    claim causal\n")
+    assert main(["test", str(path), "--examples", "4", "--json"]) == 0
+    rows = {row["property"] for row in json.loads(capsys.readouterr().out)["conv"]}
+    assert "module equals the equations" in rows and "packed sequences do not mix" not in rows

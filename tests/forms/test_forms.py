@@ -66,6 +66,20 @@ def test_which_forms_follow_from_the_update(step: str, expected: set[str]) -> No
     assert forms_of(DIAGONAL.replace("S[t,h,d,e] = exp(g) * S[t-1] + k * v", step)) == expected
 
 
+@pytest.mark.parametrize(
+    ("sizes", "read", "forms"),
+    [("t: |i| * |j|", "x[t // |j|, t % |j|]", {"recurrent", "scan", "chunkwise"}),
+     ("g: |i| // 4, t: 4", "x[4 * g + t, 0]", {"recurrent"}),
+     ("g: |i| // G, t: G", "x[g * G + t, 0]", {"recurrent", "scan", "chunkwise"}),
+     ("t: G", "x[t, 0]", {"recurrent"})],
+)  # fmt: skip
+def test_an_axis_made_of_the_inputs_axes_or_cut_from_one_is_no_depth(sizes: str, read: str, forms: set[str]) -> None:
+    step = "S[g,t-1]" if sizes.startswith("g") else "S[t-1]"
+    out = "S[g,t]" if sizes.startswith("g") else "S[t]"
+    text = f"mixer m(x[i,j]; G = 4) -> {out}:\n    S[{sizes}] = sigmoid({read}) * {step} + {read}\n"
+    assert forms_of(text) == forms
+
+
 def test_a_refusal_names_the_recurrence_and_the_reason() -> None:
     with pytest.raises(SeqError) as caught:
         derive(load_system("gru"), "scan")

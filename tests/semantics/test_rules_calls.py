@@ -191,6 +191,11 @@ def test_27_a_gradient() -> None:
     check(text, np.outer(k, k @ W - A), W=W, k=k, v=A)
 
 
+def test_27_through_a_call_whose_value_is_the_function_s() -> None:
+    text = "mixer f(a[c]) -> d[c]:\n    d[c] = grad[a](outer(a))\n\nfn inner(b[c]) = sum[c] b^2\n"
+    check(text + "\nfn outer(a[c]) -> l:\n    u[c] = a * (c + 1)\n    l = inner(u)\n", 2 * B * np.array([1, 4, 9]), a=B)
+
+
 def test_27_in_a_recurrence() -> None:
     text = "mixer f(k[t,c], v[t,e]) -> W[t,c,e]:\n    W[t,c,e] = W[t-1] - 0.1 * grad[W](loss(W[t-1], k, v))\n" + LOSS
     v, W, want = X[:, :2], np.zeros((3, 2)), []
@@ -245,6 +250,13 @@ def test_28_static_loops() -> None:
     )
     check(body("z0 = x", "for l in 3..3:", "    z{l}[t,c] = 7", "y = z0"), X, x=X)
     check(body("for l in 0..1:", "    a[n{l}: l + 2] = l + 5", "    y[t,c] = x + sum[n{l}] a"), X + 10, x=X)
+
+
+def test_an_option_of_a_caller_decides_how_a_loop_is_unrolled() -> None:
+    steps = "\nmixer g(a[t,c]; N = 1) -> b[t,c]:\n    z0 = a\n    for l in 0..N:\n        z{l+1}[t,c] = z{l} + a\n    b = z{N}\n"
+    check(body("y = g(x; N = M + 1)", options="; M = 2") + steps, 4 * X, x=X)
+    through = "\nmixer f2(x[t,c]; K = 1) -> y[t,c]:\n    y = g(x; N = K)\n"
+    check(body("y = f2(x; K = M)", options="; M = 2") + through + steps, 3 * X, x=X)
 
 
 @pytest.mark.parametrize(

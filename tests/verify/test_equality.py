@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from seqdsl.algebra import Proved, Refuted, Unknown, Verdict
 from seqdsl.algebra import Tested as Tried  # pytest would collect a class `Test..`
+from seqdsl.algebra.numbers import TooMuch
+from seqdsl.ir.sizes import Sizes
+from seqdsl.ir.system import Claim, System
 from seqdsl.report import verdict_of
 from seqdsl.semantics import load_system
+from seqdsl.verify import equality
+from seqdsl.verify.inputs import draw_inputs, draw_sizes
 
 POINT = "mixer m(x[t], y[t], g[t]) -> z[t]:\n    index s over t\n    z[t] = {}\n    claim z == {} {}\n"
 
@@ -75,6 +81,27 @@ def test_a_condition_is_respected_and_nothing_beyond_it() -> None:
     assert isinstance(found, Refuted) and "x = " in found.counterexample
 
 
+def test_an_option_is_tried_where_the_lengths_exceed_it() -> None:
+    window = "mixer m(x[t]; W = 100) -> z[t]:\n    index s over t\n    z[t] = sum[s | t - W < s <= t] x[s]\n"
+    assert isinstance(verdict(f"{window}    claim z == cumsum[t](x)\n"), Refuted)
+    assert isinstance(verdict(f"{window}    claim z == cumsum[t](x) when |t| <= W\n"), Tried)
+
+
+def test_sizes_are_sought_that_meet_a_condition() -> None:
+    turn = "mixer m(x[t,i]; w = 8) -> y[t,i]:\n    y[t,i] = x[t, i - i % w + (i + 1) % w]\n"
+    assert isinstance(verdict(f"{turn}    claim shift(i, w) when |i| % w == 0\n"), Tried)
+    assert isinstance(verdict(f"{turn}    claim shift(i) when |i| % w == 0\n"), Refuted)
+
+
+def test_a_special_case_of_one_claim_is_not_the_domain_of_another() -> None:
+    text = "mixer m(x[t], a[t]) -> z[t]:\n    z[t] = x + a * x^2\n    claim z == x when a == 0.0\n    claim {}\n"
+    assert isinstance(verdict(text.format("z == x")), Refuted)
+    assert isinstance(verdict(text.format("linear(x)")), Refuted)
+    system = load_system(text.format("causal"), "m")
+    sizes = draw_sizes(system, np.random.default_rng(0), stream=5)
+    assert draw_inputs(system, sizes, np.random.default_rng(0))["a"].any()
+
+
 def test_a_refutation_has_small_numbers() -> None:
     found = pointwise("x * y", "x * y + g")
     assert isinstance(found, Refuted)
@@ -112,6 +139,27 @@ def test_a_mask_off_by_one_or_a_decay_dropped_is_refuted(guard: str, decay: str)
 
 def test_the_masked_sum_of_a_gated_recurrence_holds() -> None:
     assert verdict(load_text("s <= t", "A[t] - A[s]")).holds
+
+
+def test_a_budget_that_ends_at_the_first_steps_leaves_the_rest_to_floats() -> None:
+    heavy = "sum[s, i: 100, j: 100 | s <= t] x[s] * max(i - i + j - j {}, 0)"
+    found = pointwise("(" + heavy.format("+ (i == j)") + ") / 100", "sum[s | s <= t] x[s]")
+    assert isinstance(found, Tried) and "float64" in found.how
+    late = "(" + heavy.format("+ (i == j) * (t < 2)") + ") / 100"
+    assert isinstance(pointwise(late, "sum[s | s <= t] x[s]"), Refuted)
+
+
+def test_lengths_beyond_one_that_is_too_much_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+
+    def too_much(system: System, claim: Claim, sizes: Sizes, inputs: object) -> None:
+        lengths.append(sizes["t"])
+        raise TooMuch("more than fits")
+
+    monkeypatch.setattr(equality, "compare", too_much)
+    (claim,) = load_system(POINT.format("relu(x) - relu(-x)", "x", ""), "m").claims
+    assert claim.system is not None and isinstance(equality.test_equality(claim.system, claim), Unknown)
+    assert lengths and set(lengths) == {min(lengths)}
 
 
 def load_text(guard: str, decay: str) -> str:

@@ -15,6 +15,7 @@ from .from_chunks import from_chunks
 from .from_rows import from_rows
 from .prefix_products import prefix_products
 from .segment_products import segment_products
+from .segments import segments
 from .shared_factors import shared_factors
 from .shared_factors_adjoint import shared_factors_adjoint
 from .suffix_products import suffix_products
@@ -32,6 +33,7 @@ USES = (
     "from_rows",
     "prefix_products",
     "segment_products",
+    "segments",
     "shared_factors",
     "shared_factors_adjoint",
     "suffix_products",
@@ -41,9 +43,11 @@ USES = (
 
 
 class _ChunkLinearAttention(torch.autograd.Function):
-    """Keeps the chunked inputs, the weights and the states at the chunks' starts; no gradient passes through an exp.
+    """Keeps the inputs, and of one segment its weights, of several the states at their starts: the adjoint forms a
+    segment's weights again. No gradient passes through an exp.
 
-    M = N B H chunks are worked on at once; the only loop goes over the N states. The adjoint has the same shape.
+    M = N B H chunks of a segment are worked on at once; the only loop goes over its N states. The adjoint has the same
+    shape.
     """
 
     @staticmethod
@@ -59,8 +63,20 @@ class _ChunkLinearAttention(torch.autograd.Function):
         keep: bool,
     ) -> tuple[Tensor, ...]:
         chunks = chunk_column_attention if columns else _chunk_linear_attention_chunks
-        o, final, saved = chunks(q, k, v, decay, start, log=log, size=size, keep=keep)
-        return o, final, *saved
+        lanes, parts = segments(q.shape[0], q.shape[1], q.shape[2], size, q.device)
+        if len(parts) == 1 and len(lanes) == 1:
+            o, final, saved = chunks(q, k, v, decay, start, log=log, size=size, keep=keep)
+            return o, final, *saved
+        o, final = v.new_empty(v.shape, dtype=start.dtype), start.new_empty(start.shape)
+        starts = start.new_empty(len(parts), *start.shape)
+        for b, h in lanes:
+            state = start[b, h]
+            for n, t in enumerate(parts):
+                starts[n, b, h] = state
+                part = q[b, t, h], k[b, t, h], v[b, t, h], decay[b, t, h]
+                o[b, t, h], state, _ = chunks(*part, state, log=log, size=size, keep=False)
+            final[b, h] = state
+        return o, final, starts
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -71,7 +87,7 @@ class _ChunkLinearAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        q, k, v, decay, start, *saved = ctx.saved_tensors
+        q, k, v, decay, start, *kept = ctx.saved_tensors
         d_o = torch.zeros_like(v, dtype=start.dtype) if grads[0] is None else grads[0]
         d_final = torch.zeros_like(start) if grads[1] is None else grads[1]
         flags = {"log": ctx.log, "size": ctx.size}
@@ -84,9 +100,22 @@ class _ChunkLinearAttention(torch.autograd.Function):
         chunks, adjoint = _chunk_linear_attention_chunks, _chunk_linear_attention_adjoint
         if ctx.columns:
             chunks, adjoint = chunk_column_attention, chunk_column_attention_adjoint
-        if not saved:
-            *_, saved = chunks(q, k, v, decay, start, **flags, keep=True)
-        return *adjoint(q, v, decay, d_o, d_final, saved, **flags), None, None, None, None
+        lanes, parts = segments(q.shape[0], q.shape[1], q.shape[2], ctx.size, q.device)
+        if len(parts) == 1 and len(lanes) == 1:
+            *_, saved = (kept,) if kept else chunks(q, k, v, decay, start, **flags, keep=True)
+            return *adjoint(q, v, decay, d_o, d_final, saved, **flags), None, None, None, None
+        found = [x.new_empty(x.shape) for x in (q, k, v, decay, start)]
+        for b, h in lanes:
+            d_state = d_final[b, h]
+            for n in range(len(parts) - 1, -1, -1):
+                here = b, parts[n], h
+                part = q[here], k[here], v[here], decay[here]
+                *_, saved = chunks(*part, kept[0][n, b, h], **flags, keep=True)
+                *d_part, d_state = adjoint(part[0], part[2], part[3], d_o[here], d_state, saved, **flags)
+                for whole, d in zip(found[:4], d_part, strict=True):
+                    whole[here] = d
+            found[4][b, h] = d_state
+        return *found, None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:

@@ -9,6 +9,7 @@ from .chunk_linear_attention import chunk_linear_attention
 from .chunk_solve import chunk_solve
 from .feedback_factors import feedback_factors, feedback_factors_adjoint
 from .from_chunks import from_chunks
+from .segments import segments
 from .to_chunks import to_chunks
 from .unit_inverse import unit_inverse
 
@@ -17,6 +18,7 @@ USES = (
     "chunk_solve",
     "feedback_factors",
     "from_chunks",
+    "segments",
     "to_chunks",
     "unit_inverse",
 )
@@ -25,33 +27,65 @@ USES = (
 class _ChunkSolveRead(torch.autograd.Function):
     """Inside a chunk (I - G) y = x + W S and o = A y + Q S, with S the state that enters it; S' = total S + U^T y.
 
-    The adjoint runs one recurrence too: dS = total dS' + W^T r + Q^T do, with r = (I - G)^-T (dy + A^T do + U dS').
+    The adjoint runs one recurrence too: dS = total dS' + W^T r + Q^T do, with r = (I - G)^-T (dy + A^T do + U dS'). It
+    keeps all of one segment, and of several the states at their starts, as _ChunkLinearAttention.
     """
 
     @staticmethod
     def forward(
         w: Tensor, u: Tensor, x: Tensor, q: Tensor, decay: Tensor, start: Tensor, log: bool, after: bool, size: int
     ) -> tuple[Tensor, ...]:
-        return _chunk_solve_read_chunks(w, u, x, q, decay, start, log=log, after=after, size=size)
+        flags: dict[str, Any] = {"log": log, "after": after, "size": size}
+        lanes, parts = segments(w.shape[0], w.shape[1], w.shape[2], size, x.device)
+        o, y = (x.new_empty(x.shape, dtype=start.dtype) for _ in range(2))
+        starts, final = start.new_empty(len(parts), *start.shape), start.new_empty(start.shape)
+        saved: list[Tensor] = []
+        for b, h in lanes:
+            state = start[b, h]
+            for n, t in enumerate(parts):
+                starts[n, b, h] = state
+                part = [g[b, t, h] for g in (w, u, x, q, decay)]
+                reads, rows, *saved = _chunk_solve_read_segment(part, state, **flags)
+                for whole, chunks in ((o, reads), (y, rows)):
+                    whole[b, t, h] = from_chunks(chunks, part[0].shape[1], start.dtype)
+                state = saved[0][-1].view(state.shape)
+            final[b, h] = state
+        if len(parts) == 1 and len(lanes) == 1:
+            return o, final, y, rows, *saved
+        return o, final, y, starts
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         *given, ctx.log, ctx.after, ctx.size = inputs
         ctx.mark_non_differentiable(*output[3:])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*given, *output[2:])
+        ctx.save_for_backward(*given, *output[3:])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        w, u, x, q, decay, start, y, *saved = ctx.saved_tensors
-        d_o = torch.zeros_like(y) if grads[0] is None else grads[0]
-        d_final = torch.zeros_like(start) if grads[1] is None else grads[1]
+        w, u, x, q, decay, start, *kept = ctx.saved_tensors
+        given = w, u, x, q, decay, start
         flags = {"log": ctx.log, "after": ctx.after, "size": ctx.size}
+        d_o = torch.zeros_like(x, dtype=start.dtype) if grads[0] is None else grads[0]
+        d_final = torch.zeros_like(start) if grads[1] is None else grads[1]
         if torch.is_grad_enabled():
-            given = w, u, x, q, decay, start
             pull = torch.func.vjp(lambda *given: _chunk_solve_read_plain(*given, **flags), *given)[1]
-            return *pull((d_o, d_final, torch.zeros_like(y) if grads[2] is None else grads[2])), None, None, None
-        found = _chunk_solve_read_adjoint(w, u, q, decay, y, d_o, d_final, grads[2], saved, **flags)
+            return *pull((d_o, d_final, torch.zeros_like(d_o) if grads[2] is None else grads[2])), None, None, None
+        found = [g.new_empty(g.shape) for g in given]
+        lanes, parts = segments(w.shape[0], w.shape[1], w.shape[2], ctx.size, x.device)
+        for b, h in lanes:
+            d_state = d_final[b, h]
+            for n in range(len(parts) - 1, -1, -1):
+                here = b, parts[n], h
+                saved = kept
+                if len(kept) == 1:
+                    part = [g[here] for g in given[:5]]
+                    _, *saved = _chunk_solve_read_segment(part, kept[0][n, b, h], **flags)
+                given_here = d_o[here], d_state, None if grads[2] is None else grads[2][here]
+                *d_part, d_state = _chunk_solve_read_adjoint(*given_here, *saved, **flags)
+                for whole, chunks in zip(found[:5], d_part, strict=True):
+                    whole[here] = from_chunks(chunks, d_o[here].shape[1], whole.dtype)
+            found[5][b, h] = d_state
         return *found, None, None, None
 
     @staticmethod
@@ -66,14 +100,14 @@ class _ChunkSolveRead(torch.autograd.Function):
         return (*results, *found[3:]), (0, 0, 0, *[None] * len(found[3:]))
 
 
-def _chunk_solve_read_chunks(
-    w: Tensor, u: Tensor, x: Tensor, q: Tensor, decay: Tensor, start: Tensor, *, log: bool, after: bool, size: int
-) -> tuple[Tensor, ...]:
-    """o, the final state, y, then what the adjoint wants."""
-    dtype, time = start.dtype, w.shape[1]
+def _chunk_solve_read_segment(part: list[Tensor], start: Tensor, *, log: bool, after: bool, size: int) -> list[Tensor]:
+    """o and y [N, B, H, C, V], the states between the chunks [N+1, B H, K, V], and what else the adjoint wants."""
+    dtype = start.dtype
     batch, heads, width, columns = start.shape
-    left, right, given, reader = (to_chunks(g, size, 0, dtype).flatten(0, 2) for g in (w, u, x, q))
-    decays = to_chunks(decay, size, 0.0 if log else 1.0, dtype).flatten(0, 2)
+    left, right, given, reader = (to_chunks(g, size, 0, dtype) for g in part[:4])
+    decays = to_chunks(part[4], size, 0.0 if log else 1.0, dtype).flatten(0, 2)
+    shape = given.shape
+    left, right, given, reader = (g.flatten(0, 2) for g in (left, right, given, reader))
     pairs, weights, leads, reads, writes, total, *kept = feedback_factors(
         left, reader, right, decays, log=log, after=after
     )
@@ -81,63 +115,52 @@ def _chunk_solve_read_chunks(
     alone, answers = torch.bmm(inverse, torch.cat([given, leads], -1)).split([columns, width], -1)
     step = torch.bmm(writes.mT, answers)
     step.diagonal(dim1=1, dim2=2).add_(total)
-    count = given.shape[0] // (batch * heads)
-    states = start.new_empty(count + 1, batch * heads, width, columns)
+    states = start.new_empty(shape[0] + 1, batch * heads, width, columns)
     states[0] = start.flatten(0, 1)
     torch.bmm(writes.mT, alone, out=states[1:].flatten(0, 1))
-    steps = step.unflatten(0, (count, -1)).unbind(0)
+    steps = step.unflatten(0, (shape[0], -1)).unbind(0)
     for one, entering, following in zip(steps, states[:-1].unbind(0), states[1:].unbind(0), strict=True):
         following.baddbmm_(one, entering)
     before = states[:-1].flatten(0, 1)
     y = torch.baddbmm(alone, answers, before)
     o = torch.bmm(weights, y).baddbmm_(reads, before)
-    o, rows = (from_chunks(z.unflatten(0, (count, batch, heads)), time, dtype) for z in (o, y))
-    final = states[-1].unflatten(0, (batch, heads)).clone()
-    return o, final, rows, inverse, weights, answers, reads, writes, step, states, *kept
+    saved = [left, right, reader, decays, inverse, weights, answers, reads, writes, step, *kept]
+    return [o.view(shape), y.view(shape), states, *saved]
 
 
 def _chunk_solve_read_adjoint(
-    w: Tensor,
-    u: Tensor,
-    q: Tensor,
-    decay: Tensor,
-    y: Tensor,
     d_o: Tensor,
     d_final: Tensor,
     d_y: Tensor | None,
-    saved: list[Tensor],
-    *,
+    y: Tensor,
+    states: Tensor,
+    *saved: Tensor,
     log: bool,
     after: bool,
     size: int,
 ) -> tuple[Tensor, ...]:
-    """Gradients of w, u, x, q, decay and start. With the r of the class: dx = r, dG = r y^T, dA = do y^T."""
-    inverse, weights, answers, reads, writes, step, states, *kept = saved
-    dtype, time, lead = states.dtype, w.shape[1], (len(states) - 1, w.shape[0], w.shape[2])
-    d_out, solved, left, right, reader = (to_chunks(g, size, 0, dtype).flatten(0, 2) for g in (d_o, y, w, u, q))
-    decays = to_chunks(decay, size, 0.0 if log else 1.0, dtype).flatten(0, 2)
+    """Gradients of w, u, x, q, decay in chunks, and of the start. With the r of the class: dx = r, dG = r y^T."""
+    left, right, reader, decays, inverse, weights, answers, reads, writes, step, *kept = saved
+    dtype, lead, solved = states.dtype, y.shape[:3], y.flatten(0, 2)
+    d_out = to_chunks(d_o, size, 0, dtype).flatten(0, 2)
     given = torch.bmm(weights.mT, d_out)
     if d_y is not None:
         given += to_chunks(d_y, size, 0, dtype).flatten(0, 2)
     d_states = torch.empty_like(states)
     torch.bmm(answers.mT, given, out=d_states[:-1].flatten(0, 1)).baddbmm_(reads.mT, d_out)
     d_states[-1] = d_final.flatten(0, 1)
-    steps = step.unflatten(0, (len(states) - 1, -1)).unbind(0)
+    steps = step.unflatten(0, (lead[0], -1)).unbind(0)
     for n in range(len(steps) - 1, -1, -1):
         d_states[n].baddbmm_(steps[n].mT, d_states[n + 1])
     entering, d_leaving = states[:-1].flatten(0, 1), d_states[1:].flatten(0, 1)
     d_x = torch.bmm(inverse.mT, given.baddbmm_(writes, d_leaving))
-    d_pairs, d_weights = torch.bmm(torch.cat([d_x, d_out], 1), solved.mT).chunk(2, 1)
-    d_leads, d_reads = torch.bmm(torch.cat([d_x, d_out], 1), entering.mT).chunk(2, 1)
-    d_writes = torch.bmm(solved, d_leaving.mT)
-    d_total = (entering * d_leaving).sum(-1)
-    d_w, d_q, d_u, d_decay = feedback_factors_adjoint(
-        left, reader, right, decays, kept, [d_pairs, d_weights, d_leads, d_reads, d_writes, d_total], log=log, after=after
-    )
-    d_w, d_u, d_x, d_q, d_decay = (
-        from_chunks(d.unflatten(0, lead), time, dtype) for d in (d_w, d_u, d_x, d_q, d_decay)
-    )
-    return d_w, d_u, d_x, d_q, d_decay, d_states[0].view(d_final.shape)
+    both = torch.cat([d_x, d_out], 1)
+    d_pairs, d_weights = torch.bmm(both, solved.mT).chunk(2, 1)
+    d_leads, d_reads = torch.bmm(both, entering.mT).chunk(2, 1)
+    d_given = [d_pairs, d_weights, d_leads, d_reads, torch.bmm(solved, d_leaving.mT), (entering * d_leaving).sum(-1)]
+    d_w, d_q, d_u, d_decay = feedback_factors_adjoint(left, reader, right, decays, kept, d_given, log=log, after=after)
+    chunks = (d.unflatten(0, lead) for d in (d_w, d_u, d_x, d_q, d_decay))
+    return *chunks, d_states[0].view(d_final.shape)
 
 
 def _chunk_solve_read_plain(

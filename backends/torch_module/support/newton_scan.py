@@ -1,5 +1,6 @@
 """A nonlinear recurrence at all positions at once: multiple shooting on the starts of pieces of time."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .affine_scan import affine_scan
-from .matrix_scan import matrix_scan
+from .newton_adjoint import _newton_is_narrow, _newton_size, newton_adjoint
 
 _NEWTON: dict[str, int] = {"iterations": 0, "pieces": 0, "stepped": 0}
 
-# (states before, operands, with slopes?) -> states after, slopes[i][k] = d after[i] / d before[k] (None where 0)
+# (states before, operands, with slopes?) -> states after, slopes[i][k] = d after[i] / d before[k]: None where 0, entry by
+# entry, or with one dimension more a matrix [.., entry after, entry before] over the last one
 _NewtonStep = Callable[[Sequence[Tensor], Sequence[Tensor], bool], tuple[list[Tensor], list[list[Tensor | None]]]]
 
 
@@ -21,90 +22,34 @@ class _NewtonScan(torch.autograd.Function):
     at the solution, so a backward is one reverse scan and the step's own gradient at all positions in bulk."""
 
     @staticmethod
-    def forward(step: _NewtonStep, count: int, time: int, *given: Tensor) -> tuple[Tensor, ...]:
-        return tuple(_newton_solved(step, list(given[:count]), list(given[count:]), time))
+    def forward(step: _NewtonStep, count: int, time: int, mixing: bool, *given: Tensor) -> tuple[Tensor, ...]:
+        return tuple(_newton_solved(step, list(given[:count]), list(given[count:]), time, mixing))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.step, ctx.count, ctx.time, *given = inputs
+        ctx.step, ctx.count, ctx.time, ctx.mixing, *given = inputs
         ctx.save_for_backward(*given, *output)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         given, states = ctx.saved_tensors[: -ctx.count], ctx.saved_tensors[-ctx.count :]
-        wanted = [k for k, needs in enumerate(ctx.needs_input_grad[3:]) if needs]
+        wanted = [k for k, needs in enumerate(ctx.needs_input_grad[4:]) if needs]
         found: Sequence[Tensor | None]
         if torch.is_grad_enabled():  # to be differentiated again: through the steps themselves
             out = _newton_stepped(ctx.step, given[: ctx.count], given[ctx.count :], ctx.time)
             found = torch.autograd.grad(out, [given[k] for k in wanted], grads, create_graph=True, allow_unused=True)
         else:
-            found = _newton_adjoint(ctx.step, given, states, grads, wanted)
-        every: list[Tensor | None] = [None] * (3 + len(given))
+            found = newton_adjoint(ctx.step, given, states, grads, wanted, ctx.mixing)
+        every: list[Tensor | None] = [None] * (4 + len(given))
         for k, value in zip(wanted, found, strict=True):
-            every[3 + k] = value
+            every[4 + k] = value
         return tuple(every)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], step: Any, count: int, time: int, *given: Tensor) -> Any:
+    def vmap(info: Any, in_dims: tuple[Any, ...], step: Any, count: int, time: int, mixing: bool, *given: Tensor) -> Any:
         """One step at a time: how many corrections are needed may differ along the mapped axis."""
-        run = torch.vmap(lambda *each: tuple(_newton_stepped(step, each[:count], each[count:], time)), in_dims[3:])
+        run = torch.vmap(lambda *each: tuple(_newton_stepped(step, each[:count], each[count:], time)), in_dims[4:])
         return run(*given), (0,) * count
-
-
-def _newton_adjoint(
-    step: _NewtonStep, given: Sequence[Tensor], states: Sequence[Tensor], grads: Sequence[Tensor], wanted: list[int]
-) -> list[Tensor]:
-    """Gradients of the given tensors: l[t] = grad[t] + J[t+1]^T l[t+1], then the step's own at (h[t-1], x[t]).
-
-    Slopes and gradients are taken block by block of positions, so that what is in between stays in the cache.
-    """
-    count, time, shape = len(states), states[0].shape[1], states[0].shape
-    length = max(1, 2**16 // max(1, states[0][:, 0].numel()))
-    blocks = [(a, min(a + length, time)) for a in range(0, time, length)]
-    later = [[torch.zeros_like(states[0]) for _ in states] for _ in states]  # [k][i][t]: d h[i][t+1] / d h[k][t]
-    for a, b in blocks:
-        _, slopes = step(*_newton_block(given, states, a, b), True)
-        for i, row in enumerate(slopes):
-            for k, slope in enumerate(row):
-                if slope is not None and b > 1:
-                    slope = slope.expand(shape[0], b - a, *shape[2:])
-                    later[k][i][:, max(a - 1, 0) : b - 1] = slope if a else slope[:, 1:]
-    if count == 1:
-        back = [affine_scan(later[0][0], grads[0], reverse=True)]
-    else:
-        matrix = torch.stack([torch.stack(row, -1) for row in later], -2).flatten(2, -3)
-        value = torch.stack([g.expand(shape) for g in grads], -1).flatten(2, -2).unsqueeze(-1)
-        back = list(matrix_scan(matrix, value, reverse=True).squeeze(-1).unflatten(2, shape[2:]).unbind(-1))
-    found: list[list[Tensor]] = [[] for _ in wanted]
-    for a, b in blocks:
-        entering, operands = _newton_block(given, states, a, b)
-        with torch.enable_grad():
-            leaves = [x.detach().requires_grad_(k < count or k in wanted) for k, x in enumerate([*entering, *operands])]
-            after, _ = step(leaves[:count], leaves[count:], False)
-            asked = [leaves[k] for k in wanted]
-            parts = torch.autograd.grad(
-                after, asked, [x[:, a:b] for x in back], allow_unused=True, materialize_grads=True
-            )
-        for into, k, part in zip(found, wanted, parts, strict=True):
-            if k >= count or not a:  # a start is only read by the first step
-                into.append(part[:, :1] if k < count else part)
-    return [
-        torch.cat(parts, 1) if given[k].shape[1] == time else torch.stack(parts).sum(0)
-        for k, parts in zip(wanted, found, strict=True)
-    ]
-
-
-def _newton_block(
-    given: Sequence[Tensor], states: Sequence[Tensor], a: int, b: int
-) -> tuple[list[Tensor], list[Tensor]]:
-    """The states before the positions a .. b, and the operands there."""
-    count, time = len(states), states[0].shape[1]
-    operands = [x[:, a:b] if x.shape[1] == time else x for x in given[count:]]
-    if a:
-        return [h[:, a - 1 : b - 1] for h in states], operands
-    return [
-        torch.cat([x.expand_as(h[:, :1]), h[:, : b - 1]], 1) for x, h in zip(given[:count], states, strict=True)
-    ], operands
 
 
 def _newton_stepped(step: _NewtonStep, starts: Sequence[Tensor], operands: Sequence[Tensor], time: int) -> list[Tensor]:
@@ -117,7 +62,9 @@ def _newton_stepped(step: _NewtonStep, starts: Sequence[Tensor], operands: Seque
     return [torch.cat(rows, 1) for rows in zip(*found, strict=True)]
 
 
-def _newton_solved(step: _NewtonStep, starts: list[Tensor], operands: list[Tensor], time: int) -> list[Tensor]:
+def _newton_solved(
+    step: _NewtonStep, starts: list[Tensor], operands: list[Tensor], time: int, mixing: bool
+) -> list[Tensor]:
     """Pieces of 64 steps side by side; where their starts do not converge, as many of 32 and of 16; then single steps.
 
     What is kept before a restart are pieces whose starts are exactly the ends before, or lanes that have converged.
@@ -129,7 +76,7 @@ def _newton_solved(step: _NewtonStep, starts: list[Tensor], operands: list[Tenso
         count = min(abreast, (time - first) // size)
         part = [x if x.shape[1] != time else x[:, first : first + count * size] for x in operands]
         heads = [s.expand(s.shape[0], count, *s.shape[2:]) for s in starts]
-        states, exact = _newton_pieces(step, heads, part, size)
+        states, exact = _newton_pieces(step, heads, part, size, mixing)
         if exact < count:
             states = [s[:, : exact * size] for s in states]
             size //= 2
@@ -146,13 +93,14 @@ def _newton_solved(step: _NewtonStep, starts: list[Tensor], operands: list[Tenso
 
 
 def _newton_pieces(
-    step: _NewtonStep, heads: Sequence[Tensor], operands: list[Tensor], size: int
+    step: _NewtonStep, heads: Sequence[Tensor], operands: list[Tensor], size: int, mixing: bool
 ) -> tuple[list[Tensor], int]:
     """States over the pieces that begin at `heads`, and how many hold: all where these converge, else the exact ones.
 
     The first two corrections copy the ends, and so do later ones while that gains a factor of ten; the others are
-    Newton's, d[n+1] = r[n] + P[n] d[n] with the defects r and the products P of a piece's slopes. A step is entrywise:
-    when at most a quarter of the lanes (the last dimension) have not converged, only these go on.
+    Newton's, d[n+1] = r[n] + P[n] d[n] with the defects r and the products P of a piece's slopes, unless these are wide
+    matrices. A step is entrywise, where lanes (the last dimension) are not mixed: when at most a quarter of them have not
+    converged, only these go on.
     """
     count = heads[0].shape[1]
     columns = [x.unflatten(1, (count, size)).unbind(2) if x.shape[1] != 1 else (x,) * size for x in operands]
@@ -163,10 +111,11 @@ def _newton_pieces(
     defects: list[float] = []
     while True:
         slow = len(defects) >= 2 and not defects[-1] <= 0.1 * defects[-2]
+        slow = slow and (not mixing or _newton_is_narrow(heads))
         states, product = heads, None
         for i in range(size):
             states, slopes = step(states, [column[i] for column in columns], slow)
-            product = _newton_product(slopes, product) if slow else None
+            product = _newton_product(slopes, product, heads[0].dim()) if slow else None
             for row, state in zip(rows[i], states, strict=True):
                 row.copy_(state)
         _NEWTON["iterations"] += 1
@@ -182,11 +131,11 @@ def _newton_pieces(
             torch.cat([head[:, :1], end[:, :-1] + (move - gap)], 1)
             for head, end, move, gap in zip(heads, states, moved, gaps, strict=True)
         ]
-        lanes = _newton_open_lanes(gaps, states, tolerance)
+        lanes = None if mixing else _newton_open_lanes(gaps, states, tolerance)
         if lanes is not None:
             heads = [h.index_select(-1, lanes) for h in heads]
             some = [x if x.shape[-1] == 1 else x.index_select(-1, lanes) for x in operands]
-            parts, exact = _newton_pieces(step, heads, some, size)
+            parts, exact = _newton_pieces(step, heads, some, size, mixing)
             for whole, part in zip(wholes, parts, strict=True):
                 whole.index_copy_(-1, lanes, part)
             return wholes, exact
@@ -205,17 +154,6 @@ def _newton_open_lanes(gaps: Sequence[Tensor], states: Sequence[Tensor], toleran
     return lanes if 0 < 4 * len(lanes) <= len(open_) else None
 
 
-def _newton_size(x: Sequence[Tensor], states: Sequence[Tensor]) -> float:
-    """The largest entry, relative to the largest end of the same state in the same sequence."""
-    worst = 0.0
-    for part, state in zip(x, states, strict=True):
-        if part.numel():
-            scale = state.abs().flatten(1).amax(1).clamp(min=torch.finfo(state.dtype).tiny)
-            size = float((part.abs().flatten(1).amax(1) / scale).max())
-            worst = max(worst, size) if math.isfinite(size) else math.inf
-    return worst
-
-
 def _newton_hopeless(changes: list[float]) -> bool:
     """Not finite; or, from the fifth on, not half of what it was two before, and large or so for long."""
     last, n = changes[-1], len(changes)
@@ -229,41 +167,66 @@ def _newton_exact(gaps: Sequence[Tensor]) -> int:
 
 
 def _newton_product(
-    slopes: list[list[Tensor | None]], before: list[list[Tensor | None]] | None
+    slopes: list[list[Tensor | None]], before: list[list[Tensor | None]] | None, rank: int
 ) -> list[list[Tensor | None]]:
-    """slopes @ before, entry by entry."""
+    """slopes @ before, as a block of slopes; a slope with more dimensions than a state, `rank`, is a matrix."""
     if before is None:
         return slopes
     n = range(len(slopes))
-    return [[_newton_dot(slopes[i], [before[j][k] for j in n]) for k in n] for i in n]
-
-
-def _newton_dot(row: Sequence[Tensor | None], column: Sequence[Tensor | None]) -> Tensor | None:
-    total = None
-    for a, b in zip(row, column, strict=True):
+    found: list[list[Tensor | None]] = [[None for _ in n] for _ in n]
+    for i, k, j in itertools.product(n, n, n):
+        a, b = slopes[i][j], before[j][k]
         if a is not None and b is not None:
-            total = a * b if total is None else total + a * b
-    return total
+            found[i][k] = _newton_plus(_newton_times(a, b, rank), found[i][k])
+    return found
+
+
+def _newton_times(a: Tensor, b: Tensor, rank: int) -> Tensor:
+    """The product of two slopes, entry by entry where they are, else of matrices."""
+    if a.dim() > rank and b.dim() > rank:
+        return a @ b
+    if a.dim() > rank:
+        return a * b.unsqueeze(-2)
+    return a.unsqueeze(-1) * b if b.dim() > rank else a * b
+
+
+def _newton_plus(a: Tensor, b: Tensor | None) -> Tensor:
+    """The sum of two slopes; one entry by entry lies on the diagonal of a matrix."""
+    if b is None or a.dim() == b.dim():
+        return a if b is None else a + b
+    matrix, diagonal = (a, b) if a.dim() > b.dim() else (b, a)
+    return matrix + torch.diag_embed(diagonal.expand(*diagonal.shape[:-1], matrix.shape[-1]))
 
 
 def _newton_moved(product: list[list[Tensor | None]], gaps: Sequence[Tensor], states: Sequence[Tensor]) -> list[Tensor]:
     """d[n+1] = r[n] + P[n] d[n], d[0] = 0: the change of every start but the first."""
-    each = [[None if p is None else p.expand_as(states[0]).unbind(1) for p in row] for row in product]
+    shape, rank = states[0].shape, states[0].dim()
+    each = [[None if p is None else p.expand(shape + p.shape[rank:]).unbind(1) for p in row] for row in product]
     moved: list[list[Tensor]] = [[g[:, 0]] for g in gaps]
     for n in range(1, gaps[0].shape[1]):
         last = [m[-1] for m in moved]
         for i, row in enumerate(each):
-            more = _newton_dot([None if p is None else p[n] for p in row], last)
-            moved[i].append(gaps[i][:, n] if more is None else gaps[i][:, n] + more)
+            total = gaps[i][:, n]
+            for p, d in zip(row, last, strict=True):
+                if p is not None:
+                    total = total + (p[n] * d if p[n].dim() == d.dim() else (p[n] @ d.unsqueeze(-1)).squeeze(-1))
+            moved[i].append(total)
     return [torch.stack(m, 1) for m in moved]
 
 
 def newton_scan(
-    step: _NewtonStep, starts: Sequence[Tensor], operands: Sequence[Tensor], time: int, *, reverse: bool = False
+    step: _NewtonStep,
+    starts: Sequence[Tensor],
+    operands: Sequence[Tensor],
+    time: int,
+    *,
+    reverse: bool = False,
+    mixing: bool = False,
 ) -> list[Tensor]:
-    """h[t] = step(h[t-1], x[t]) along dim 1, h[-1] = start, for entrywise steps; reversed, h[t] = step(h[t+1], x[t]).
+    """h[t] = step(h[t-1], x[t]) along dim 1, h[-1] = start; reversed, h[t] = step(h[t+1], x[t]). A step is entrywise, or
+    with `mixing` reads entries along the last dimension from one another: then its slopes may be matrices.
 
-    Shapes:  starts [B, 1, ...], each operand [B or 1, T or 1, ...], of one rank -> as many states [B, T, ...]
+    Shapes:  starts [B, 1, ...], each operand [B or 1, T or 1, ...] -> as many states [B, T, ...]
     Agrees with stepping: `_NEWTON` says how many sweeps over the pieces it took, and what was stepped in the end.
     """
     if reverse:
@@ -279,5 +242,5 @@ def newton_scan(
         _NEWTON.update(iterations=0, pieces=0, stepped=time)
         states = _newton_stepped(step, starts, operands, time)
     else:
-        states = list(_NewtonScan.apply(step, len(starts), time, *starts, *operands))  # type: ignore[no-untyped-call]
+        states = list(_NewtonScan.apply(step, len(starts), time, mixing, *starts, *operands))  # type: ignore[no-untyped-call]
     return [h.flip(1) for h in states] if reverse else states

@@ -17,7 +17,7 @@ from .attend_kernels import (
     _values_adjoint_kernel,
     _weights_adjoint_kernel,
 )
-from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device
+from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device, _restarted, _unasked
 
 CHUNK = 64
 LEVELS = CHUNK.bit_length() - 1
@@ -265,6 +265,7 @@ def fused_linear_attention(
     scale: float = 1.0,
     dots: torch.dtype | None = None,
     dtype: torch.dtype = torch.float32,
+    first: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """S[t] = a[t] S[t-1] + k[t] v[t]^T; o[t] = scale q[t]^T S[t], or strictly q[t]^T S[t-1]; final = S[T-1].
 
@@ -275,6 +276,8 @@ def fused_linear_attention(
     `dots` is the type that q, k and v are multiplied in: 16 bits or, by default, the widest of their own.
     float64, complex numbers, decays along columns, chunks of another size and the CPU are left to PyTorch.
     """
+    if first is not None:
+        decay, q = _restarted(decay, first, q, log), _unasked(q, first) if strict else q
     given = [x for x in (q, k, v, decay, start) if x is not None]
     wide = any(x.dtype == torch.float64 or x.is_complex() for x in given)
     by_column = columns and decay is not None and decay.shape[-1] > 1
@@ -299,9 +302,9 @@ def fused_linear_attention(
     signs = None if signs is None else signs.expand(batch, time, heads, -1)
     if start is not None:
         start = start.float().expand(batch, heads, keys, v.shape[-1]).contiguous()
-    first = None
+    before = None
     if strict:  # a read before the step is a read after the step before it
-        first = q[:, 0].float() * scale
+        before = q[:, 0].float() * scale
         q = torch.cat([q[:, 1:], torch.zeros_like(q[:, :1])], 1)
     by_row = signs
     if g.shape[-1] == 1:
@@ -312,7 +315,7 @@ def fused_linear_attention(
     o, final = _attend(q, k, v, g, by_row, start, float(scale), dtype)[:2]
     if signs is not None:
         final = final * signs[:, -1].reshape(batch, heads, -1, 1)
-    if first is not None:
-        before = torch.zeros_like(o[:, 0]) if start is None else torch.einsum("bhk,bhkv->bhv", first, start).to(dtype)
-        o = torch.cat([before.unsqueeze(1), o[:, :-1]], 1)
+    if before is not None:
+        o_0 = torch.zeros_like(o[:, 0]) if start is None else torch.einsum("bhk,bhkv->bhv", before, start).to(dtype)
+        o = torch.cat([o_0.unsqueeze(1), o[:, :-1]], 1)
     return o, final

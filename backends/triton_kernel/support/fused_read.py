@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...torch_module.support.chunk_linear_attention import chunk_linear_attention
 from ...torch_module.support.segmented_read import segmented_read
-from .launching import OPS, _has_kernels, _on_device
+from .launching import OPS, _has_kernels, _on_device, _restarted, _unasked
 from .read_kernels import _read_adjoint_kernel, _read_ends_kernel, _read_states_kernel
 
 READ_STATE, READ_KEYS = 1024, 1024  # entries of a program's state, at least 16 columns of it; the most rows
@@ -187,6 +187,7 @@ def fused_read(
     scale: float = 1.0,
     dots: torch.dtype | None = None,
     dtype: torch.dtype = torch.float32,
+    first: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """S[t] = a[t] S[t-1] + k[t] v[t]^T entry by entry; o[t] = scale q[t]^T S[t], strictly q[t]^T S[t-1]; final = S[T-1].
 
@@ -196,6 +197,9 @@ def fused_read(
     There are no products of tiles, so `dots` is of no use here. float64, complex numbers, more than 1024 rows and the
     CPU are left to PyTorch.
     """
+    if first is not None:
+        whole = decay if times is None else decay * times
+        decay, times, q = _restarted(whole, first, q, log), None, _unasked(q, first) if strict else q
     given = [x for x in (q, k, v, decay, times, start) if x is not None]
     wide = any(x.dtype == torch.float64 or x.is_complex() for x in given)
     shape = torch.broadcast_shapes(*(x.shape[:3] for x in given if x is not start), (1 if start is None else start.shape[0], 1, 1))

@@ -7,7 +7,7 @@ import triton
 from torch import Tensor
 
 from ...torch_module.support.affine_scan import affine_scan
-from .launching import OPS, _has_kernels, _on_device
+from .launching import OPS, _has_kernels, _on_device, _restarted
 from .scan_kernels import _scan_adjoint_kernel, _scan_ends_kernel, _scan_states_kernel
 
 SCAN_LANES, SCAN_WARPS = 64, 1  # channels of a program, side by side
@@ -122,14 +122,19 @@ _scan.register_autograd(_scan_backward, setup_context=_scan_setup)
 
 
 def fused_scan(
-    decay: Tensor, b: Tensor, start: Tensor | None = None, *, log: bool = False, reverse: bool = False
-) -> Tensor:
+    decay: Tensor, b: Tensor, start: Tensor | None = None, *, log: bool = False, reverse: bool = False,
+    first: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """h[t] = a[t] h[t-1] + b[t] along dim 1, with h[-1] = start; reversed, h[t] = a[t] h[t+1] + b[t] and h[T] = start.
 
     Shapes:  decay broadcasts to b [B, T, ...], start [B, ...] or None for zeros -> h [B, T, ...], float32 for 16 bits
     Units:   a = exp(decay) if log, else a = decay; any sign, or 0 (log -inf)
     float64, complex numbers and the CPU are left to PyTorch.
     """
+    if first is not None:
+        decay = decay.reshape((1,) * (b.dim() - decay.dim()) + decay.shape)
+        edge = torch.cat([first[1:], first[:1]]) if reverse else first  # a scan backwards begins where one ends
+        decay = _restarted(decay, edge, b, log)
     wide = {torch.float64, torch.complex64, torch.complex128}
     given = [x for x in (decay, b, start) if x is not None]
     shape = torch.broadcast_shapes(decay.shape, b.shape)

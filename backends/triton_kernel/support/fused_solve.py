@@ -18,21 +18,21 @@ from .fused_linear_attention import (
     _attend_states,
     _attend_tile,
 )
-from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device
+from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device, _restarted, _unasked
 from .solve_kernels import _head_pairs_kernel, _inverse_kernel, _solve_kernel
 
-SOLVE_KEYS = 256  # one tile holds them all
+# One tile holds all keys. With 256 of them Triton 3.6 makes code for Hopper that reads outside of its tensors and gives
+# wrong states, though the interpreter finds nothing wrong with the kernel: what has more keys is left to PyTorch.
+SOLVE_KEYS = 128
 SOLVE_PAIRS, SOLVE_WARPS, INVERSE_WARPS = 64, 4, 2
 
 
-def _solve_tile(keys: int, values: int, like: torch.dtype, reverse: bool) -> dict[str, int]:
+def _solve_tile(keys: int, values: int, like: torch.dtype, reverse: bool, hopper: bool) -> dict[str, int]:
     """All keys and some values; warps and stages so that 16-bit operands spill little and their tiles fit."""
-    wide = _block(keys, SOLVE_KEYS)
-    large = wide > 128
-    tile = {"BK": wide, "BV": (16 if reverse else 32) if large else 64, "num_warps": 8 if reverse or large else 4}
-    tile["num_stages"] = 1 if large and reverse else 2
+    tile = {"BK": _block(keys, SOLVE_KEYS), "BV": 64 if hopper else 32, "num_warps": 8 if reverse else 4}
+    tile["num_stages"] = 1 if reverse and not hopper else 2
     if like == torch.float32:
-        tile |= {"BV": max(16, tile["BV"] // 2), "num_warps": 8, "num_stages": 1}
+        tile |= {"BV": tile["BV"] // 2, "num_warps": 8, "num_stages": 1}
     return {**tile, "BV": _block(values, tile["BV"])}
 
 
@@ -49,7 +49,8 @@ def _solve_scan(
     y = x.new_empty(x.shape, dtype=like)
     states = w.new_empty(batch, count, heads, keys, values)
     final = w.new_empty(batch, heads, keys, values, dtype=torch.float32)
-    tile = _solve_tile(keys, values, w.dtype, reverse)
+    hopper = w.is_cuda and not torch.version.hip and torch.cuda.get_device_capability(w.device)[0] == 9
+    tile = _solve_tile(keys, values, w.dtype, reverse, hopper)
     _solve_kernel[(batch * heads, triton.cdiv(values, tile["BV"]))](
         w, u, inverse, x, decay, *((w, x, 1.0) if read is None else read)[:2], final if start is None else start, states,
         final, y, 1.0 if read is None else read[2], time, heads, keys, values,
@@ -183,6 +184,7 @@ def fused_solve(
     chunk: int = CHUNK,
     dots: torch.dtype | None = None,
     dtype: torch.dtype = torch.float32,
+    first: Tensor | None = None,
 ) -> Tensor:
     """y[t] = x[t] + w[t] S[t-1] (w[t] a[t] S[t-1] if `after`), S[t] = a[t] S[t-1] + u[t]^T y[t], for R ranks at once.
 
@@ -190,8 +192,10 @@ def fused_solve(
              every axis may be 1 -> y [B, T, H, R, V] in `dtype`
     Units:   a = exp(decay) if log, else a = decay; any sign, or 0 (log -inf)
     `dots` is the type that w, u and y are multiplied in: 16 bits or, by default, the widest of w's and u's own.
-    float64, complex numbers, more than 64 ranks or 256 keys, chunks of another size and the CPU are left to PyTorch.
+    float64, complex numbers, more than 64 ranks or 128 keys, chunks of another size and the CPU are left to PyTorch.
     """
+    if first is not None:
+        decay, w = _restarted(decay, first, w[:, :, :, 0], log), w if after else _unasked(w, first)
     given = [g for g in (w, u, x, decay, start) if g is not None]
     wide = any(g.dtype == torch.float64 or g.is_complex() for g in given)
     if decay is None:

@@ -19,7 +19,7 @@ from .fused_linear_attention import (
     _attend_tile,
 )
 from .fused_solve import SOLVE_KEYS, _solve_empty, _solve_inverse, _solve_scan
-from .launching import OPS, _has_kernels, _on_device
+from .launching import OPS, _has_kernels, _on_device, _restarted, _unasked
 
 ASK_SCHEMA = "Tensor w, Tensor u, Tensor x, Tensor q, Tensor g, Tensor? start, bool before, float scale"
 
@@ -148,6 +148,7 @@ def fused_solve_read(
     scale: float = 1.0,
     dots: torch.dtype | None = None,
     dtype: torch.dtype = torch.float32,
+    first: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y[t] = x[t] + w[t] S[t-1] (w[t] a[t] S[t-1] if `after`), S[t] = a[t] S[t-1] + u[t]^T y[t], o[t] = scale q[t] S[t].
 
@@ -157,8 +158,11 @@ def fused_solve_read(
              every axis may be 1 -> o [B, T, H, V] in `dtype`, final [B, H, K, V] in float32, y [B, T, H, V] in `dots`
     Units:   a = exp(decay) if log, else a = decay; any sign, or 0 (log -inf)
     `dots` is the type of products: 16 bits or, by default, the widest of w, u and q.
-    float64, complex numbers, more than 256 keys, chunks of another size and the CPU are left to PyTorch.
+    float64, complex numbers, more than 128 keys, chunks of another size and the CPU are left to PyTorch.
     """
+    if first is not None:
+        decay, w = _restarted(decay, first, w, log), w if after else _unasked(w, first)
+        q = _unasked(q, first) if strict else q
     given = [g for g in (w, u, x, q, decay, start) if g is not None]
     wide = any(g.dtype == torch.float64 or g.is_complex() for g in given)
     lead = [g.shape[:3] for g in given if g is not start]
@@ -178,9 +182,9 @@ def fused_solve_read(
     w, u, q = (g.to(like).expand(batch, time, heads, keys) for g in (w, u, q))
     if start is not None:
         start = start.float().expand(batch, heads, keys, values).contiguous()
-    first = None
+    before = None
     if strict:  # a read before the step is a read after the step before it
-        first = q[:, 0].float() * scale
+        before = q[:, 0].float() * scale
         q = torch.cat([q[:, 1:], torch.zeros_like(q[:, :1])], 1)
     signs = None
     if not log:  # the sign of the decays so far goes into the operands
@@ -194,7 +198,7 @@ def fused_solve_read(
     o, final, y = _ask(w, u, x, q, g, start, not after, float(scale), dtype)[:3]
     if signs is not None:
         final = final * signs[:, -1].unsqueeze(-1)
-    if first is not None:
-        before = torch.zeros_like(o[:, 0]) if start is None else torch.einsum("bhk,bhkv->bhv", first, start).to(dtype)
-        o = torch.cat([before.unsqueeze(1), o[:, :-1]], 1)
+    if before is not None:
+        o_0 = torch.zeros_like(o[:, 0]) if start is None else torch.einsum("bhk,bhkv->bhv", before, start).to(dtype)
+        o = torch.cat([o_0.unsqueeze(1), o[:, :-1]], 1)
     return o, final, y

@@ -21,6 +21,19 @@ def _has_kernels(x: Tensor) -> bool:
     return x.is_cuda or INTERPRETED
 
 
+def _restarted(decay: Tensor | None, first: Tensor, like: Tensor, log: bool) -> Tensor:
+    """Decays [B, T, ..] that leave nothing where a packed sequence begins; None is a decay of 1."""
+    if decay is None:
+        decay = torch.full((1,) * like.dim(), 0.0 if log else 1.0, device=like.device)
+    shape = (1, -1, *[1] * (decay.dim() - 2))
+    return torch.where(first.view(shape), -torch.inf if log else 0.0, decay)
+
+
+def _unasked(q: Tensor, first: Tensor) -> Tensor:
+    """Reads of what was before a packed sequence find nothing."""
+    return torch.where(first.view(1, -1, *[1] * (q.dim() - 2)), 0.0, q)
+
+
 def _dot_precision() -> str:
     """How float32 tiles are multiplied: three tf32 products that add up to float32, or exactly where there are none."""
     return "ieee" if torch.version.hip or INTERPRETED else "tf32x3"

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import seqdsl
+from seqdsl.forms import derive
 from tests.backends.torch_module.harness import (
     CORPUS,
     FIXTURES,
@@ -186,3 +187,57 @@ def test_what_a_layer_needs_follows_from_formulas(tmp_path: Path) -> None:
     """global_filter's parameter has |j| // 2 + 1 frequencies: compiling builds it with a length for j."""
     (path,) = seqdsl.compile(CORPUS / "gfnet.seq", out=tmp_path)
     assert "def __init__(self, i: int, j: int, c: int" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["sum[j] w * x[t - 2 * j]", "sum[j] w[j,c] * x[t - 3 * j, |c| - 1 - c]"],
+)
+def test_a_dilated_filter_runs_and_steps(text: str) -> None:
+    program = seqdsl.load(f"mixer f(x[t,c], w[j,c]) -> y[t,c]:\n    y[t,c] = {text}\n")
+    x, w = torch.randn(1, 9, 2, dtype=torch.double), torch.randn(1, 3, 2, dtype=torch.double)
+    wanted = torch.tensor(program.interpret({"x": x[0].numpy(), "w": w[0].numpy()})["outputs"]["y"])
+    module = program.module()
+    first, state = module(x[:, :4], w, return_state=True)
+    found = torch.cat([first, module(x[:, 4:], w, state=state)], 1)
+    assert gap(found[0], wanted) < 1e-12 and gap(module(x, w)[0], wanted) < 1e-12
+
+
+def test_the_boundary_before_the_first_token_is_the_start() -> None:
+    text = "mixer f(x[t], w[c]) -> y[t]:\n    W[-1,c] = w\n    V[t,c] = W[t // 3 * 3 - 1]\n"
+    text += "    W[t,c] = 0.5 * V + x\n    y[t] = sum[c] W\n"
+    module, w = module_of(seqdsl.load(text, "f").system()), torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    _, state = module(torch.zeros(1, 0, dtype=torch.float64), w, return_state=True)
+    assert torch.equal(state["V"], w)
+
+
+def test_a_loop_that_reads_all_so_far_counts_from_the_past() -> None:
+    text = "mixer f(x[t]) -> y[t]:\n    index s over t\n    z[t] = x + M[t // 3 * 3 - 1]\n"
+    text += "    p[t,s] = where(s <= t, z[s] * x[s], 0)\n    M[t] = tanh(M[t-1] + sum[s | s <= t] p * z[s])\n    y[t] = M\n"
+    module = module_of(seqdsl.load(text, "f").system())
+    x = torch.linspace(-1, 1, 9, dtype=torch.float64)[None]
+    whole, (first, state) = module(x), module(x[:, :5], return_state=True)
+    assert torch.allclose(torch.cat([first, module(x[:, 5:], state=state)], 1), whole, atol=1e-12)
+
+
+@pytest.mark.parametrize("step", ["n[t-1] + (x > 0)", "n[t-1] + t", "n[t+1] + 1", "2 * n[t-1] + 1"])
+def test_integers_are_counted_exactly(step: str) -> None:
+    text = f"mixer f(x[t]) -> y[t]:\n    n[t] = {step}\n    y[t] = n + x[n - 1]\n"
+    system, x = seqdsl.load(text, "f").system(), torch.tensor([0.5, -1.0, 2.0, 3.0, -0.5, 1.0], dtype=torch.float64)
+    wanted = torch.as_tensor(seqdsl.load(text, "f").interpret(inputs={"x": x.numpy()})["outputs"]["y"])
+    for form in ("recurrent", "scan") if "2 *" not in step else ("recurrent",):
+        assert torch.equal(module_of(derive(system, form).system, form)(x[None])[0], wanted)
+    if "2 *" in step:
+        with pytest.raises(seqdsl.SeqError, match="form"):
+            derive(system, "scan")
+
+
+def test_a_constant_that_is_drawn_is_saved() -> None:
+    """Another module, with other draws, becomes the saved one; what is made from sizes is made again."""
+    text = "mixer f(x[t,c]; M = 3) -> y[t,m]:\n    const w[m: M, c] = normal(0, 1)\n    const r[m] = 1 / (m + 1)\n"
+    program = seqdsl.load(text + "    y[t,m] = r * (sum[c] w * x)\n")
+    saved, other = (program.module(c=4) for _ in range(2))
+    assert list(saved.state_dict()) == ["w"] and not list(saved.parameters())
+    other.load_state_dict(saved.state_dict())
+    x = torch.randn(1, 5, 4)
+    assert torch.equal(other(x), saved(x))

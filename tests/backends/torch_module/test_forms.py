@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import seqdsl
 from tests.backends.torch_module.harness import as_tuple, gap, module_of, piece, random_inputs, system_of
 
 CASES = [
@@ -87,3 +88,14 @@ def test_gradients_of_the_state() -> None:
 def test_outputs_are_the_same_tuple_in_every_form() -> None:
     system = system_of("haar", "haar")
     assert len(as_tuple(module_of(system)(*random_inputs(system, t=8)))) == 2
+
+
+@pytest.mark.parametrize("form", ["recurrent", "scan", "chunkwise", "convolution"])
+def test_a_count_stays_whole(form: str) -> None:
+    """Forms that reckon in reals give whole numbers back, in the record too."""
+    text = "mixer f(x[t,c]) -> y[t,c]:\n    n[t] = n[t-1] + 2\n    S[t,c] = S[t-1] + x\n    y[t,c] = S / n\n"
+    program = seqdsl.load(text)
+    x = torch.randn(2, 9, 3)
+    y, state = program.module(form=form)(x, return_state=True)
+    assert state["n"].dtype == torch.long and state["n"].tolist() == [18, 18]
+    assert gap(y, x.cumsum(1) / (2 * torch.arange(1, 10))[:, None]) < 1e-6

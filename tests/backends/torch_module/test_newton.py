@@ -3,6 +3,7 @@ what is chaotic is still right; and mutants of the support function, which these
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from seqdsl.forms import derive
 from seqdsl.semantics import load_system
 from tests.backends.torch_module.harness import emit_module, gap, load_class, module_of
 from tests.forms.test_newton import CELLS as EVERY
+from tests.forms.test_newton import MIXING
 
 CELLS = {k: v for k, v in EVERY.items() if k != "anonymous"}
 LENGTHS = (0, 1, 63, 257, 600)
@@ -23,6 +25,24 @@ mixer m(a[t,n], u[n]) -> h[t,n]:
 LANES = """
 mixer m(r[t,n], u[n]) -> h[t,n]:
     h[t,n] = r + u * sin(h[t-1])
+"""
+# The same rates for entries that mix: 1 forgets nothing within a piece, 12 is chaotic.
+TURNING = """
+mixer m(a[t,n], w[n,m]) -> h[t,n]:
+    index m over n
+    h[t,n] = 0.9999 * h[t-1] + 0.001 * tanh(a - sum[m] w * h[t-1,m])
+"""
+# Slow, and with decays of its own for each entry: no two products of its slopes commute.
+ROLLING = """
+mixer m(a[t,n], b[t,n], w[n,m]) -> h[t,n], s[t,n]:
+    index m over n
+    s[t,n] = (1 - 0.02 * n) * s[t-1] + 0.1 * a * tanh(1 + sum[m] w * h[t-1,m])
+    h[t,n] = (0.9 + 0.02 * n) * h[t-1] - 0.1 * b * tanh(s[t-1] + sum[m] w * s[t-1,m])
+"""
+WILD = """
+mixer m(a[t,n], w[n,m]) -> h[t,n]:
+    index m over n
+    h[t,n] = sin(a + sum[m] w * h[t-1,m])
 """
 CHAOTIC = """
 mixer m(r[t,n], u[n]) -> h[t,n]:
@@ -99,6 +119,75 @@ def test_a_slow_cell_takes_newton_steps() -> None:
     assert gap(newton(*inputs), recurrent(*inputs)) < 1e-10
     assert newton.newton == {"iterations": newton.newton["iterations"], "pieces": 32, "stepped": 0}
     assert newton.newton["iterations"] <= 9
+
+
+def wide(text: str, width: int, length: int, scale: float) -> list[torch.Tensor]:
+    """Inputs for cells that mix, with weights of a size that does not grow with the width."""
+    generator, found = torch.Generator().manual_seed(width), []
+    for tensor in load_system(text).inputs():
+        shape = [1, *(length if i == "t" else width for i in tensor.indices)]
+        x = torch.randn(shape, generator=generator, dtype=torch.float64)
+        found.append((x if "t" in tensor.indices else x * scale / width**0.5).requires_grad_())
+    return found
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 4e-6)])
+@pytest.mark.parametrize("name", [name for name in MIXING if "backwards" not in name])
+def test_cells_that_mix(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    newton, recurrent = pair(MIXING[name], dtype)
+    for length in (0, 1, 257, 330):
+        inputs = inputs_of(MIXING[name], length, dtype, scale=0.5)
+        state = start_of(newton, inputs)
+        found, wanted = (results(m, inputs, state) for m in (newton, recurrent))
+        assert worst(found, wanted) < tolerance, length
+        assert newton.newton["pieces"] == (length // 64 if length >= 256 else 0)
+
+
+def test_cells_that_mix_downwards() -> None:
+    text = MIXING["masked, backwards"]
+    newton, recurrent = pair(text, torch.float64)
+    inputs = inputs_of(text, 300, torch.float64, scale=0.1)
+    found, wanted = newton(*inputs), recurrent(*inputs)
+    grads = [torch.autograd.grad((y * y.detach().cos()).sum(), inputs) for y in (found, wanted)]
+    assert gap(found, wanted) < 1e-10 and worst(list(grads[0]), list(grads[1])) < 1e-9
+
+
+@pytest.mark.parametrize(("width", "slopes"), [(6, True), (70, False)])
+def test_slow_cells_that_mix(width: int, slopes: bool) -> None:
+    """With matrices a few sweeps solve as many as 16 pieces; wide ones have none, and a copy for each piece is as many steps."""
+    newton, recurrent = pair(TURNING, torch.float64)
+    inputs = wide(TURNING, width, 1024 if slopes else 512, 1.0)
+    state = start_of(newton, inputs)
+    found, wanted = (results(m, inputs, state) for m in (newton, recurrent))
+    assert worst(found, wanted) < 1e-9
+    assert (newton.newton["iterations"] <= 9 and newton.newton["stepped"] == 0) == slopes, newton.newton
+
+
+@pytest.mark.parametrize("width", [4, 70])
+def test_wild_cells_that_mix_are_stepped(width: int) -> None:
+    """Products of matrices round in another order for one position than for many, and chaos shows it: so each step."""
+    newton, _ = pair(WILD, torch.float64)
+    inputs = a, w = wide(WILD, width, 1100, 12.0)
+    with torch.no_grad():
+        h = newton(*inputs)
+        before = torch.cat([torch.zeros_like(h[:, :1]), h[:, :-1]], 1)
+        assert gap(h, torch.sin(a + before @ w.mT)) < 1e-12 and newton.newton["stepped"] > 512
+
+
+@pytest.mark.parametrize("width", [5, 70])
+def test_tame_cells_that_mix_need_no_matrices(width: int) -> None:
+    newton, recurrent = pair(WILD, torch.float64)
+    inputs = wide(WILD, width, 300, 0.3)
+    found, wanted = (results(m, inputs) for m in (newton, recurrent))
+    assert worst(found, wanted) < 1e-10 and newton.newton["iterations"] <= 3
+
+
+def test_what_reads_a_solved_state_is_computed_after_it() -> None:
+    """A sum over the states is no part of their loop."""
+    text = "mixer m(a[t,n], u[n]) -> y[t]:\n    h[t,n] = tanh(a + u * h[t-1])\n    y[t] = sum[n] h * h\n"
+    newton, recurrent = pair(text, torch.float64)
+    inputs = inputs_of(text, 300, torch.float64)
+    assert worst(results(newton, inputs), results(recurrent, inputs)) < 1e-9 and newton.newton["pieces"] == 4
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -181,20 +270,70 @@ def test_double_backward_vmap_and_compile() -> None:
 MUTANTS = {
     "no slopes in the correction": ("slow = len(defects) >= 2 and", "slow = False and len(defects) >= 2 and"),
     "the wrong sign": (
-        "moved[i].append(gaps[i][:, n] if more is None else gaps[i][:, n] + more)",
-        "moved[i].append(gaps[i][:, n] if more is None else gaps[i][:, n] - more)",
+        "total = total + (p[n] * d",
+        "total = total - (p[n] * d",
     ),
     "an adjoint without the slope of the last step": (
         "later[k][i][:, max(a - 1, 0) : b - 1] = slope if a else slope[:, 1:]",
-        "later[k][i][:, max(a - 1, 0) : b - 1] = slope if a else slope[:, 1:]; later[k][i][:, time - 2] = 0",
+        "later[k][i][:, max(a - 1, 0) : b - 1] = slope if a else slope[:, 1:]; later[k][i][:, -2] = 0",
     ),
     "slopes at the wrong position": ("max(a - 1, 0) : b - 1] = slope if a else slope[:, 1:]", "a:b] = slope"),
-    "slopes that are not transposed": ("back = list(matrix_scan(matrix,", "back = list(matrix_scan(matrix.mT,"),
+    "slopes that are not transposed": ("return list(matrix_scan(matrix,", "return list(matrix_scan(matrix.mT,"),
     "the start's gradient summed over all steps": ("into.append(part[:, :1] if k < count else part)",
                                                    "into.append(part.sum(1, True) if k < count else part)"),
     "a loose tolerance": ("else 1e-6\n", "else 1e-6\n    tolerance = 1e-2\n"),
     "inexact pieces kept": ("return 1 + int(torch.stack(same)", "return len(same[0]) + 1 - 0 * int(torch.stack(same)"),
 }  # fmt: skip
+
+
+# Of cells that mix: a pair with matrices in its adjoint, a slow one that needs their products, a wider one with sweeps back.
+MIXING_MUTANTS = {
+    "products in the opposite order": ("return a @ b\n", "return b @ a\n"),
+    "a diagonal on the other side": ("return a * b.unsqueeze(-2)", "return a * b.unsqueeze(-1)"),
+    "a diagonal before, on the other side": ("return a.unsqueeze(-1) * b if", "return a.unsqueeze(-2) * b if"),
+    "a correction by the transposed matrix": ("(p[n] @ d.unsqueeze(-1))", "(p[n].mT @ d.unsqueeze(-1))"),
+    "a diagonal left out of a matrix": ("return matrix + torch.diag_embed(", "return matrix + 0 * torch.diag_embed("),
+    "matrices that are not transposed": ("lead, width, width).mT", "lead, width, width)"),
+    "nothing from the block after": ("own[:, -1] += following", "own[:, -1] += 0 * following"),
+    "matrices of the step itself": ("torch.cat([back[:, 1:], torch.zeros_like(back[:, :1])], 1)", "back"),
+    "nothing from what is left over": ("*b.shape[2:]), b], 1)", "*b.shape[2:]), 0 * b], 1)"),
+    "sweeps that stop at once": ("if changes[-1] <= tolerance:\n            break", "if changes:\n            break"),
+    "what is left over in the opposite order": ("*end[::-1]], 1)", "*end], 1)"),
+}  # fmt: skip
+MIXING_CASES = ((MIXING["a pair"], 3, 330, 1.0), (ROLLING, 5, 1024, 1.0), (WILD, 40, 530, 0.7))
+
+
+def passes_mixing(change: tuple[str, str]) -> bool:
+    """The same for cells whose entries mix, each with what it needs of the support functions."""
+    for text, width, length, scale in MIXING_CASES:
+        system = load_system(text)
+        code = emit_module(derive(system, "newton").system, class_name="M", form="newton")
+        assert change[0] in code
+        newton = load_class(code.replace(*change).replace("2**22 //", "2**13 //"), "M")().double()
+        inputs = wide(text, width, length, scale)
+        try:
+            found = results(newton, inputs)
+        except RuntimeError:
+            return False
+        if worst(found, reference(text, width, length, scale)) > 1e-9:
+            return False
+        if text is ROLLING and newton.newton["iterations"] > 10:
+            return False
+    return True
+
+
+@cache
+def reference(text: str, width: int, length: int, scale: float) -> list[torch.Tensor]:
+    return results(module_of(load_system(text), "recurrent"), wide(text, width, length, scale))
+
+
+def test_the_functions_of_cells_that_mix_pass() -> None:
+    assert passes_mixing(("def newton_scan(", "def newton_scan("))
+
+
+@pytest.mark.parametrize("name", MIXING_MUTANTS)
+def test_mutants_of_cells_that_mix_are_caught(name: str) -> None:
+    assert not passes_mixing(MIXING_MUTANTS[name])
 
 
 def passes(change: tuple[str, str]) -> bool:

@@ -101,13 +101,16 @@ def table_text(found: dict[str, dict[str, Any]]) -> str:
 
 
 def main(targets: list[str], names: list[str]) -> None:
-    from .kernels import KERNELS
+    from .kernels import ELSEWHERE, KERNELS
 
     for name, (kernel, types, constants, options) in KERNELS.items():
         if names and name not in names:
             continue
         for target in targets:
-            print(json.dumps({"name": f"{name} {target}", **compiled(kernel, types, constants, target, **options)}), flush=True)
+            other = ELSEWHERE.get(name, {}) if target != "sm_90" else {}
+            fixed = {**constants, **{k: v for k, v in other.items() if k not in options}}
+            launch = {k: other.get(k, v) for k, v in options.items()}
+            print(json.dumps({"name": f"{name} {target}", **compiled(kernel, types, fixed, target, **launch)}), flush=True)
 
 
 if __name__ == "__main__":

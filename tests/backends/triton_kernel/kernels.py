@@ -17,6 +17,7 @@ from backends.triton_kernel.support.fused_solve import INVERSE_WARPS, SOLVE_PAIR
 
 F32, BF16 = "*fp32", "*bf16"
 KERNELS: dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]] = {}
+ELSEWHERE: dict[str, dict[str, int]] = {}  # constants and options that are others where the target is not sm_90
 
 SCAN = dict.fromkeys(("a", "b", "start", "h", "kept_ends", "rate_ends", "b_ends", "grad", "d_a", "d_b"), F32)
 NARROW = ("q", "k", "v", "left", "right", "choices", "weights", "reads", "writes", "states", "out",
@@ -84,7 +85,8 @@ _solve("pairs by head", solve._head_pairs_kernel, {}, BK=SOLVE_PAIRS, **AFTER)
 _solve("inverse", solve._inverse_kernel, {"num_warps": INVERSE_WARPS}, PRECISION="tf32")
 for by in ("by key", "by head"):
     for reverse in (False, True):
-        tile = _solve_tile(128, 128, torch.bfloat16, reverse)
-        launch = {name: tile.pop(name) for name in ("num_warps", "num_stages")}
+        name, tile = f"solve {by}" + " reversed" * reverse, _solve_tile(128, 128, torch.bfloat16, reverse, True)
+        launch = {option: tile.pop(option) for option in ("num_warps", "num_stages")}
         flags = {"BY_HEAD": by == "by head", "REVERSE": reverse, "READ": reverse, "HAS_START": True, **tile, **AFTER}
-        _solve(f"solve {by}" + " reversed" * reverse, solve._solve_kernel, launch, **flags)
+        _solve(name, solve._solve_kernel, launch, **flags)
+        ELSEWHERE[name] = _solve_tile(128, 128, torch.bfloat16, reverse, False)

@@ -114,6 +114,33 @@ def test_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.code == "backend-not-available" and "triton" in str(caught.value)
 
 
+SHAPES = {"q": "thd", "k": "thd", "v": "the", "g": "thd", "beta": "th", "a": "th", "x": "td", "f": "td", "dt": "td",
+          "A": "dn", "B": "tn", "C": "tn", "skip": "d"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["gla", "retention", "gated_delta_rule", "hgrn", "selective_scan"])
+def test_packed_sequences_in_one_call_are_the_sequences_one_by_one(name: str) -> None:
+    program = seqdsl.load("mamba", name) if name == "selective_scan" else seqdsl.load(name)
+    module = program.module(backend="triton")
+    sizes = {"t": 70, "h": 2, "d": 4, "e": 3, "n": 3}
+    torch.manual_seed(0)
+    shapes = [SHAPES[x.name].replace("h", "") if name == "hgrn" else SHAPES[x.name] for x in program.system().inputs()]
+    shapes = ["td"] * 3 if name == "hgrn" else shapes
+    inputs = [-torch.rand(1, *(sizes[i] for i in s), dtype=torch.float64).requires_grad_() for s in shapes]
+    ends = torch.tensor([0, 5, 5, 33, 70])
+    together = getattr(sys.modules[type(module).__module__], name)(*inputs, cu_seqlens=ends)  # as a GPU does it
+    apart = module(*inputs, cu_seqlens=ends)
+    weights = torch.randn_like(apart)
+    found, wanted = ([y, *torch.autograd.grad(y, inputs, weights)] for y in (together, apart))
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_what_reads_its_past_otherwise_is_not_packed_in_one_call() -> None:
+    for name in ("softmax", "short_conv", "gru"):
+        assert "_first_positions" not in seqdsl.load(name).source(backend="triton")
+
+
 def _empty(program: Any, time: int, batch: int) -> torch.Tensor:
     x = torch.zeros(batch, time, 2, 4)
     found: torch.Tensor = program.module(backend="triton")(x, x, x, x)

@@ -18,6 +18,17 @@ def attend(q: Array, k: Array, v: Array, visible: Array) -> Array:
     return o
 
 
+def pool(score: Array, v: Array, visible: Array) -> Array:
+    """The same from scores that are given; [t,s,h], [s,h,e], [t,s]. Nothing where nothing is visible."""
+    o = np.zeros((score.shape[0], *v.shape[1:]))
+    for t in range(score.shape[0]):
+        seen = np.flatnonzero(visible[t])
+        for h in range(v.shape[1]):
+            if len(seen):
+                o[t, h] = softmax(score[t, seen, h]) @ v[seen, h]
+    return o
+
+
 def attention(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
     q, k, v = (inputs[name] for name in ("q", "k", "v"))
     return {"o": attend(q, k, v, np.tri(len(q)))}

@@ -39,3 +39,44 @@ def plstm_2d_example(rng: np.random.Generator, T: int) -> Example:
     inputs = draws(rng, q=(T, Y, H, D), k=(T, Y, H, D), v=(T, Y, H, E))
     gates = {name: rng.uniform(0, 1, (T, Y, H)) for name in ("sr", "sd", "ml", "mu", "direct")}
     return {**inputs, **gates, **{name: rng.uniform(-0.5, 0.5, (T, Y, H)) for name in TRANSITIONS}}, {}, {}
+
+
+plstm_grid_as_dag, plstm_grid_as_dag_example = plstm_2d, plstm_2d_example
+
+
+def plstm_2d_p(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
+    writes, passes, m = inputs["p"] * inputs["s"], inputs["p"] * inputs["t"], inputs["m"]
+    gates = {"sr": writes, "sd": 1 - writes, "trl": passes, "tru": passes, "tdl": 1 - passes, "tdu": 1 - passes}
+    return plstm_2d(inputs | gates | {"ml": m, "mu": m}, {}, {})
+
+
+def plstm_2d_p_example(rng: np.random.Generator, T: int) -> Example:
+    inputs, _, _ = plstm_2d_example(rng, T)
+    gates = {name: rng.uniform(0, 1, inputs["sr"].shape) for name in "pstm"}
+    return {**{name: inputs[name] for name in ("q", "k", "v", "direct")}, **gates}, {}, {}
+
+
+def plstm_2d_mass(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
+    """Carried cell by cell: each edge holds what its cell lets through and writes."""
+    p, s, t = (inputs[name] for name in "pst")
+    rows, columns, heads = p.shape
+    right, down = np.zeros((2, rows + 1, columns + 1, heads))
+    for x in range(rows):
+        for y in range(columns):
+            enters = right[x, y + 1] + down[x + 1, y]
+            right[x + 1, y + 1] = p[x, y] * (t[x, y] * enters + s[x, y])
+            down[x + 1, y + 1] = enters + 1 - right[x + 1, y + 1]
+    return {"out": right[rows, 1:].sum(axis=0) + down[1:, columns].sum(axis=0)}
+
+
+def plstm_2d_mass_example(rng: np.random.Generator, T: int) -> Example:
+    return {name: rng.uniform(0, 1, (T, 3, 2)) for name in "pst"}, {}, {}
+
+
+def plstm_2d_d(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
+    return plstm_2d(inputs | {"tdl": np.zeros_like(inputs["trl"])}, {}, {})
+
+
+def plstm_2d_d_example(rng: np.random.Generator, T: int) -> Example:
+    inputs, _, _ = plstm_2d_example(rng, T)
+    return {name: value for name, value in inputs.items() if name != "tdl"}, {}, {}

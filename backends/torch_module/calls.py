@@ -1,0 +1,87 @@
+"""The methods that call the computation: `forward`, for one sequence or packed ones, and `step`, for one position.
+
+Entry points: `forward`, `step`.
+"""
+
+from __future__ import annotations
+
+from seqdsl.ir.system import System, Tensor
+
+from .context import Block
+from .names import attribute, quoted, tuple_text
+from .packed import packs
+from .prologue import Stepping, stepping
+from .target import Target
+
+
+def signature(system: System, arguments: dict[str, str]) -> list[str]:
+    return [f"{arguments[t.name]}: Tensor" for t in system.inputs()]
+
+
+def call(function: str, layer: bool, options: dict[str, str], arguments: list[str], more: list[str]) -> str:
+    name = f"self._{function}" if layer else function
+    given = [] if layer else [f"{v}=self.{attribute(o)}" for o, v in options.items()]
+    return f"{name}({', '.join([*arguments, *more, *given])})"
+
+
+def streamed(system: System, tensor: Tensor) -> int | None:
+    """The dimension of the streamed axis, the batch in front."""
+    return next((k + 1 for k, i in enumerate(tensor.indices) if system.axis(i) == system.stream), None)
+
+
+def all_streamed(system: System, tensor: Tensor) -> tuple[int, ...]:
+    """The dimensions of the streamed axis: two of them in a[t,s] with `index s over t`."""
+    return tuple(k + 1 for k, i in enumerate(tensor.indices) if system.axis(i) == system.stream)
+
+
+def forward(
+    out: Block, system: System, function: str, layer: bool, options: dict[str, str], arguments: dict[str, str], target: Target
+) -> None:
+    out.add(
+        f"def forward(self, {', '.join([*signature(system, arguments), '*', 'state: Any = None'])}, "
+        "return_state: bool = False, cu_seqlens: Any = None) -> Any:"
+    )
+    out.add('    """The outputs; with `return_state` the state as well. `cu_seqlens`: ends of packed sequences."""')
+    dims = [str(all_streamed(system, t)) for t in system.inputs()]
+    results = [str(streamed(system, system.tensors[o])) for o in system.outputs]
+    names = list(arguments.values())
+    more = ["state=state", "return_state=return_state"]
+    if system.stream is not None:
+        whole = packs(system, stepping(system), target)
+        more += ["cu_seqlens=cu_seqlens"] if whole else []
+        test = f" and not _packed_together({tuple_text(names)}, cu_seqlens, state, return_state)" if whole else ""
+        out.add(f"    if cu_seqlens is not None{test}:")
+        out.add(
+            f"        return _run_packed(self.forward, {tuple_text(names)}, {tuple_text(dims)}, "
+            f"{tuple_text(results)}, cu_seqlens, state, return_state)"
+        )
+    out.add(f"    return {call(function, layer, options, names, more)}")
+
+
+def step(
+    out: Block,
+    system: System,
+    function: str,
+    layer: bool,
+    options: dict[str, str],
+    arguments: dict[str, str],
+    steps: Stepping,
+) -> None:
+    names = [arguments[t.name] for t in system.inputs()]
+    out.add(f"def step(self, {', '.join([*signature(system, arguments), 'state: Any'])}) -> Any:")
+    out.add('    """One position: the outputs there, and the new state. Inputs lack the streamed axis."""')
+    if steps.refusal:
+        out.add(f"    raise ValueError({quoted(f'{system.name} cannot be stepped: {steps.refusal}')})")
+        return
+    given = [
+        n if (d := streamed(system, t)) is None else f"{n}.unsqueeze({d})"
+        for n, t in zip(names, system.inputs(), strict=True)
+    ]
+    called = call(function, layer, options, given, ["state=state", "return_state=True"])
+    out.add(f"    result, state = {called}")
+    dims = [streamed(system, system.tensors[o]) for o in system.outputs]
+    if len(dims) == 1:
+        out.add(f"    return {'result' if dims[0] is None else f'result.select({dims[0]}, 0)'}, state")
+    else:
+        parts = [f"result[{k}]" if d is None else f"result[{k}].select({d}, 0)" for k, d in enumerate(dims)]
+        out.add(f"    return ({', '.join(parts)}), state")

@@ -1,0 +1,58 @@
+"""Scatters: `sum[t | place == p] x`, where the place of each t is data, adds every x[t] to its place instead of comparing
+all places with all p. Entry point: `segment_sum`.
+"""
+
+from __future__ import annotations
+
+from seqdsl.ir import build
+from seqdsl.ir.node import Node, walk
+from seqdsl.ir.order import difference
+
+from . import contractions, expressions
+from .context import Context
+from .values import Value, merge
+
+
+def segment_sum(ctx: Context, node: Node, factors: list[Node], names: tuple[str, ...], guards: list[Node]) -> Value | None:
+    """The sum of the factors' product over one index, scattered; None where it is no scatter.
+
+    Where the guard holds, p is the place: the factors are read there, so that none varies along p.
+    """
+    if node.op != "sum" or len(names) != 1 or names[0] in ctx.fixed:
+        return None
+    found = [(g, target, place) for g in guards for target, place in _placed(ctx, g, names[0])]
+    if len(found) != 1:
+        return None
+    fact, target, place = found[0]
+    others = [g for g in guards if g is not fact]
+    known = set().union(place.free, *(f.free for f in factors)) - {target}
+    if any(not g.free <= known for g in others) or ctx.past and any(map(ctx.on_stream, (target, names[0]))):
+        return None
+    before, ctx.guards = ctx.guards, tuple(g for g in ctx.guards if g is not fact)  # a place may lie outside
+    try:
+        at = {target: place}
+        values = [expressions.emit(ctx, build.substitute(f, at)) for f in factors]
+        values = [v if v.dtype in ("real", "complex") else expressions.convert(ctx, v, node.dtype) for v in values]
+        product: Value | None = None
+        for value in contractions.masked(ctx, node, values, others):
+            product = contractions.times(ctx, node, product, value)
+        x = expressions.tensor(ctx, product or Value("1", (), "int", static=True), node.dtype)
+        places = expressions.emit(ctx, place)
+    finally:
+        ctx.guards = before
+    dims = (*(d for d in ctx.ordered(merge(x.dims, places.dims)) if d != names[0]), names[0])
+    x, places = expressions.full(ctx, x, dims, node.dtype), expressions.full(ctx, places, dims, "int")
+    text = f"{ctx.helper('_segment_sum')}({x.text}, {places.text}, {ctx.length(target)})"
+    return Value(text, (*dims[:-1], target), node.dtype)
+
+
+def _placed(ctx: Context, fact: Node, name: str) -> list[tuple[str, Node]]:
+    """(p, place) for a guard that says: the place of `name`, which is data, is p."""
+    found = []
+    for own, other in (fact.args, fact.args[::-1]) if fact.op == "eq" else ():
+        for target in own.free - other.free - {name, *ctx.fixed}:
+            shift = difference(own, build.index(target))
+            data = any(n.op == "read" and name in n.free for n in walk(other))
+            if set(shift) <= {None} and other.dtype == "int" and data:
+                found.append((target, build.sub(other, build.const(int(shift.get(None, 0))))))
+    return found

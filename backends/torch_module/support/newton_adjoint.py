@@ -1,0 +1,188 @@
+"""The gradient of a nonlinear recurrence: its adjoint is affine, whatever the step is, with the slopes at the solution."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .affine_scan import affine_scan
+from .matrix_scan import matrix_scan
+
+
+def _newton_size(x: Sequence[Tensor], states: Sequence[Tensor]) -> float:
+    """The largest entry, relative to the largest end of the same state in the same sequence."""
+    worst = 0.0
+    for part, state in zip(x, states, strict=True):
+        if part.numel():
+            scale = state.abs().flatten(1).amax(1).clamp(min=torch.finfo(state.dtype).tiny)
+            size = float((part.abs().flatten(1).amax(1) / scale).max())
+            worst = max(worst, size) if math.isfinite(size) else math.inf
+    return worst
+
+
+def _newton_blocks(states: Sequence[Tensor], entries: int) -> list[tuple[int, int]]:
+    """All positions, as spans with about so many entries of a state."""
+    time, length = states[0].shape[1], max(1, entries // max(1, states[0][:, 0].numel()))
+    return [(a, min(a + length, time)) for a in range(0, time, length)]
+
+
+def _newton_sent(
+    step: Callable[..., Any], entering: Sequence[Tensor], operands: Sequence[Tensor], sent: Sequence[Tensor]
+) -> list[Tensor]:
+    """What a step sends back to the states before it."""
+    with torch.enable_grad():
+        leaves = [x.detach().requires_grad_() for x in entering]
+        after, _ = step(leaves, operands, False)
+        return list(torch.autograd.grad(after, leaves, sent, allow_unused=True, materialize_grads=True))
+
+
+def _newton_back_swept(
+    step: Callable[..., Any], given: Sequence[Tensor], states: Sequence[Tensor], grads: Sequence[Tensor]
+) -> list[Tensor] | None:
+    """l[t] = grad[t] + J[t+1]^T l[t+1] without a matrix: pieces of 64 steps side by side, each from what the one after it
+    has sent, until that stays. None where it takes long and matrices are small enough to be better."""
+    time, size = states[0].shape[1], 64
+    count = time // size
+    found: list[list[Tensor]] = []
+    tolerance = 1e-12 if states[0].dtype == torch.float64 else 1e-6
+    entering, operands = _newton_block(given, states, 0, time)
+    back, rest = [torch.zeros_like(g[:, :1]) for g in grads], []
+    for t in reversed(range(count * size, time)):
+        rest.append([g[:, t : t + 1] + b for g, b in zip(grads, back, strict=True)])
+        at = [x[:, t : t + 1] if x.shape[1] == time else x for x in operands]
+        back = _newton_sent(step, [h[:, t : t + 1] for h in entering], at, rest[-1])
+    before, given_at, own = (
+        [x[:, : count * size].unflatten(1, (count, size)).unbind(2) if x.shape[1] == time else (x,) * size for x in some]
+        for some in (entering, operands, grads)
+    )
+    arriving = [torch.cat([b.new_zeros(b.shape[0], count - 1, *b.shape[2:]), b], 1) for b in back]
+    changes: list[float] = []
+    for _ in range(count):
+        back, found = arriving, []
+        for i in reversed(range(size)):
+            found.append([g[i] + b for g, b in zip(own, back, strict=True)])
+            back = _newton_sent(step, [h[i] for h in before], [x[i] for x in given_at], found[-1])
+        new = [torch.cat([b[:, 1:], a[:, -1:]], 1) for a, b in zip(arriving, back, strict=True)]
+        changes.append(_newton_size([a - b for a, b in zip(arriving, new, strict=True)], found[0]))
+        arriving = new
+        if changes[-1] <= tolerance:
+            break
+        if _newton_is_narrow(states) and len(changes) > 2 and not changes[-1] <= 0.1 * changes[-2]:
+            return None
+    wholes = [torch.stack(rows[::-1], 2).flatten(1, 2) for rows in zip(*found, strict=True)]
+    ends = zip(*rest, strict=True) if rest else [()] * len(wholes)
+    return [torch.cat([whole, *end[::-1]], 1) for whole, end in zip(wholes, ends, strict=True)]
+
+
+def _newton_is_narrow(states: Sequence[Tensor]) -> bool:
+    """Are matrices over the entries of all states, of which products cost the cube, worth their while?"""
+    return len(states) * states[0].shape[-1] <= 64
+
+
+def _newton_back(
+    step: Callable[..., Any],
+    given: Sequence[Tensor],
+    states: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    blocks: list[tuple[int, int]],
+) -> list[Tensor]:
+    """l[t] = grad[t] + J[t+1]^T l[t+1], entry by entry."""
+    count, shape = len(states), states[0].shape
+    later = [[torch.zeros_like(states[0]) for _ in states] for _ in states]  # [k][i][t]: d h[i][t+1] / d h[k][t]
+    for a, b in blocks:
+        _, slopes = step(*_newton_block(given, states, a, b), True)
+        for i, row in enumerate(slopes):
+            for k, slope in enumerate(row):
+                if slope is not None and b > 1:
+                    slope = slope.expand(shape[0], b - a, *shape[2:])
+                    later[k][i][:, max(a - 1, 0) : b - 1] = slope if a else slope[:, 1:]
+    if count == 1:
+        return [affine_scan(later[0][0], grads[0], reverse=True)]
+    matrix = torch.stack([torch.stack(row, -1) for row in later], -2).flatten(2, -3)
+    value = torch.stack([g.expand(shape) for g in grads], -1).flatten(2, -2).unsqueeze(-1)
+    return list(matrix_scan(matrix, value, reverse=True).squeeze(-1).unflatten(2, shape[2:]).unbind(-1))
+
+
+def _newton_back_mixing(
+    step: Callable[..., Any], given: Sequence[Tensor], states: Sequence[Tensor], grads: Sequence[Tensor]
+) -> list[Tensor]:
+    """The same with matrices of slopes, those of a block of positions at a time, from the last block to the first."""
+    count, shape = len(states), states[0].shape
+    lead, width = math.prod(shape[2:-1]), count * shape[-1]
+    value = torch.cat([g.expand(shape) for g in grads], -1).view(*shape[:2], lead, width, 1)
+    following = value.new_zeros(value[:, 0].shape)  # J^T l of the position after the block
+    parts = []
+    for a, b in reversed(_newton_blocks(states, 2**22 // (count * width))):
+        _, slopes = step(*_newton_block(given, states, a, b), True)
+        back = _newton_matrix(slopes, states[0][:, a:b]).view(shape[0], b - a, lead, width, width).mT
+        moved = torch.cat([back[:, 1:], torch.zeros_like(back[:, :1])], 1)
+        own = value[:, a:b].clone()
+        own[:, -1] += following
+        parts.append(matrix_scan(moved, own, reverse=True))
+        following = back[:, 0] @ parts[-1][:, 0]
+    whole = torch.cat(parts[::-1], 1).squeeze(-1).unflatten(-1, (count, shape[-1]))
+    return [x.reshape(shape) for x in whole.unbind(-2)]
+
+
+def _newton_matrix(slopes: list[list[Tensor | None]], state: Tensor) -> Tensor:
+    """All slopes of a step as one matrix over the entries of all states, one state after another."""
+    shape, none = (*state.shape, state.shape[-1]), state.new_zeros([1] * (state.dim() + 1))
+    rows = []
+    for row in slopes:
+        full = [none if s is None else torch.diag_embed(s.expand_as(state)) if s.dim() == state.dim() else s for s in row]
+        rows.append(torch.cat([s.expand(shape) for s in full], -1))
+    return torch.cat(rows, -2)
+
+
+def _newton_block(
+    given: Sequence[Tensor], states: Sequence[Tensor], a: int, b: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The states before the positions a .. b, and the operands there."""
+    count, time = len(states), states[0].shape[1]
+    operands = [x[:, a:b] if x.shape[1] == time else x for x in given[count:]]
+    if a:
+        return [h[:, a - 1 : b - 1] for h in states], operands
+    return [
+        torch.cat([x.expand_as(h[:, :1]), h[:, : b - 1]], 1) for x, h in zip(given[:count], states, strict=True)
+    ], operands
+
+
+def newton_adjoint(
+    step: Callable[..., Any],
+    given: Sequence[Tensor],
+    states: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    wanted: list[int],
+    mixing: bool,
+) -> list[Tensor]:
+    """Gradients of the given tensors: l[t] = grad[t] + J[t+1]^T l[t+1], then the step's own at (h[t-1], x[t]).
+
+    Slopes and gradients are taken block by block of positions, so that what is in between stays in the cache.
+    """
+    count, time = len(states), states[0].shape[1]
+    blocks = _newton_blocks(states, 2**16)
+    if mixing and states[0][..., 0].numel() * (count * states[0].shape[-1]) ** 3 > 2**25:  # what matrices would multiply
+        back = _newton_back_swept(step, given, states, grads) or _newton_back_mixing(step, given, states, grads)
+    elif mixing:
+        back = _newton_back_mixing(step, given, states, grads)
+    else:
+        back = _newton_back(step, given, states, grads, blocks)
+    found: list[list[Tensor]] = [[] for _ in wanted]
+    for a, b in blocks:
+        entering, operands = _newton_block(given, states, a, b)
+        with torch.enable_grad():
+            leaves = [x.detach().requires_grad_(k < count or k in wanted) for k, x in enumerate([*entering, *operands])]
+            after, _ = step(leaves[:count], leaves[count:], False)
+            asked = [leaves[k] for k in wanted]
+            parts = torch.autograd.grad(
+                after, asked, [x[:, a:b] for x in back], allow_unused=True, materialize_grads=True
+            )
+        for into, k, part in zip(found, wanted, parts, strict=True):
+            if k >= count or not a:  # a start is only read by the first step
+                into.append(part[:, :1] if k < count else part)
+    return [
+        torch.cat(parts, 1) if given[k].shape[1] == time else torch.stack(parts).sum(0)
+        for k, parts in zip(wanted, found, strict=True)
+    ]

@@ -1,0 +1,74 @@
+"""Normalised attention with feature maps: query t averages the values up to t, weighted by the products of features."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..numerics import Array, Example, Sizes, Tensors, draws, linear, softmax, weights
+from .based import taylor
+from .linear import feature
+from .performer import averaged, favor
+
+
+def afn(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
+    fq, fk, v = (inputs[name] for name in ("fq", "fk", "v"))
+    return {"o": averaged(fq, fk, v, list(range(1, len(fq) + 1)))}
+
+
+def afn_example(rng: np.random.Generator, T: int) -> Example:
+    inputs = draws(rng, fq=(T, 3, 5), fk=(T, 3, 5), v=(T, 3, 4))
+    return inputs | {name: np.exp(inputs[name]) for name in ("fq", "fk")}, {}, {}
+
+
+afn_quadratic = afn
+afn_quadratic_example = afn_example
+
+
+def mapped(inputs: Tensors, f: object) -> Tensors:
+    return afn({"fq": f(inputs["q"]), "fk": f(inputs["k"]), "v": inputs["v"]}, {}, {})
+
+
+def afn_elu(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
+    return mapped(inputs, feature)
+
+
+def afn_elu_example(rng: np.random.Generator, T: int) -> Example:
+    return draws(rng, q=(T, 3, 4), k=(T, 3, 4), v=(T, 3, 5)), {}, {}
+
+
+def afn_relu(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
+    return mapped(inputs, lambda x: np.maximum(x, 0) + 1e-3)
+
+
+afn_relu_example = afn_elu_example
+
+
+def afn_favor(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
+    return mapped(inputs, lambda x: favor(x, inputs["w"]))
+
+
+def afn_favor_example(rng: np.random.Generator, T: int) -> Example:
+    return draws(rng, q=(T, 3, 4), k=(T, 3, 4), v=(T, 3, 5), w=(6, 4)), {}, {}
+
+
+def afn_taylor(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
+    return mapped(inputs, taylor)
+
+
+afn_taylor_example = afn_elu_example
+
+
+def both_signs(x: Array) -> Array:
+    return softmax(np.concatenate([x, -x], axis=-1))
+
+
+def Hedgehog(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
+    q, k, v = (linear(inputs["x"], params, name) for name in ("q", "k", "v"))
+    fq, fk = (both_signs(np.einsum("thd,hdn->thn", x, params[w])) for x, w in ((q, "wq"), (k, "wk")))
+    return {"y": linear(afn({"fq": fq, "fk": fk, "v": v}, {}, {})["o"], params, "y", contracted=2)}
+
+
+def Hedgehog_example(rng: np.random.Generator, T: int) -> Example:
+    C, H, D = 7, 3, 4
+    params = weights(rng, q=(C, H, D), k=(C, H, D), v=(C, H, D)) | weights(rng, 2, y=(H, D, C))
+    return draws(rng, x=(T, C)), params | draws(rng, wq=(H, D, D), wk=(H, D, D)), {"H": H, "D": D}

@@ -1,0 +1,95 @@
+"""Every file of the library keeps its promises: claims, forms, a module that learns, its lines in the library's README."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import seqdsl
+from seqdsl import api
+from seqdsl.algebra import verdict
+from seqdsl.cli.listing import OPENING, rows_of
+from seqdsl.ir.sizes import bind
+from seqdsl.report import report
+from seqdsl.verify.modules import module_sizes
+from seqdsl.verify.suite import properties, try_property
+
+from .test_library import LIBRARY, drawn, every_mixer
+
+FILES = sorted(LIBRARY.glob("*/*.seq"))
+# Of `seqc test`, 25 examples of each property are a matter of an hour; the plugin runs them: pytest library/.
+EXAMPLES = 3
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_claims_hold_and_the_readme_says_so(path: Path) -> None:
+    reports = [report(program.system()) for program in seqdsl.load_all(path)]
+    for found in reports:
+        assert found.ok, found.refuted()
+        unclear = [(c.text, v.describe()) for c, v in found.claims if not isinstance(v, verdict.Proved | verdict.Tested)]
+        assert not unclear, (found.system.name, unclear)
+    readme = (LIBRARY / "README.md").read_text(encoding="utf-8").splitlines()
+    missing = [row for row in rows_of(path.stem, reports) if row not in readme]
+    assert not missing, "run: seqc list --markdown > library/README.md"
+
+
+def test_the_readme_has_nothing_else() -> None:
+    text = (LIBRARY / "README.md").read_text(encoding="utf-8")
+    assert text.startswith(OPENING)
+    assert sum(line.startswith("| ") and "`" in line for line in text.splitlines()) == len(every_mixer())
+
+
+@pytest.mark.parametrize(("file", "mixer"), every_mixer(), ids=map("/".join, every_mixer()))
+def test_every_form_keeps_to_the_equations(file: str, mixer: str) -> None:
+    program = seqdsl.load(LIBRARY / f"{file.replace('.', '/')}.seq", mixer)
+    backend, system = api.load_backend("torch"), program.derived("recurrent").system
+
+    def emit(derived: Any) -> tuple[str, str]:
+        return api.emit(derived.system, program.class_name, backend, form=derived.form), program.class_name
+
+    for row in properties(system, emit, backend, forms=()):
+        outcome = try_property(row, examples=EXAMPLES, seed=None, case=None)
+        assert outcome.ok, (outcome.form, outcome.what, outcome.failure)
+
+
+@pytest.mark.parametrize(("file", "mixer"), every_mixer(), ids=map("/".join, every_mixer()))
+def test_a_layer_learns(file: str, mixer: str) -> None:
+    """A step down the gradient lowers a loss; what has no parameters lowers it by its inputs."""
+    inputs, _, sizes, _ = drawn(file, mixer, 9)
+    program = seqdsl.load(LIBRARY / f"{file.replace('.', '/')}.seq", mixer)
+    system = program.system(**sizes)
+    lengths = {system.axis(i): n for t in system.inputs() for i, n in zip(t.indices, np.shape(inputs[t.name]), strict=True)}
+    bound = bind(system, dict(sizes), {n: v for n, v in lengths.items() if system.index(n).size is None})
+    torch.manual_seed(0)
+    module = program.module(**module_sizes(system, bound)).double()
+    given = [torch.as_tensor(np.asarray(inputs[t.name]))[None] for t in system.inputs()]
+    moved = [p for p in module.parameters() if p.requires_grad]
+    if not moved:
+        given = [x.requires_grad_() if x.is_floating_point() or x.is_complex() else x for x in given]
+        moved = [x for x in given if x.requires_grad]
+
+    def loss() -> torch.Tensor:
+        result = module(*given)
+        outputs = result if isinstance(result, tuple) else (result,)
+        return sum(((y - 0.3).abs() ** 2).mean() for y in outputs if y.is_floating_point() or y.is_complex())
+
+    first = loss()
+    gradients = torch.autograd.grad(first, moved, allow_unused=True)
+    slope = sum((g.abs() ** 2).sum().item() for g in gradients if g is not None)
+    assert np.isfinite(slope)
+    if slope == 0:  # rounding, counting, choosing: nothing to learn
+        pytest.skip("the outputs do not depend on what is real")
+    for step in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6):
+        with torch.no_grad():
+            for p, g in zip(moved, gradients, strict=True):
+                p.sub_(0 if g is None else step * g / slope**0.5)
+            lower = loss() < first
+            for p, g in zip(moved, gradients, strict=True):
+                p.add_(0 if g is None else step * g / slope**0.5)
+        if lower:
+            return
+    raise AssertionError(f"no step lowers the loss {first.item()}")
