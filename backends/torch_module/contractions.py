@@ -29,8 +29,9 @@ def contract(ctx: Context, node: Node) -> Value:
     for fact in build.conjuncts(guard):
         (inside if fact.free & set(names) else outside).append(fact)
     with ctx.under(*outside, *inside):
-        terms = _terms(body) if _worth_splitting(body) else [(1, body)]
-        values = [_term(ctx, node, t, names, inside) for _, t in terms]
+        one = scatters.segment_sum(ctx, node, [body], names, inside)
+        terms = _terms(body) if one is None and _worth_splitting(body) else [(1, body)]
+        values = [_term(ctx, node, t, names, inside) for _, t in terms] if one is None else [one]
     result = values[0] if terms[0][0] > 0 else negative(values[0])
     for (sign, _), value in zip(terms[1:], values[1:], strict=True):
         dims = ctx.ordered(merge(result.dims, value.dims))
@@ -102,8 +103,6 @@ def _term(ctx: Context, node: Node, term: Node, names: tuple[str, ...], guards: 
             numerator = build.make("div", numerator, f)
         inner = [numerator]
     convolved = None if quotients else convolutions.convolution(ctx, node, inner, names, guards)
-    if convolved is None and not quotients:
-        convolved = scatters.segment_sum(ctx, node, inner, names, guards)
     if convolved is not None:
         return _finished(ctx, node, sign, convolved, outer, below)
     values = [expressions.emit(ctx, f) for f in inner]

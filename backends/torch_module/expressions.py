@@ -242,6 +242,8 @@ def _divisors(ctx: Context, node: Node, args: list[Value]) -> list[Value]:
         divisor = Value(f"{ctx.helper('_nonzero')}({divisor.text})", divisor.dims, "int")
     elif node.args[1].op == "size":
         divisor = Value(f"max({divisor.text}, 1)", (), "int", ATOM, True)
+    elif any(n.op in ("floor_div", "mod") for n in walk(node.args[1])):  # `|d| // 4` of a short axis is 0
+        divisor = Value(f"({divisor.text} or 1)", (), "int", ATOM, True)
     return [args[0], divisor]
 
 

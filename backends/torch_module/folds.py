@@ -7,7 +7,7 @@ A guarded fold is allowed for associative monoids only (rule 34), so what a guar
 from __future__ import annotations
 
 from seqdsl.ir import build
-from seqdsl.ir.node import Node
+from seqdsl.ir.node import Node, reads
 from seqdsl.ir.system import Monoid
 
 from . import expressions
@@ -168,9 +168,11 @@ def _guard_empty(
     if monoid.identity is None:
         ctx.block.add(f'    raise ValueError("`{monoid.name}` has no identity, and a fold of it is empty")')
         return line
-    for variable, unit, (_, own) in zip(results, monoid.identity, monoid.fields, strict=True):
-        one = expressions.full(ctx, expressions.emit(ctx, unit), (*outer, *own), "real")
-        ctx.block.add(f"    {variable} = {one.text}")
+    used = {r.attr for e in monoid.project if e.rhs is not None for r in reads(e.rhs)}
+    for variable, unit, (field, own) in zip(results, monoid.identity, monoid.fields, strict=True):
+        if field in used or not used:
+            one = expressions.full(ctx, expressions.emit(ctx, unit), (*outer, *own), "real")
+            ctx.block.add(f"    {variable} = {one.text}")
     return line
 
 

@@ -275,6 +275,8 @@ def past_values(ctx: Context, source: Source, k: int, value: Value, entry: State
         held += f".select({j + 1 - number}, {place.text})"
     if entry.tail is build.ONE:
         held += f".unsqueeze({dim})"
+    if source.keys:
+        held = _held_beside(ctx, source, held, entry, dim, f"torch.zeros({shape}, dtype={kind}, device=device)")
     made = Value(f"{text} if state is None else {held}", order, value.dtype, CHOICE)
     width = "1" if entry.tail is build.ONE else count
     lengths = [width if d == source.own[k] else ctx.dim_text(d) for d in order]
@@ -282,6 +284,30 @@ def past_values(ctx: Context, source: Source, k: int, value: Value, entry: State
     if source.node is None and not ctx.loops:
         ctx.histories[source.name] = bound_value
     return bound_value
+
+
+def _held_beside(ctx: Context, source: Source, held: str, entry: StateEntry, dim: int, zeros: str) -> str:
+    """Where a looped position leaves its axis by an edge, the state has the earlier entries under the edge's name."""
+    assert source.node is not None
+    tensor = ctx.system.tensors[source.name]
+    for edge in tensor.edges:
+        beside = ctx.records.get(edge.tensor)
+        subscript = source.node.args[edge.position]
+        if edge.position not in source.keys or beside is None or not reads.possible(ctx, subscript, edge.point):
+            continue
+        other = state_path(ctx, beside.name)
+        left = [j for j in source.keys if j != edge.position]
+        for number, j in enumerate(left):
+            at = j + 1 - number - (edge.position < j)
+            other += f".select({at}, {expressions.emit(ctx, source.node.args[j]).text})"
+        if beside.tail is build.ONE:
+            other += f".unsqueeze({dim})"
+        if beside.tail is not entry.tail:  # as many entries as here, zeros before them
+            joined = f"{ctx.helper('_join')}([{zeros}, {other}], {dim})"
+            other = f"{ctx.helper('_last')}({joined}, {dim}, {count_text(ctx, entry)})"
+        test = expressions.emit(ctx, build.make("eq", subscript, edge.point))
+        held = f"({other} if {test.text} else {held})"
+    return held
 
 
 def join(ctx: Context, source: Source, k: int, value: Value, entry: StateEntry) -> Value:

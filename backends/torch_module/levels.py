@@ -122,7 +122,7 @@ def _group(ctx: Context, graph: _Graph, tensor: Tensor) -> _Group:
     if join is None:
         mask = expressions.tensor(ctx, expressions.emit(ctx, guard), "bool")
         whole = with_ones(mask, (BATCH, graph.at, item)).at(ATOM)
-        ctx.block.add(f"{name} = {whole}.expand{sizes}.nonzero().T  # [3, pairs]")
+        ctx.block.add(f"{name} = {ctx.helper('_level_pairs_of')}({whole}.expand{sizes})  # [3, pairs]")
         return group
     keys = []
     for side, index in zip(join, (graph.at, item), strict=True):
@@ -132,7 +132,7 @@ def _group(ctx: Context, graph: _Graph, tensor: Tensor) -> _Group:
     rest = [f for f in build.conjuncts(guard) if set(f.args) != set(join) or f.op != "eq"]
     if rest:
         kept = " & ".join(_at_pairs(ctx, graph, group, fact).at(BIT_AND + 1) for fact in rest)
-        ctx.block.add(f"{name} = {name}[:, {kept}]")
+        ctx.block.add(f"{name} = {ctx.helper('_level_pairs_kept')}({name}, {kept})  # [3, pairs]")
     return group
 
 

@@ -258,8 +258,7 @@ def _general(ctx: Context, node: Node, source: Source, value: Value) -> Value:
     joint = _joint(ctx, node, value)
     pending: list[tuple[int, Node, str]] = []
     handled: set[int] = set()
-    data = {k for k, a in enumerate(node.args) if read_names(a)}  # first: what a state holds is joined to the tensor
-    for k in sorted(range(len(source.own)), key=lambda k: (k not in data, *_turn(ctx, node.args[k]))):
+    for k in sorted(range(len(source.own)), key=lambda k: _turn(ctx, node.args[k], source.own[k])):
         own, subscript = source.own[k], node.args[k]
         if f"@{k}" not in value.dims:
             continue
@@ -279,12 +278,12 @@ def _general(ctx: Context, node: Node, source: Source, value: Value) -> Value:
     return value
 
 
-def _turn(ctx: Context, subscript: Node) -> tuple[int, bool]:
-    """How deep the loop lies that holds a subscript: what is taken apart before an outer one comes first. Then those
-    that may need what a state holds, which is joined while all dimensions are slots; those that only get a name last."""
+def _turn(ctx: Context, subscript: Node, own: str) -> tuple[int, bool]:
+    """How deep the loop lies that holds a subscript: what is taken apart before an outer one comes first. Then the
+    stream's dimension: what a state holds of it is joined on while all others are still slots."""
     variable = ctx.fixed.get(str(subscript.attr)) if subscript.op == "index" else None
     depth = next((n for n, loop in enumerate(ctx.loops) if loop.variable == variable), len(ctx.loops))
-    return depth, subscript.op == "index" and variable is None
+    return depth, not ctx.on_stream(own)
 
 
 def _joint(ctx: Context, node: Node, value: Value) -> set[int]:

@@ -10,7 +10,7 @@ from seqdsl.ir.order import difference
 
 from . import contractions, expressions
 from .context import Context
-from .values import Value, merge
+from .values import SUM, Value, merge
 
 
 def segment_sum(ctx: Context, node: Node, factors: list[Node], names: tuple[str, ...], guards: list[Node]) -> Value | None:
@@ -26,7 +26,10 @@ def segment_sum(ctx: Context, node: Node, factors: list[Node], names: tuple[str,
     fact, target, place = found[0]
     others = [g for g in guards if g is not fact]
     known = set().union(place.free, *(f.free for f in factors)) - {target}
-    if any(not g.free <= known for g in others) or ctx.past and any(map(ctx.on_stream, (target, names[0]))):
+    if any(not g.free <= known for g in others) or ctx.past and ctx.on_stream(names[0]):
+        return None
+    streamed = ctx.past and ctx.on_stream(target)
+    if streamed and not ctx.is_new(target):
         return None
     before, ctx.guards = ctx.guards, tuple(g for g in ctx.guards if g is not fact)  # a place may lie outside
     try:
@@ -38,6 +41,8 @@ def segment_sum(ctx: Context, node: Node, factors: list[Node], names: tuple[str,
             product = contractions.times(ctx, node, product, value)
         x = expressions.tensor(ctx, product or Value("1", (), "int", static=True), node.dtype)
         places = expressions.emit(ctx, place)
+        if streamed:  # the places before the new positions have their sums already
+            places = Value(f"{places.at(SUM)} - past", places.dims, "int", SUM)
     finally:
         ctx.guards = before
     dims = (*(d for d in ctx.ordered(merge(x.dims, places.dims)) if d != names[0]), names[0])

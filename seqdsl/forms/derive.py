@@ -212,6 +212,9 @@ def _applied(system: System, row: Form, refuse: Callable[[System, Loop], str] | 
         if not _streamed(system, loop):
             kept.append((names, f"= a recurrence over `{loop.axis}`, a loop in every form"))
             continue
+        if loop.axis != system.stream and any(e.tensor in loop.tensors() for e in system.record or ()):
+            kept.append((names, f"its step over `{loop.axis}` reads earlier positions, which a state holds"))
+            continue
         if any(system.tensors.get(n) is not before.tensors[n] for n in loop.tensors()):  # another took it along
             if (left := loop_again(system, loop)) is None:
                 rewritten.append(names)
@@ -247,9 +250,11 @@ def _introduced(before: System, after: System) -> list[Obligation]:
 
 def _streamed(system: System, loop: Loop) -> bool:
     """Is it a recurrence over an axis as long as the inputs make it, or a piece of one, as `i` is of `t` where `|g|` is
-    `|t| // G` and `|i|` is `G`? Depth is none, nor is an iteration."""
+    `|t| // G` and `|i|` is `G`? Depth is none, nor is an iteration. Where the mixer steps, an axis that grows with the
+    stream is none either: its recurrences go on where a state left them only as they are written."""
     given = {system.axis(i) for t in system.inputs() for i in t.indices}
-    counted = [i.size for i in system.indices.values() if i.size is not None and _reads(system, i.size, "size") & given]
+    made = given - {system.stream} if system.record is not None else given
+    counted = [i.size for i in system.indices.values() if i.size is not None and _reads(system, i.size, "size") & made]
     cut = {name for size in counted for name in _reads(system, size, "option")}
     size = system.index(loop.axis).size
     return loop.axis in given or size is not None and (size in counted or bool(_reads(system, size, "option") & cut))

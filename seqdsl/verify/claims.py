@@ -58,7 +58,7 @@ def test_claim(system: System, claim: Claim, *, count: int = 12, seed: int = 0) 
         if not isinstance(exactly, Unknown) or exactly == DIFFERENT:
             return exactly
     rng = np.random.default_rng(seed)
-    worst, done, unmet = 0.0, 0, 0
+    worst, done, unmet, why = 0.0, 0, 0, "it could not be tried"
     fits = lambda sizes: _holds(target, claim.condition, sizes)  # noqa: E731
     for attempt in range(6 * count):
         stream = STREAMS[attempt % len(STREAMS)]
@@ -66,9 +66,9 @@ def test_claim(system: System, claim: Claim, *, count: int = 12, seed: int = 0) 
         try:
             sizes = draw_sizes(target, rng, stream=stream, fixed=fixed, fits=fits, most=ENTRIES)
         except SizeError as error:
-            unmet += 1
-            if unmet == len(STREAMS):
-                return Unknown(f"no sizes to test it with: {error.message}")
+            unmet, why = unmet + 1, f"no sizes to test it with: {error.message}"
+            if unmet == 2 * len(STREAMS):
+                break
             continue
         trial = Trial(target, sizes, draw_inputs(target, sizes, rng, claim=claim))
         try:
@@ -82,7 +82,7 @@ def test_claim(system: System, claim: Claim, *, count: int = 12, seed: int = 0) 
         worst, done = max(worst, error_size), done + 1
         if done == count:
             break
-    return Tested(done, worst, "random inputs, float64") if done else Unknown("it could not be tried")
+    return Tested(done, worst, "random inputs, float64") if done else Unknown(why)
 
 
 def _shown(sizes: Sizes) -> str:

@@ -7,6 +7,7 @@ same bounds shape the inputs of every test of the mixer. Within them values are 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
+from seqdsl.ir.ops import OPS
 from seqdsl.ir.sizes import SizeError, Sizes, bind
 from seqdsl.ir.system import Claim, System, Tensor
 
@@ -102,7 +104,7 @@ def draw_sizes(
         if not fits(sizes):
             last = SizeError("bad-size", "the condition was not met by any sizes tried")
             continue
-        if sum(_count(t, sizes) for t in system.derived()) < most:
+        if entries(system, sizes) < most:
             return sizes
     raise last if last is not None else SizeError("bad-size", f"no small sizes fit `{system.name}`")
 
@@ -112,11 +114,12 @@ def small_options(system: System, rng: np.random.Generator) -> dict[str, int]:
     return {name: int(rng.integers(1, 5)) for name in system.options}
 
 
-def _count(tensor: Tensor, sizes: Sizes) -> int:
-    count = 1
-    for index in tensor.indices:
-        count *= sizes[index]
-    return count
+def entries(system: System, sizes: Sizes) -> int:
+    """How many numbers the interpreter writes: every tensor, and the body of every reduction."""
+    terms = [t.rhs for t in system.derived() if t.rhs is not None]
+    bodies = {frozenset(n.args[0].free) for rhs in terms for n in walk(rhs) if OPS[n.op].binding}
+    shapes = (*(t.indices for t in system.derived()), *bodies)
+    return sum(math.prod(max(sizes[i], 1) for i in shape) for shape in shapes)  # beside an empty axis too
 
 
 def draw_inputs(

@@ -80,6 +80,12 @@ def test_an_axis_made_of_the_inputs_axes_or_cut_from_one_is_no_depth(sizes: str,
     assert forms_of(text) == forms
 
 
+def test_a_kernel_that_grows_with_the_stream_is_written_out_step_by_step() -> None:
+    """As `y` steps, each call needs the kernel up to the stream's length, and not to the call's own."""
+    kernel = "    K[-1] = 1.0\n    K[l: |t|] = sigmoid(a) * K[l-1]\n    y[t] = sum[l | l <= t] K * u[t-l]\n"
+    assert forms_of("mixer m(u[t], a) -> y[t]:\n" + kernel) == {"recurrent"}
+
+
 def test_a_refusal_names_the_recurrence_and_the_reason() -> None:
     with pytest.raises(SeqError) as caught:
         derive(load_system("gru"), "scan")

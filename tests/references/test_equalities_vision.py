@@ -116,6 +116,13 @@ def test_a_row_and_a_column_of_axial_attention_reach_the_whole_picture() -> None
     assert reached("AxialRow", "AxialColumnMasked") == 16
 
 
+def test_an_adjacency_is_the_list_of_its_edges() -> None:
+    inputs, _, _ = example("graph.gat.gat")
+    adj = inputs.pop("adj") | np.eye(7, dtype=bool)
+    dst, src = np.nonzero(adj)
+    close(run("graph.gat.gat_edges", inputs | {"src": src, "dst": dst})["y"], run("graph.gat.gat", inputs | {"adj": adj})["y"])
+
+
 def test_each_round_of_clustering_at_least_halves_the_number() -> None:
     sim = np.random.default_rng(0).standard_normal((23, 23))
     clusters = [frozenset([n]) for n in range(23)]

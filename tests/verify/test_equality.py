@@ -164,3 +164,9 @@ def test_lengths_beyond_one_that_is_too_much_are_not_tried(monkeypatch: pytest.M
 
 def load_text(guard: str, decay: str) -> str:
     return GATED.format(guard=guard, decay=decay)
+
+
+def test_sizes_that_fit_half_of_the_lengths_are_enough() -> None:
+    pairs = "mixer m(x[t]) -> y[t]:\n    e[u: |t| / 2, p: 2] = tanh(x[2 * u + p])\n    y[t] = e[t // 2, t % 2]\n"
+    assert isinstance(verdict(pairs + "    z[t] = erf(x)\n    claim y == z\n"), Refuted)
+    assert isinstance(verdict(pairs + "    claim shift(t, 2)\n"), Tried | Proved)

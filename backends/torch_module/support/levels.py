@@ -81,6 +81,12 @@ class _Levels(torch.autograd.Function):
             every[2:] = _levels_adjoint(ctx.step, ctx.plan, given, tables, grads, wanted)
         return tuple(every)
 
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], step: Any, plan: _LevelPlan, *given: Tensor) -> Any:
+        """Numbers may be mapped, with one graph for all: that was told from numbers before."""
+        run = torch.vmap(lambda *each: tuple(_levels_plain(step, plan, each)), in_dims[2:])
+        return run(*given), (0,) * (len(given) - sum(plan.counts))
+
 
 def _levels_plain(step: _LevelStep, plan: _LevelPlan, given: Sequence[Tensor]) -> list[Tensor]:
     """The tables, level by level, without writing into any."""
@@ -240,12 +246,15 @@ def levels(
 ) -> list[Tensor]:
     """The states of a recurrence whose positions wait for those that `pairs` say, level by level.
 
+    Levels are found from numbers: `vmap` maps operands, and one graph for all; `torch.compile` breaks its graph here.
     Shapes:  known, what came before of each state [B, past, ...]; pairs, groups of (sequence, position, item) [3, P];
              reads, (state, group, position that is read, counted from what came before) with [P]; outside it reads 0;
              here, operands at the positions [B or 1, T or 1, ...]; there, of a group, at the pairs [B or 1, T or 1,
              I or 1, ...]; shape (B, T) -> states [B, T, ...]
     """
     (batch, time), past = shape, known[0].shape[1]
+    if any(p.is_meta for p in pairs):
+        return [x.new_empty(batch, time, *x.shape[2:]) for x in known]
     plan, order, by = _level_plan(pairs, reads, shape, past, [g for g, _ in there])
     positions = (order // max(time, 1), order % max(time, 1))
     given = [_level_picked(x, positions) for x in here]

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import seqdsl
+from seqdsl.diagnostics import SeqError
 from seqdsl.forms import derive
 from tests.backends.torch_module.harness import (
     CORPUS,
@@ -241,3 +242,31 @@ def test_a_constant_that_is_drawn_is_saved() -> None:
     other.load_state_dict(saved.state_dict())
     x = torch.randn(1, 5, 4)
     assert torch.equal(other(x), saved(x))
+
+
+STACKS = {
+    "a start that is an input": "z[-1,t,c] = v\n    z[p,t,c] = sum[l] w * z[p-1, t-l]\n    y[t,c] = z[|p|-1]",
+    "read further back itself": "z[-1,t,c] = v\n    z[p,t,c] = sum[l] w * z[p-1, t-l]\n    y[t,c] = z[|p|-1] + z[-1,t-7,c]",
+    "constant": "z[-1,t,c] = 1\n    z[p,t,c] = v + sum[l] w * z[p-1, t-l]\n    y[t,c] = z[|p|-1]",
+    "one step back": "z[-1,t,c] = v\n    z[p,t,c] = z[p-1] + w[p,0] * tanh(z[p-1,t-1])\n    y[t,c] = z[|p|-1]",
+}
+
+
+@pytest.mark.parametrize("equations", STACKS.values(), ids=STACKS)
+def test_a_stack_of_filters_goes_on_from_what_each_layer_has_read(equations: str) -> None:
+    program = seqdsl.load(f"mixer f(v[t,c], w[p,l,c]) -> y[t,c]:\n    {equations}\n")
+    v, w = torch.randn(1, 11, 2, dtype=torch.double), torch.randn(1, 3, 3, 2, dtype=torch.double)
+    wanted = torch.tensor(program.interpret({"v": v[0].numpy(), "w": w[0].numpy()})["outputs"]["y"])
+    module = program.module()
+    first, state = module(v[:, :4], w, return_state=True)
+    assert gap(torch.cat([first, module(v[:, 4:], w, state=state)], 1)[0], wanted) < 1e-12
+    with pytest.raises(SeqError, match="which a state holds"):  # the scan over depth would not have them
+        program.module(form="scan")
+
+
+def test_a_divisor_of_sizes_that_is_0_counts_as_1_as_in_the_equations() -> None:
+    mixer = seqdsl.load("mixer m(x[t,d]) -> y[t,d]:\n    y[t,d] = x * (d % (|d| // 4) + d // (|d| // 4))\n")
+    for width in (3, 8):
+        x = torch.randn(1, 2, width, dtype=torch.float64)
+        wanted = mixer.interpret(inputs={"x": x[0].numpy()})["outputs"]["y"]
+        assert gap(mixer.module()(x)[0], torch.from_numpy(wanted)) < 1e-12

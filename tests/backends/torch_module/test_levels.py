@@ -134,3 +134,27 @@ def test_the_functions_themselves_pass() -> None:
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutants_are_caught(name: str) -> None:
     assert not passes(MUTANTS[name])
+
+
+@pytest.mark.parametrize("name", ["states on edges", "mask", "parents"])
+def test_numbers_are_mapped_and_shapes_are_known_without_any(name: str) -> None:
+    system, leveled, stepped = modules(GRAPHS[name])
+    inputs = [x.detach() for x in inputs_of(system, 6, 6, batch=1)]
+    many = [torch.stack([x, 2 * x]) if x.is_floating_point() else x for x in inputs]
+    dims = tuple(0 if x.is_floating_point() else None for x in inputs)
+    found = as_tuple(torch.vmap(leveled, dims)(*many))
+    wanted = as_tuple(stepped(*(2 * x if x.is_floating_point() else x for x in inputs)))
+    assert max(gap(a[1], b) for a, b in zip(found, wanted, strict=True)) < 1e-12
+    shapes = [y.shape for y in as_tuple(leveled(*(x.to("meta") for x in inputs)))]
+    assert shapes == [y.shape for y in wanted]
+
+
+def test_second_derivatives() -> None:
+    system, leveled, stepped = modules(GRAPHS["states on edges"])
+    inputs, seconds = inputs_of(system, 5, 5, batch=1), []
+    asked = [x for x in inputs if x.requires_grad]
+    for module in (leveled, stepped):
+        loss = sum((y**2).sum() for y in as_tuple(module(*inputs)))
+        first = torch.autograd.grad(loss, asked, create_graph=True)
+        seconds.append(torch.autograd.grad(sum((g**2).sum() for g in first), asked))
+    assert max(gap(a, b) for a, b in zip(*seconds, strict=True)) < 1e-10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..numerics import Array, Example, Sizes, Tensors, draws
+from ..numerics import Array, Example, Sizes, Tensors, draws, linear, weights
 
 
 def feature(x: Array) -> Array:
@@ -53,3 +53,14 @@ def linear_attention_full(inputs: Tensors, params: Tensors, sizes: Sizes) -> Ten
 
 def linear_attention_full_example(rng: np.random.Generator, T: int) -> Example:
     return draws(rng, q=(T, 3, 5), k=(T + 2, 3, 5), v=(T + 2, 3, 4)), {}, {}
+
+
+def LinearAttention(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
+    mixed = {name: linear(inputs["x"], params, name) for name in ("q", "k", "v")}
+    return {"y": linear(linear_attention(mixed, {}, {})["o"], params, "y", contracted=2)}
+
+
+def LinearAttention_example(rng: np.random.Generator, T: int) -> Example:
+    C, H, D = 7, 3, 4
+    params = weights(rng, q=(C, H, D), k=(C, H, D), v=(C, H, D)) | weights(rng, 2, y=(H, D, C))
+    return draws(rng, x=(T, C)), params, {"H": H, "D": D}

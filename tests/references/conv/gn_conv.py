@@ -43,7 +43,7 @@ def gn_conv(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
 def gn_conv_example(rng: np.random.Generator, T: int) -> Example:
     C, n, w = 8, 3, 3
     params = weights(rng, p=(C, 2), q=(C, 14), p1=(2, 4), p2=(4, 8), y=(8, 8))
-    params |= {f"{name}.bias": rng.standard_normal(size) for name, size in (("p", 2), ("q", 14), ("p1", 4), ("p2", 8), ("y", 8))}
+    params |= draws(rng, **{"p.bias": (2,), "q.bias": (14,), "p1.bias": (4,), "p2.bias": (8,), "y.bias": (8,)})
     return draws(rng, x=(T, 3, C)), params | draws(rng, kernel=(w, w, 14), offset=(14,)), {"n": n, "w": w}
 
 

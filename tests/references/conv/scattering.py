@@ -1,4 +1,4 @@
-"""A one-level dual-tree complex wavelet transform by explicit mirrored images, its inverse, and what is mixed between."""
+"""A dual-tree complex wavelet transform by explicit mirrored images, its inverse, and what is mixed between."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def GatedChunks(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
 def _chunk_params(rng: np.random.Generator, C: int, sizes: Sizes) -> Tensors:
     E, Z, w = (sizes[name] for name in "EZw")
     params = weights(rng, v=(C, E), u=(C, C), z=(C, Z), r_=(C, E), h=(C, C), h_2=(E, C))
-    params |= {f"{name}.bias": rng.standard_normal(size) for name, size in (("v", E), ("u", C), ("z", Z), ("r_", E), ("h", C))}
+    params |= draws(rng, **{"v.bias": (E,), "u.bias": (C,), "z.bias": (Z,), "r_.bias": (E,), "h.bias": (C,)})
     return params | draws(rng, scale=(2, Z), shift=(2, Z), bias=(w,))
 
 
@@ -80,7 +80,8 @@ def MEGA(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
 def MEGA_example(rng: np.random.Generator, T: int) -> Example:
     C, sizes = 4, {"N": 3, "E": 6, "Z": 3, "w": 5}
     params = {f"y.{name}": value for name, value in _chunk_params(rng, C, sizes).items()}
-    return draws(rng, x=(T, C)), params | draws(rng, alpha=(C, 3), delta=(C, 3), beta=(C, 3), gamma=(C, 3), omega=(C,)), sizes
+    params |= draws(rng, alpha=(C, 3), delta=(C, 3), beta=(C, 3), gamma=(C, 3), omega=(C,))
+    return draws(rng, x=(T, C)), params, sizes
 
 
 def dilated(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:

@@ -31,5 +31,5 @@ def jordan(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
 
 def jordan_example(rng: np.random.Generator, T: int) -> Example:
     C, N, M = 5, 4, 3
-    params = weights(rng, h=(C, N), h_2=(M, N), y=(N, M))
-    return draws(rng, x=(T, C)), params | {"h.bias": rng.standard_normal(N), "y.bias": rng.standard_normal(M)}, {"N": N, "M": M}
+    params = weights(rng, h=(C, N), h_2=(M, N), y=(N, M)) | draws(rng, **{"h.bias": (N,), "y.bias": (M,)})
+    return draws(rng, x=(T, C)), params, {"N": N, "M": M}

@@ -31,17 +31,25 @@ def octree_attention_example(rng: np.random.Generator, T: int) -> Example:
     return inputs, {}, {"K": 3, "dilation": 2, "shift": 1}
 
 
+def placed(x: Array, at: Array, freq: Array) -> Array:
+    """Interleaved pairs as complex numbers, turned by all coordinates."""
+    z = (x[..., 0::2] + 1j * x[..., 1::2]) * np.exp(1j * np.einsum("tz,hfz->thf", at, freq))
+    y = np.zeros_like(x)
+    y[..., 0::2], y[..., 1::2] = z.real, z.imag
+    return y
+
+
 def OctreeBlock(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
-    z = np.where(inputs["rank"][:, None] < sizes["known"], inputs["x"], params["unknown"])
-    n = rms_norm(z)
-    o = windowed(*(linear(n, params, name) for name in "qkv"), inputs["depth"], inputs["seg"], sizes)
-    u = z + linear(o, params, "u", 2)
-    return {"y": u + linear(gelu(linear(rms_norm(u), params, "f")), params, "y")}
+    w = np.where(inputs["rank"][:, None] < sizes["known"], inputs["x"], params["unknown"])
+    n = rms_norm(w)
+    q, k = (placed(linear(n, params, name), inputs["at"], params["freq"]) for name in "qk")
+    u = w + linear(windowed(q, k, linear(n, params, "v"), inputs["depth"], inputs["seg"], sizes), params, "u", 2)
+    return {"y": u + linear(gelu(linear(rms_norm(u), params, "f1")), params, "y")}
 
 
 def OctreeBlock_example(rng: np.random.Generator, T: int) -> Example:
-    C, H, D, M = 4, 2, 3, 5
-    params = weights(rng, q=(C, H, D), k=(C, H, D), v=(C, H, D), f=(C, M), y=(M, C)) | weights(rng, 2, u=(H, D, C))
-    params |= draws(rng, unknown=(C,))
-    inputs = draws(rng, x=(T, C)) | nodes(rng, T) | {"rank": rng.permutation(T)}
+    C, H, D, M = 4, 2, 4, 5
+    params = weights(rng, q=(C, H, D), k=(C, H, D), v=(C, H, D), f1=(C, M), y=(M, C)) | weights(rng, 2, u=(H, D, C))
+    params |= draws(rng, unknown=(C,), freq=(H, D // 2, 3))
+    inputs = draws(rng, x=(T, C), at=(T, 3)) | nodes(rng, T) | {"rank": rng.permutation(T)}
     return inputs, params, {"H": H, "D": D, "K": 3, "dilation": 2, "shift": 1, "known": 3, "M": M}
