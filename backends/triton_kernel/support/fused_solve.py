@@ -21,8 +21,8 @@ from .fused_linear_attention import (
 from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device, _restarted, _unasked
 from .solve_kernels import _head_pairs_kernel, _inverse_kernel, _solve_kernel
 
-# One tile holds all keys. With 256 of them Triton 3.6 makes code for Hopper that reads outside of its tensors and gives
-# wrong states, though the interpreter finds nothing wrong with the kernel: what has more keys is left to PyTorch.
+# One tile holds all keys. With 256 of them the kernel gave wrong states and illegal accesses on a Hopper GPU under Triton
+# 3.6, though the interpreter finds nothing wrong with it: what has more keys is left to PyTorch.
 SOLVE_KEYS = 128
 SOLVE_PAIRS, SOLVE_WARPS, INVERSE_WARPS = 64, 4, 2
 
