@@ -6,11 +6,18 @@ checked nodes. The generated file imports torch and nothing of seqdsl. Entry poi
 
 from __future__ import annotations
 
+from seqdsl.ir.system import System
+
 from .context import Unsupported
 from .load import build_module, load_class
 from .module import attribute_path, emit_module
 
-__all__ = ["Unsupported", "attribute_path", "build_module", "companions", "emit_module", "load_class"]
+__all__ = ["Unsupported", "attribute_path", "build_module", "companions", "emit_module", "explained", "load_class"]
+
+
+def explained(system: System, form: str) -> list[str]:
+    """What of a module runs in kernels of its own, and what does not: nothing does."""
+    return []
 
 
 def companions(text: str) -> dict[str, str]:

@@ -25,7 +25,7 @@ def columns_text(ctx: Context, row: str, column: str, guard: Node) -> str:
     low: list[Node] = []
     high: list[Node] = []
     for fact in named_conditions(ctx.system, guard):
-        for slack in _slacks(fact):
+        for slack in slacks(fact):
             _bound(ctx, slack, row, column, low, high)
     if not low and not high:
         return ""
@@ -36,7 +36,7 @@ def columns_text(ctx: Context, row: str, column: str, guard: Node) -> str:
     return f"({begin}, {end})"
 
 
-def _slacks(fact: Node) -> list[Linear]:
+def slacks(fact: Node) -> list[Linear]:
     """Forms that are not negative where the fact holds."""
     if fact.op not in ("lt", "le", "eq") or any(a.dtype != "int" for a in fact.args):
         return []

@@ -67,9 +67,9 @@ def emit_module(
         system, class_name, [n for n, _ in runs], layer, built, arguments, steps, form, bodies if layer else [], target
     )
     generated = wrapped(tidy("\n\n\n".join([*([] if layer else bodies), cls])))
-    used = used_names(generated)
-    taken = inlined(used & available())
-    body = "\n\n\n".join(p for p in (taken, generated) if p)
+    written = target.text()
+    used = used_names(generated) | used_names(written)
+    body = "\n\n\n".join(p for p in (inlined(used & available()), written, generated) if p)
     needed_imports = "\n\n".join(p for p in (imports(body), target.imports(used)) if p)
     return _header(system, header, form, needed_imports) + "\n\n\n" + body + "\n"
 

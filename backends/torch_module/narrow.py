@@ -1,7 +1,7 @@
 """Operands at the width at which they are given, for stand-ins that cast them themselves (`target.StandIn.narrow`).
 
 What such a function multiplies it rounds to the width of its products in any case: casting an input to the width of the
-computation before that costs memory and gains nothing. Entry points: `given`, `operands`.
+computation before that costs memory and gains nothing. Entry points: `given`, `operands`, `whole_input`.
 """
 
 from __future__ import annotations
@@ -43,6 +43,16 @@ def operands(ctx: Context, function: str, node: Node) -> list[Value]:
     return [(given if ctx.target.call(function).narrow else scans.operand)(ctx, x) for x in node.args]
 
 
+def whole_input(ctx: Context, node: Node) -> Value | None:
+    """An input with all its positions, new and old, as given; None for anything else. What a state holds is as wide as
+    the computation, and so is then the whole."""
+    if not _is_read(ctx, node):
+        return None
+    tensor = ctx.system.tensors[str(node.attr)]
+    plainly = tensor.kind == "input" and tensor.dtype == "real"
+    return _input(ctx, node) if plainly and isinstance(ctx.places.get(tensor.name), Stored) else None
+
+
 def only_operand(ctx: Context, name: str, ops: tuple[str, ...]) -> bool:
     """Is a tensor nothing but an operand of such nodes?"""
     system = ctx.system
@@ -55,9 +65,13 @@ def only_operand(ctx: Context, name: str, ops: tuple[str, ...]) -> bool:
     )
 
 
+def _is_read(ctx: Context, node: Node) -> bool:
+    return node.op == "read" and str(node.attr) not in ctx.local and all(x.op == "index" for x in node.args)
+
+
 def _is_given(ctx: Context, node: Node) -> bool:
     """A read of an input, all of it and in its own order."""
-    if node.op != "read" or str(node.attr) in ctx.local or any(x.op != "index" for x in node.args):
+    if not _is_read(ctx, node):
         return False
     tensor = ctx.system.tensors[str(node.attr)]
     place = ctx.places.get(tensor.name)

@@ -10,6 +10,7 @@ Entry point: `online`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from seqdsl.forms.online import row_index
 from seqdsl.ir import build
@@ -19,12 +20,31 @@ from seqdsl.ir.ops import bound
 from . import expressions
 from .columns import columns_text
 from .context import Block, Context, Stored
+from .narrow import whole_input
 from .operands import Operand, operands, outside
 from .values import ATOM, BATCH, Value, with_ones
 
 
+class Writing(Protocol):
+    """A target that writes functions of its own for normalised reads, with the arguments of `online_softmax`."""
+
+    def normal_form(self, ctx: Context, node: Node, shape: Shape) -> Node:
+        """The same scores, or factor, as the target wants them."""
+
+    def stand_in(
+        self,
+        ctx: Context,
+        node: Node,
+        shape: Shape,
+        parts: tuple[Node, Node, list[Node]],
+        given: list[Operand],
+        values: Node | None,
+    ) -> tuple[str, list[str]] | None:
+        """The function's name, and more arguments; None where it has none."""
+
+
 @dataclass(frozen=True)
-class _Shape:
+class Shape:
     """Indices by role: leading ones, the rows' index, the summed ones, those that only the values have."""
 
     lead: tuple[str, ...]
@@ -55,7 +75,7 @@ def _online(ctx: Context, node: Node) -> Value:
     lead_set = (scores.free | guard.free | factor.free) - {row, *bound(node)} - set(ctx.fixed)
     lead = ctx.ordered(set(lead_set))
     extra = () if values is None else ctx.ordered(set(plain.free) - {row, *bound(node), *lead} - set(ctx.fixed))
-    shape = _Shape(lead, row, bound(node), extra)
+    shape = Shape(lead, row, bound(node), extra)
     return _call(ctx, node, shape, factor, plain if values is not None else None)
 
 
@@ -107,19 +127,24 @@ def split_values(node: Node, row: str) -> tuple[Node, Node]:
     return node, build.ONE
 
 
-def _call(ctx: Context, node: Node, shape: _Shape, factor: Node, plain: Node | None) -> Value:
+def _call(ctx: Context, node: Node, shape: Shape, factor: Node, plain: Node | None) -> Value:
     """The nested function, the call, and its results as values."""
     scores, guard = node.args[0], node.args[-1]
     facts = build.conjuncts(guard)
+    own: Writing | None = ctx.target.online
+    if own is not None:
+        scores, factor = (own.normal_form(ctx, x, shape) for x in (scores, factor))
     parts = operands(ctx, [(scores, facts), (factor, facts), (guard, [])], shape.row, shape.columns)
     given = outside(ctx, parts, shape.row, shape.columns)
     values = _values(ctx, shape, plain, facts)
     name = ctx.names.fresh(f"{ctx.current}_scores")
     _function(ctx, name, shape, given, scores, factor, facts)
+    stand_in = None if own is None else own.stand_in(ctx, node, shape, (scores, factor, facts), given, plain)
+    function, more = (ctx.support("online_softmax"), []) if stand_in is None else stand_in
     limits = columns_text(ctx, shape.row, shape.columns[0], guard)
     read, level = ctx.names.fresh(f"{ctx.current}_read"), ctx.names.fresh(f"{ctx.current}_level")
     lead = (BATCH, *shape.lead)
-    ctx.block.add(f"{read}, {level} = {ctx.support('online_softmax')}(")
+    ctx.block.add(f"{read}, {level} = {function}(")
     ctx.block.add(f"    {name},")
     ctx.block.add(f"    [{', '.join(o.text(shape.row, shape.columns[0]) for o in given)}],")
     ctx.block.add(f"    {values},")
@@ -129,6 +154,8 @@ def _call(ctx: Context, node: Node, shape: _Shape, factor: Node, plain: Node | N
         ctx.block.add(f"    columns=lambda first, last: {limits},")
     if len(shape.columns) > 1:
         ctx.block.add(f"    joint={len(shape.columns)},")
+    for argument in more:
+        ctx.block.add(f"    {argument},")
     dims = (*lead, shape.row)
     ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in (*dims, *shape.values))}]")
     known = Value(level, dims, "real")
@@ -151,13 +178,14 @@ def _restored(ctx: Context, read: Value, values: tuple[str, ...]) -> Value:
     return ctx.bind(f"{ctx.current}_part", Value(f"{read.text}.unflatten(-1, ({lengths}))", (*read.dims, *values)))
 
 
-def _values(ctx: Context, shape: _Shape, plain: Node | None, facts: list[Node]) -> str:
+def _values(ctx: Context, shape: Shape, plain: Node | None, facts: list[Node]) -> str:
     """[*lead, columns.., V]; without any, a width of 0: only the level is wanted."""
     if plain is None:
         lengths = ", ".join(["1"] * (1 + len(shape.lead)) + [ctx.length(n) for n in shape.columns])
         return f"torch.zeros({lengths}, 0, dtype=dtype, device=device)"
     with ctx.under(*facts):
-        value = expressions.emit(ctx, plain)
+        narrow = None if ctx.target.online is None else whole_input(ctx, plain)
+        value = expressions.emit(ctx, plain) if narrow is None else narrow
     value = expressions.tensor(ctx, expressions.convert(ctx, value, "real"), "real")
     value = Value(f"{value.at(ATOM)}.to(dtype)", value.dims, "real") if value.weight else value
     value = expressions.spelled(ctx, value, (*shape.columns, *(shape.values if len(shape.values) != 1 else ())), "real")
@@ -172,7 +200,7 @@ def _values(ctx: Context, shape: _Shape, plain: Node | None, facts: list[Node]) 
 def _function(
     ctx: Context,
     name: str,
-    shape: _Shape,
+    shape: Shape,
     given: list[Operand],
     scores: Node,
     factor: Node,
@@ -226,7 +254,7 @@ def _mentions(line: str, name: str) -> bool:
     return re.search(rf"\b{re.escape(name)}\b", line) is not None
 
 
-def _inside(ctx: Context, node: Node, dims: tuple[str, ...], shape: _Shape) -> str:
+def _inside(ctx: Context, node: Node, dims: tuple[str, ...], shape: Shape) -> str:
     value = expressions.convert(ctx, expressions.emit(ctx, node), "real")
     value = expressions.tensor(ctx, value, "real")
     if len(shape.columns) > 1:

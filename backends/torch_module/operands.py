@@ -16,9 +16,9 @@ from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, made
 from seqdsl.ir.system import System
 
-from . import expressions
+from . import expressions, reads
 from .context import Context, Source, Stored
-from .reads import direct
+from .narrow import whole_input
 from .table import UNSAFE
 from .values import Value, plain
 
@@ -118,7 +118,7 @@ class _Search:
                 elsewhere = any(subscript.attr in a.free for a in node.args if a is not subscript)
                 source = Source(place.value, tensor.indices, tensor.edges, tensor.name, full=place.full)
                 same = system.axis(own) == system.axis(str(subscript.attr))
-                same = same and direct(self.ctx, source, own, str(subscript.attr))
+                same = same and reads.direct(self.ctx, source, own, str(subscript.attr))
                 if elsewhere or not same or subscript.attr in self.columns[1:]:
                     return None
                 cuts.append((own, str(subscript.attr)))
@@ -157,7 +157,8 @@ def outside(ctx: Context, parts: list[Part], row: str, columns: tuple[str, ...])
             wanted = str(part.node.attr)
         else:
             with ctx.under(*part.facts):
-                value = plain(expressions.emit(ctx, part.node))
+                narrow = None if ctx.target.online is None else whole_input(ctx, part.node)
+                value = plain(expressions.emit(ctx, part.node) if narrow is None else narrow)
             if value.static:
                 continue
             wanted = str(part.node.attr) if part.node.op in ("index", "read") else ""

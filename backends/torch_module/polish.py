@@ -127,7 +127,7 @@ def imports(text: str) -> str:
         + _from("contextlib", ["AbstractContextManager", "nullcontext"], used)
         + _from("dataclasses", ["dataclass", "replace"], used)
         + _from("functools", ["cache"], used)
-        + _from("typing", ["Any"], used),
+        + _from("typing", ["Any", "NamedTuple"], used),
     ]
     first = [line for block in blocks for line in block]
     second = ["import torch"] * ("torch" in used) + _from("torch", ["Tensor", "nn"], used)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,13 @@ class Target:
     """Stand-ins by the name of the function, and the file, without suffix, that a module imports them from.
 
     `rows`, which is none of `support`, is an operand times a factor that it has lost some indices of.
+    `online` writes functions of its own for normalised reads (`online.Writing`), whose text goes into `written`.
     """
 
     file: str = ""
     calls: Mapping[str, StandIn] = field(default_factory=dict)
+    online: Any = None
+    written: dict[str, str] = field(default_factory=dict)  # by the name of the function
 
     def call(self, function: str) -> StandIn:
         """What a module calls for a function of `support`."""
@@ -40,13 +44,18 @@ class Target:
 
     def names(self) -> set[str]:
         """Names that no variable may have."""
-        return {s.name for s in self.calls.values()}
+        return {s.name for s in self.calls.values()} | set(self.written)
+
+    def text(self) -> str:
+        """What a module takes along of the target's own."""
+        return self.online.text(self.written) if self.written else ""
 
     def imports(self, used: set[str]) -> str:
         """The import of the stand-ins among these names: from beside the module, in a package or not."""
         found = ", ".join(sorted(s.name for s in self.calls.values() if s.name in used))
         lines = f"try:\n    from .{self.file} import {found}\nexcept ImportError:\n    from {self.file} import {found}"
-        return lines if found else ""
+        own = self.online.imports() if self.written else ""
+        return "\n\n".join(p for p in (own, lines if found else "") if p)
 
 
 TORCH = Target()

@@ -3,9 +3,11 @@
 A module is emitted as for PyTorch, by the torch target's own emitter, which asks a table (`torch_module.target.Target`)
 for every function of its `support` that it calls: `module.STAND_INS` names a stand-in with the same arguments, which
 launches kernels for CUDA and HIP tensors and is the torch function everywhere else. A stand-in that is `narrow` gets
-16-bit inputs as they are and is told `scale`, `dots` and `dtype`. What has no kernel stays in PyTorch.
+16-bit inputs as they are and is told `scale`, `dots` and `dtype`. For normalised reads (attention) no kernel is written
+beforehand: `emit` writes three for the scores of each, into the module itself. What has no kernel stays in PyTorch, and
+`explained` says why.
 Architecture invariant: builds on `torch_module`, which knows nothing of it; the generated files import torch and triton.
-Entry points: `emit_module`, `build_module`, `companions`.
+Entry points: `emit_module`, `build_module`, `companions`, `explained`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,6 @@ from ..torch_module import Unsupported, attribute_path
 if find_spec("triton") is None:
     raise ModuleNotFoundError("No module named 'triton'", name="triton")
 
-from .module import build_module, companions, emit_module, load_class
+from .module import build_module, companions, emit_module, explained, load_class
 
-__all__ = ["Unsupported", "attribute_path", "build_module", "companions", "emit_module", "load_class"]
+__all__ = ["Unsupported", "attribute_path", "build_module", "companions", "emit_module", "explained", "load_class"]

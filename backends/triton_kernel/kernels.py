@@ -18,18 +18,24 @@ OWN_SPACE = 'OPS = "seqdsl"'
 
 def kernels_text(name: str, functions: frozenset[str]) -> str:
     """A file `name` with these stand-ins. Its operators have a namespace that no other text's have."""
-    files: list[str] = []
     torch_functions: set[str] = set()
     for function in sorted(functions):
-        _gather(function, files, torch_functions)
-    pieces = [inlined(torch_functions), *(_body(file) for file in files)]
-    body = "\n\n\n".join(pieces)
+        _gather(function, [], torch_functions)
+    body = inlined(torch_functions) + "\n\n\n" + support_text(functions)
     space = f"{name}_{hashlib.sha256(body.encode()).hexdigest()[:8]}"
     body = body.replace(OWN_SPACE, f'OPS = "{space}"')
     opening = f'"""Triton kernels for {", ".join(sorted(functions))}; on the CPU these are PyTorch functions."""'
     triton = "import triton\nimport triton.language as tl"
     needed = imports(body).replace("import torch\n", f"import torch\n{triton}\n", 1)
     return "\n\n".join([opening, needed]) + "\n\n\n" + body + "\n"
+
+
+def support_text(functions: frozenset[str]) -> str:
+    """The files of `support` with these functions and those that they import, without functions of the torch target."""
+    files: list[str] = []
+    for function in sorted(functions):
+        _gather(function, files, set())
+    return "\n\n\n".join(_body(file) for file in files)
 
 
 def _gather(file: str, files: list[str], torch_functions: set[str]) -> None:

@@ -14,6 +14,7 @@ from seqdsl.ir.system import System
 from .. import torch_module
 from ..torch_module.load import build_from, load_text
 from ..torch_module.target import StandIn, Target
+from .emit.write import Online
 from .kernels import kernels_text
 
 STAND_INS = {
@@ -31,10 +32,28 @@ def emit_module(
     system: System, *, class_name: str, header: str = "", form: str = "", stepper: System | None = None
 ) -> str:
     """The text of a Python file with one class, which imports its kernels from the file that `companions` gives."""
-    name = system.name.lower() + ("_layer" if system.params() else "") + "_kernels"
     return torch_module.emit_module(
-        system, class_name=class_name, header=header, form=form, stepper=stepper, target=Target(name, STAND_INS)
+        system, class_name=class_name, header=header, form=form, stepper=stepper, target=_target(system)
     )
+
+
+def _target(system: System) -> Target:
+    written: dict[str, str] = {}
+    name = system.name.lower() + ("_layer" if system.params() else "") + "_kernels"
+    return Target(name, STAND_INS, Online(written), written)
+
+
+def explained(system: System, form: str) -> list[str]:
+    """What of a module runs in kernels of its own; of a normalised read that does not, why."""
+    target = _target(system)
+    text = torch_module.emit_module(system, class_name="Module", form=form, target=target)
+    found = _IMPORT.search(text)
+    lines = [f"kernels of `{name}`" for name in (found[2].split(", ") if found else [])]
+    lines += [f"kernels written for the scores of `{tensor}`" for tensor in target.online.read]
+    lines += [
+        f"`{tensor}` is read in PyTorch where the table `{name}` needs a gradient" for tensor, name in target.online.tables.items()
+    ]
+    return lines + [f"`{tensor}` is read block by block in PyTorch: {why}" for tensor, why in target.online.kept.items()]
 
 
 def companions(text: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from seqdsl.algebra import classify_all
+from seqdsl.api import load_backend
 from seqdsl.cli.codes import explanation
 from seqdsl.cli.common import console, escape, mark, print_json, systems
 from seqdsl.diagnostics import SeqError
@@ -27,11 +28,12 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return 0
     reports = [report(system) for system in systems(arguments)]
+    backend = None if arguments.backend == "torch" else load_backend(arguments.backend)
     if arguments.json:
-        print_json([{**r.to_dict(), "adjoint": backward(r.system), "derivation": derivation(r.system)} for r in reports])
+        print_json([{**r.to_dict(), "adjoint": backward(r.system), "derivation": derivation(r.system, backend)} for r in reports])
     else:
         for one in reports:
-            _explain(one)
+            _explain(one, backend)
     return 0 if all(r.ok for r in reports) else 1
 
 
@@ -42,8 +44,9 @@ def _code(code: str, text: str, example: str) -> None:
         out.print("\nFor example:\n\n" + "\n".join("    " + escape(line) for line in example.rstrip().split("\n")))
 
 
-def derivation(system: System) -> dict[str, Any]:
-    """For each form: the equations it changes, the law it relies on, its cost; or why it cannot be had."""
+def derivation(system: System, backend: Any = None) -> dict[str, Any]:
+    """For each form: the equations it changes, the law it relies on, its cost; or why it cannot be had. Of a backend, what
+    runs in kernels of its own."""
     found: dict[str, Any] = {}
     for name in FORMS:
         try:
@@ -58,6 +61,8 @@ def derivation(system: System) -> dict[str, Any]:
             "proof": {law: v.to_dict() for o in derived.obligations if o.prove for law, v in o.prove().items()},
             "cost": cost(derived.system).to_dict(),
         }
+        if backend is not None:
+            found[name]["kernels"] = backend.explained(derived.system, name)
     return found
 
 
@@ -98,7 +103,7 @@ def _signature(name: str, indices: tuple[str, ...]) -> str:
     return f"{name}[{','.join(indices)}]" if indices else name
 
 
-def _explain(found: Report) -> None:
+def _explain(found: Report, backend: Any) -> None:
     from seqdsl.cli.check import show as show_report
 
     out = console()
@@ -116,7 +121,7 @@ def _explain(found: Report) -> None:
                 if text:
                     out.print(escape(f"    {label:9} {text}"))
     _explain_backward(backward(system))
-    for name, form in derivation(system).items():
+    for name, form in derivation(system, backend).items():
         out.print("\n  " + mark(f"form {name}", "bold") + (" (auto)" if name == found.chosen else ""))
         if "unavailable" in form:
             out.print(escape(f"    not available: {form['unavailable']}"))
@@ -130,6 +135,8 @@ def _explain(found: Report) -> None:
         for line in form["equations"]:
             out.print(escape(f"    {line}"))
         out.print(escape("    cost: " + "; ".join(f"{k} {v}" for k, v in form["cost"].items())))
+        for line in form.get("kernels", []):
+            out.print(escape(f"    {line}"))
     out.print()
 
 

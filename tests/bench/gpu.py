@@ -1,8 +1,9 @@
 """Time generated Triton modules on this machine's GPU: `python -m tests.bench.gpu [--fla] [--seconds N]`.
 
 Forward, and forward with backward, of the library's operators in bfloat16 on six shapes that others publish, beside the
-same mixer's PyTorch module on the same GPU, flash-linear-attention where it is installed, and the copy bandwidth. Medians
-of CUDA event timings, written to `tests/bench/results/<device>.json` after every row; rows beyond the time are left out.
+same mixer's PyTorch module on the same GPU, PyTorch's own attention, flash-linear-attention where it is installed, and the
+copy bandwidth. Medians of CUDA event timings, written to `tests/bench/results/<device>.json` after every row; rows beyond
+the time are left out.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def ssm_inputs(batch: int, length: int, heads: int, width: int) -> list[Tensor]:
 MIXERS: dict[str, Callable[..., list[Tensor]]] = {
     "retention": matrix_inputs(""), "simple_gla": matrix_inputs("head"), "gla": matrix_inputs("key"),
     "delta_rule": delta_inputs(""), "gated_delta_rule": delta_inputs("head"), "kda": delta_inputs("key"),
-    "hgrn": hgrn_inputs, "selective_scan": ssm_inputs,
+    "hgrn": hgrn_inputs, "selective_scan": ssm_inputs, "softmax": matrix_inputs(""),
 }  # fmt: skip
 
 
@@ -83,6 +84,30 @@ def fla_operators() -> dict[str, Callable[..., Any]]:
         except Exception as error:  # whatever a version of it raises under a version of Triton
             print(f"flash-linear-attention has no {name} here: {type(error).__name__}: {str(error)[:100]}", flush=True)
     return found
+
+
+def attention_operators() -> dict[str, Callable[..., Any]]:
+    """Causal softmax attention of PyTorch: what it picks itself, and FlexAttention, compiled for each shape."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+    from torch.nn.functional import scaled_dot_product_attention
+
+    compiled: dict[torch.Size, tuple[Any, Any]] = {}
+
+    def sdpa(*qkv: Tensor) -> Tensor:
+        found: Tensor = scaled_dot_product_attention(*(x.transpose(1, 2) for x in qkv), is_causal=True).transpose(1, 2)
+        return found
+
+    def flex(*qkv: Tensor) -> Tensor:
+        shape = qkv[0].shape
+        if shape not in compiled:
+            torch._dynamo.reset()  # it stops compiling after a few shapes
+            mask = create_block_mask(lambda b, h, t, s: s <= t, None, None, shape[1], shape[1], device="cuda")
+            compiled[shape] = torch.compile(flex_attention, dynamic=False), mask
+        run, mask = compiled[shape]
+        found: Tensor = run(*(x.transpose(1, 2) for x in qkv), block_mask=mask).transpose(1, 2)
+        return found
+
+    return {"sdpa": sdpa, "flex": flex}
 
 
 def _normal(*shape: int) -> Tensor:
@@ -164,16 +189,19 @@ def loaded(name: str, backend: str) -> Any:
     return program.module(backend=backend)
 
 
-def rows(names: list[str], fla: bool) -> Iterator[tuple[str, tuple[int, ...], str, Callable[[], dict[str, Any]]]]:
+def rows(
+    names: list[str], fla: bool, shapes: list[int]
+) -> Iterator[tuple[str, tuple[int, ...], str, Callable[[], dict[str, Any]]]]:
     """(mixer, shape, candidate, its timing): kernels, then flash-linear-attention, which tunes itself for long, then PyTorch."""
     def ours(backend: str) -> dict[str, Callable[..., Any]]:
         return {name: loaded(name, backend) for name in names}
 
     others = [("fla", fla_operators(), FEW)] if fla else []
+    others += [(peer, {"softmax": run}, SHAPES) for peer, run in attention_operators().items() if "softmax" in names]
     candidates = [("triton", ours("triton"), SHAPES), *others, ("torch", ours("torch"), FEW)]
-    for candidate, operators, shapes in candidates:
+    for candidate, operators, own in candidates:
         for name in [n for n in names if n in operators]:
-            for shape in shapes:
+            for shape in [s for s in own if SHAPES.index(s) in shapes]:
                 run = operators[name]
                 yield name, shape, candidate, lambda r=run, n=name, s=shape: timed(r, MIXERS[n](*s))  # type: ignore[misc]
 
@@ -183,6 +211,7 @@ def main() -> None:
     parser.add_argument("mixers", nargs="*", default=list(MIXERS))
     parser.add_argument("--fla", action="store_true", help="flash-linear-attention too, at the end")
     parser.add_argument("--seconds", type=float, default=150.0, help="rows that would begin later are left out")
+    parser.add_argument("--shapes", type=int, nargs="+", default=list(range(len(SHAPES))), help="numbers of shapes, from 0")
     parser.add_argument("--kernels", action="store_true", help="only the time of every kernel on the first shape")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -195,7 +224,7 @@ def main() -> None:
         for name in arguments.mixers:
             print(name, json.dumps(kernels(loaded(name, "triton"), MIXERS[name](*SHAPES[0])), indent=1), flush=True)
         return
-    for name, shape, candidate, run in rows(arguments.mixers, arguments.fla):
+    for name, shape, candidate, run in rows(arguments.mixers, arguments.fla, arguments.shapes):
         if time.perf_counter() - begin > arguments.seconds:
             print("out of time", flush=True)
             break

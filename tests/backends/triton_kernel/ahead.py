@@ -23,8 +23,11 @@ TABLE = Path(__file__).with_name("resources.txt")
 PRODUCTS = ("wgmma.mma_async", "tcgen05.mma", "mma.sync", "v_mfma")
 
 
-def compiled(kernel: Any, types: dict[str, str], constants: dict[str, Any], target: str, **options: int) -> dict[str, Any]:
-    """Registers, spilled bytes, shared memory and kinds of tensor-core products of one kernel."""
+def compiled(
+    kernel: Any, types: dict[str, str], constants: dict[str, Any], target: str,
+    sixteens: tuple[str, ...] = ("D", "H", "K", "V"), **options: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Registers, spilled bytes, shared memory and kinds of tensor-core products of one kernel; `sixteens` are multiples of 16."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -34,7 +37,7 @@ def compiled(kernel: Any, types: dict[str, str], constants: dict[str, Any], targ
     names = [p.name for p in kernel.params]
     signature = {n: "constexpr" if n in constants else types.get(n, "i32") for n in names}
     aligned = {
-        (i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if signature[n].startswith("*") or n in ("D", "H", "K", "V")
+        (i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if signature[n].startswith("*") or n in sixteens
     }
     source = ASTSource(kernel, signature, constants, aligned)
     made = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
@@ -63,9 +66,14 @@ def _amd(text: str) -> dict[str, int]:
 
 def report(targets: tuple[str, ...], names: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
     """`kernel target` -> what it takes, compiled in a process of its own."""
+    return compile_in(["tests.backends.triton_kernel.ahead", ",".join(targets), *names])
+
+
+def compile_in(arguments: list[str]) -> dict[str, dict[str, Any]]:
+    """The rows that a module of these tests prints, run as a program that compiles."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TRITON_DEFAULT_FP_FUSION": "1"}
-    command = [sys.executable, "-m", "tests.backends.triton_kernel.ahead", ",".join(targets), *names]
+    command = [sys.executable, "-m", *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return {row.pop("name"): row for row in map(json.loads, done.stdout.splitlines())}
@@ -81,15 +89,15 @@ def rows(text: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def write_table() -> None:
-    """All kernels on all targets."""
+def table_text(found: dict[str, dict[str, Any]]) -> str:
+    """The rows as the text that is committed."""
     import triton
 
     lines = [f"Triton {triton.__version__}, bfloat16, K = V = 128; shared memory and what is spilled in bytes (AMD: registers)",
              f"{'kernel':38}|{'registers':>10}|{'spilled':>8}|{'shared':>8}| products"]
-    for name, row in report(tuple(TARGETS)).items():
+    for name, row in found.items():
         lines.append(f"{name:38}|{row['registers']:10}|{row['spilled']:8}|{row['shared']:8}| {' '.join(row['products'])}".rstrip())
-    TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "\n".join(lines) + "\n"
 
 
 def main(targets: list[str], names: list[str]) -> None:
@@ -107,6 +115,6 @@ def main(targets: list[str], names: list[str]) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--table"]:
-        write_table()
+        TABLE.write_text(table_text(report(tuple(TARGETS))), encoding="utf-8")
     else:
         main(sys.argv[1].split(","), sys.argv[2:])

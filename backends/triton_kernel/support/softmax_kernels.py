@@ -1,0 +1,100 @@
+"""What kernels of normalised reads load and store, and functions that Triton's language lacks."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _tile(x, stride, count, WIDTH: tl.constexpr, PADDED: tl.constexpr, LENGTH: tl.constexpr):
+    """[LENGTH, PADDED] of rows with contiguous features, zeros behind `count` rows and WIDTH features."""
+    row, feature = tl.arange(0, LENGTH), tl.arange(0, PADDED)
+    mask = (row < count)[:, None]
+    if WIDTH < PADDED:
+        mask = mask & (feature < WIDTH)[None, :]
+    return tl.load(x + row[:, None] * stride + feature[None, :], mask=mask, other=0)
+
+
+@triton.jit
+def _along(x, stride, count, LENGTH: tl.constexpr):
+    """[LENGTH] entries, 0 behind `count`."""
+    place = tl.arange(0, LENGTH)
+    return tl.load(x + place * stride, mask=place < count, other=0)
+
+
+@triton.jit
+def _level_rows(x, count, LENGTH: tl.constexpr):
+    """Levels in base 2 for exp2(z - level): 0 where nothing counted, inf behind `count`."""
+    place = tl.arange(0, LENGTH)
+    level = tl.load(x + place, mask=place < count, other=float("inf"))
+    return tl.where(level == float("-inf"), 0.0, level * 1.4426950408889634)
+
+
+@triton.jit
+def _pairs(x, own, other, count, others, LENGTH: tl.constexpr, OTHERS: tl.constexpr):
+    """[LENGTH, OTHERS] entries at steps of `own` and `other`, 0 outside."""
+    row, column = tl.arange(0, LENGTH), tl.arange(0, OTHERS)
+    mask = (row < count)[:, None] & (column < others)[None, :]
+    place = tl.cast(row, tl.int64)[:, None] * own + tl.cast(column, tl.int64)[None, :] * other
+    return tl.load(x + place, mask=mask, other=0)
+
+
+@triton.jit
+def _store_rows(x, tile, stride, count, WIDTH: tl.constexpr, PADDED: tl.constexpr, LENGTH: tl.constexpr):
+    """The place of `_tile`, in the tensor's own type."""
+    row, feature = tl.arange(0, LENGTH), tl.arange(0, PADDED)
+    mask = (row < count)[:, None]
+    if WIDTH < PADDED:
+        mask = mask & (feature < WIDTH)[None, :]
+    tl.store(x + row[:, None] * stride + feature[None, :], tile.to(x.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _store_pairs(x, tile, stride, count, others, LENGTH: tl.constexpr, OTHERS: tl.constexpr):
+    """The place of `_pairs`, its rows `stride` apart."""
+    row, column = tl.arange(0, LENGTH), tl.arange(0, OTHERS)
+    mask = (row < count)[:, None] & (column < others)[None, :]
+    tl.store(x + tl.cast(row, tl.int64)[:, None] * stride + column[None, :], tile.to(x.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _delta_kernel(d_o, o, d_level, delta, T, heads, E: tl.constexpr, BE: tl.constexpr, BT: tl.constexpr):
+    """delta = sum of d_o o over features, less d_level: d_o and o [B, T, heads, E], the others [B, heads, T]."""
+    blocks = tl.cdiv(T, BT)
+    plane = tl.cast(tl.program_id(0) // blocks, tl.int64)
+    first = tl.program_id(0) % blocks * BT
+    batch = plane // heads
+    place = ((batch * T + first) * heads + plane - batch * heads) * E
+    d_tile = _tile(d_o + place, heads * E, T - first, E, BE, BT).to(tl.float32)
+    o_tile = _tile(o + place, heads * E, T - first, E, BE, BT).to(tl.float32)
+    row = first + tl.arange(0, BT)
+    level = tl.load(d_level + plane * T + row, mask=row < T, other=0)
+    tl.store(delta + plane * T + row, tl.sum(d_tile * o_tile, 1) - level, mask=row < T)
+
+
+@triton.jit
+def _floor_div(a, b):
+    """The quotient of integers rounded down; Triton's own is rounded towards 0."""
+    quotient = a // b
+    return quotient - tl.where((quotient * b != a) & ((a < 0) != (b < 0)), 1, 0)
+
+
+@triton.jit
+def _tanh(x):
+    """Near 0, where a quotient of exponentials loses bits, by its series."""
+    e = tl.exp(-2.0 * tl.abs(x))
+    far = tl.where(x < 0, e - 1.0, 1.0 - e) / (1.0 + e)
+    y = x * x
+    near = x * (1.0 - y * (1.0 / 3 - y * (2.0 / 15 - y * (17.0 / 315))))
+    return tl.where(tl.abs(x) < 0.2, near, far)
+
+
+@triton.jit
+def _log_sigmoid(x):
+    """log(1 / (1 + exp(-x)))"""
+    return tl.minimum(x, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(x)))
+
+
+@triton.jit
+def _sign(x):
+    """-1, 0 or 1."""
+    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, 0.0))
