@@ -258,10 +258,9 @@ def _general(ctx: Context, node: Node, source: Source, value: Value) -> Value:
     joint = _joint(ctx, node, value)
     pending: list[tuple[int, Node, str]] = []
     handled: set[int] = set()
-    turns = sorted(range(len(source.own)), key=lambda k: _turn(ctx, node.args[k], source.own[k]))
-    for k in (*turns, *turns):  # what is joined on may have dimensions that the value had not
+    for k in sorted(range(len(source.own)), key=lambda k: _turn(ctx, source, node.args[k], source.own[k])):
         own, subscript = source.own[k], node.args[k]
-        if f"@{k}" not in value.dims or any(k == p for p, _, _ in pending):
+        if f"@{k}" not in value.dims:
             continue
         cut = subscript.op != "index" and subscript.free & ctx.lengths.keys()  # a block need not begin at 0
         done = None if k in joint or cut else history.simple(ctx, source, k, own, subscript, value)
@@ -279,12 +278,14 @@ def _general(ctx: Context, node: Node, source: Source, value: Value) -> Value:
     return value
 
 
-def _turn(ctx: Context, subscript: Node, own: str) -> tuple[int, bool]:
-    """How deep the loop lies that holds a subscript: what is taken apart before an outer one comes first. Then the
-    stream's dimension: what a state holds of it is joined on while all others are still slots."""
+def _turn(ctx: Context, source: Source, subscript: Node, own: str) -> tuple[int, bool, bool]:
+    """How deep the loop lies that holds a subscript: what is taken apart before an outer one comes first. What is only
+    given a name comes last, and the stream's dimension first: what an edge or a state has is joined on while all other
+    dimensions are slots."""
     variable = ctx.fixed.get(str(subscript.attr)) if subscript.op == "index" else None
     depth = next((n for n, loop in enumerate(ctx.loops) if loop.variable == variable), len(ctx.loops))
-    return depth, not ctx.on_stream(own)
+    named = subscript.op == "index" and variable is None and direct(ctx, source, own, str(subscript.attr))
+    return depth, named, not ctx.on_stream(own)
 
 
 def _joint(ctx: Context, node: Node, value: Value) -> set[int]:
