@@ -58,13 +58,15 @@ class Derived:
 @dataclass(frozen=True)
 class Form:
     """A row of the table: the rewriting of one recurrence, and the law it relies on. `normalisers` is what the form
-    makes of a whole system's normalisers; the law of that is `ONLINE_LAW`, or none where nothing is rewritten."""
+    makes of a whole system's normalisers; the law of that is `ONLINE_LAW`, or none where nothing is rewritten. A form
+    that `resumes` along another axis than the stream starts from what a state holds of the stream."""
 
     name: str
     rewrite: Rewrite | None
     law: str
     because: str
     normalisers: Callable[[System], Normalisers] | None = None
+    resumes: bool = False
 
 
 ONLINE_LAW = Obligation(
@@ -137,6 +139,7 @@ _ROWS = [
         "every read is of an earlier w: the cells of a front do not read each other",
         "on a grid w = slope i + j, with slope d + e >= 1 at each distance (d, e), and (i, j) -> (w, i) is one to one; on a "
         "graph that guards give, w is the longest path to a position, found at each call",
+        resumes=True,
     ),
 ]
 FORMS: dict[str, Form] = {row.name: row for row in _ROWS}
@@ -212,7 +215,8 @@ def _applied(system: System, row: Form, refuse: Callable[[System, Loop], str] | 
         if not _streamed(system, loop):
             kept.append((names, f"= a recurrence over `{loop.axis}`, a loop in every form"))
             continue
-        if loop.axis != system.stream and any(e.tensor in loop.tensors() for e in system.record or ()):
+        held = any(e.tensor in loop.tensors() for e in system.record or ())
+        if loop.axis != system.stream and held and not row.resumes:
             kept.append((names, f"its step over `{loop.axis}` reads earlier positions, which a state holds"))
             continue
         if any(system.tensors.get(n) is not before.tensors[n] for n in loop.tensors()):  # another took it along

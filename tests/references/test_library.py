@@ -12,6 +12,7 @@ import torch
 
 import seqdsl
 from seqdsl.ir.sizes import bind
+from seqdsl.ir.system import System
 from seqdsl.verify.modules import module_sizes
 
 HERE = Path(__file__).resolve().parent
@@ -45,9 +46,9 @@ def test_the_equations_are_the_reference_s(file: str, mixer: str, length: int) -
         close(found[name], expected[name], name)
 
 
-@pytest.mark.parametrize(("file", "mixer"), every_mixer())
-def test_the_module_is_the_reference_s(file: str, mixer: str) -> None:
-    inputs, params, sizes, expected = drawn(file, mixer, 37)
+def built(file: str, mixer: str, length: int) -> tuple[System, torch.nn.Module, list[torch.Tensor], dict[str, Any]]:
+    """The equations, the float64 module with the reference's parameters, its inputs, and what the reference expects."""
+    inputs, params, sizes, expected = drawn(file, mixer, length)
     program = seqdsl.load(LIBRARY / f"{file.replace('.', '/')}.seq", mixer)
     system = program.system(**sizes)
     lengths = {system.axis(i): n for t in system.inputs() for i, n in zip(t.indices, np.shape(inputs[t.name]), strict=True)}
@@ -56,7 +57,13 @@ def test_the_module_is_the_reference_s(file: str, mixer: str) -> None:
     module = program.module(**module_sizes(system, bound), **static).double()
     loaded = module.load_state_dict({n: torch.as_tensor(np.asarray(v)) for n, v in params.items()}, strict=False)
     assert not loaded.unexpected_keys, loaded.unexpected_keys
-    result = module(*(torch.as_tensor(np.asarray(inputs[t.name]))[None] for t in system.inputs()))
+    return system, module, [torch.as_tensor(np.asarray(inputs[t.name]))[None] for t in system.inputs()], expected
+
+
+@pytest.mark.parametrize(("file", "mixer"), every_mixer())
+def test_the_module_is_the_reference_s(file: str, mixer: str) -> None:
+    system, module, inputs, expected = built(file, mixer, 37)
+    result = module(*inputs)
     outputs = result if isinstance(result, tuple) else (result,)
     for name, value in zip(system.outputs, outputs, strict=True):
         if name in expected:
