@@ -95,7 +95,7 @@ SEMANTICS: dict[str, Fault] = {
     "unknown-import": Fault(
         "An import names mixers, fns or monoids that a sibling file, else one of the library, declares itself "
         "(rule 37).",
-        "import attend from no_such_file\n\n" + _body("y[t,c] = x"),
+        "import attend from nowhere\n\n" + _body("y[t,c] = x"),
     ),
     "import-cycle": Fault(
         "Files that import each other in a circle are refused (rule 37). Move what they share into a file that "
