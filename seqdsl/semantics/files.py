@@ -56,7 +56,7 @@ def source_of(what: str | Path) -> tuple[Source, Path | None]:
         return read_source(path), path.parent
     if text in library():
         return _library_source(text), None
-    near = difflib.get_close_matches(text, list(library()), 3, 0.5)
+    near = difflib.get_close_matches(text, list(library()), 3, 0.7)
     hint = "did you mean " + " or ".join(f"`{n}`" for n in near) + "?" if near else "`seqc list` shows the library"
     raise SeqError("file-not-found", f"no file `{text}`, and the library has no such name", help=hint)
 
@@ -158,7 +158,7 @@ def _imported(loader: _Loader, item: tree.Import, folder: Path | None) -> File:
         return _load(loader, read_source(sibling), folder, stem)
     if stem in library():
         return _load(loader, _library_source(stem), None, stem)
-    near = difflib.get_close_matches(stem, list(library()), 3, 0.5)
+    near = difflib.get_close_matches(stem, list(library()), 3, 0.7)
     raise SeqError(
         "unknown-import",
         f"no file `{stem}.seq` beside this one, and none in the library",
