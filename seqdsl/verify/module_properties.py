@@ -135,7 +135,7 @@ def _grads(emitted: Emitted, sizes: Sizes, inputs: dict[str, Any], case: Case, c
         outputs.append(_tuple(y))
     flat = outputs if not has_state(system) else _along_stream(system, outputs)
     given = [*flat, *_leaves(state)]
-    if any(bool((x.isfinite() & (x.abs() > OVERFLOW)).any()) for x in given):
+    if any(bool((x.isfinite() & (x.abs() > OVERFLOW)).any()) for x in given if x.dtype != torch.bool):
         return {}
     loss = _loss(given)
     if loss.requires_grad:
