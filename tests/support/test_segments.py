@@ -13,7 +13,7 @@ from .loops import attention_loop, check_against, decays, normal
 from .test_solve_read import both_loop
 
 CPU = torch.device("cpu")
-SHAPES = [(1, 8 * 300 + 5, 1), (2, 270, 5), (3, 33, 70), (70, 40, 1)]     # B, T, H, in chunks of 8
+SHAPES = [(1, 8 * 520 + 5, 1), (2, 419, 5), (3, 33, 70), (130, 40, 1)]     # B, T, H, in chunks of 8
 
 
 @pytest.mark.parametrize(("batch", "time", "heads"), [*SHAPES, (1, 0, 3), (1, 8, 1), (1, 64 * 64, 96)])

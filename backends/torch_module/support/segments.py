@@ -6,13 +6,13 @@ import torch
 def segments(
     batch: int, time: int, heads: int, size: int, device: torch.device
 ) -> tuple[list[tuple[slice, slice]], list[slice]]:
-    """(batch, heads) slices, and slices of time: up to 256 chunks are taken as one, and so is everything off the CPU.
+    """(batch, heads) slices, and slices of time: up to 512 chunks are taken as one, and so is everything off the CPU.
 
     More are cut into parts of about 64 whole chunks. What these need is reused while it is in the cache, and from memory
     that the allocator keeps; operations on large fresh tensors wait for the kernel to fill pages with zeros. And what
     an adjoint wants of a part can be computed again where it is needed, so that it never exists for all of them.
     """
-    if device.type != "cpu" or batch * heads * (time // size) <= 256:
+    if device.type != "cpu" or batch * heads * (time // size) <= 512:
         return [(slice(None), slice(None))], [slice(0, time)]
     wide = min(heads, 64)
     deep = min(batch, 64 // wide)
