@@ -29,7 +29,7 @@ def contract(ctx: Context, node: Node) -> Value:
     for fact in build.conjuncts(guard):
         (inside if fact.free & set(names) else outside).append(fact)
     with ctx.under(*outside, *inside):
-        one = scatters.segment_sum(ctx, node, [body], names, inside)
+        one = scatters.segment_sum(ctx, node, names, inside)
         terms = _terms(body) if one is None and _worth_splitting(body) else [(1, body)]
         values = [_term(ctx, node, t, names, inside) for _, t in terms] if one is None else [one]
     result = values[0] if terms[0][0] > 0 else negative(values[0])

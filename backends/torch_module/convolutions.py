@@ -13,7 +13,7 @@ from seqdsl.ir.system import Tensor
 
 from . import contractions, expressions, history, reads
 from .context import Context, Source, Stored
-from .values import ATOM, BATCH, Value, in_reals, merge, plain, with_ones
+from .values import ATOM, BATCH, Value, merge, plain, with_ones
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,12 @@ def _short(ctx: Context, node: Node, x: Value, w: Value, time: str, lag: str, be
     x = _spread_all(ctx, expressions.convert(ctx, x, "real"), (BATCH, time, *channels))
     w = _spread_all(ctx, expressions.convert(ctx, w, "real"), (lag, *channels))
     text = f"{ctx.support('causal_conv')}({x.text}, {w.text})"
-    return Value(_narrowed(in_reals(text, node.dtype), before), (BATCH, time, *channels), node.dtype)
+    return Value(_narrowed(_whole_again(text, node.dtype), before), (BATCH, time, *channels), node.dtype)
+
+
+def _whole_again(text: str, dtype: str) -> str:
+    """A convolution reckons in reals: whole numbers are rounded."""
+    return f"{text}.round().to(torch.long)" if dtype == "int" else text
 
 
 def _spread_all(ctx: Context, value: Value, dims: tuple[str, ...]) -> Value:
@@ -134,7 +139,7 @@ def _long(ctx: Context, node: Node, x: Value, w: Value, time: str, lag: str, bef
     kernel = expressions.full(ctx, w, (*((BATCH,) if BATCH in w.dims else ()), lag, *lanes), w.dtype)
     ctx.support("fft_conv")
     text = f"{ctx.helper('_long_conv')}({x.text}, {kernel.text})"
-    return Value(_narrowed(in_reals(text, node.dtype), before), dims, node.dtype)
+    return Value(_narrowed(_whole_again(text, node.dtype), before), dims, node.dtype)
 
 
 def _whole(ctx: Context, x: Value, dims: tuple[str, ...], before: str) -> Value:

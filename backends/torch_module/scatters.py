@@ -13,10 +13,10 @@ from .context import Context
 from .values import SUM, Value, merge
 
 
-def segment_sum(ctx: Context, node: Node, factors: list[Node], names: tuple[str, ...], guards: list[Node]) -> Value | None:
-    """The sum of the factors' product over one index, scattered; None where it is no scatter.
+def segment_sum(ctx: Context, node: Node, names: tuple[str, ...], guards: list[Node]) -> Value | None:
+    """A sum over one index, scattered; None where it is no scatter.
 
-    Where the guard holds, p is the place: the factors are read there, so that none varies along p.
+    Where the guard holds, p is the place: the body is read there, so that it does not vary along p.
     """
     if node.op != "sum" or len(names) != 1 or names[0] in ctx.fixed:
         return None
@@ -25,7 +25,7 @@ def segment_sum(ctx: Context, node: Node, factors: list[Node], names: tuple[str,
         return None
     fact, target, place = found[0]
     others = [g for g in guards if g is not fact]
-    known = set().union(place.free, *(f.free for f in factors)) - {target}
+    known = (place.free | node.args[0].free) - {target}
     if any(not g.free <= known for g in others) or ctx.past and ctx.on_stream(names[0]):
         return None
     streamed = ctx.past and ctx.on_stream(target)
@@ -33,13 +33,13 @@ def segment_sum(ctx: Context, node: Node, factors: list[Node], names: tuple[str,
         return None
     before, ctx.guards = ctx.guards, tuple(g for g in ctx.guards if g is not fact)  # a place may lie outside
     try:
-        at = {target: place}
-        values = [expressions.emit(ctx, build.substitute(f, at)) for f in factors]
-        values = [v if v.dtype in ("real", "complex") else expressions.convert(ctx, v, node.dtype) for v in values]
-        product: Value | None = None
-        for value in contractions.masked(ctx, node, values, others):
-            product = contractions.times(ctx, node, product, value)
-        x = expressions.tensor(ctx, product or Value("1", (), "int", static=True), node.dtype)
+        body = expressions.emit(ctx, build.substitute(node.args[0], {target: place}))
+        if body.dtype not in ("real", "complex"):
+            body = expressions.convert(ctx, body, node.dtype)
+        x, *mask = contractions.masked(ctx, node, [body], others)
+        for factor in mask:
+            x = contractions.times(ctx, node, x, factor)
+        x = expressions.tensor(ctx, x, node.dtype)
         places = expressions.emit(ctx, place)
         if streamed:  # the places before the new positions have their sums already
             places = Value(f"{places.at(SUM)} - past", places.dims, "int", SUM)

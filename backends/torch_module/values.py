@@ -33,11 +33,6 @@ class Value:
         return self.text if self.level >= level else f"({self.text})"
 
 
-def in_reals(text: str, dtype: str) -> str:
-    """The result of a convolution, which reckons in reals: whole numbers are whole again."""
-    return f"{text}.round().to(torch.long)" if dtype == "int" else text
-
-
 def negative(value: Value) -> Value:
     """Minus a value; of minus a value, the value."""
     if value.level == UNARY and value.text.startswith("-"):

@@ -27,7 +27,8 @@ def to_any_scan(system: System, loop: Loop) -> System:
     if has_lags(system, loop):
         system, loop = with_companions(system, loop)
     reason: NotAffine | None = None
-    for rewrite in (to_scan, to_spectral_scan, to_matrix_scan, to_ring_scan):
+    whole = any(system.tensors[name].dtype == "int" for name in loop.tensors())  # the other scans reckon in reals
+    for rewrite in (to_scan,) if whole else (to_scan, to_spectral_scan, to_matrix_scan, to_ring_scan):
         try:
             found = rewrite(system, loop)
             return _with_last_boundaries(found, loop) if held else found

@@ -93,9 +93,6 @@ def scanned(step: MatrixStep, reverse: bool) -> list[Tensor]:
 
 def to_matrix_scan(system: System, loop: Loop) -> System:
     """Replace the states' equations by components of one `matrix_scan`. Raises `NotAffine`."""
-    whole = next((name for name in loop.tensors() if system.tensors[name].dtype == "int"), None)
-    if whole is not None:
-        raise NotAffine(f"`{whole}` is an integer with a factor, which a scan would round")
     system, step = matrix_step(system, loop)
     return system.with_tensors(*scanned(step, loop.reverse), *step.carry)
 

@@ -33,8 +33,6 @@ def to_ring_scan(system: System, loop: Loop) -> System:
     if len(updates) > 1:
         raise NotAffine(f"the states {', '.join(f'`{u.state.name}`' for u in updates)} are coupled")
     (update,) = updates
-    if update.state.dtype == "int":
-        raise NotAffine(f"`{update.state.name}` is an integer, and the zero of the ring is infinite")
     a, b = coefficients(update, next(r for r in RINGS if r.name == name))
     start, carry = start_of(system, update, loop)
     attr = ((update.time,), (), (("reverse", loop.reverse), ("ring", NAMES[name])))

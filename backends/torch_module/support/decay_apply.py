@@ -5,12 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .block_rows import block_rows
 from .decayed_factors import decayed_factors
 from .decayed_factors_adjoint import decayed_factors_adjoint
 from .prefix_products import prefix_products
 from .suffix_products import suffix_products
 
-USES = ("decayed_factors", "decayed_factors_adjoint", "prefix_products", "suffix_products")
+USES = ("block_rows", "decayed_factors", "decayed_factors_adjoint", "prefix_products", "suffix_products")
 
 
 class _DecayApply(torch.autograd.Function):
@@ -21,7 +22,7 @@ class _DecayApply(torch.autograd.Function):
 
     @staticmethod
     def forward(weights: Tensor, v: Tensor, a: Tensor, log_totals: Tensor | None) -> Tensor:
-        v_rows, a_rows = _decay_apply_rows(v), _decay_apply_rows(a)
+        v_rows, a_rows = block_rows(v), block_rows(a)
         none = torch.zeros_like(v_rows)
         o_rows, _, _ = decayed_factors_adjoint(none, v_rows, a_rows, weights, None, None, None, log_totals)
         return o_rows.permute(1, 2, 0, 3).reshape(v.shape)
@@ -36,7 +37,7 @@ class _DecayApply(torch.autograd.Function):
         if torch.is_grad_enabled():
             pull = torch.func.vjp(lambda w, v, a: _decay_apply_plain(w, v, a, log=False), weights, v, a)[1]
             return *pull(grads[0]), None
-        d_o, v_rows, a_rows = (_decay_apply_rows(x) for x in (grads[0], v, a))
+        d_o, v_rows, a_rows = (block_rows(x) for x in (grads[0], v, a))
         d_weights = decayed_factors(d_o, v_rows, a_rows, log_totals)[0]
         _, d_v, d_a = decayed_factors_adjoint(d_o, v_rows, a_rows, weights, None, None, None, log_totals)
         return d_weights, *(x.permute(1, 2, 0, 3).reshape(v.shape) for x in (d_v, d_a)), None
@@ -52,12 +53,6 @@ class _DecayApply(torch.autograd.Function):
             merged.append(x)
         o: Tensor = _DecayApply.apply(*merged)  # type: ignore[no-untyped-call]
         return torch.unflatten(o, 0, (info.batch_size, -1)), 0
-
-
-def _decay_apply_rows(x: Tensor) -> Tensor:
-    """[M, C, V] -> [8, M, C/8, V]: the row within a block first, so that one row of all blocks is contiguous."""
-    blocks: Tensor = x.unflatten(1, (-1, 8))
-    return blocks.permute(2, 0, 1, 3).contiguous()
 
 
 def _decay_apply_plain(weights: Tensor, v: Tensor, decay: Tensor, *, log: bool) -> Tensor:

@@ -5,13 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .block_rows import block_rows
 from .decayed_factors import decayed_factors
 from .decayed_factors_adjoint import decayed_factors_adjoint
 from .prefix_products import prefix_products
 from .segment_products import segment_products
 from .suffix_products import suffix_products
 
-USES = ("decayed_factors", "decayed_factors_adjoint", "prefix_products", "segment_products", "suffix_products")
+USES = ("block_rows", "decayed_factors", "decayed_factors_adjoint", "prefix_products", "segment_products", "suffix_products")
 
 
 class _DecayGram(torch.autograd.Function):
@@ -19,7 +20,7 @@ class _DecayGram(torch.autograd.Function):
 
     @staticmethod
     def forward(q: Tensor, k: Tensor, a: Tensor, log_totals: Tensor | None) -> Tensor:
-        return decayed_factors(_decay_gram_rows(q), _decay_gram_rows(k), _decay_gram_rows(a), log_totals)[0]
+        return decayed_factors(block_rows(q), block_rows(k), block_rows(a), log_totals)[0]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -31,7 +32,7 @@ class _DecayGram(torch.autograd.Function):
         if torch.is_grad_enabled():
             pull = torch.func.vjp(lambda q, k, a: _decay_gram_plain(q, k, a, log=False), q, k, a)[1]
             return *pull(grads[0]), None
-        rows = _decay_gram_rows(q), _decay_gram_rows(k), _decay_gram_rows(a)
+        rows = block_rows(q), block_rows(k), block_rows(a)
         d_rows = decayed_factors_adjoint(*rows, grads[0], None, None, None, log_totals)
         return *(x.permute(1, 2, 0, 3).reshape(q.shape) for x in d_rows), None
 
@@ -46,12 +47,6 @@ class _DecayGram(torch.autograd.Function):
             merged.append(x)
         weights: Tensor = _DecayGram.apply(*merged)  # type: ignore[no-untyped-call]
         return torch.unflatten(weights, 0, (info.batch_size, -1)), 0
-
-
-def _decay_gram_rows(x: Tensor) -> Tensor:
-    """[M, C, K] -> [8, M, C/8, K]: the row within a block first, so that one row of all blocks is contiguous."""
-    blocks: Tensor = x.unflatten(1, (-1, 8))
-    return blocks.permute(2, 0, 1, 3).contiguous()
 
 
 def _decay_gram_plain(q: Tensor, k: Tensor, decay: Tensor, *, log: bool) -> Tensor:

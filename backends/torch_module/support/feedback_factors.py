@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor
 
+from .block_rows import block_rows
 from .decayed_factors import decayed_factors
 from .decayed_factors_adjoint import decayed_factors_adjoint
 from .segment_products import segment_products
 from .shared_factors_adjoint import shared_decay_adjoint
 
-USES = ("decayed_factors", "decayed_factors_adjoint", "segment_products", "shared_factors_adjoint")
+USES = ("block_rows", "decayed_factors", "decayed_factors_adjoint", "segment_products", "shared_factors_adjoint")
 
 
 def feedback_factors(
@@ -50,7 +51,7 @@ def _feedback_factors_rows(
 ) -> tuple[list[Tensor], tuple[Tensor, ...]]:
     """Both reads as chunks of their own, rows first; and the logarithms of the blocks' decays where they are known."""
     pairs = torch.cat([moved, q]), u.repeat(2, 1, 1), decay.repeat(2, 1, 1)
-    rows = [x.unflatten(1, (-1, 8)).permute(2, 0, 1, 3).contiguous() for x in pairs]
+    rows = [block_rows(x) for x in pairs]
     log_blocks: tuple[Tensor, ...] = (rows[2].sum(0),) if log else ()
     return [*rows[:2], rows[2].exp_() if log else rows[2]], log_blocks
 

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
+from .block_rows import block_rows
 from .decayed_factors import decayed_factors
 from .shared_factors import shared_factors
 
-USES = ("decayed_factors", "shared_factors")
+USES = ("block_rows", "decayed_factors", "shared_factors")
 
 
 def pair_factors(w: Tensor, u: Tensor, decay: Tensor, *, log: bool, after: bool) -> tuple[Tensor, ...]:
@@ -24,7 +25,7 @@ def pair_factors(w: Tensor, u: Tensor, decay: Tensor, *, log: bool, after: bool)
     if decay.shape[-1] == 1:
         weights, reads, writes, total, kept = shared_factors(q.clone(), k.clone(), a.squeeze(-1), log=log, keep=True)
     else:
-        rows = [x.unflatten(1, (-1, 8)).permute(2, 0, 1, 3).contiguous() for x in (q, k, a)]
+        rows = [block_rows(x) for x in (q, k, a)]
         kept = (rows[2].sum(0),) if log else ()
         rows[2] = rows[2].exp() if log else rows[2]
         weights, reads, writes, total = decayed_factors(*rows, *kept)

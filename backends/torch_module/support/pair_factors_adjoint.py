@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
+from .block_rows import block_rows
 from .decayed_factors_adjoint import decayed_factors_adjoint
 from .pair_factors import _pair_factors_pairs
 from .shared_factors_adjoint import shared_factors_adjoint
 
-USES = ("decayed_factors_adjoint", "pair_factors", "shared_factors_adjoint")
+USES = ("block_rows", "decayed_factors_adjoint", "pair_factors", "shared_factors_adjoint")
 
 
 def pair_factors_adjoint(
@@ -45,7 +46,7 @@ def pair_factors_adjoint(
         d_a = found[2].unsqueeze(-1) * (a.exp() if log else 1)
         d_q, d_k = found[0].view(each), found[1].view(each)
     else:
-        rows = [x.unflatten(1, (-1, 8)).permute(2, 0, 1, 3).contiguous() for x in (q, k, a.exp() if log else a)]
+        rows = [block_rows(x) for x in (q, k, a.exp() if log else a)]
         three = decayed_factors_adjoint(rows[0], rows[1], rows[2], *given, *kept)
         d_q, d_k, d_a = (x.permute(1, 2, 0, 3).reshape(each) for x in three)
         d_a = d_a.reshape(a.shape) * a.exp() if log else d_a
