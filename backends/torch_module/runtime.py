@@ -317,26 +317,21 @@ def _long_conv(x: Tensor, w: Tensor) -> Tensor:
 
     Shapes:  x [B, T, ..], w [L, ..], or [B, L, ..] with a kernel for each sequence -> y [B, T, ..]
     """
-    shape = x.shape
-    if w.dim() == x.dim() and w.shape[0] == 1:
-        w = w[0]
-    if w.dim() == x.dim():  # the sequences become channels
-        batch = max(shape[0], w.shape[0])
-        x, w = (y.expand(batch, *y.shape[1:]).movedim(0, 1) for y in (x, w))
-        y = _long_conv(x.flatten(1)[None], w.flatten(1))
-        return y[0].unflatten(1, (batch, *shape[2:])).movedim(0, 1) if y.shape[1] else y.new_zeros(batch, 0, *shape[2:])
-    x, w = x.reshape(*shape[:2], math.prod(shape[2:])), w.reshape(w.shape[0], math.prod(shape[2:]))
+    shape, each = x.shape, w.dim() == x.dim()
+    if each and (w.shape[0] == 1 or w.stride(0) == 0):  # one kernel, repeated for the batch
+        w, each = w[0], False
+    x, w = x.reshape(*shape[:2], math.prod(shape[2:])), w.reshape(*w.shape[: 1 + each], math.prod(w.shape[1 + each :]))
     if torch.compiler.is_compiling() or shape[1] > 128:
         return fft_conv(x, w).reshape(shape)
     at = torch.arange(shape[1], device=x.device)
     lag = at[:, None] - at[None, :]
-    inside = (lag >= 0) & (lag < w.shape[0])
+    inside = (lag >= 0) & (lag < w.shape[-2])
     taps = (
-        torch.where(inside[..., None], w[lag.clamp(0, max(w.shape[0] - 1, 0))], 0)
-        if w.shape[0]
-        else w.new_zeros(shape[1], shape[1], w.shape[1])
+        torch.where(inside[..., None], w[..., lag.clamp(0, max(w.shape[-2] - 1, 0)), :], 0)
+        if w.shape[-2]
+        else w.new_zeros(*w.shape[:-2], shape[1], shape[1], w.shape[-1])
     )
-    return torch.einsum("tsc,bsc->btc", taps, x.to(taps.dtype)).reshape(shape)
+    return torch.einsum("btsc,bsc->btc" if each else "tsc,bsc->btc", taps, x.to(taps.dtype)).reshape(shape)
 
 
 def _blocks(x: Tensor, heads: int, columns: int) -> Tensor:

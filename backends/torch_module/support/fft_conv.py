@@ -5,13 +5,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+FFT_NUMBERS = 1 << 20  # in the transforms of a block of channels and rows: the spectra stay in cache
+
 
 class _FftConv(torch.autograd.Function):
-    """Keeps x and w only: both transforms are made again in the backward pass, and no complex graph is stored."""
+    """Keeps x and w only: their transforms are made again in the backward pass, and no complex graph is stored."""
 
     @staticmethod
     def forward(x: Tensor, w: Tensor) -> Tensor:
-        return _fft_conv_blocks(x, w, x.shape[-1], conj=False)
+        size, dtype = _fft_conv_size(x.shape[1], w.shape[1]), torch.promote_types(x.dtype, w.dtype)
+        y = torch.empty(x.shape[0], x.shape[2], x.shape[1], dtype=dtype, device=x.device)
+        rows, lanes = _fft_blocks(x, size)
+        for lane in lanes:
+            shared = _spectrum(w[..., lane], size, dtype) if len(w) == 1 else None
+            for row in rows:
+                spectrum = _spectrum(x[row, :, lane], size, dtype)
+                spectrum.mul_(_spectrum(w[row, :, lane], size, dtype) if shared is None else shared)
+                y[row, lane] = _sequence(spectrum, size, dtype)[..., : x.shape[1]]
+        return y.mT
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -19,25 +30,45 @@ class _FftConv(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """A correlation is a convolution with the conjugate spectrum: d_x = grad * w, d_w = sum over B of grad * x."""
         x, w = ctx.saved_tensors
         grad = grads[0]
-        # A correlation is a convolution with the conjugate spectrum: d_x = grad * w, d_w = sum over B of grad * x.
-        correlate = _fft_conv_plain if torch.is_grad_enabled() else _fft_conv_blocks
-        d_x = correlate(grad, w, x.shape[-1], conj=True) if ctx.needs_input_grad[0] else None
-        d_w = correlate(grad, x, w.shape[-1], conj=True) if ctx.needs_input_grad[1] else None
-        if d_w is not None:
-            d_w = d_w.sum(0)
-        return d_x, d_w
+        wants_x, wants_w = ctx.needs_input_grad
+        if torch.is_grad_enabled():
+            d_x = _fft_conv_plain(grad, w, x.shape[1], conj=True) if wants_x else None
+            d_w = _fft_conv_plain(grad, x, w.shape[1], conj=True).sum_to_size(w.shape) if wants_w else None
+            return d_x, d_w
+        size, dtype = _fft_conv_size(x.shape[1], w.shape[1]), grad.dtype
+        d_x, d_w = (torch.empty_like(y.mT, dtype=dtype, memory_format=torch.contiguous_format) for y in (x, w))
+        rows, lanes = _fft_blocks(x, size)
+        for lane in lanes:
+            shared = _spectrum(w[..., lane], size, dtype) if len(w) == 1 and wants_x else None
+            total: Tensor | None = None
+            for row in rows:
+                given = _spectrum(grad[row, :, lane], size, dtype)
+                if wants_w:
+                    product = _spectrum(x[row, :, lane], size, dtype).conj_physical_().mul_(given)
+                    if len(w) > 1:
+                        d_w[row, lane] = _sequence(product, size, dtype)[..., : w.shape[1]]
+                    else:
+                        product = product.sum(0, keepdim=True) if len(product) > 1 else product
+                        total = product if total is None else total.add_(product)
+                if wants_x:
+                    weights = _spectrum(w[row, :, lane], size, dtype) if shared is None else shared
+                    d_x[row, lane] = _sequence(given.mul_(weights.conj()), size, dtype)[..., : x.shape[1]]
+            if total is not None:
+                d_w[:, lane] = _sequence(total, size, dtype)[..., : w.shape[1]]
+        return d_x.mT if wants_x else None, d_w.mT if wants_w else None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, w: Tensor) -> tuple[Tensor, int]:
         """The mapped axis joins the channels."""
         x, w = (
-            (y.unsqueeze(0).expand(info.batch_size, *y.shape) if dim is None else y.movedim(dim, 0))
+            y.unsqueeze(2).expand(*y.shape[:2], info.batch_size, -1) if dim is None else y.movedim(dim, 2)
             for y, dim in zip((x, w), in_dims, strict=True)
         )
-        y = _FftConv.apply(x.transpose(0, 1).flatten(1, 2), w.flatten(0, 1))  # type: ignore[no-untyped-call]
-        return y.unflatten(1, (info.batch_size, -1)), 1
+        y = _FftConv.apply(x.flatten(2), w.flatten(2))  # type: ignore[no-untyped-call]
+        return y.unflatten(2, (info.batch_size, -1)), 2
 
 
 def _fft_conv_size(first: int, second: int) -> int:
@@ -47,45 +78,48 @@ def _fft_conv_size(first: int, second: int) -> int:
     return 1 << max(first + second - 1, 1).bit_length()
 
 
+def _fft_blocks(x: Tensor, size: int) -> tuple[list[slice], list[slice]]:
+    """Rows and channels of x [B, T, C], in blocks whose transforms are small together."""
+    many = max(1, FFT_NUMBERS // size)
+    wide = max(1, min(x.shape[2], many))
+    tall = max(1, many // wide)
+    rows, lanes = range(0, x.shape[0], tall), range(0, x.shape[2], wide)
+    return [slice(r, r + tall) for r in rows], [slice(c, c + wide) for c in lanes]
+
+
+def _spectrum(x: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """The transform over time, with zeros behind: [B, T, C] -> [B, C, size] complex, or its half where x is real."""
+    spectrum: Tensor = (torch.fft.fft if dtype.is_complex else torch.fft.rfft)(x.mT.to(dtype), size)
+    return spectrum
+
+
+def _sequence(spectrum: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """What `_spectrum` is the transform of."""
+    sequence: Tensor = (torch.fft.ifft if dtype.is_complex else torch.fft.irfft)(spectrum, size)
+    return sequence
+
+
 def _fft_conv_plain(x: Tensor, w: Tensor, kept: int, *, conj: bool) -> Tensor:
-    """x [B, C, T] with w [C, L] or [B, C, L]: the first `kept` terms of their convolution, or correlation if conj."""
-    size = _fft_conv_size(x.shape[-1], w.shape[-1])
-    if x.is_complex() or w.is_complex():
-        spectrum = torch.fft.fft(w, size)
-        y: Tensor = torch.fft.ifft(torch.fft.fft(x, size) * (spectrum.conj() if conj else spectrum), size)
-    else:
-        spectrum = torch.fft.rfft(w, size)
-        y = torch.fft.irfft(torch.fft.rfft(x, size) * (spectrum.conj() if conj else spectrum), size)
-    return y[..., :kept]
-
-
-def _fft_conv_blocks(x: Tensor, w: Tensor, kept: int, *, conj: bool) -> Tensor:
-    """The same, 64 channels at a time into one result, so that the spectra stay in cache."""
-    dtype = torch.promote_types(x.dtype, w.dtype)
-    y = torch.empty(*x.shape[:-1], kept, dtype=dtype, device=x.device)
-    size = _fft_conv_size(x.shape[-1], w.shape[-1])
-    forward, inverse = (torch.fft.fft, torch.fft.ifft) if dtype.is_complex else (torch.fft.rfft, torch.fft.irfft)
-    for begin in range(0, x.shape[1], 64):
-        block = slice(begin, begin + 64)
-        spectrum = forward(w[..., block, :], size)
-        if conj:
-            spectrum = spectrum.conj()
-        for row in range(x.shape[0]):
-            other = spectrum[row] if spectrum.dim() == 3 else spectrum
-            y[row, block] = inverse(forward(x[row, block], size).mul_(other), size)[..., :kept]
-    return y
+    """x and w [B, T, C], either B 1: the first `kept` terms of their convolution, or correlation if conj."""
+    size = _fft_conv_size(x.shape[1], w.shape[1])
+    real = not (x.is_complex() or w.is_complex())
+    forward, inverse = (torch.fft.rfft, torch.fft.irfft) if real else (torch.fft.fft, torch.fft.ifft)
+    spectrum = forward(w, size, dim=1)
+    y: Tensor = inverse(forward(x, size, dim=1) * (spectrum.conj() if conj else spectrum), size, dim=1)
+    return y[:, :kept]
 
 
 def fft_conv(x: Tensor, w: Tensor) -> Tensor:
     """y[t] = sum over j of w[j] x[t-j] along dim 1, with x = 0 before the start; for kernels as long as the input.
 
-    Shapes:  x [B, T, C], w [L, C] real or complex (cut at T) -> y [B, T, C], float32 for 16 bits
+    Shapes:  x [B, T, C], w [L, C] or, a kernel for each sequence, [B, L, C], real or complex (cut at T)
+             -> y [B, T, C], float32 for 16 bits
     """
     dtype = torch.promote_types(torch.promote_types(x.dtype, w.dtype), torch.float32)
-    last, kernel = x.to(dtype).mT, w[: x.shape[1]].to(dtype).mT
+    x, kernel = x.to(dtype), (w if w.dim() == 3 else w[None])[:, : x.shape[1]].to(dtype)
     if x.numel() == 0 or w.numel() == 0:
-        return torch.zeros_like(x, dtype=dtype) + w.to(dtype).sum() * 0
+        return torch.zeros_like(x) + w.to(dtype).sum() * 0
     if torch.compiler.is_compiling():
-        return _fft_conv_plain(last, kernel, x.shape[1], conj=False).mT
-    y: Tensor = _FftConv.apply(last, kernel)  # type: ignore[no-untyped-call]
-    return y.mT
+        return _fft_conv_plain(x, kernel, x.shape[1], conj=False)
+    y: Tensor = _FftConv.apply(x, kernel)  # type: ignore[no-untyped-call]
+    return y
