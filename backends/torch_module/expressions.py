@@ -17,7 +17,7 @@ from seqdsl.ir.ops import OPS, bound, options
 from . import axes, blocks, contractions, folds, fused, micro, online, reads, scans
 from .context import Context, Unsupported
 from .sizes import number, operands, option_variable, total
-from .table import ALONG, LEAVES, MAPS, ONLINE, OPS_TEXT, RANDOM, REDUCTIONS, SURROGATES, UNSAFE
+from .table import ALONG, COMPLEX_TEXT, LEAVES, MAPS, ONLINE, OPS_TEXT, RANDOM, REDUCTIONS, SURROGATES, UNSAFE
 from .values import ATOM, CHOICE, PRODUCT, SUM, UNARY, Value, merge, negative, permuted, plain, spread
 
 KINDS = {"bool": "torch.bool", "int": "torch.long", "real": "dtype", "complex": "complex_dtype"}
@@ -304,7 +304,7 @@ def condition(ctx: Context, facts: list[Node]) -> Value | None:
 
 
 def _text(ctx: Context, node: Node, args: list[Value], dims: tuple[str, ...]) -> Value:
-    row = OPS_TEXT[node.op]
+    row = (COMPLEX_TEXT if node.dtype == "complex" else OPS_TEXT)[node.op]
     for name in row.helpers:
         ctx.helper(name)
     if node.op in ("maximum", "minimum") and any(a.static for a in args):

@@ -88,6 +88,7 @@ OPS_TEXT: dict[str, Text] = {
     "im": _call("torch.imag({0})"),
     "conj": _call("torch.conj({0})"),
 }
+COMPLEX_TEXT = {**OPS_TEXT, "exp": _call("complex_exp({0})")}  # where the result is complex
 # `round(x; grad = identity)` and its like: the value of the row above, the derivative of `{0}` -> this.
 SURROGATES: dict[str, str] = {
     "identity": "{0}",
