@@ -17,23 +17,46 @@ def added_products(ctx: Context, node: Node) -> Value | None:
     """A real sum with products a * b in it, each added in one operation; None where there is nothing to gain."""
     if not _once(ctx, node, "add", again=True):
         return None
+    base, terms = _mixture(ctx, _terms(ctx, node))
     rest: list[Node] = []
-    products: list[list[Value]] = []
-    for term in _terms(ctx, node):
+    products: list[tuple[Node, list[Value]]] = []
+    for term in terms:
         parts = [plain(expressions.emit(ctx, n)) for n in term.args] if _once(ctx, term, "mul") else []
         if parts and not any(v.static or v.dtype != "real" for v in parts):
-            products.append(parts)
+            products.append((term, parts))
         else:
             rest.append(term)
-    if not products or not rest:
+    if base is not None and rest or base is None and len(products) + bool(rest) < 2:
         return None
-    base = plain(expressions.emit(ctx, build.total(rest)))
-    if base.static or base.dtype != "real":
-        return None
-    for parts in products:
+    if base is None:
+        if not rest:  # the product with the widest factor, a state mostly: an outer product is better added to it
+            widest = max(products, key=lambda p: max(len(v.dims) for v in p[1]))
+            products.remove(widest)
+            rest = [widest[0]]
+        base = plain(expressions.emit(ctx, build.total(rest)))
+        if base.static or base.dtype != "real":
+            return None
+    for _, parts in products:
         dims = ctx.ordered(merge((), base.dims, *(v.dims for v in parts)))
         base = Value(f"torch.addcmul({', '.join(spread(v, dims).text for v in (base, *parts))})", dims, "real")
     return base
+
+
+def _mixture(ctx: Context, terms: list[Node]) -> tuple[Value | None, list[Node]]:
+    """The terms (1 - a) b and a c, if they are among these, as one value from b to c; and the other terms."""
+    for first in terms:
+        for part, start in (first.args, first.args[::-1]) if _once(ctx, first, "mul") else ():
+            weight = part.args[1] if part.op == "sub" and part.args[0] is build.ONE else None
+            for second in terms if weight is not None else ():
+                if second is first or not _once(ctx, second, "mul") or weight not in second.args:
+                    continue
+                end = second.args[1 - second.args.index(weight)]
+                values = [plain(expressions.emit(ctx, n)) for n in (start, end, weight)]
+                if not any(v.static or v.dtype != "real" for v in values):
+                    dims = ctx.ordered(merge((), *(v.dims for v in values)))
+                    text = f"torch.lerp({', '.join(spread(v, dims).text for v in values)})"
+                    return Value(text, dims, "real"), [t for t in terms if t not in (first, second)]
+    return None, terms
 
 
 def _terms(ctx: Context, node: Node) -> list[Node]:

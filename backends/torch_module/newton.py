@@ -112,9 +112,9 @@ def _function(
     ctx: Context, name: str, states: list[Tensor], given: list[Operand], dims: tuple[str, ...], column: str | None
 ) -> None:
     """`def h_step(before, given, slopes)`: the states after one step, and their slopes if asked for."""
-    before = ctx.block, ctx.hoisted, ctx.caches, ctx.order
+    before = ctx.block, ctx.hoisted, ctx.caches, ctx.order, ctx.fused
     block = ctx.block = Block(before[0].indent + 1)
-    ctx.caches, ctx.order = [{}], [d for d in dims if d != BATCH]
+    ctx.caches, ctx.order, ctx.fused = [{}], [d for d in dims if d != BATCH], True
     entering = [ctx.names.fresh(f"{s.name}_before") for s in states]
     known = {o.node: _inside(o, dims) for o in given}
     for state, variable in zip(states, entering, strict=True):
@@ -146,7 +146,7 @@ def _function(
     ctx.current = states[0].name
     block.add(f"return [{', '.join(after)}], [{', '.join(rows)}]")
     lines = block.lines
-    ctx.block, ctx.hoisted, ctx.caches, ctx.order = before
+    ctx.block, ctx.hoisted, ctx.caches, ctx.order, ctx.fused = before
     ctx.block.add(
         f"def {name}(before: Any, given: Any, slopes: bool) -> Any:  # one step, its derivatives if asked for"
     )

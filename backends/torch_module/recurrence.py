@@ -73,7 +73,9 @@ def _outer_loop(ctx: Context, loop: Loop, needed: set[str]) -> None:
     for name in [n for n in ctx.system.tensors if n in inside]:
         _open(ctx, ctx.system.tensors[name], keys, loop, needed)
     ctx.caches.append({})
+    before, ctx.fused = ctx.fused, True
     _loop(ctx, loop)
+    ctx.fused = before
     ctx.caches.pop()
     for name in [n for n in ctx.system.tensors if n in inside]:
         _close(ctx, ctx.system.tensors[name], keys[name], needed)

@@ -103,21 +103,23 @@ def _newton_pieces(
     converged, only these go on.
     """
     count = heads[0].shape[1]
-    columns = [x.unflatten(1, (count, size)).unbind(2) if x.shape[1] != 1 else (x,) * size for x in operands]
+    # each position's rows of all pieces side by side in memory: apart, at distances that are powers of two, they collide
+    columns = [
+        x.unflatten(1, (count, size)).movedim(2, 0).contiguous().unbind(0) if x.shape[1] != 1 else (x,) * size
+        for x in operands
+    ]
     tolerance = 1e-12 if heads[0].dtype == torch.float64 else 1e-6
-    wholes = [x.new_empty(x.shape[0], count * size, *x.shape[2:]) for x in heads]
-    rows = list(zip(*[x.unflatten(1, (count, size)).unbind(2) for x in wholes], strict=True))
     changes: list[float] = []
     defects: list[float] = []
     while True:
         slow = len(defects) >= 2 and not defects[-1] <= 0.1 * defects[-2]
         slow = slow and (not mixing or _newton_is_narrow(heads))
         states, product = heads, None
+        rows = []
         for i in range(size):
             states, slopes = step(states, [column[i] for column in columns], slow)
             product = _newton_product(slopes, product, heads[0].dim()) if slow else None
-            for row, state in zip(rows[i], states, strict=True):
-                row.copy_(state)
+            rows.append(states)
         _NEWTON["iterations"] += 1
         gaps = [end[:, :-1] - head[:, 1:] for end, head in zip(states, heads, strict=True)]
         defects.append(_newton_size(gaps, states))
@@ -125,7 +127,7 @@ def _newton_pieces(
         moved = gaps if product is None or solved else _newton_moved(product, gaps, states)
         changes.append(_newton_size(moved, states))
         if solved or _newton_hopeless(changes):
-            return wholes, count if solved else _newton_exact(gaps)
+            return [torch.stack(x, 2).flatten(1, 2) for x in zip(*rows, strict=True)], count if solved else _newton_exact(gaps)
         heads = [
             # the end and what moved it, so that a start is exactly the end before it where that has not moved
             torch.cat([head[:, :1], end[:, :-1] + (move - gap)], 1)
@@ -135,6 +137,7 @@ def _newton_pieces(
         if lanes is not None:
             heads = [h.index_select(-1, lanes) for h in heads]
             some = [x if x.shape[-1] == 1 else x.index_select(-1, lanes) for x in operands]
+            wholes = [torch.stack(x, 2).flatten(1, 2) for x in zip(*rows, strict=True)]
             parts, exact = _newton_pieces(step, heads, some, size, mixing)
             for whole, part in zip(wholes, parts, strict=True):
                 whole.index_copy_(-1, lanes, part)
