@@ -83,11 +83,12 @@ def _factored(ctx: Context, decay: Node, layout: Layout) -> tuple[Value, str]:
     sign, ups, downs = contractions.signed_factors(ctx, decay)
     moving, still = ([f for f in ups if (layout.time in f.free) is there] for there in (True, False))
     groups = [layout.heads, layout.rows, layout.columns]
+    operand = given if ctx.target.call(MIXED).narrow else scans.operand
     if downs or not moving or not any(f.free for f in still) or any(len(group) > 1 for group in groups):
-        return given(ctx, decay), ""
+        return operand(ctx, decay), ""
     factor = build.product(still)
     times = scans.operand(ctx, factor if sign > 0 else build.neg(factor))
-    return given(ctx, build.product(moving)), f", times={scans.blocks(ctx, times, (BATCH, layout.time), groups)}"
+    return operand(ctx, build.product(moving)), f", times={scans.blocks(ctx, times, (BATCH, layout.time), groups)}"
 
 
 def _arranged(
@@ -159,11 +160,11 @@ def read(ctx: Context, node: Node) -> Value:
     layout = layout_of(ctx, node, q, k, v, a, start)
     own = {*k.dims, *v.dims, *a.dims, *start.dims, layout.time, BATCH, *layout.rows}
     extra = [d for d in q.dims if d not in own]
-    if layout.mixed and ctx.target.call(MIXED).narrow:
+    if (layout.mixed and not ctx.target.call(MIXED).narrow) or (extra and not layout.columns):  # no call of linear attention
+        (q, k, v, a, start), more = [scans.operand(ctx, x) for x in node.args], ""
+    if layout.mixed:
         a, times = _factored(ctx, node.args[3], layout)
         more += times
-    elif layout.mixed or (extra and not layout.columns):  # no call of linear attention
-        (q, k, v, a, start), more = [scans.operand(ctx, x) for x in node.args], ""
     given = options(node)
     length = ctx.length(layout.time)
     chunk = given["chunk"] or f"{ctx.helper('_whole_chunk')}({length})"
@@ -240,9 +241,9 @@ def state(ctx: Context, node: Node) -> Value:
         )
     (k, v, a, start), more = _reading(ctx, node)
     layout = layout_of(ctx, node, None, k, v, a, start)
-    if layout.mixed and ctx.target.call(MIXED).narrow:
+    if layout.mixed:
+        if not ctx.target.call(MIXED).narrow:
+            (k, v, a, start), more = [scans.operand(ctx, x) for x in node.args], ""
         a, times = _factored(ctx, node.args[2], layout)
         more += times
-    elif layout.mixed:
-        (k, v, a, start), more = [scans.operand(ctx, x) for x in node.args], ""
     return _call(ctx, node, k, k, v, a, start, layout, more)[1]

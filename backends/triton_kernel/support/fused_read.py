@@ -207,13 +207,13 @@ def fused_read(
     values = max(v.shape[-1], *(x.shape[-1] for x in given[3:]))
     if not _has_kernels(q) or wide or 0 in (*shape, keys, values) or keys > READ_KEYS:
         q = q if scale == 1.0 else q.to(torch.promote_types(q.dtype, torch.float32)) * scale
-        decay = decay if times is None else decay * times
-        if decay.shape[-2] == 1:
+        if max(decay.shape[-2], 1 if times is None else times.shape[-2]) == 1:
+            decay = decay if times is None else decay * times
             o, final = chunk_linear_attention(
                 q, k, v, decay.squeeze(-2), start, log=log, strict=strict, columns=decay.shape[-1] > 1
             )
         else:
-            o, final = segmented_read(q, k, v, decay, start, log=log, strict=strict, size=size)
+            o, final = segmented_read(q, k, v, decay, start, log=log, strict=strict, size=size, times=times)
         return o if wide or dtype == torch.float32 else o.to(dtype), final
     q = q if scale == 1.0 else q.float() * scale
     q, k, v = q.expand(*shape, keys).contiguous(), k.expand(*shape, keys).contiguous(), v.expand(*shape, values).contiguous()
