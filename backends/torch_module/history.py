@@ -85,9 +85,9 @@ def _selected(ctx: Context, source: Source, k: int, own: str, subscript: Node, v
         if source.node is None and any(s.variable == variable for s in ctx.loops) and not source.keys:
             moved = replace(value, dims=tuple(str(subscript.attr) if d == f"@{k}" else d for d in value.dims))
             return reads.step(ctx, variable, str(subscript.attr), moved), True
-    place = expressions.emit(ctx, subscript)
     alone = value
-    value, shift = origin(ctx, source, k, subscript, value)
+    value, shift, subscript = origin(ctx, source, k, subscript, value)
+    place = expressions.emit(ctx, subscript)
     edges = [build.value_of(e.point) for e in source.edges if e.position == k]
     joined = value is not alone and all(point == -1 for point in edges)  # a base case before the first is in it
     dim = value.dims.index(f"@{k}")  # with what a state holds of it, a tensor may have more dimensions
@@ -331,20 +331,33 @@ def join(ctx: Context, source: Source, k: int, value: Value, entry: StateEntry) 
     return replace(result, dims=tuple(slots.get(d, d) for d in order))
 
 
-def origin(ctx: Context, source: Source, k: int, subscript: Node, value: Value) -> tuple[Value, str]:
-    """For a gather along `@k`: the value to take from, and the position that its first entry has."""
+def origin(ctx: Context, source: Source, k: int, subscript: Node, value: Value) -> tuple[Value, str, Node]:
+    """For a gather along `@k`: the value to take from, the position that its first entry has, and the subscript."""
     own = source.own[k]
     if not ctx.on_stream(own) or not is_new(ctx, source, own):
-        return value, ""
+        return value, "", subscript
     entry = record(ctx, source) if ctx.stateful else None
-    if entry is not None and not (subscript.op == "index" and ctx.is_new(str(subscript.attr))):
-        value = join(ctx, source, k, value, entry)
-        return (
-            value,
-            ""
-            if entry.tail is None
-            else f"(past - {count_text(ctx, entry)})"
-            if ctx.past
-            else f"-{count_text(ctx, entry)}",
-        )
-    return value, "past" if ctx.past else ""
+    if entry is None or subscript.op == "index" and ctx.is_new(str(subscript.attr)):
+        return value, "past" if ctx.past else "", subscript
+    value = join(ctx, source, k, value, entry)
+    if entry.tail is None:
+        return value, "", subscript
+    count = count_text(ctx, entry)
+    boundary = ctx.records.get(f"{source.name}@boundary")
+    if boundary is not None and boundary.boundary is subscript and ctx.past:
+        value = _behind_boundary(ctx, source, k, value, boundary)
+        oldest = build.sub(build.make("first", attr=str(ctx.system.stream)), build.add(entry.tail, build.ONE))
+        return value, f"(past - {count} - 1)", build.make("maximum", subscript, oldest)
+    return value, f"(past - {count})" if ctx.past else f"-{count}", subscript
+
+
+def _behind_boundary(ctx: Context, source: Source, k: int, value: Value, boundary: StateEntry) -> Value:
+    """The tensor and its last values before, behind what the state has kept of the last boundary, if that is older."""
+    slots = [d for d in value.dims if d != f"@{k}"]
+    dim = value.dims.index(f"@{k}")
+    shape = ", ".join(ctx.dim_text(source.own[int(d[1:])] if d.startswith("@") else d) for d in slots)
+    kind = expressions.KINDS[value.dtype]
+    held = f"torch.zeros({shape}, dtype={kind}, device=device) if state is None else {state_path(ctx, boundary.name)}"
+    kept = ctx.bind(f"{source.name}_kept", Value(held, (), value.dtype, CHOICE), [shape])
+    text = f"{ctx.helper('_join')}([{kept.text}.unsqueeze({dim}), {value.text}], {dim})"
+    return replace(value, text=text, level=ATOM)

@@ -265,7 +265,7 @@ def _general(ctx: Context, node: Node, source: Source, value: Value) -> Value:
         cut = subscript.op != "index" and subscript.free & ctx.lengths.keys()  # a block need not begin at 0
         done = None if k in joint or cut else history.simple(ctx, source, k, own, subscript, value)
         if done is None:
-            value, shift = history.origin(ctx, source, k, subscript, value)
+            value, shift, subscript = history.origin(ctx, source, k, subscript, value)
             pending.append((k, subscript, shift))
         else:
             value, edges_done = done

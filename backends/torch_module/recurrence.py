@@ -61,9 +61,11 @@ def _carry(ctx: Context, tensor: Tensor) -> Value:
     dims = (BATCH, *tensor.indices)
     start = expressions.convert(ctx, expressions.emit(ctx, tensor.rhs), tensor.dtype)
     start = expressions.full(ctx, start, dims, tensor.dtype)
-    return Value(
-        f"{start.at(CHOICE + 1)} if state is None else {history.state_path(ctx, tensor.path[0])}", dims, tensor.dtype, CHOICE
-    )
+    held = history.state_path(ctx, tensor.path[0])
+    entry = next((e for e in ctx.records.values() if e.name == tensor.path[0]), None)
+    if entry is not None and entry.tail is not build.ONE:  # of several, kept for a read that goes further back
+        held += f".select({entry.position + 1}, -1)"
+    return Value(f"{start.at(CHOICE + 1)} if state is None else {held}", dims, tensor.dtype, CHOICE)
 
 
 def _outer_loop(ctx: Context, loop: Loop, needed: set[str]) -> None:
@@ -130,9 +132,10 @@ def _open(ctx: Context, tensor: Tensor, all_keys: dict[str, tuple[int, ...]], lo
     back = max((-o[0] for o in offsets if o), default=0) if simple and tensor.name not in needed else 0
     place = Looped(name, keys, zero_name, simple, 0 if loop.reverse else back)
     ctx.places[tensor.name] = place
-    if not simple and entry is not None and stream_key is not None:
-        _restore(ctx, tensor, place, stream_key)
     boundary = ctx.records.get(f"{tensor.name}@boundary") if ctx.stateful else None
+    further = entry is not None and entry.tail is not build.ONE and boundary is not None  # the next boundary may be there
+    if (further or not simple) and entry is not None and stream_key is not None:
+        _restore(ctx, tensor, place, stream_key)
     if boundary is not None and boundary.boundary is not None:
         ctx.block.add("if state is not None:")
         before, ctx.fixed = ctx.fixed, {**ctx.fixed, str(ctx.system.stream): "(past - 1)"}

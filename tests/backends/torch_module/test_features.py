@@ -212,6 +212,24 @@ def test_the_boundary_before_the_first_token_is_the_start() -> None:
     assert torch.equal(state["V"], w)
 
 
+@pytest.mark.parametrize("earlier", ["t // 3 * 3 - 1", "t // 3 * 3 - 2", "t - 2"])
+@pytest.mark.parametrize("form", ["recurrent", "scan", "chunkwise"])
+def test_what_an_earlier_step_has_left_is_read_after_the_loop_too(form: str, earlier: str) -> None:
+    """The reader stands in no loop: the state must give it a boundary that is older than the last values."""
+    text = "mixer f(q[t,d], k[t,d], v[t,e]) -> y[t,e]:\n    M[t,d,e] = 0.5 * M[t-1] + k * v\n"
+    text += f"    y[t,e] = tanh(v) + sum[d] q * M[{earlier}]\n"
+    module = module_of(derive(seqdsl.load(text, "f").system(), form).system, form)
+    given = [torch.randn(2, 11, n, dtype=torch.float64) for n in (2, 2, 3)]
+    whole = module(*given)
+    for cut in range(12):
+        first, state = module(*(x[:, :cut] for x in given), return_state=True)
+        rest = []
+        for t in range(cut, 11):
+            y, state = module.step(*(x[:, t] for x in given), state)
+            rest.append(y.unsqueeze(1))
+        assert gap(torch.cat([first, *rest], 1), whole) < 1e-12
+
+
 def test_a_loop_that_reads_all_so_far_counts_from_the_past() -> None:
     text = "mixer f(x[t]) -> y[t]:\n    index s over t\n    z[t] = x + M[t // 3 * 3 - 1]\n"
     text += "    p[t,s] = where(s <= t, z[s] * x[s], 0)\n    M[t] = tanh(M[t-1] + sum[s | s <= t] p * z[s])\n    y[t] = M\n"
