@@ -87,13 +87,16 @@ def _taps(ctx: Context, node: Node, args: list[Value]) -> Value:
         _components(spread(a, (*group, *own)), len(owns[0]), own == owns[1])
         for a, group, own in zip(args, (heads, heads, lanes), owns, strict=True)
     ]
-    keys = [(name, node.args[0], node.args[1], node.attr) for name in ("rows", "power")]
+    keys = [(name, node.args[0], node.args[1], node.attr) for name in ("rows", "powers")]
     if keys[0] not in ctx.caches[-1]:
         names = [ctx.names.fresh(f"{ctx.current if ctx.current.isidentifier() else 'taps'}_{k[0]}") for k in keys]
         ctx.block.add(f"{', '.join(names)} = {ctx.support('matrix_rows')}({texts[0]}, {texts[1]}, {length})")
         for key, name in zip(keys, names, strict=True):
             ctx.caches[-1][key] = Value(name, (*heads, "@i", "@j"), node.dtype)
-    shared = [with_ones(ctx.caches[-1][key], (*lanes, "@i", "@j")).text for key in keys]
+    rows, powers = (ctx.caches[-1][key] for key in keys)
+    shared = [with_ones(rows, (*lanes, "@i", "@j")).text]
+    one = with_ones(Value("power", powers.dims, powers.dtype), (*lanes, "@i", "@j")).text  # lanes of b alone
+    shared.append(powers.text if one == "power" else f"[{one} for power in {powers.text}]")
     call = ", ".join([*shared, texts[2], length, expressions.KINDS[node.dtype]])
     return Value(f"{ctx.support('matrix_taps')}({call})", (*lanes, made), node.dtype)
 

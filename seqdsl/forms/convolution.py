@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, monomials, split, uses
-from seqdsl.forms.reads import final_tensor
+from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, factors, monomials, split, uses
+from seqdsl.forms.reads import final_tensor, without_steps
 from seqdsl.forms.scan import starting_value
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
@@ -37,7 +37,7 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal) -> System:
         raise NotAffine(f"the coefficient `{state.decay!r}` depends on `{time}`")
     start, carry = starting_value(system, state, loop)
     avoid = frozenset(i for t in system.derived() if t.rhs is not None for n in walk(t.rhs) for i in n.free)
-    writes = [split_write(f, over, time) for f, over in monomials(state.write, avoid)]
+    writes = [split_write(parts, over, time) for parts, over in monomials(state.write, avoid)]
     system, lag = lag_index(system, tensor, time)
     system, places = _table_indices(system, tensor, time)
     made: list[Tensor] = []
@@ -52,24 +52,25 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal) -> System:
     for reader in readers:
         assert reader.rhs is not None
         rhs = rebuild(reader.rhs, lambda n: _read(state, writes, start, lag, places, n, made))
-        rhs = rebuild(rhs, lambda n: _real_part(n, made))
-        kept = kept or uses(rhs, {tensor.name})
+        rhs = rebuild(rhs, lambda n: real_part(n, made))
         changed.append(replace(reader, rhs=rhs))
+    changed, steps = without_steps(system, changed, [*carry, *made], {tensor.name})
+    kept = kept or any(uses(c.rhs, {tensor.name}) for c in changed if c.rhs is not None)
     finals = dict(system.finals)
     if kept and tensor.name not in system.outputs and not any(uses(c.rhs, {tensor.name}) for c in changed if c.rhs):
         last = final_tensor(state.update, _final(state, start))
         finals[tensor.name] = last.name
-        return replace(system.with_tensors(*changed, *carry, *made, last, drop=(tensor.name,)), finals=finals)
-    return system.with_tensors(*changed, *carry, *made, replace(tensor, rhs=whole))
+        return replace(system.with_tensors(*changed, *carry, *made, last, drop=(tensor.name, *steps)), finals=finals)
+    return system.with_tensors(*changed, *carry, *made, replace(tensor, rhs=whole), drop=steps)
 
 
-def _real_part(node: Node, made: list[Tensor]) -> Node | None:
+def real_part(node: Node, made: list[Tensor]) -> Node | None:
     """re(k * x + s) as (re k) * x + re(s) for a real signal: half of the transform, and a kernel of half the size."""
     if node.op != "re":
         return None
     inner = node.args[0]
     if inner.op == "add":
-        parts = [_real_part(make("re", a), made) or make("re", a) for a in inner.args]
+        parts = [real_part(make("re", a), made) or make("re", a) for a in inner.args]
         return build.add(*parts)
     if inner.op != "sum" or inner.args[0].op != "mul":
         return None
@@ -120,13 +121,25 @@ def _summed_power(
     return build.read(whole.name, [at.get(i, build.index(i)) for i in whole.indices], whole.dtype)
 
 
-def split_write(factors: list[Node], over: tuple[str, ...], time: str) -> tuple[Node, Node, tuple[str, ...]]:
+def split_write(parts: list[Node], over: tuple[str, ...], time: str) -> tuple[Node, Node, tuple[str, ...]]:
     """(b, x, summed): what does not read t, what does."""
+    parts = [f for part in parts for f in _opened(part)]
     return (
-        build.product(f for f in factors if time not in f.free),
-        build.product(f for f in factors if time in f.free),
+        build.product(f for f in parts if time not in f.free),
+        build.product(f for f in parts if time in f.free),
         over,
     )
+
+
+def _opened(factor: Node) -> list[Node]:
+    """A sum without the factors that it has no index of, and those: `sum[m] (b[m] * u)` is u times a sum without u."""
+    if factor.op != "sum" or factor.args[1] is not build.TRUE:
+        return [factor]
+    own = set(bound(factor))
+    inside, outside = ([f for f in factors(factor.args[0]) if bool(f.free & own) is there] for there in (True, False))
+    if not inside or not outside:
+        return [factor]
+    return [*outside, build.reduce("sum", bound(factor), build.product(inside))]
 
 
 def _power(state: Diagonal, exponent: Node) -> Node:

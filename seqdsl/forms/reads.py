@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from seqdsl.algebra.affine import NotAffine, Update, factors, uses
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, rebuild, walk
-from seqdsl.ir.system import System, Tensor
+from seqdsl.ir.system import System, Tensor, reached
 
 
 def outermost(node: Node, change: Callable[[Node], Node | None]) -> Node:
@@ -42,6 +43,21 @@ def is_strict(update: Update, read: Node) -> bool:
 
 def still_read(system: System, name: str) -> bool:
     return any(t.rhs is not None and t.name != name and uses(t.rhs, {name}) for t in system.tensors.values())
+
+
+def without_steps(
+    system: System, readers: list[Tensor], made: list[Tensor], states: set[str]
+) -> tuple[list[Tensor], tuple[str, ...]]:
+    """Of the rewritten readers of states those that something needs, and the names of the others: steps on the way from
+    a state to the next, which nothing needs once the states are not computed one from another."""
+    still = [replace(system.tensors[n], rhs=build.ZERO, edges=()) for n in states]
+    trial = replace(
+        system.with_tensors(*readers, *made, *still),
+        finals={k: v for k, v in system.finals.items() if k not in states},
+        record=tuple(e for e in system.record or () if e.tensor not in states),
+    )
+    kept = reached(trial, (a for c in system.claims for a in c.args)).tensors
+    return [r for r in readers if r.name in kept], tuple(r.name for r in readers if r.name not in kept)
 
 
 def final_name(update: Update) -> str:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from seqdsl.algebra.affine import NotAffine, Term, monomials, split, uses
-from seqdsl.forms.convolution import convolve, lag_index, named, split_write
+from seqdsl.forms.convolution import convolve, lag_index, named, real_part, split_write
 from seqdsl.forms.dense import MatrixStep, matrix_step, scanned
-from seqdsl.forms.reads import final_name, final_tensor
+from seqdsl.forms.reads import final_name, final_tensor, without_steps
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node, rebuild, walk
@@ -61,7 +61,12 @@ def to_matrix_convolution(system: System, loop: Loop) -> System:
     unrolling = _Unrolling(step, lag, _writes(system, step), [])
     names = {u.state.name for u in step.updates}
     readers = [t for t in system.derived() if t.name not in names and t.rhs is not None and uses(t.rhs, names)]
-    changed = [replace(t, rhs=rebuild(t.rhs, lambda n: _read(unrolling, n))) for t in readers if t.rhs is not None]
+    changed = []
+    for reader in readers:
+        assert reader.rhs is not None
+        rhs = rebuild(reader.rhs, lambda n: _read(unrolling, n))
+        changed.append(replace(reader, rhs=rebuild(rhs, lambda n: real_part(n, unrolling.made))))
+    changed, steps = without_steps(system, changed, [*step.carry, *unrolling.made], names)
     wanted = {*system.outputs, *(n for t in changed if t.rhs is not None for n in names if uses(t.rhs, {n}))}
     finals, made = dict(system.finals), unrolling.made
     for number, update in enumerate(step.updates):
@@ -71,7 +76,7 @@ def to_matrix_convolution(system: System, loop: Loop) -> System:
         elif system.record is not None and any(e.name == name for e in system.record):
             finals[name] = final_name(update)
     made += _finals(step, set(finals.values()))
-    dropped = tuple(n for n in names if n not in wanted)
+    dropped = (*steps, *(n for n in names if n not in wanted))
     return replace(system.with_tensors(*changed, *step.carry, *made, drop=dropped), finals=finals)
 
 
@@ -99,10 +104,10 @@ def _writes(system: System, step: MatrixStep) -> list[_Write]:
     taken |= {*components.kept, *components.read}
     found = []
     for number, write in enumerate(step.writes):
-        for factors, over in monomials(write, taken):
-            if any(build.value_of(f) == 0 for f in factors):
+        for parts, over in monomials(write, taken):
+            if any(build.value_of(f) == 0 for f in parts):
                 continue
-            b, x, over = split_write(factors, over, time)
+            b, x, over = split_write(parts, over, time)
             inner = tuple(i for i in over if i not in x.free)
             b = build.where(components.is_state(number), build.reduce("sum", inner, b), build.ZERO)
             at, moved = _places(components.kept, x, taken | frozenset(over))
@@ -110,7 +115,16 @@ def _writes(system: System, step: MatrixStep) -> list[_Write]:
                 b = build.where(build.make("eq", build.index(own), build.index(name)), b, build.ZERO)
             x = build.substitute(x, {own: build.index(name) for own, name in moved.items()})
             found.append(_Write(b, x, tuple(i for i in over if i in x.free), at))
-    return found
+    return _merged(found)
+
+
+def _merged(writes: list[_Write]) -> list[_Write]:
+    """Writes of the same signal as one: taps are linear in what is written."""
+    found: dict[tuple[Node, tuple[str, ...], tuple[str, ...]], _Write] = {}
+    for write in writes:
+        key = write.x, write.over, write.at
+        found[key] = replace(write, b=build.add(found[key].b, write.b)) if key in found else write
+    return list(found.values())
 
 
 def _places(kept: tuple[str, ...], x: Node, taken: frozenset[str]) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -4,15 +4,14 @@ import torch
 from torch import Tensor
 
 
-def matrix_taps(rows: Tensor, power: Tensor, b: Tensor, length: int, dtype: torch.dtype) -> Tensor:
+def matrix_taps(rows: Tensor, powers: list[Tensor], b: Tensor, length: int, dtype: torch.dtype) -> Tensor:
     """k[l] = c . A^l b for l < length: at l = j L + i the row c A^i times the column A^(j L) b.
 
-    Shapes:  rows [.., L, N] and power [.., N, N] from `matrix_rows`, b [.., N] -> k [.., length]
+    Shapes:  rows [.., L, N] and powers [.., N, N] from `matrix_rows`, b [.., N] -> k [.., length]
     """
     count = -(-length // rows.shape[-2])
     columns = b.to(torch.promote_types(rows.dtype, b.dtype)).unsqueeze(-1)  # [.., N, J]
-    while columns.shape[-1] < count:
+    for power in powers[: max(count - 1, 0).bit_length()]:
         more = power @ columns
         columns = torch.cat([columns.expand(more.shape), more], -1)
-        power = power @ power if columns.shape[-1] < count else power
     return (rows @ columns[..., :count]).mT.flatten(-2)[..., :length].to(dtype)
