@@ -15,7 +15,7 @@ from seqdsl.ir.dependence import Compute, Loop, Step
 from seqdsl.ir.node import Node
 from seqdsl.ir.node import reads as reads_below
 from seqdsl.ir.order import difference
-from seqdsl.ir.state import StateEntry
+from seqdsl.ir.state import LAST, StateEntry, state_record
 from seqdsl.ir.system import Edge, Tensor
 
 from . import expressions, history, levels, newton, wavefront
@@ -62,8 +62,8 @@ def _carry(ctx: Context, tensor: Tensor) -> Value:
     start = expressions.convert(ctx, expressions.emit(ctx, tensor.rhs), tensor.dtype)
     start = expressions.full(ctx, start, dims, tensor.dtype)
     held = history.state_path(ctx, tensor.path[0])
-    entry = next((e for e in ctx.records.values() if e.name == tensor.path[0]), None)
-    if entry is not None and entry.tail is not build.ONE:  # of several, kept for a read that goes further back
+    if tensor.path[-1] == LAST:
+        entry = next(e for e in state_record(ctx.system) if e.name == tensor.path[0])
         held += f".select({entry.position + 1}, -1)"
     return Value(f"{start.at(CHOICE + 1)} if state is None else {held}", dims, tensor.dtype, CHOICE)
 

@@ -35,6 +35,7 @@ from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node, reads, rebuild
 from seqdsl.ir.ops import make
+from seqdsl.ir.state import path_of_last
 from seqdsl.ir.system import Edge, System, Tensor
 
 
@@ -132,9 +133,8 @@ def _starts(system: System, micro: MicroSteps) -> tuple[System, Node]:
     carries = []
     for tensor, value, dims in ((state, default, rest), (micro.base, build.ZERO, _without(rest, micro.micro))):
         comment = f"{tensor.name} before the first position"
-        carries.append(
-            Tensor(f"{tensor.name}@start", dims, tensor.dtype, "carry", value, path=(tensor.name,), comment=comment)
-        )
+        path = path_of_last(system, tensor.name)
+        carries.append(Tensor(f"{tensor.name}@start", dims, tensor.dtype, "carry", value, path=path, comment=comment))
     at, alone = (build.read(c.name, [build.index(i) for i in c.indices], c.dtype) for c in carries)
     some = make("lt", build.ZERO, build.size(micro.micro))
     return system.with_tensors(*carries), build.where(some, build.substitute(at, last), alone)

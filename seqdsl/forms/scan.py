@@ -9,6 +9,7 @@ from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import make
+from seqdsl.ir.state import path_of_last
 from seqdsl.ir.system import System, Tensor
 
 
@@ -73,7 +74,7 @@ def start_of(system: System, update: Update, loop: Loop) -> tuple[Node, list[Ten
         tensor.dtype,
         "carry",
         default,
-        path=(tensor.name,),
+        path=path_of_last(system, tensor.name),
         comment=f"{tensor.name} before the first position",
     )
     return build.read(name, [build.index(i) for i in rest], tensor.dtype), [carry]

@@ -20,7 +20,7 @@ from seqdsl.ir.dependence import Compute, Loop, Step, schedule
 from seqdsl.ir.evaluate import Evaluation, Run, Store, Value
 from seqdsl.ir.initial import initial_values
 from seqdsl.ir.sizes import SizeError, bind, elements
-from seqdsl.ir.state import POSITION, NotSteppable, flatten, needs_position, nest, record_paths, state_record
+from seqdsl.ir.state import LAST, POSITION, NotSteppable, flatten, needs_position, nest, record_paths, state_record
 from seqdsl.ir.system import System, Tensor
 
 Array = np.ndarray[Any, Any]
@@ -83,7 +83,9 @@ def _prepare(system: System, inputs: Mapping[str, Any], sizes: dict[str, int], s
         run.stores[tensor.name] = _with_past(run, tensor, arrays[tensor.name], past.get(tensor.name))
     for tensor in system.tensors.values():
         if tensor.kind == "carry" and tensor.path[0] in flat:
-            run.stores[tensor.name] = Store(np.asarray(flat[tensor.path[0]]))
+            held = np.asarray(flat[tensor.path[0]])
+            place = next(e.position for e in entries if e.name == tensor.path[0])
+            run.stores[tensor.name] = Store(held.take(-1, place) if tensor.path[-1] == LAST else held)
     for tensor in system.derived():
         if tensor.name in run.stores:
             continue

@@ -270,6 +270,15 @@ def _bounded(
     yield StateEntry(tensor.name, tensor.name, position, build.const(int(bound)) if bound is not None else widest)
 
 
+LAST = "last"  # second in the path of a carry that is the last of the values that its entry keeps
+
+
+def path_of_last(system: System, name: str) -> tuple[str, ...]:
+    """The path of a carry that is the last value of a tensor, however many the record keeps."""
+    kept = [e for e in system.record or () if e.name == name]
+    return (name, LAST) if any(e.tail is not build.ONE for e in kept) else (name,)
+
+
 def flatten(state: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Each entry of a nested state by its whole name, `o.S`."""
     flat: dict[str, Any] = {}

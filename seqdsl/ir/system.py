@@ -56,7 +56,8 @@ class Tensor:
     "param"    trained: `rhs` is its initialiser (None: the default); `path` its name in the state_dict;
     "const"    like a param, not trained: a buffer;
     "derived"  defined by `rhs`, over `indices`;
-    "carry"    made by forms: the value of the state entry `path[0]`, or `rhs` where no state is given.
+    "carry"    made by forms: the value of the state entry `path[0]`, or the last of those that it keeps (path[1] is "last"); or
+               `rhs` where no state is given.
     `path` of a parameter of a call with `per = l` holds the index in angle brackets: ("x", "<l>", "q.weight").
     """
 

@@ -8,8 +8,8 @@
 
 A text has one to three parts: recurrences over any axes (entrywise, with inner reads written back, coupled, dense,
 semiring, nonlinear, over two axes, in micro-steps, reverse or both ways), normalisers, masked sums and convolutions. A
-later part may take what an earlier one gives. Texts are drawn, not systems, so that parser, checker, lowering and
-printers are exercised too. Values stay moderate for standard normal inputs and a dozen positions.
+later part may take what an earlier one gives. Texts are drawn, not systems: parser, checker, lowering and printers are
+exercised too. Values stay moderate for standard normal inputs and a dozen positions.
 
 Entry points: `mixer_texts`, of all `KINDS` or of some; `cases`, lengths and seeds for the inputs of any mixer.
 """
@@ -80,11 +80,11 @@ class Writer:
 
     def value(self, axes: Sequence[str]) -> str:
         """Something over `t` and at most these axes: an input, or what an earlier part gives."""
-        known = [name for name, own in self.made if set(own) <= set(axes)]
-        if known and self.maybe():
+        if (known := [name for name, own in self.made if set(own) <= set(axes)]) and self.maybe():
             return f"tanh({self.choose(*known)})"
         name = self.input("x", ("t", *axes))
-        shape = self.choose("{0}", "{0}", "{0}", "{0}[t-1]", "(1 + {0}[t-1] - {0})", "where({1}, {0}, 0)")
+        earlier = self.choose("{0}[t-1]", "{0}[t // 4 * 4]", "{0}[t-3]")
+        shape = self.choose("{0}", "{0}", "{0}", earlier, "(1 + {0}[t-1] - {0})", "where({1}, {0}, 0)")
         return shape.format(name, self.input("m", ("t",), "bool") if "{1}" in shape else "")
 
     def text(self) -> str:
@@ -154,8 +154,8 @@ def read_out(w: Writer, states: Sequence[str], axes: Sequence[str], back: str) -
     """An output that reads the states, now or before the update, whole or summed over rows."""
     over = [a for a in ("d",) if a in axes] if w.choose(True, True, False) else list(w.subset(axes))
     left = [a for a in axes if a not in over]
-    places = [w.choose(s, s, s + back) for s in states]
-    inner = " + ".join(places) if len(places) > 1 else places[0]
+    earlier = (back, back, "[t-2]", "[t // 3 * 3 - 1]", "[t // 3 * 3 - 2]", "[t // 2 * 2]") if back == "[t-1]" else (back,)
+    inner = " + ".join(places := [w.choose(s, s, s + w.choose(*earlier)) for s in states])
     inner = f"({inner})" if len(places) > 1 else inner
     if w.maybe():
         inner = w.choose("{0} ^ 2", "tanh({0})", "({0} - {1})").format(inner, w.value(w.subset(axes)))

@@ -47,6 +47,11 @@ def test_every_kind_is_well_typed(kind: str) -> None:
 
 
 FOUND = {
+    "lags beside a boundary that a later equation reads: the state's window is no single start": (
+        "mixer drawn(g[h], x[t,h,d], z[t,e]) -> o[t,h,e]:\n    S[t,h,d,e] = 0.5 * S[t-1] + 0.3 * S[t-2] + x\n"
+        "    R[t,h,d,e] = sigmoid(g) * R[t-1] + 0.3 * R[t-2] + 0.3 * S + z\n    o[t,h,e] = sum[d] (S + R[t // 2 * 2])\n",
+        "5:0",
+    ),
     "lags beside a reversed recurrence, which leaves no state to keep": (
         "mixer drawn(x[t,c], z[t,c]) -> o[t,c], p[t,c]:\n    S[t,c] = S[t+1] + x\n    o[t,c] = S\n"
         "    R[t,c] = 0.5 * R[t-1] + 0.3 * R[t-2] + z\n    p[t,c] = R\n",
