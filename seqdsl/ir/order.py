@@ -79,11 +79,14 @@ def _weaker(system: System, form: Linear, facts: tuple[Node, ...]) -> list[Linea
 
 def _slacks(fact: Node) -> list[Linear]:
     """Non-negative forms that a fact states."""
-    if fact.op not in ("lt", "le", "eq"):
+    if fact.op not in ("lt", "le", "eq", "ne"):
         return []
     a, b = fact.args
     if a.dtype != "int" or b.dtype != "int":
         return []
+    if fact.op == "ne":  # an index that is not 0 is at least 1
+        index, other = (a, b) if a.op == "index" else (b, a)
+        return [_plus(linear(index), {None: Fraction(1)}, -1)] if index.op == "index" and other is build.ZERO else []
     gap = difference(b, a)
     if fact.op == "lt":
         return [_plus(gap, {None: Fraction(1)}, -1)]

@@ -42,7 +42,7 @@ def subscripts() -> st.SearchStrategy[Node]:
         st.builds(lambda a, m: make("mod", a, m), below, divisor)), max_leaves=4)  # fmt: skip
 
 
-FACTS = st.lists(st.builds(make, st.sampled_from(["lt", "le", "eq"]), subscripts(), subscripts()), max_size=2)
+FACTS = st.lists(st.builds(make, st.sampled_from(["lt", "le", "eq", "ne"]), subscripts(), subscripts()), max_size=2)
 
 
 def gaps(subscript: Node, facts: list[Node]) -> list[int]:
@@ -64,6 +64,13 @@ def test_a_distance_holds_everywhere(subscript: Node, facts: list[Node]) -> None
     assume(claimed != "?")
     for gap in gaps(subscript, facts):
         assert gap == claimed if isinstance(claimed, int) else holds[claimed](gap)
+
+
+def test_an_index_that_is_not_0_is_at_least_1() -> None:
+    back = build.sub(T, J)
+    assert distance(SYSTEM, "t", back, ()) == "0+"
+    assert distance(SYSTEM, "t", back, (make("ne", J, build.ZERO),)) == "+"
+    assert distance(SYSTEM, "t", back, (make("ne", J, build.ONE),)) == "0+"
 
 
 @given(subscripts())
