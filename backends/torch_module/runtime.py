@@ -43,6 +43,18 @@ def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(empty, -math.inf, torch.where(lone, larger, both))
 
 
+def _counted(kept: Tensor, b: Tensor, start: Tensor | None, reverse: bool = False) -> Tensor:
+    """n[t] = kept[t] n[t-1] + b[t] of integers, kept 0 or 1, along dim 1: what was added since kept was last 0."""
+    if reverse:
+        return _counted(kept.flip(1), b.flip(1), start).flip(1)
+    if b.shape[1] == 0:
+        return b
+    sums, at = b.cumsum(1), torch.arange(b.shape[1], device=b.device).reshape(1, -1, *[1] * (b.dim() - 2))
+    last = torch.where(kept == 0, at, -1).cummax(1).values
+    entered = torch.zeros_like(b[:, :1]) if start is None else start.unsqueeze(1)
+    return sums + torch.where(last < 0, entered, -(sums - b).gather(1, last.clamp(min=0)))
+
+
 def _bit_length(x: Tensor) -> Tensor:
     """How many binary digits x has: the number of powers of two that are <= x."""
     powers = torch.ones(62, dtype=torch.long, device=x.device) << torch.arange(62, device=x.device)

@@ -35,11 +35,16 @@ def scan(ctx: Context, node: Node) -> Value:
 
 
 def _counted(ctx: Context, node: Node) -> Value:
-    """A running sum of integers: exact, and an integer."""
+    """A running sum of integers, from the last factor 0 on: exact, and an integer."""
     time: str = node.attr[0][0]
-    b, start = (expressions.tensor(ctx, plain(expressions.emit(ctx, x)), "int") for x in node.args[1:])
-    lanes = ctx.ordered(tuple(d for d in merge(b.dims, start.dims) if d not in (time, BATCH)))
+    kept, b, start = (expressions.tensor(ctx, plain(expressions.emit(ctx, x)), "int") for x in node.args)
+    lanes = ctx.ordered(tuple(d for d in merge(kept.dims, b.dims, start.dims) if d not in (time, BATCH)))
     b = expressions.full(ctx, b, (BATCH, time, *lanes), "int")
+    if node.args[0] is not build.ONE:
+        before = "None" if node.args[-1] is build.ZERO else expressions.full(ctx, start, (BATCH, *lanes), "int").text
+        wide = expressions.full(ctx, kept, b.dims, "int").text
+        more = ", reverse=True" if options(node).get("reverse") else ""
+        return Value(f"{ctx.helper('_counted')}({wide}, {b.text}, {before}{more})", b.dims, "int")
     flip = ".flip(1)" if options(node).get("reverse") else ""
     text = f"{b.at(ATOM)}{flip}.cumsum(1){flip}"
     if node.args[-1] is build.ZERO:

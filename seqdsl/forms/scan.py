@@ -27,9 +27,16 @@ def scanned(system: System, loop: Loop, state: Diagonal) -> list[Tensor]:
     decay = state.decay if state.log_decay is None else state.log_decay
     options = (("log", state.log_decay is not None), ("reverse", loop.reverse))
     node = make("affine_scan", decay, state.write, start, attr=((state.update.time,), (), options))
-    if node.dtype == "int" and decay is not build.ONE:
+    if node.dtype == "int" and not _keeps_or_drops(decay):
         raise NotAffine(f"`{state.update.state.name}` is an integer with a factor, which a scan would round")
     return [replace(state.update.state, rhs=node), *carry]
+
+
+def _keeps_or_drops(decay: Node) -> bool:
+    """Is it 0 or 1 everywhere? Then a scan of integers is exact: what was added since the last 0."""
+    if decay.op == "where":
+        return all(_keeps_or_drops(a) for a in decay.args[1:])
+    return decay.dtype == "bool" or build.value_of(decay) in (0, 1) or decay.op == "mul" and all(map(_keeps_or_drops, decay.args))
 
 
 def both(first: NotAffine, second: NotAffine) -> NotAffine:

@@ -239,7 +239,11 @@ def test_a_loop_that_reads_all_so_far_counts_from_the_past() -> None:
     assert torch.allclose(torch.cat([first, module(x[:, 5:], state=state)], 1), whole, atol=1e-12)
 
 
-@pytest.mark.parametrize("step", ["n[t-1] + (x > 0)", "n[t-1] + t", "n[t+1] + 1", "2 * n[t-1] + 1"])
+STEPS = ["n[t-1] + (x > 0)", "n[t-1] + t", "n[t+1] + 1", "2 * n[t-1] + 1", "where(x < 0, 0, n[t-1]) + 3"]
+STEPS += ["(x > 0) * n[t+1] + t", "where(x < 0, 0, n[t-1]) + 2^40"]
+
+
+@pytest.mark.parametrize("step", STEPS)
 def test_integers_are_counted_exactly(step: str) -> None:
     text = f"mixer f(x[t]) -> y[t]:\n    n[t] = {step}\n    y[t] = n + x[n - 1]\n"
     system, x = seqdsl.load(text, "f").system(), torch.tensor([0.5, -1.0, 2.0, 3.0, -0.5, 1.0], dtype=torch.float64)
