@@ -32,6 +32,33 @@ def test_complex_kernels(conv: object) -> None:
     assert torch.autograd.gradgradcheck(conv, given, fast_mode=True)
 
 
+def test_a_kernel_for_each_sequence_and_many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One kernel for all sequences, or one for each; blocks of few channels, and of several sequences."""
+    from backends.torch_module.support import fft_conv as module
+
+    for numbers, batch, channels in ((1 << 20, 3, 2), (128, 2, 5), (256, 3, 1)):
+        monkeypatch.setattr(module, "FFT_NUMBERS", numbers)
+        x, each = torch.randn(batch, 20, channels, dtype=F64), torch.randn(batch, 20, channels, dtype=F64)
+        check_against(fft_conv, lambda x, w: torch.cat([conv_loop(x[[n]], w[n]) for n in range(len(x))]), (x, each))
+        check_against(fft_conv, lambda x, w: conv_loop(x, w[0]), (x, each[:1]))
+
+
+def test_many_taps_keep_as_much_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand taps, axes that broadcast, and no tensor for each tap among what is kept for the backward pass."""
+    x, w = torch.randn(2, 80, 2, 3, dtype=F64), torch.randn(200, 3, dtype=F64)
+    check_against(causal_conv, conv_loop, (x, w))
+    kept: list[int] = []
+
+    def note(x: Tensor) -> Tensor:
+        kept.append(x.numel())
+        return x
+
+    x, w = torch.randn(2, 80, 4, requires_grad=True), torch.randn(1000, 4, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        causal_conv(x, w)
+    assert sum(kept) <= 4 * (x.numel() + w.numel())
+
+
 def test_more_channels_than_a_block_and_more_axes() -> None:
     x, w = torch.randn(1, 33, 130), torch.randn(33, 130)
     assert relative(fft_conv(x, w), conv_loop(x.double(), w.double())) < 1e-6

@@ -1,7 +1,14 @@
-"""Short causal convolution, one kernel per channel."""
+"""Causal convolution, one kernel per channel: short ones one shifted product for each tap, long ones by FFT."""
+
+import math
 
 import torch
 from torch import Tensor
+
+from .fft_conv import fft_conv
+
+USES = ("fft_conv",)
+CONV_TAPS = 64  # above, a transform is cheaper, and keeps two tensors for the backward pass instead of one for each tap
 
 
 def causal_conv(x: Tensor, w: Tensor) -> Tensor:
@@ -12,6 +19,12 @@ def causal_conv(x: Tensor, w: Tensor) -> Tensor:
     dtype = torch.promote_types(torch.promote_types(x.dtype, w.dtype), torch.float32)
     x, w = x.to(dtype), w.to(dtype)
     time = x.shape[1]
+    if w.shape[0] > CONV_TAPS:
+        lanes = torch.broadcast_shapes(x.shape[2:], w.shape[1:])
+        x = x.expand(*x.shape[:2], *lanes).reshape(*x.shape[:2], math.prod(lanes))
+        w = w.reshape(w.shape[0], *[1] * (len(lanes) - w.dim() + 1), *w.shape[1:])
+        w = w.expand(-1, *lanes).reshape(w.shape[0], math.prod(lanes))
+        return fft_conv(x, w).reshape(*x.shape[:2], *lanes)
     y = x * w[0] if w.shape[0] else torch.zeros_like(x)
     for j in range(1, w.shape[0]):
         before = torch.zeros_like(x[:, :j])
