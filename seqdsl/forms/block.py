@@ -78,6 +78,7 @@ def to_blocks(system: System, loop: Loop, chunk: int, rewrite: Callable[[System,
     """Rewrite the reads of coupled states, or scan them with their inner reads solved for; `rewrite` is for those that
     nothing but an inner read has coupled. Raises `NotAffine`."""
     system, block, unknowns, rows = _taken_apart(system, loop)
+    plain = system
     if unknowns:
         system, block = _solved(system, block, unknowns, rows, chunk)
     system = live(system.with_tensors(*_equations(block), *block.carry)).with_tensors(*block.carry)
@@ -90,6 +91,7 @@ def to_blocks(system: System, loop: Loop, chunk: int, rewrite: Callable[[System,
         except NotAffine:
             if chunk == 0:
                 raise
+            system = system if unknowns else plain  # each by itself, a follower after what it follows
         step = _scanned
     system = with_finals(system, block, rows, [e for e in entries_of(system, names) if e.boundary is not None])
     while left := [r for r in recurrences(system) if names & set(r.tensors())]:

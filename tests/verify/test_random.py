@@ -47,6 +47,12 @@ def test_every_kind_is_well_typed(kind: str) -> None:
 
 
 FOUND = {
+    "a state that follows one with lags, scanned after all: it read a companion, of which the state keeps nothing": (
+        "mixer drawn(x[t,h], u[t,h,d]) -> o[t,d]:\n    S[t,h,d] = 0.5 * S[t-1] + x\n"
+        "    R[t,h,d] = 0.5 * R[t-1] + 0.3 * R[t-2] + u\n    Q[t,h,d] = 0.5 * Q[t-1] + 0.3 * R + 0.5\n"
+        "    o[t,d] = sum[h] (S[t // 3 * 3 - 1] + Q)\n",
+        "5:668",
+    ),
     "lags beside a boundary that a later equation reads: the state's window is no single start": (
         "mixer drawn(g[h], x[t,h,d], z[t,e]) -> o[t,h,e]:\n    S[t,h,d,e] = 0.5 * S[t-1] + 0.3 * S[t-2] + x\n"
         "    R[t,h,d,e] = sigmoid(g) * R[t-1] + 0.3 * R[t-2] + 0.3 * S + z\n    o[t,h,e] = sum[d] (S + R[t // 2 * 2])\n",
