@@ -118,9 +118,8 @@ def used_names(text: str) -> set[str]:
     return {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
 
 
-def imports(text: str) -> str:
-    """The import lines that a text needs."""
-    used = used_names(text)
+def imports(used: set[str]) -> str:
+    """The import lines that a text with these names needs."""
     blocks = [
         [f"import {name}" for name in ("itertools", "math") if name in used],
         _from("collections.abc", ["Callable", "Iterator", "Sequence"], used)
