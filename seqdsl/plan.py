@@ -24,6 +24,7 @@ from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, schedule
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, options
+from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.sizes import SizeError, evaluate_size
 from seqdsl.ir.state import needed
 from seqdsl.ir.system import System, Tensor
@@ -330,6 +331,7 @@ def candidates(system: System) -> list[Derived]:
     return found
 
 
+@once_for_each
 def choose(system: System) -> Derived:
     """The cheapest form at nominal sizes; ties go to the earlier row."""
     return min(candidates(system), key=lambda d: cost(d.system).seconds(_with_made(system, d.system)))
