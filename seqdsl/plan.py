@@ -104,6 +104,7 @@ def _nominal(system: System, axis: str) -> int:
         return _NOMINAL
 
 
+@once_for_each
 def cost(system: System) -> Cost:
     """The cost of a system as it stands, in whatever form; of what its outputs need, not of what only its claims speak
     of, nor of what is computed for the state where that is asked for."""
