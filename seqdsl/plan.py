@@ -24,6 +24,7 @@ from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, schedule
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, options
+from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.sizes import SizeError, evaluate_size
 from seqdsl.ir.state import needed
 from seqdsl.ir.system import System, Tensor
@@ -103,6 +104,7 @@ def _nominal(system: System, axis: str) -> int:
         return _NOMINAL
 
 
+@once_for_each
 def cost(system: System) -> Cost:
     """The cost of a system as it stands, in whatever form; of what its outputs need, not of what only its claims speak
     of, nor of what is computed for the state where that is asked for."""
@@ -330,6 +332,7 @@ def candidates(system: System) -> list[Derived]:
     return found
 
 
+@once_for_each
 def choose(system: System) -> Derived:
     """The cheapest form at nominal sizes; ties go to the earlier row."""
     return min(candidates(system), key=lambda d: cost(d.system).seconds(_with_made(system, d.system)))

@@ -50,8 +50,8 @@ def available() -> set[str]:
     return set(_pieces())
 
 
-def inlined(names: set[str]) -> str:
-    """The text of these functions and of all that they use."""
+def inlined(names: set[str]) -> tuple[str, set[str]]:
+    """The text of these functions and of all that they use, and the names that it mentions."""
     pieces = _pieces()
     wanted: set[str] = set()
     pending = sorted(names)
@@ -63,4 +63,4 @@ def inlined(names: set[str]) -> str:
         elif name not in pieces and name in names:
             raise KeyError(f"no support function `{name}`")
     texts = [text for name, (text, _, _) in pieces.items() if name in wanted]
-    return "\n\n\n".join(dict.fromkeys(texts))
+    return "\n\n\n".join(dict.fromkeys(texts)), wanted.union(*(pieces[name][1] for name in wanted))

@@ -7,6 +7,8 @@ import importlib.util
 import inspect
 import os
 import sys
+from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +21,7 @@ def load_text(source: str) -> ModuleType:
     """A generated file as a module; the same text gives the same module."""
     stem = "seqdsl_generated_" + hashlib.sha256(source.encode()).hexdigest()[:16]
     if stem not in sys.modules:
-        path = private_folder() / f"{stem}.py"
+        path = _folder() / f"{stem}.py"
         if not path.is_file() or path.read_text(encoding="utf-8") != source:
             scratch = path.with_suffix(f".{os.getpid()}.tmp")
             scratch.write_text(source, encoding="utf-8")
@@ -34,6 +36,15 @@ def load_text(source: str) -> ModuleType:
             del sys.modules[stem]
             raise
     return sys.modules[stem]
+
+
+@cache
+def _folder() -> Path:
+    """Of the name by which tools know code that is not the user's own: Hypothesis parses every module that it takes for
+    that, to draw the constants in it."""
+    folder = private_folder() / "site-packages"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def load_class(source: str, class_name: str) -> Any:

@@ -69,8 +69,9 @@ def emit_module(
     generated = wrapped(tidy("\n\n\n".join([*([] if layer else bodies), cls])))
     written = target.text()
     used = used_names(generated) | used_names(written)
-    body = "\n\n\n".join(p for p in (inlined(used & available()), written, generated) if p)
-    needed_imports = "\n\n".join(p for p in (imports(body), target.imports(used)) if p)
+    taken, beside = inlined(used & available())
+    body = "\n\n\n".join(p for p in (taken, written, generated) if p)
+    needed_imports = "\n\n".join(p for p in (imports(used | beside), target.imports(used)) if p)
     return _header(system, header, form, needed_imports) + "\n\n\n" + body + "\n"
 
 

@@ -14,7 +14,8 @@ def tidy(text: str) -> str:
     while True:
         lines = text.split("\n")
         gone: set[int] = set()
-        for function in [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)]:
+        functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)]
+        for function in functions:
             alias = _alias(function)
             if alias is not None and not gone:
                 old, new, line = alias
@@ -26,14 +27,14 @@ def tidy(text: str) -> str:
             for first, last in _unused(function):
                 gone |= _with_comment(lines, first - 1, last - 1)
         if not gone:
-            return _blanks(text)
+            return _blanks(text, functions)
         text = "\n".join(line for k, line in enumerate(lines) if k not in gone)
 
 
-def _blanks(text: str) -> str:
-    """`_` for the results of a call that nothing reads."""
+def _blanks(text: str, functions: list[ast.FunctionDef]) -> str:
+    """`_` for the results of a call that nothing reads, in the functions of the text."""
     lines = text.split("\n")
-    for function in [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)]:
+    for function in functions:
         loads = _loads(function)
         for node in ast.walk(function):
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
@@ -118,9 +119,8 @@ def used_names(text: str) -> set[str]:
     return {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
 
 
-def imports(text: str) -> str:
-    """The import lines that a text needs."""
-    used = used_names(text)
+def imports(used: set[str]) -> str:
+    """The import lines that a text with these names needs."""
     blocks = [
         [f"import {name}" for name in ("itertools", "math") if name in used],
         _from("collections.abc", ["Callable", "Iterator", "Sequence"], used)

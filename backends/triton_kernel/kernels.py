@@ -7,26 +7,28 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 
 from ..torch_module.inlining import inlined
-from ..torch_module.polish import imports
+from ..torch_module.polish import imports, used_names
 
 HERE = Path(__file__).resolve().parent / "support"
 OWN_SPACE = 'OPS = "seqdsl"'
 
 
+@lru_cache(maxsize=64)
 def kernels_text(name: str, functions: frozenset[str]) -> str:
     """A file `name` with these stand-ins. Its operators have a namespace that no other text's have."""
     torch_functions: set[str] = set()
     for function in sorted(functions):
         _gather(function, [], torch_functions)
-    body = inlined(torch_functions) + "\n\n\n" + support_text(functions)
+    body = inlined(torch_functions)[0] + "\n\n\n" + support_text(functions)
     space = f"{name}_{hashlib.sha256(body.encode()).hexdigest()[:8]}"
     body = body.replace(OWN_SPACE, f'OPS = "{space}"')
     opening = f'"""Triton kernels for {", ".join(sorted(functions))}; on the CPU these are PyTorch functions."""'
     triton = "import triton\nimport triton.language as tl"
-    needed = imports(body).replace("import torch\n", f"import torch\n{triton}\n", 1)
+    needed = imports(used_names(body)).replace("import torch\n", f"import torch\n{triton}\n", 1)
     return "\n\n".join([opening, needed]) + "\n\n\n" + body + "\n"
 
 

@@ -17,7 +17,7 @@ from seqdsl.ir import build
 from seqdsl.ir.state import NotSteppable, state_record
 from seqdsl.ir.system import System
 from seqdsl.plan import Cost, leading
-from seqdsl.report import Report, report
+from seqdsl.report import Report
 from seqdsl.semantics import library
 
 OPENING = """# The library
@@ -81,27 +81,24 @@ def markdown() -> Iterator[str]:
     for folder, names in sorted(folders.items()):
         yield from ("", f"## {folder}", "", _line(COLUMNS), _line(["---"] * len(COLUMNS)))
         for name in names:
-            yield from rows_of(name, [report(program.system()) for program in api.load_all(name)])
+            yield from (row_of(name, program.check(), first=not n) for n, program in enumerate(api.load_all(name)))
 
 
-def rows_of(name: str, reports: list[Report]) -> list[str]:
-    """The lines of one file, a mixer each."""
+def row_of(name: str, found: Report, *, first: bool) -> str:
+    """The line of a mixer; the first of a file names the file."""
     path = Path(str(library()[name]))
-    return [
-        _line(
-            [
-                "" if n else f"[{name}]({path.parent.name}/{name}.seq)",
-                f"`{found.system.name}`",
-                ", ".join(_classes(found.system)) or "none",
-                _forms(found),
-                _state(found.system),
-                _operations(found),
-                _claims(found),
-                _doc(found.system),
-            ]
-        )
-        for n, found in enumerate(reports)
-    ]
+    return _line(
+        [
+            f"[{name}]({path.parent.name}/{name}.seq)" if first else "",
+            f"`{found.system.name}`",
+            ", ".join(_classes(found.system)) or "none",
+            _forms(found),
+            _state(found.system),
+            _operations(found),
+            _claims(found),
+            _doc(found.system),
+        ]
+    )
 
 
 def _line(cells: list[str] | tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Results that belong to a system: computed once, forgotten with it.
+"""Results that belong to a system, or to what is made of one: computed once, forgotten with it.
 
 A system is never changed, but it is too large to be compared or hashed; it is known by its identity.
 """
@@ -10,17 +10,16 @@ from functools import wraps
 from typing import TypeVar
 from weakref import ReferenceType, ref
 
-from seqdsl.ir.system import System
-
+Owner = TypeVar("Owner")
 Result = TypeVar("Result")
 
 
-def once_for_each(function: Callable[[System], Result]) -> Callable[[System], Result]:
+def once_for_each(function: Callable[[Owner], Result]) -> Callable[[Owner], Result]:
     """The function, remembering what it gave for every system that is alive. The result must not hold the system."""
-    known: dict[int, tuple[ReferenceType[System], Result]] = {}
+    known: dict[int, tuple[ReferenceType[Owner], Result]] = {}
 
     @wraps(function)
-    def remembered(system: System) -> Result:
+    def remembered(system: Owner) -> Result:
         found = known.get(id(system))
         if found is None or found[0]() is not system:
             key = id(system)

@@ -26,11 +26,10 @@ class Value:
 
     def spread(self, dims: tuple[str, ...]) -> Array:
         """The array over `dims`, of length 1 along those that the value does not vary along."""
-        order = [self.dims.index(d) for d in dims if d in self.dims]
-        data = self.data.transpose(order)
-        return data.reshape(
-            [data.shape[[e for e in dims if e in self.dims].index(d)] if d in self.dims else 1 for d in dims]
-        )
+        if dims == self.dims:
+            return self.data
+        lengths = dict(zip(self.dims, self.data.shape, strict=True))
+        return self.data.transpose([self.dims.index(d) for d in dims if d in lengths]).reshape([lengths.get(d, 1) for d in dims])
 
 
 def union(values: list[Value]) -> tuple[str, ...]:

@@ -5,6 +5,6 @@ Every error in a user's text that is not one of syntax is reported here, from th
 """
 
 from seqdsl.semantics.files import library, load_file
-from seqdsl.semantics.lower import choose, load_system, lower_mixer, mixers
+from seqdsl.semantics.lower import choose, load_system, lower_mixer, mixers, static_options
 
-__all__ = ["choose", "library", "load_file", "load_system", "lower_mixer", "mixers"]
+__all__ = ["choose", "library", "load_file", "load_system", "lower_mixer", "mixers", "static_options"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -72,12 +72,18 @@ def load_file(what: str | Path) -> File:
     return _load(_Loader(), source, folder, Path(source.name).stem)
 
 
+@lru_cache(maxsize=32)
+def _parsed(source: Source) -> tree.Module:
+    """Remembered, because many files import the same few."""
+    return parse(source)
+
+
 def _load(loader: _Loader, source: Source, folder: Path | None, stem: str) -> File:
     key = f"{folder}/{stem}"
     if key in loader.done:
         return loader.done[key]
     loader.open.append(stem)
-    module = parse(source)
+    module = _parsed(source)
     declarations: dict[str, tuple[File, tree.Mixer | tree.Fn | tree.Monoid]] = {}
     file = File(stem, declarations, module)
     faults = Faults()

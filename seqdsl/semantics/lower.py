@@ -69,12 +69,24 @@ def lower_mixer(
     try:
         return _lower_mixer(file, mixer, {**(defaults or {}), **(options or {})}, defaults or {})
     except RecursionError:  # the parser bounds each tree, not what calls and bare left sides make of many
-        raise SeqError(
-            "too-deep",
-            f"calls in `{mixer.name.plain}`, or left sides without brackets, wait for one another too deeply",
-            mixer.name.span,
-            help="write the indices of left sides, and fewer levels of calls",
-        ) from None
+        raise _too_deep(mixer) from None
+
+
+def static_options(file: File, mixer: tree.Mixer) -> set[str]:
+    """The options that decide which equations there are: those of static loops and of numbered names."""
+    try:
+        return _static_options(file, mixer, ())
+    except RecursionError:
+        raise _too_deep(mixer) from None
+
+
+def _too_deep(mixer: tree.Mixer) -> SeqError:
+    return SeqError(
+        "too-deep",
+        f"calls in `{mixer.name.plain}`, or left sides without brackets, wait for one another too deeply",
+        mixer.name.span,
+        help="write the indices of left sides, and fewer levels of calls",
+    )
 
 
 def _lower_mixer(

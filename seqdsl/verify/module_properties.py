@@ -17,7 +17,7 @@ from seqdsl.ir.interpreter import interpret
 from seqdsl.ir.node import walk
 from seqdsl.ir.sizes import SizeError, Sizes
 from seqdsl.ir.system import System
-from seqdsl.verify.case import Case
+from seqdsl.verify.case import Case, once_for_each_case
 from seqdsl.verify.modules import (
     FLOAT32_VALUES,
     FLOAT64_VALUES,
@@ -28,7 +28,7 @@ from seqdsl.verify.modules import (
     relative_rms,
     state_dict,
 )
-from seqdsl.verify.properties import Check, Differs, cuttable, join, later_changed, lengths_without, named, piece
+from seqdsl.verify.properties import Check, Differs, cuttable, join, later_changed, lengths_without, literal_run, piece
 
 GRADIENTS = 1e-7  # float64 against float64, in another order
 OVERFLOW = 1e30  # where the equations themselves run away, no two orders of computation agree
@@ -145,6 +145,13 @@ def _grads(emitted: Emitted, sizes: Sizes, inputs: dict[str, Any], case: Case, c
     return {n: (x.grad if x.grad is not None else torch.zeros_like(x)).resolve_conj().numpy() for n, x in found.items()}
 
 
+@once_for_each_case
+def _own_gradients(plain: Emitted, case: Case) -> dict[str, Any]:
+    """Those of the equations' own module on what the case draws."""
+    drawn = case.draw(plain.system)
+    return _grads(plain, *drawn, case, None) if drawn is not None else {}
+
+
 def _pieces(system: System, tensors: Sequence[Any], part: slice) -> list[Any]:
     stream = str(system.stream)
     return [piece(system, t.name, x, stream, part, 1) for t, x in zip(system.inputs(), tensors, strict=True)]
@@ -172,9 +179,9 @@ def gradients(emitted: Emitted, plain: Emitted, *, cut: bool = False) -> Check:
         if cut and (not has_state(emitted.system) or not cuttable(plain.system) or not _all_streamed(plain.system)):
             return False
         sizes, inputs = drawn
-        _say_something(plain.system, sizes, inputs)
+        _say_something(plain.system, sizes, case)
         place = case.seed % (sizes[str(plain.system.stream)] + 1) if cut else None
-        wanted = _grads(plain, sizes, inputs, case, None)
+        wanted = _own_gradients(plain, case)
         if not wanted:
             return False
         found = _grads(emitted, sizes, inputs, case, place)
@@ -262,27 +269,41 @@ def packed(emitted: Emitted, literal: System) -> Check:
 
         system, stream = emitted.system, str(literal.stream)
         drawn = case.draw(literal)
-        if drawn is None or not packable(literal):
+        if drawn is None or not packable(literal) or (wanted := _each_alone(literal, case)) is None:
             return False
         sizes, inputs = drawn
-        length, cut = sizes[stream], case.seed % (sizes[stream] + 1)
-        ends = [0, cut, cut, length]
-        given = {**lengths_without(literal, sizes, stream), **sizes.options}
-        parts = []
-        for a, b in zip(ends, ends[1:], strict=False):
-            own = {n: piece(literal, n, x, stream, slice(a, b)) for n, x in inputs.items()}
-            try:
-                parts.append(interpret(literal, inputs=own, sizes=given)["outputs"])
-            except SizeError:  # the equations say nothing of a sequence of this length
-                return False
+        ends = _ends(sizes[stream], case)
         module = emitted.build(sizes, case.seed)
         with torch.no_grad():
             y = module(*(x.detach() for x in _tensors(system, inputs)), cu_seqlens=torch.tensor(ends))
-        wanted = join(literal, stream, parts)
         _expect(case, sizes, _arrays(system, _tuple(y)), wanted, f"packed with ends {ends}, output", FLOAT64_VALUES)
         return True
 
     return check
+
+
+def _ends(length: int, case: Case) -> list[int]:
+    """Where the sequences of a packed batch begin and end."""
+    cut = case.seed % (length + 1)
+    return [0, cut, cut, length]
+
+
+@once_for_each_case
+def _each_alone(literal: System, case: Case) -> dict[str, Any] | None:
+    """The outputs of the equations for each sequence, one after another; None where they say nothing of one so long."""
+    drawn, stream = case.draw(literal), str(literal.stream)
+    assert drawn is not None
+    sizes, inputs = drawn
+    ends = _ends(sizes[stream], case)
+    given = {**lengths_without(literal, sizes, stream), **sizes.options}
+    parts = []
+    for a, b in zip(ends, ends[1:], strict=False):
+        own = {n: piece(literal, n, x, stream, slice(a, b)) for n, x in inputs.items()}
+        try:
+            parts.append(interpret(literal, inputs=own, sizes=given)["outputs"])
+        except SizeError:
+            return None
+    return join(literal, stream, parts)
 
 
 def future(emitted: Emitted) -> Check:
@@ -318,13 +339,10 @@ def single(emitted: Emitted, plain: Emitted) -> Check:
         if drawn is None:
             return False
         sizes, inputs = drawn
-        _say_something(plain.system, sizes, inputs)
+        _say_something(plain.system, sizes, case)
         low = [_lower(x.detach()) for x in _tensors(plain.system, inputs)]
+        wanted, usual = _exact_and_usual(plain, case)
         with torch.no_grad():
-            exact = plain.build(sizes, case.seed)
-            exact.load_state_dict({n: _higher(_lower(x)) for n, x in exact.state_dict().items()})
-            wanted = _tuple(exact(*(_higher(x) for x in low)))
-            usual = _tuple(exact.float()(*low))
             found = _tuple(emitted.build(sizes, case.seed).float()(*low))
         for name, a, b, c in zip(plain.system.outputs, found, wanted, usual, strict=True):
             if a.dtype != _lower(b).dtype:
@@ -337,10 +355,24 @@ def single(emitted: Emitted, plain: Emitted) -> Check:
     return check
 
 
-def _say_something(system: System, sizes: Sizes, inputs: dict[str, Any]) -> None:
+@once_for_each_case
+def _exact_and_usual(plain: Emitted, case: Case) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The outputs of the equations' own module for float32 inputs and parameters, in float64 and in float32."""
+    import torch
+
+    drawn = case.draw(plain.system)
+    assert drawn is not None
+    low = [_lower(x.detach()) for x in _tensors(plain.system, drawn[1])]
+    with torch.no_grad():
+        exact = plain.build(drawn[0], case.seed)
+        exact.load_state_dict({n: _higher(_lower(x)) for n, x in exact.state_dict().items()})
+        return _tuple(exact(*(_higher(x) for x in low))), _tuple(exact.float()(*low))
+
+
+def _say_something(system: System, sizes: Sizes, case: Case) -> None:
     """Of no positions equations may say nothing (a fold without an identity): then the interpreter's `SizeError`."""
     if system.stream is not None and not sizes[system.stream]:
-        interpret(system, inputs=inputs, sizes=named(sizes))
+        literal_run(system, case)
 
 
 def _plain(x: Any) -> Any:
@@ -364,4 +396,4 @@ def _large(x: Any) -> bool:
     return bool(x.numel()) and bool((x.abs() > 1e30).any())
 
 
-__all__ = ["Emitted", "future", "gradients", "module_matches", "named", "packed", "single", "steps"]
+__all__ = ["Emitted", "future", "gradients", "module_matches", "packed", "single", "steps"]

@@ -30,9 +30,16 @@ GATE_KINDS = ("decay", "mild", "raw", "gate")
 GATES_BF16 = 2e-2
 
 
+@cache
+def program_of(case: Case) -> seqdsl.api.Program:
+    """The mixer; its forms are derived once for all tests."""
+    return seqdsl.load(HERE / f"{case.file}.seq", case.mixer)
+
+
+@cache
 def forms_of(case: Case) -> list[str]:
     """Every form that the mixer has, and `auto` where that is none of them: some recurrences rewritten, some not."""
-    program = seqdsl.load(HERE / f"{case.file}.seq", case.mixer)
+    program = program_of(case)
     found = []
     for form in FORMS:
         try:
@@ -51,7 +58,7 @@ each = pytest.mark.parametrize(("name", "form"), PAIRS)
 def module_of(name: str, form: str) -> Any:
     """The generated module in float64, with the parameters of the case."""
     case = CASES[name]
-    program = seqdsl.load(HERE / f"{case.file}.seq", case.mixer)
+    program = program_of(case)
     needed = {a: SIZES[a] for s in specs(case.params) for a in s.axes}
     module = program.module(form, **(dict(case.sizes) or needed)).double()
     values = _tensors(case, case.params, 0, None)

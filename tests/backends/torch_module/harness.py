@@ -13,6 +13,7 @@ from seqdsl.backends.torch_module import emit_module, load_class
 from seqdsl.backends.torch_module.prologue import stepping
 
 from seqdsl.forms import derive
+from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.system import System
 from seqdsl.semantics import load_system
 
@@ -27,9 +28,18 @@ def system_of(file: str, mixer: str, form: str = "recurrent") -> System:
     return derive(load_system(CORPUS / f"{file}.seq", mixer), form).system
 
 
+@once_for_each
+def _texts(system: System) -> dict[str, str]:
+    """The system's modules so far, by the form that they name."""
+    return {}
+
+
 def module_of(system: System, form: str = "recurrent", dtype: torch.dtype = torch.float64, **sizes: int) -> Any:
     """The generated module; sizes that its `__init__` does not ask for are ignored."""
-    cls = load_class(emit_module(system, class_name="Mixer", form=form), "Mixer")
+    texts = _texts(system)
+    if form not in texts:
+        texts[form] = emit_module(system, class_name="Mixer", form=form)
+    cls = load_class(texts[form], "Mixer")
     asked = inspect.signature(cls.__init__).parameters
     given: dict[str, Any] = {n: v for n, v in sizes.items() if n in asked}
     if "dtype" in asked:
