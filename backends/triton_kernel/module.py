@@ -64,7 +64,7 @@ def count(system: System, form: str, shapes: list[tuple[int, ...]], *, planes: t
     text = emit_module(system, class_name="Module", form=form)
     types = {"real": torch.bfloat16, "int": torch.int64, "bool": torch.bool, "complex": torch.complex64}
     inputs = [(shape, types[x.dtype]) for shape, x in zip(shapes, system.inputs(), strict=True)]
-    return counted(text, "Module", companions(text), inputs, planes=planes, **sizes)
+    return counted(text, "Module", companions(text), inputs, sizes, planes=planes)
 
 
 def companions(text: str) -> dict[str, str]:

@@ -119,14 +119,15 @@ class Programs:
     def __init__(self, grid: tuple[int, ...], executed: tuple[int, ...]) -> None:
         """Those of a grid whose numbers are below `executed`."""
         self.grid, self.executed = (*grid, *[1] * (3 - len(grid))), (*executed, *[1] * (3 - len(grid)))
-        self.program = (0, 0, 0)
+        self.program: tuple[int, ...] = (0, 0, 0)
         self.flops = self.operations = 0
 
     def run(self, function: Callable[..., Any], arguments: dict[str, Any]) -> list[_Places]:
         """Execute them; the tensors of the launch with what was noted."""
         Programs.current = self
         tensors = {n: _Places(n, x) for n, x in arguments.items() if isinstance(x, Tensor)}
-        for self.program in np.ndindex(self.executed):
+        for program in np.ndindex(self.executed):
+            self.program = program
             function(**{n: Pointer(tensors[n]) if n in tensors else x for n, x in arguments.items()})
         return list(tensors.values())
 
@@ -174,7 +175,7 @@ def _full(shape: Any, value: Any, dtype: torch.dtype) -> Any:
 
 
 def _dot(a: Any, b: Any, acc: Any = None, **_: Any) -> Data:
-    (rows, inner), (_, columns) = _shape(a), _shape(b)
+    rows, inner, columns = *_shape(a), _shape(b)[1]
     Programs.current.flops += 2 * rows * inner * columns
     return Data((rows, columns))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ class _Noting(TorchDispatchMode):
     """Notes launches of kernels, and operations of PyTorch that touch memory."""
 
     def __init__(self, planes: tuple[int, ...]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.planes = planes
         self.found: list[Launch] = []
 
@@ -116,7 +117,8 @@ class _Operator:
     def register_autograd(self, backward: Callable[..., Any], *, setup_context: Callable[..., Any]) -> None:
         parts = {"forward": staticmethod(self.run), "setup_context": staticmethod(setup_context),
                  "backward": staticmethod(backward)}  # fmt: skip
-        self.run = type("Function", (torch.autograd.Function,), parts).apply
+        made: Any = type("Function", (torch.autograd.Function,), parts)
+        self.run = made.apply
 
 
 def counted(
@@ -124,10 +126,10 @@ def counted(
     class_name: str,
     companions: dict[str, str],
     inputs: list[tuple[tuple[int, ...], torch.dtype]],
+    sizes: dict[str, int] | None = None,
     *,
     planes: tuple[int, ...] = (),
     backward: bool = True,
-    **sizes: int,
 ) -> Count:
     """What a module with these files launches on inputs of these shapes, each with its batch axis.
 
@@ -136,32 +138,38 @@ def counted(
     which is right for widths that are whole tiles. Raises `language.Unknown` for a kernel whose places stand in memory.
     """
     for name, kernels in companions.items():
-        stem = load_text(kernels.replace(TRITON, STAND_IN).replace("torch.library.custom_op(", "operator(")).__name__
+        stem = _loaded(kernels).__name__
         text = text.replace(f"from .{name} import", f"from {stem} import").replace(f"from {name} import", f"from {stem} import")
-    made = load_text(text.replace(TRITON, STAND_IN).replace("torch.library.custom_op(", "operator("))
-    module = build_from(getattr(made, class_name), class_name, **sizes).to("meta")
-    given = [torch.empty(shape, dtype=dtype, device="meta") for shape, dtype in inputs]
+    module = build_from(getattr(_loaded(text), class_name), class_name, **(sizes or {})).to("meta")
+    given = [torch.empty(shape, dtype=dtype, device="meta").requires_grad_(dtype.is_floating_point) for shape, dtype in inputs]
+    held = [*given, *module.parameters()]
+    wanted = [x for x in held if x.requires_grad]
     found = Count()
 
-    def noted(part: str, run: Callable[[], Any], least: Iterable[Tensor]) -> Any:
+    def noted(part: str, run: Callable[[], Any], least: list[Tensor]) -> None:
         with _Noting(planes) as noting:
             Kernel.launched = noting.kernel
-            result = run()
+            results = list(_tensors([run()]))
         found.launches[part] = noting.found
-        found.least[part] = sum(map(_bytes, (*least, *_tensors([result]))))
-        return result
+        found.least[part] = sum(map(_bytes, least + results))
 
-    parameters = list(module.parameters())
-    with torch.no_grad():
-        Kernel.launched = lambda *_: None
-        module(*given)  # what is made once and kept does not count
-        noted("forward", lambda: module(*given), (*given, *parameters))
+    def adjoint(outputs: list[Tensor], gradients: list[Tensor]) -> Callable[[], Any]:
+        return lambda: torch.autograd.grad(outputs, wanted, gradients, allow_unused=True)
+
+    Kernel.launched = lambda *_: None  # a first run, for what is made once and kept
+    outputs = list(_tensors([module(*given)]))
+    gradients = [torch.empty_like(y) for y in outputs]
     if backward:
-        wanted = [x.requires_grad_() for x in given if x.is_floating_point()] + parameters
-        with _Noting(planes) as noting:
-            Kernel.launched = noting.kernel
-            outputs = list(_tensors([module(*given)]))
-        gradients = [torch.empty_like(y) for y in outputs]
-        noted("backward", lambda: torch.autograd.grad(outputs, wanted, gradients, allow_unused=True),
-              (*given, *parameters, *gradients))  # fmt: skip
+        adjoint(outputs, gradients)()
+    with torch.no_grad():
+        noted("forward", lambda: module(*given), held)
+    if backward:
+        Kernel.launched = lambda *_: None
+        outputs = list(_tensors([module(*given)]))
+        noted("backward", adjoint(outputs, gradients), held + gradients)
     return found
+
+
+def _loaded(text: str) -> ModuleType:
+    """A generated file with what stands in for Triton."""
+    return load_text(text.replace(TRITON, STAND_IN).replace("torch.library.custom_op(", "operator("))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...torch_module.support.online_softmax import online_softmax
-from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device
+from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device, _one_device
 from .softmax_kernels import _delta_kernel
 
 # (rows, columns, warps, stages) by kernel, padded width of features and bytes of each: on GPUs from sm_90 on, on those
@@ -311,6 +311,7 @@ def fused_softmax(plan: _Softmax) -> Callable[..., tuple[Tensor, Tensor]]:
         dtype: torch.dtype = torch.float32,
     ) -> tuple[Tensor, Tensor]:
         given = [values if leaf.operand < 0 else operands[leaf.operand][0] for leaf in plan.leaves]
+        _one_device([values, *given])
         wide = any(x.dtype == torch.float64 for x in (values, *(x for x, _, _ in operands)))
         widths = [x.shape[-1] for leaf, x in zip(plan.leaves, given, strict=True) if leaf.width]
         sizes = [*lead, rows, values.shape[-2]]

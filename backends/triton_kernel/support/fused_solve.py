@@ -18,7 +18,7 @@ from .fused_linear_attention import (
     _attend_states,
     _attend_tile,
 )
-from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device, _restarted, _unasked
+from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device, _one_device, _restarted, _unasked
 from .solve_kernels import _head_pairs_kernel, _inverse_kernel, _solve_kernel
 
 # One tile holds all keys. With 256 of them the kernel gave wrong states and illegal accesses on a Hopper GPU under Triton
@@ -197,6 +197,7 @@ def fused_solve(
     if first is not None:
         decay, w = _restarted(decay, first, w[:, :, :, 0], log), w if after else _unasked(w, first)
     given = [g for g in (w, u, x, decay, start) if g is not None]
+    _one_device(given)
     wide = any(g.dtype == torch.float64 or g.is_complex() for g in given)
     if decay is None:
         decay, log = torch.zeros((1, 1, 1, 1), device=x.device), True

@@ -18,6 +18,7 @@ import torch
 
 import seqdsl
 from seqdsl.api import load_backend
+from tests.bench.gpu import SOURCES
 
 ROOT = Path(__file__).resolve().parents[3]
 COLUMNS = """
@@ -26,7 +27,8 @@ mixer columns(q[t,h,d], k[t,h,d], v[t,h,e], b[t,h,e]) -> o[t,h,e]:
     o[t,h,e]   = sum[d] q * S
 """
 MIXERS = {"gla": "gla", "simple_gla": "simple_gla", "retention": "retention", "columns": COLUMNS, "softmax": "softmax",
-          "hgrn": "hgrn", "gated_delta_rule": "gated_delta_rule", "delta_rule": "delta_rule"}
+          "hgrn": "hgrn", "gated_delta_rule": "gated_delta_rule", "kda": SOURCES["kda"]}
+OBSERVED = ("gla", "simple_gla", "columns", "softmax", "hgrn", "gated_delta_rule")
 SMALL = {"t": 70, "h": 2}  # a chunk and a ragged one
 Launches = dict[str, list[list[Any]]]
 
@@ -86,8 +88,10 @@ def observed(name: str) -> Launches:
     torch.manual_seed(0)  # decays near 1, whichever inputs they are
     given = [(1 - 1e-3 * torch.rand(shape) if name == "hgrn" else -1e-3 * torch.rand(shape)).requires_grad_()
              for shape in shapes(program.system(), 1, SMALL, 20)]  # fmt: skip
-    y = module(*given)
+    with torch.no_grad():
+        module(*given)
     forward = found[:]
+    y = module(*given)
     found.clear()
     torch.autograd.grad(y, given, torch.ones_like(y), allow_unused=True)
     builder.create_masked_load, builder.create_masked_store, builder.create_dot = load, store, dot
@@ -105,5 +109,5 @@ def interpreted() -> dict[str, Launches]:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or MIXERS:
+    for name in sys.argv[1:] or OBSERVED:
         print(json.dumps([name, observed(name)]), flush=True)
