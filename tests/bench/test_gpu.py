@@ -53,4 +53,5 @@ def test_modules_take_the_inputs(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     inputs = gpu.MIXERS[name](2, 5, 2, 4)
     outputs = [gpu.operator(backend, name)(*inputs) for backend in ("triton", "torch")]
     assert outputs[0].shape[:2] == (2, 5) and outputs[0].dtype == torch.bfloat16
-    assert torch.equal(*outputs)
+    ours, plain = (y.double() for y in outputs)
+    assert (ours - plain).norm() < 1e-2 * plain.norm()

@@ -18,6 +18,7 @@ from .attend_kernels import (
     _weights_adjoint_kernel,
 )
 from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device, _one_device, _restarted, _unasked
+from .tuning import _tuned
 
 CHUNK = 64
 LEVELS = CHUNK.bit_length() - 1
@@ -73,7 +74,7 @@ def _attend_tile(name: str, q: Tensor, v: Tensor) -> dict[str, Any]:
         found["BK"] = _block(q.shape[-1], keys)
     if values:
         found["BV"] = _block(v.shape[-1], values)
-    return found
+    return _tuned(name, found, q, q.shape[1], q.shape[-1], v.shape[-1])
 
 
 def _attend_states(

@@ -20,6 +20,7 @@ from .fused_linear_attention import (
 )
 from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device, _one_device, _restarted, _unasked
 from .solve_kernels import _head_pairs_kernel, _inverse_kernel, _solve_kernel
+from .tuning import _tuned
 
 # One tile holds all keys. With 256 of them the kernel gave wrong states and illegal accesses on a Hopper GPU under Triton
 # 3.6, though the interpreter finds nothing wrong with it: what has more keys is left to PyTorch.
@@ -51,11 +52,13 @@ def _solve_scan(
     final = w.new_empty(batch, heads, keys, values, dtype=torch.float32)
     hopper = w.is_cuda and not torch.version.hip and torch.cuda.get_device_capability(w.device)[0] == 9
     tile = _solve_tile(keys, values, w.dtype, reverse, hopper)
+    wide = tile.pop("BK")  # all keys, whatever is faster
+    tile = _tuned("solve reversed" if reverse else "solve", tile, w, time, keys, values)
     _solve_kernel[(batch * heads, triton.cdiv(values, tile["BV"]))](
         w, u, inverse, x, decay, *((w, x, 1.0) if read is None else read)[:2], final if start is None else start, states,
         final, y, 1.0 if read is None else read[2], time, heads, keys, values,
         BY_HEAD=by_head, APART=apart, BEFORE=before, REVERSE=reverse, READ=read is not None, HAS_START=start is not None,
-        C=CHUNK, PRECISION=_dot_precision(), **tile,
+        C=CHUNK, BK=wide, PRECISION=_dot_precision(), **tile,
     )  # fmt: skip
     return y, states, final
 
