@@ -85,11 +85,12 @@ def test_a_tuning_that_fails_leaves_nothing_behind() -> None:
     assert _launch() is TILE and _tuning() == {KEY: BEST}
 
 
+WRONG = ("3", '{"BV": "64"}', '{"BV": 48}', '{"BV": 4096}', '{"BV": true}', '{"C": 32}', '{"BT": 64}')
+
+
 @pytest.mark.parametrize(
-    "text",
-    ["", "{", "[]", "null", "\xff\x00", '{"cpu": 3}',
-     *(f'{{"cpu": {{"KEY": {tile}}}}}' for tile in ("3", '{"BV": "64"}', '{"BV": 48}', '{"BV": 4096}', '{"BV": true}', '{"C": 32}', '{"BT": 64}'))],
-)  # fmt: skip
+    "text", ["", "{", "[]", "null", "\xff\x00", '{"cpu": 3}', *(f'{{"cpu": {{"KEY": {tile}}}}}' for tile in WRONG)]
+)
 def test_a_damaged_file_is_none(text: str, folder: Path) -> None:
     tuning._place().parent.mkdir()
     tuning._place().write_bytes(text.replace("KEY", KEY).encode("latin-1"))
