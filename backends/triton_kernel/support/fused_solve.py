@@ -23,7 +23,9 @@ from .solve_kernels import _head_pairs_kernel, _inverse_kernel, _solve_kernel
 from .tuning import _tuned
 
 # One tile holds all keys. With 256 of them the kernel gave wrong states and illegal accesses on a Hopper GPU under Triton
-# 3.6, though the interpreter finds nothing wrong with it: what has more keys is left to PyTorch.
+# 3.6, though the interpreter finds nothing wrong with it: what has more keys is left to PyTorch. Kernels of this kind,
+# several wgmma products in a loop with operands transposed in registers, are known to be miscompiled there in just this way,
+# by ptxas before 13.1 (flash-linear-attention#1262, #984, triton#11366).
 SOLVE_KEYS = 128
 SOLVE_PAIRS, SOLVE_WARPS, INVERSE_WARPS = 64, 4, 2
 
