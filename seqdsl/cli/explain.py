@@ -94,12 +94,12 @@ def backward(system: System) -> dict[str, Any]:
 
 def launches(found: Report, backend: Any) -> dict[str, Any]:
     """What every launch of a backend's kernels moves, in the form that is chosen, at one usual shape; or why it is not known."""
-    system = derive(found.system, found.chosen).system
-    sizes = usual_sizes(system, LENGTH, WIDTH, h=HEADS)
-    shapes = [(1, *(sizes[i] for i in x.indices)) for x in system.inputs()]
-    shared = set.intersection(*(set(x.indices) - {system.stream} for x in system.inputs() if system.stream in x.indices) or [set()])
-    planes = (math.prod(sizes[i] for i in shared),)
     try:
+        system = derive(found.system, found.chosen).system
+        sizes = usual_sizes(system, LENGTH, WIDTH, h=HEADS)
+        shapes = [(1, *(sizes[i] for i in x.indices)) for x in system.inputs()]
+        streamed = [set(x.indices) - {system.stream} for x in system.inputs() if system.stream in x.indices]
+        planes = (math.prod(sizes[i] for i in set.intersection(*streamed)),) if streamed else ()
         count = backend.count(system, found.chosen, shapes, planes=planes, **module_sizes(system, sizes))
     except Exception as error:  # whatever a module says that wants numbers where there are only shapes
         return {"unavailable": f"{type(error).__name__}: {str(error)[:200]}"}

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from seqdsl.cli.main import main
 from tests.backends.triton_kernel.counts import MIXERS, OBSERVED, SMALL, counts, interpreted
 from tests.bench.gpu import SHAPES
 
@@ -38,6 +39,13 @@ def test_one_plane_stands_for_all(name: str) -> None:
         for a, b in zip(whole.launches[part], found.launches[part], strict=True):
             assert (a.name, a.grid, a.asked, a.flops, a.operations) == (b.name, b.grid, b.asked, b.flops, b.operations)
             assert a.moved <= b.moved <= a.moved + (table if a.name.startswith("rows_") else 0)
+
+
+def test_explain_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "retention", "--mixer", "retention", "--backend", "triton"]) == 0
+    out = capsys.readouterr().out
+    assert "launches of form chunkwise for one sequence in bfloat16, |t| 8192, |h| 96, |d| 128, |e| 128" in out
+    assert "states                 96 x 2 x 2 programs" in out and "forward: 2.5" in out
 
 
 def _ratio(name: str, shape: tuple[int, int, int, int]) -> float:
