@@ -55,7 +55,7 @@ gallery: .venv/installed
 
 gpu: .venv/installed
 	$(PYTEST) -m gpu
-	$(BIN)/python -m tests.bench.gpu --fla
+	$(BIN)/python -m tests.bench.gpu --fla --seconds 7200
 
 clean:
 	rm -rf .venv build dist out seqdsl.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -9,6 +9,7 @@ import os
 import sys
 from functools import cache
 from pathlib import Path
+from threading import get_ident
 from types import ModuleType
 from typing import Any
 
@@ -22,9 +23,9 @@ def load_text(source: str) -> ModuleType:
     stem = "seqdsl_generated_" + hashlib.sha256(source.encode()).hexdigest()[:16]
     if stem not in sys.modules:
         path = _folder() / f"{stem}.py"
-        if not path.is_file() or path.read_text(encoding="utf-8") != source:
-            scratch = path.with_suffix(f".{os.getpid()}.tmp")
-            scratch.write_text(source, encoding="utf-8")
+        if not path.is_file() or path.read_bytes() != source.encode():
+            scratch = path.with_suffix(f".{os.getpid()}.{get_ident()}.tmp")
+            scratch.write_bytes(source.encode())
             scratch.replace(path)
         spec = importlib.util.spec_from_file_location(stem, path)
         assert spec is not None and spec.loader is not None

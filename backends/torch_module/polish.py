@@ -122,11 +122,13 @@ def used_names(text: str) -> set[str]:
 def imports(used: set[str]) -> str:
     """The import lines that a text with these names needs."""
     blocks = [
-        [f"import {name}" for name in ("itertools", "math") if name in used],
+        [f"import {name}" for name in ("itertools", "json", "math", "os", "warnings") if name in used],
         _from("collections.abc", ["Callable", "Iterator", "Sequence"], used)
         + _from("contextlib", ["AbstractContextManager", "nullcontext"], used)
         + _from("dataclasses", ["dataclass", "replace"], used)
         + _from("functools", ["cache"], used)
+        + _from("pathlib", ["Path"], used)
+        + _from("time", ["perf_counter"], used)
         + _from("typing", ["Any", "NamedTuple"], used),
     ]
     first = [line for block in blocks for line in block]

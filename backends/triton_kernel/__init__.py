@@ -5,9 +5,9 @@ for every function of its `support` that it calls: `module.STAND_INS` names a st
 launches kernels for CUDA and HIP tensors and is the torch function everywhere else. A stand-in that is `narrow` gets
 16-bit inputs as they are and is told `scale`, `dots` and `dtype`. For normalised reads (attention) no kernel is written
 beforehand: `emit` writes three for the scores of each, into the module itself. What has no kernel stays in PyTorch, and
-`explained` says why.
+`explained` says why. What every launch moves is counted from the kernels' text without a GPU (`count`).
 Architecture invariant: builds on `torch_module`, which knows nothing of it; the generated files import torch and triton.
-Entry points: `emit_module`, `build_module`, `companions`, `explained`.
+Entry points: `emit_module`, `build_module`, `companions`, `explained`, `count`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,6 @@ from ..torch_module import Unsupported, attribute_path
 if find_spec("triton") is None:
     raise ModuleNotFoundError("No module named 'triton'", name="triton")
 
-from .module import build_module, companions, emit_module, explained, load_class
+from .module import build_module, companions, count, emit_module, explained, load_class
 
-__all__ = ["Unsupported", "attribute_path", "build_module", "companions", "emit_module", "explained", "load_class"]
+__all__ = ["Unsupported", "attribute_path", "build_module", "companions", "count", "emit_module", "explained", "load_class"]

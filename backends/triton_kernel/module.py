@@ -9,11 +9,14 @@ import hashlib
 import re
 from typing import Any
 
+import torch
+
 from seqdsl.ir.system import System
 
 from .. import torch_module
 from ..torch_module.load import build_from, load_text
 from ..torch_module.target import StandIn, Target
+from .count import Count, counted
 from .emit.write import Online
 from .kernels import kernels_text
 
@@ -54,6 +57,14 @@ def explained(system: System, form: str) -> list[str]:
         f"`{tensor}` is read in PyTorch where the table `{name}` needs a gradient" for tensor, name in target.online.tables.items()
     ]
     return lines + [f"`{tensor}` is read block by block in PyTorch: {why}" for tensor, why in target.online.kept.items()]
+
+
+def count(system: System, form: str, shapes: list[tuple[int, ...]], *, planes: tuple[int, ...] = (), **sizes: int) -> Count:
+    """What every launch of a module moves in bfloat16, forward and backward; see `count.counted`."""
+    text = emit_module(system, class_name="Module", form=form)
+    types = {"real": torch.bfloat16, "int": torch.int64, "bool": torch.bool, "complex": torch.complex64}
+    inputs = [(shape, types[x.dtype]) for shape, x in zip(shapes, system.inputs(), strict=True)]
+    return counted(text, "Module", companions(text), inputs, sizes, planes=planes)
 
 
 def companions(text: str) -> dict[str, str]:

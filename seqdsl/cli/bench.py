@@ -53,9 +53,9 @@ def machine() -> dict[str, object]:
             "torch": torch.__version__, "threads": torch.get_num_threads()}  # fmt: skip
 
 
-def usual_sizes(system: System, length: int) -> Sizes:
-    """The lengths that a mixer of this shape is used with."""
-    lengths = {n: LENGTHS.get(n, USUAL) for n, i in system.indices.items() if i.axis == n and i.size is None}
+def usual_sizes(system: System, length: int, usual: int = USUAL, **named: int) -> Sizes:
+    """The lengths that a mixer of this shape is used with; `named` are those of axes of these names."""
+    lengths = {n: {**LENGTHS, **named}.get(n, usual) for n, i in system.indices.items() if i.axis == n and i.size is None}
     if system.stream in lengths:
         lengths[system.stream] = length
     return bind(system, {n: 4 for n, d in system.options.items() if d is None}, lengths)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
+from dataclasses import asdict
 from typing import Any
 
 from seqdsl.algebra import classify_all
 from seqdsl.api import load_backend
+from seqdsl.cli.bench import usual_sizes
 from seqdsl.cli.codes import explanation
 from seqdsl.cli.common import console, escape, mark, print_json, systems
 from seqdsl.diagnostics import SeqError
@@ -17,6 +20,9 @@ from seqdsl.ir.show import show
 from seqdsl.ir.system import System
 from seqdsl.plan import cost
 from seqdsl.report import Report, report
+from seqdsl.verify.modules import module_sizes
+
+LENGTH, HEADS, WIDTH = 8192, 96, 128  # one usual shape on GPUs, for counting what launches move
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -30,7 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
     reports = [report(system) for system in systems(arguments)]
     backend = None if arguments.backend == "torch" else load_backend(arguments.backend)
     if arguments.json:
-        print_json([{**r.to_dict(), "adjoint": backward(r.system), "derivation": derivation(r.system, backend)} for r in reports])
+        print_json([{**r.to_dict(), "adjoint": backward(r.system), "derivation": derivation(r.system, backend),
+                     **({} if backend is None else {"launches": launches(r, backend)})} for r in reports])  # fmt: skip
     else:
         for one in reports:
             _explain(one, backend)
@@ -85,6 +92,25 @@ def backward(system: System) -> dict[str, Any]:
     }
 
 
+def launches(found: Report, backend: Any) -> dict[str, Any]:
+    """What every launch of a backend's kernels moves, in the form that is chosen, at one usual shape; or why it is not known."""
+    try:
+        system = derive(found.system, found.chosen).system
+        sizes = usual_sizes(system, LENGTH, WIDTH, h=HEADS)
+        shapes = [(1, *(sizes[i] for i in x.indices)) for x in system.inputs()]
+        streamed = [set(x.indices) - {system.stream} for x in system.inputs() if system.stream in x.indices]
+        planes = (math.prod(sizes[i] for i in set.intersection(*streamed)),) if streamed else ()
+        count = backend.count(system, found.chosen, shapes, planes=planes, **module_sizes(system, sizes))
+    except Exception as error:  # whatever a module says that wants numbers where there are only shapes
+        return {"unavailable": f"{type(error).__name__}: {str(error)[:200]}"}
+    return {
+        "form": found.chosen,
+        "sizes": {n: size for n, size in sizes.lengths.items() if "." not in n},
+        **{part: {"least bytes": count.least[part], "times least": round(count.ratio(part), 3),
+                  "launches": [asdict(x) for x in rows]} for part, rows in count.launches.items()},
+    }  # fmt: skip
+
+
 def _equations(found: System, system: System) -> list[str]:
     """What a rewriting has added to a system."""
     new = [t for t in found.derived() if t.rhs is not None and t.name not in system.tensors]
@@ -137,7 +163,26 @@ def _explain(found: Report, backend: Any) -> None:
         out.print(escape("    cost: " + "; ".join(f"{k} {v}" for k, v in form["cost"].items())))
         for line in form.get("kernels", []):
             out.print(escape(f"    {line}"))
+    if backend is not None:
+        _explain_launches(launches(found, backend))
     out.print()
+
+
+def _explain_launches(found: dict[str, Any]) -> None:
+    out = console()
+    if "unavailable" in found:
+        out.print(escape(f"\n  launches: not counted: {found['unavailable']}"))
+        return
+    sizes = ", ".join(f"|{n}| {size}" for n, size in found["sizes"].items())
+    out.print(f"\n  {mark('launches', 'bold')} of form {found['form']} for one sequence in bfloat16, {escape(sizes)}")
+    out.print("    bytes moved are the distinct ones of a launch; those that its programs ask for again come from the cache")
+    for part in ("forward", "backward"):
+        least = found[part]["least bytes"] / 1e9
+        out.print(f"    {part}: {found[part]['times least']:.2f} times the {least:.3f} GB of inputs and outputs, each once")
+        for x in found[part]["launches"]:
+            grid = " x ".join(map(str, x["grid"])) + (" operations" if x["name"] == "PyTorch" else " programs")
+            out.print(f"      {x['name']:22} {grid:26} {x['moved'] / 1e9:8.3f} GB moved, {x['asked'] / 1e9:8.3f} asked for"
+                      + (f", {x['flops'] / 1e9:.1f} GFLOP of products" if x["flops"] else ""))  # fmt: skip
 
 
 def _explain_backward(found: dict[str, Any]) -> None:

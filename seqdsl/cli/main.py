@@ -70,7 +70,7 @@ def _check(sub: argparse.ArgumentParser) -> None:
 def _explain(sub: argparse.ArgumentParser) -> None:
     _file(sub, "a .seq file, a name of the library, or an error code")
     _json(sub)
-    sub.add_argument("--backend", default="torch", help="triton: say of every form what runs in kernels of its own, too")
+    sub.add_argument("--backend", default="torch", help="triton: of every form what runs in kernels, and what each launch moves")
 
 
 def _compile(sub: argparse.ArgumentParser) -> None:

@@ -17,7 +17,8 @@ from .attend_kernels import (
     _values_adjoint_kernel,
     _weights_adjoint_kernel,
 )
-from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device, _restarted, _unasked
+from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device, _one_device, _restarted, _unasked
+from .tuning import _tuned
 
 CHUNK = 64
 LEVELS = CHUNK.bit_length() - 1
@@ -73,7 +74,7 @@ def _attend_tile(name: str, q: Tensor, v: Tensor) -> dict[str, Any]:
         found["BK"] = _block(q.shape[-1], keys)
     if values:
         found["BV"] = _block(v.shape[-1], values)
-    return found
+    return _tuned(name, found, q, q.shape[1], q.shape[-1], v.shape[-1])
 
 
 def _attend_states(
@@ -279,6 +280,7 @@ def fused_linear_attention(
     if first is not None:
         decay, q = _restarted(decay, first, q, log), _unasked(q, first) if strict else q
     given = [x for x in (q, k, v, decay, start) if x is not None]
+    _one_device(given)
     wide = any(x.dtype == torch.float64 or x.is_complex() for x in given)
     by_column = columns and decay is not None and decay.shape[-1] > 1
     shape = torch.broadcast_shapes(*(x.shape[:3] for x in (q, k, v) if x is not None))

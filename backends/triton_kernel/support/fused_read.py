@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...torch_module.support.chunk_linear_attention import chunk_linear_attention
 from ...torch_module.support.segmented_read import segmented_read
-from .launching import OPS, _has_kernels, _on_device, _restarted, _unasked
+from .launching import OPS, _has_kernels, _on_device, _one_device, _restarted, _unasked
 from .read_kernels import _read_adjoint_kernel, _read_ends_kernel, _read_states_kernel
 
 READ_STATE, READ_KEYS = 1024, 1024  # entries of a program's state, at least 16 columns of it; the most rows
@@ -44,7 +44,7 @@ def _read_ends(
     shape = (grid[0], grid[2], q.shape[-1], v.shape[-1])
     totals, ends = (q.new_empty(shape if grid[2] > 1 else (0,), dtype=torch.float32) for _ in range(2))
     if grid[2] > 1:
-        _read_ends_kernel[grid](*given, totals, ends, *sizes, REVERSE=reverse, **flags)
+        _read_ends_kernel[(*grid[:2], grid[2] - 1)](*given, totals, ends, *sizes, REVERSE=reverse, **flags)
     return totals, ends
 
 
@@ -65,22 +65,22 @@ def _read_setup(
 @torch.library.custom_op(
     f"{OPS}::read",
     mutates_args=(),
-    schema="(Tensor q, Tensor k, Tensor v, Tensor x, Tensor? y, Tensor? start, bool log, bool strict, ScalarType dtype)"
-    " -> (Tensor, Tensor, Tensor)",
+    schema="(Tensor q, Tensor k, Tensor v, Tensor x, Tensor? y, Tensor? start, bool log, bool strict, bool keep,"
+    " ScalarType dtype) -> (Tensor, Tensor, Tensor)",
 )
 def _read(
     q: Tensor, k: Tensor, v: Tensor, x: Tensor, y: Tensor | None, start: Tensor | None, log: bool, strict: bool,
-    dtype: torch.dtype,
+    keep: bool, dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """o in `dtype`, the final state, and the state before every segment."""
-    o, final, marks = _read_empty(q, k, v, x, y, start, log, strict, dtype)
+    """o in `dtype`, the final state, and the state before every segment if it is to be kept for the adjoint."""
+    o, final, marks = _read_empty(q, k, v, x, y, start, log, strict, keep, dtype)
     grid, sizes, flags = _read_setup(q, v, x, y, log, strict)
     second = x if y is None else y
     with _on_device(q):
         ends = _read_ends((q, k, v, v, x, second), sizes, flags, grid, False)
         _read_states_kernel[grid](
             q, k, v, x, second, final if start is None else start, o, final, marks, *ends, *sizes,
-            HAS_START=start is not None, SEGMENT=READ_SEGMENT, STEPS=READ_STEPS, **flags,
+            HAS_START=start is not None, KEEP=keep, SEGMENT=READ_SEGMENT, STEPS=READ_STEPS, **flags,
         )  # fmt: skip
     return o, final, marks
 
@@ -88,11 +88,12 @@ def _read(
 @_read.register_fake
 def _read_empty(
     q: Tensor, k: Tensor, v: Tensor, x: Tensor, y: Tensor | None, start: Tensor | None, log: bool, strict: bool,
-    dtype: torch.dtype,
+    keep: bool, dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     batch, time, heads, keys = q.shape
     state = (heads, keys, v.shape[-1])
-    marks = q.new_empty(batch, (time + READ_SEGMENT - 1) // READ_SEGMENT, *state, dtype=torch.float32)
+    kept = (batch, (time + READ_SEGMENT - 1) // READ_SEGMENT, *state) if keep else (0,)
+    marks = q.new_empty(kept, dtype=torch.float32)
     return v.new_empty(v.shape, dtype=dtype), q.new_empty(batch, *state, dtype=torch.float32), marks
 
 
@@ -155,7 +156,7 @@ def _read_adjoint_empty(
 
 
 def _read_keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, x, y, start, ctx.log, ctx.strict, _ = inputs
+    q, k, v, x, y, start, ctx.log, ctx.strict, *_ = inputs
     ctx.started = start is not None
     ctx.mark_non_differentiable(output[2])
     ctx.set_materialize_grads(False)
@@ -167,7 +168,7 @@ def _read_backward(ctx: Any, d_o: Tensor | None, d_final: Tensor | None, _: Tens
     d_o = torch.zeros_like(v) if d_o is None else d_o.contiguous()
     d_final = None if d_final is None else d_final.contiguous()
     d_q, d_k, d_v, d_x, d_y, d_start = _read_adjoint(d_o, d_final, q, k, v, x, y, marks, ctx.log, ctx.strict)
-    return d_q, d_k, d_v, d_x, None if y is None else d_y, d_start if ctx.started else None, None, None, None
+    return d_q, d_k, d_v, d_x, None if y is None else d_y, d_start if ctx.started else None, None, None, None, None
 
 
 _read.register_autograd(_read_backward, setup_context=_read_keep)
@@ -201,6 +202,7 @@ def fused_read(
         whole = decay if times is None else decay * times
         decay, times, q = _restarted(whole, first, q, log), None, _unasked(q, first) if strict else q
     given = [x for x in (q, k, v, decay, times, start) if x is not None]
+    _one_device(given)
     wide = any(x.dtype == torch.float64 or x.is_complex() for x in given)
     shape = torch.broadcast_shapes(*(x.shape[:3] for x in given if x is not start), (1 if start is None else start.shape[0], 1, 1))
     keys = max(q.shape[-1], k.shape[-1], *(x.shape[-2] for x in given[3:]))
@@ -219,5 +221,6 @@ def fused_read(
     q, k, v = q.expand(*shape, keys).contiguous(), k.expand(*shape, keys).contiguous(), v.expand(*shape, values).contiguous()
     if start is not None:
         start = start.float().expand(shape[0], shape[2], keys, values).contiguous()
-    found: tuple[Tensor, Tensor, Tensor] = _read(q, k, v, decay, times, start, log, strict, dtype)
+    keep = torch.is_grad_enabled() and any(x.requires_grad for x in given)
+    found: tuple[Tensor, Tensor, Tensor] = _read(q, k, v, decay, times, start, log, strict, keep, dtype)
     return found[0], found[1]

@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from .launching import OPS, _block, _has_kernels, _on_device
+from .launching import OPS, _block, _has_kernels, _on_device, _one_device
 from .row_kernels import _rows_scale_adjoint_kernel, _rows_scale_kernel
 
 ROWS_TILE = {"BR": 16, "num_warps": 4}
@@ -61,6 +61,7 @@ def fused_rows(x: Tensor, by: Tensor) -> Tensor:
 
     float64, complex numbers, factors of another shape and the CPU are left to PyTorch.
     """
+    _one_device([x, by])
     wide = {x.dtype, by.dtype} & {torch.float64, torch.complex64, torch.complex128}
     rows = x.dim() == by.dim() and by.shape[-1] == 1 and x.numel() and by.shape[:-1].numel() <= x.shape[:-1].numel()
     if not _has_kernels(x) or wide or not rows:

@@ -7,7 +7,7 @@ import triton
 from torch import Tensor
 
 from ...torch_module.support.affine_scan import affine_scan
-from .launching import OPS, _has_kernels, _on_device, _restarted
+from .launching import OPS, _has_kernels, _on_device, _one_device, _restarted
 from .scan_kernels import _scan_adjoint_kernel, _scan_ends_kernel, _scan_states_kernel
 
 SCAN_LANES, SCAN_WARPS = 64, 1  # channels of a program, side by side
@@ -136,7 +136,8 @@ def fused_scan(
         edge = torch.cat([first[1:], first[:1]]) if reverse else first  # a scan backwards begins where one ends
         decay = _restarted(decay, edge, b, log)
     wide = {torch.float64, torch.complex64, torch.complex128}
-    given = [x for x in (decay, b, start) if x is not None]
+    given = [x for x in (b, decay, start) if x is not None]
+    _one_device(given)
     shape = torch.broadcast_shapes(decay.shape, b.shape)
     if not _has_kernels(b) or wide & {x.dtype for x in given} or 0 in shape:
         return affine_scan(decay, b, start, log=log, reverse=reverse)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ...torch_module.support.online_softmax import online_softmax
-from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device
+from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device, _one_device
 from .softmax_kernels import _delta_kernel
+from .tuning import _tuned
 
 # (rows, columns, warps, stages) by kernel, padded width of features and bytes of each: on GPUs from sm_90 on, on those
 # before, and on AMD's, which differ in shared memory. Spill-free for widths up to 128; the 16-bit ones of sm_90 are the
@@ -137,10 +138,12 @@ class _Call(NamedTuple):
     def constants(self, kernel: str) -> dict[str, Any]:
         """Widths and tiles."""
         wide = [(leaf.width, x) for leaf, x in zip(self.plan.leaves, self.tensors, strict=True) if leaf.width]
-        widths = dict.fromkeys((name, int(x.shape[-1])) for name, x in wide)
+        widths = {name: int(x.shape[-1]) for name, x in wide}
         size = max((x.element_size() for _, x in wide), default=4)
         table = _softmax_table(self.tensors[0].device)
-        return {**_softmax_constants(kernel, tuple(widths), size, table), "PRECISION": _dot_precision()}
+        found = {**_softmax_constants(kernel, tuple(widths.items()), size, table), "PRECISION": _dot_precision()}
+        sizes = (self.length("row"), self.length("column"), *widths.values())
+        return _tuned(f"{self.plan.name} {kernel}", found, self.tensors[0], *sizes)
 
     def launch(self, which: str, extra: list[Tensor], **flags: bool) -> None:
         """The kernel for every block of its side and every leading position of it."""
@@ -311,6 +314,7 @@ def fused_softmax(plan: _Softmax) -> Callable[..., tuple[Tensor, Tensor]]:
         dtype: torch.dtype = torch.float32,
     ) -> tuple[Tensor, Tensor]:
         given = [values if leaf.operand < 0 else operands[leaf.operand][0] for leaf in plan.leaves]
+        _one_device([values, *given])
         wide = any(x.dtype == torch.float64 for x in (values, *(x for x, _, _ in operands)))
         widths = [x.shape[-1] for leaf, x in zip(plan.leaves, given, strict=True) if leaf.width]
         sizes = [*lead, rows, values.shape[-2]]

@@ -18,11 +18,14 @@ from .fused_linear_attention import (
     _attend_states,
     _attend_tile,
 )
-from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device, _restarted, _unasked
+from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device, _one_device, _restarted, _unasked
 from .solve_kernels import _head_pairs_kernel, _inverse_kernel, _solve_kernel
+from .tuning import _tuned
 
 # One tile holds all keys. With 256 of them the kernel gave wrong states and illegal accesses on a Hopper GPU under Triton
-# 3.6, though the interpreter finds nothing wrong with it: what has more keys is left to PyTorch.
+# 3.6, though the interpreter finds nothing wrong with it: what has more keys is left to PyTorch. Other
+# kernels of this kind, several wgmma products in a loop with operands transposed in registers, were miscompiled there by
+# ptxas before 13.1 (flash-linear-attention#1262, #984, triton#11366), which may be the cause here too.
 SOLVE_KEYS = 128
 SOLVE_PAIRS, SOLVE_WARPS, INVERSE_WARPS = 64, 4, 2
 
@@ -51,11 +54,13 @@ def _solve_scan(
     final = w.new_empty(batch, heads, keys, values, dtype=torch.float32)
     hopper = w.is_cuda and not torch.version.hip and torch.cuda.get_device_capability(w.device)[0] == 9
     tile = _solve_tile(keys, values, w.dtype, reverse, hopper)
+    wide = tile.pop("BK")  # all keys, whatever is faster
+    tile = _tuned("solve reversed" if reverse else "solve", tile, w, time, keys, values)
     _solve_kernel[(batch * heads, triton.cdiv(values, tile["BV"]))](
         w, u, inverse, x, decay, *((w, x, 1.0) if read is None else read)[:2], final if start is None else start, states,
         final, y, 1.0 if read is None else read[2], time, heads, keys, values,
         BY_HEAD=by_head, APART=apart, BEFORE=before, REVERSE=reverse, READ=read is not None, HAS_START=start is not None,
-        C=CHUNK, PRECISION=_dot_precision(), **tile,
+        C=CHUNK, BK=wide, PRECISION=_dot_precision(), **tile,
     )  # fmt: skip
     return y, states, final
 
@@ -197,6 +202,7 @@ def fused_solve(
     if first is not None:
         decay, w = _restarted(decay, first, w[:, :, :, 0], log), w if after else _unasked(w, first)
     given = [g for g in (w, u, x, decay, start) if g is not None]
+    _one_device(given)
     wide = any(g.dtype == torch.float64 or g.is_complex() for g in given)
     if decay is None:
         decay, log = torch.zeros((1, 1, 1, 1), device=x.device), True

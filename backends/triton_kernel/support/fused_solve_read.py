@@ -19,7 +19,7 @@ from .fused_linear_attention import (
     _attend_tile,
 )
 from .fused_solve import SOLVE_KEYS, _solve_empty, _solve_inverse, _solve_scan
-from .launching import OPS, _has_kernels, _on_device, _restarted, _unasked
+from .launching import OPS, _has_kernels, _on_device, _one_device, _restarted, _unasked
 
 ASK_SCHEMA = "Tensor w, Tensor u, Tensor x, Tensor q, Tensor g, Tensor? start, bool before, float scale"
 
@@ -164,6 +164,7 @@ def fused_solve_read(
         decay, w = _restarted(decay, first, w, log), w if after else _unasked(w, first)
         q = _unasked(q, first) if strict else q
     given = [g for g in (w, u, x, q, decay, start) if g is not None]
+    _one_device(given)
     wide = any(g.dtype == torch.float64 or g.is_complex() for g in given)
     lead = [g.shape[:3] for g in given if g is not start]
     batch, time, heads = torch.broadcast_shapes(*lead, (1, 1, 1) if start is None else (start.shape[0], 1, start.shape[1]))

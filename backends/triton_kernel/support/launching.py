@@ -21,6 +21,13 @@ def _has_kernels(x: Tensor) -> bool:
     return x.is_cuda or INTERPRETED
 
 
+def _one_device(given: list[Tensor]) -> None:
+    """Kernels read every operand where they run: memory of another device would be read too early, or not at all."""
+    for x in given:
+        if x.device != given[0].device:
+            raise ValueError(f"operands on {given[0].device} and on {x.device}: move them to one device first")
+
+
 def _restarted(decay: Tensor | None, first: Tensor, like: Tensor, log: bool) -> Tensor:
     """Decays [B, T, ..] that leave nothing where a packed sequence begins; None is a decay of 1."""
     if decay is None:

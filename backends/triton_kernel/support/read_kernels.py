@@ -68,8 +68,13 @@ def _read_ends_kernel(
     X_KEYS: tl.constexpr, X_VALUES: tl.constexpr, Y_KEYS: tl.constexpr, Y_VALUES: tl.constexpr, TWO: tl.constexpr,
     LOG: tl.constexpr, STRICT: tl.constexpr, REVERSE: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
 ):  # fmt: skip
-    """The map of a piece of time: its whole decay, and where it takes zero. REVERSE: that of R."""
+    """The map of a piece of time: its whole decay, and where it takes zero. REVERSE: that of R.
+
+    Of all pieces but the one that comes last in the scan's order: nothing goes through its map.
+    """
     plane, piece = tl.program_id(0), tl.program_id(2)
+    if REVERSE:
+        piece += 1
     batch, head = (plane // H).to(tl.int64), plane % H
     key, value = tl.arange(0, BK), tl.program_id(1) * BV + tl.arange(0, BV)
     base = batch * T * H + head
@@ -100,7 +105,7 @@ def _read_ends_kernel(
         else:
             total *= decay
     inside = (key < K)[:, None] & (value < V)[None, :]
-    place = ((plane.to(tl.int64) * tl.num_programs(2) + piece) * K + key[:, None]) * V + value[None, :]
+    place = ((plane.to(tl.int64) * (tl.num_programs(2) + 1) + piece) * K + key[:, None]) * V + value[None, :]
     tl.store(ends + place, state, mask=inside)
     tl.store(totals + place, total, mask=inside)
 
@@ -130,10 +135,10 @@ def _read_states_kernel(
     q, k, v, x, y, start, o, final, marks, totals, ends, T, H, K, V, LENGTH, x_batch, x_time, x_head, x_key, x_value,
     y_batch, y_time, y_head, y_key, y_value,
     X_KEYS: tl.constexpr, X_VALUES: tl.constexpr, Y_KEYS: tl.constexpr, Y_VALUES: tl.constexpr, TWO: tl.constexpr,
-    LOG: tl.constexpr, STRICT: tl.constexpr, HAS_START: tl.constexpr,
+    LOG: tl.constexpr, STRICT: tl.constexpr, HAS_START: tl.constexpr, KEEP: tl.constexpr,
     SEGMENT: tl.constexpr, STEPS: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
 ):  # fmt: skip
-    """o [B, T, H, V], and the state before every SEGMENT-th step in marks [B, T / SEGMENT, H, K, V]."""
+    """o [B, T, H, V], and with KEEP the state before every SEGMENT-th step in marks [B, T / SEGMENT, H, K, V]."""
     plane, piece = tl.program_id(0).to(tl.int64), tl.program_id(2)
     batch, head = plane // H, plane % H
     key, value = tl.arange(0, BK), tl.program_id(1) * BV + tl.arange(0, BV)
@@ -144,9 +149,10 @@ def _read_states_kernel(
     state = _read_enter(start, totals, ends, plane, piece, 0, piece, key, value, K, V, inside, HAS_START, LOG, False, BK, BV)
     end = tl.minimum(piece * LENGTH + LENGTH, T)
     for begin in range(piece * LENGTH, end, STEPS):
-        if begin % SEGMENT == 0:
-            mark = ((batch * tl.cdiv(T, SEGMENT) + begin // SEGMENT) * H + head) * K * V + corner
-            tl.store(marks + mark, state, mask=inside)
+        if KEEP:
+            if begin % SEGMENT == 0:
+                mark = ((batch * tl.cdiv(T, SEGMENT) + begin // SEGMENT) * H + head) * K * V + corner
+                tl.store(marks + mark, state, mask=inside)
         reads, lefts, rights, decays = (), (), (), ()
         for i in tl.static_range(STEPS):
             reads = reads + (_row_at(q, base * K, begin + i, T, H * K, key, K),)

@@ -66,7 +66,7 @@ def _read(name: str, kernel: Any, keys: int, values: int, decay: str, **constant
 
 for size, decay in (((16, 2048), "mamba"), ((128, 128), "by entry")):
     _read("read ends", read._read_ends_kernel, *size, decay, REVERSE=False)
-    _read("read states", read._read_states_kernel, *size, decay, HAS_START=True)
+    _read("read states", read._read_states_kernel, *size, decay, HAS_START=True, KEEP=True)
     _read("read adjoint", read._read_adjoint_kernel, *size, decay, HAS_FINAL=False)
 _scan("scan ends", scan._scan_ends_kernel, SCAN_STEPS, SHIFT=0)
 _scan("scan states", scan._scan_states_kernel, SCAN_STEPS, HAS_START=True)

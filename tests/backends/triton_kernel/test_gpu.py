@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -9,9 +12,11 @@ import torch
 
 import seqdsl
 from tests.backends.triton_kernel import reads
-from tests.backends.triton_kernel.cases import DTYPES, Attend, Case, Read, Scan, Solve, SolveRead, compare
+from tests.backends.triton_kernel.cases import DTYPES, ROOT, Attend, Case, Read, Rows, Scan, Solve, SolveRead, compare
+from tests.backends.triton_kernel.counts import MIXERS as SOURCES
 
 pytestmark = pytest.mark.gpu
+DEVICE = "cuda"
 
 CASES: dict[str, Attend] = {
     "a decay for each key": Attend(2, 300, 3, 100, 70, gate=100),
@@ -56,6 +61,7 @@ READS: dict[str, Case] = {
     "plain decays": Read(1, 70, 2, 64, 48, (1, 70, 2, 64, 48), plain=True),
     "more heads than one axis of a grid has": Read(2, 3, 40000, 4, 4, (1, 3, 40000, 4, 4)),
     "one position": Read(3, 1, 2, 16, 48, (3, 1, 2, 1, 48)),
+    "64k positions": Read(1, 65536, 1, 16, 64, (1, 65536, 1, 1, 64)),
 }
 SCANS: dict[str, Case] = {
     "scan": Scan((2, 1000, 3, 50), (2, 1000, 3, 50)),
@@ -80,9 +86,32 @@ def test_feedback(name: str, dtype: str) -> None:
     _check(SOLVES[name], dtype, outputs=3 if read else 1, gate=4 if read else 3)
 
 
+ALL_KEYS = """
+import sys, torch
+from backends.triton_kernel.support import fused_solve, fused_solve_read
+from tests.backends.triton_kernel.cases import SolveRead, compare
+
+def tile(keys, values, like, reverse, hopper):
+    return {"BK": 256, "BV": 16 if reverse or like == torch.float32 else 32, "num_warps": 8, "num_stages": 1}
+
+fused_solve.SOLVE_KEYS = fused_solve_read.SOLVE_KEYS = 256
+fused_solve._solve_tile = tile
+errors = compare(SolveRead(1, int(sys.argv[1]), 2, 256, int(sys.argv[2]), gate=1), torch.float32, sys.argv[3])
+assert max(errors[:3]) < 2e-6 and max(errors[3:]) < 1e-5, errors
+"""
+
+
+@pytest.mark.xfail(reason="256 keys in one tile are miscompiled for Hopper: where this passes, SOLVE_KEYS may be 256")
+def test_feedback_with_256_keys_in_one_tile() -> None:
+    """In a process of its own: it may leave a device that cannot be used."""
+    command, environment = [sys.executable, "-c", ALL_KEYS, "300", "256", DEVICE], {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-1000:]
+
+
 def _check(case: Attend | Solve, dtype: str, *, outputs: int, gate: int) -> None:
     """Outputs, then gradients of the inputs, of which number `gate` is the decays, if there are any."""
-    errors = compare(case, DTYPES[dtype], "cuda")
+    errors = compare(case, DTYPES[dtype], DEVICE)
     found, rest = errors[:outputs], errors[outputs:]
     if dtype == "float32":
         assert max(found) < 2e-6 and max(rest) < 1e-5, errors
@@ -91,15 +120,32 @@ def _check(case: Attend | Solve, dtype: str, *, outputs: int, gate: int) -> None
         assert max(found) < 5e-3 and max(rest) < 1e-2 and max(gates, default=0.0) < 2e-2, errors
 
 
+ROWS: dict[str, Case] = {
+    "a factor for each row": Rows((2, 300, 3, 100), (2, 300, 3, 1)),
+    "a factor for some rows": Rows((2, 300, 3, 70), (1, 300, 1, 1)),
+}
+
+
 @pytest.mark.parametrize("name", READS)
-def test_read(name: str) -> None:
-    errors = compare(READS[name], torch.float32, "cuda")
-    assert max(errors[:2]) < 2e-6 and max(errors[2:]) < 1e-5, errors
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_read(name: str, dtype: str) -> None:
+    errors = compare(READS[name], DTYPES[dtype], DEVICE)
+    if dtype == "float32":
+        assert max(errors[:2]) < 2e-6 and max(errors[2:]) < 1e-5, errors
+    else:
+        assert max(errors[:2]) < 5e-3 and max(errors[2:5]) < 1e-2 and max(errors[5:]) < 2e-2, errors
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rows(name: str, dtype: str) -> None:
+    errors = compare(ROWS[name], DTYPES[dtype], DEVICE)
+    assert max(errors) < (2e-6 if dtype == "float32" else 5e-3), errors
 
 
 @pytest.mark.parametrize("name", SCANS)
 def test_scan(name: str) -> None:
-    errors = compare(SCANS[name], torch.float32, "cuda")
+    errors = compare(SCANS[name], torch.float32, DEVICE)
     assert errors[0] < 2e-6 and max(errors[1:]) < 1e-5, errors
 
 
@@ -108,36 +154,36 @@ def _gradients(module: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
     y, state = module(*given, return_state=True)
     torch.manual_seed(1)
     last = state["S"]
-    weights = [torch.randn(x.shape, device="cuda").to(x.dtype) for x in (y, last)]  # the same numbers in every precision
+    weights = [torch.randn(x.shape, device=DEVICE).to(x.dtype) for x in (y, last)]  # the same numbers in every precision
     return [y, last, *torch.autograd.grad([y, last], given, weights)]
 
 
-MIXERS = {"retention": "", "simple_gla": "head", "gla": "key", "rwkv6": "key", "hgrn": "lane", "delta_rule": "",
-          "gated_delta_rule": "head"}
+MIXERS = {"retention": "", "simple_gla": "head", "gla": "key", "rwkv6": "key", "columns": "key", "hgrn": "lane",
+          "delta_rule": "", "gated_delta_rule": "head", "kda": "key"}
 
 
 def _inputs(name: str, dtype: torch.dtype, time: int = 333) -> list[torch.Tensor]:
     torch.manual_seed(0)
     shape = (2, time, 3, 48)
     if name == "hgrn":
-        x, f, g = (torch.randn(2, time, 144, device="cuda") for _ in range(3))
+        x, f, g = (torch.randn(2, time, 144, device=DEVICE) for _ in range(3))
         return [x.to(dtype), f.sigmoid().to(dtype), g.to(dtype)]
-    found = [torch.randn(shape, device="cuda").to(dtype) for _ in range(3)]
-    if name.endswith("delta_rule"):
+    found = [torch.randn(shape, device=DEVICE).to(dtype) for _ in range(3)]
+    if name.endswith("delta_rule") or name == "kda":
         found[1] = torch.nn.functional.normalize(found[1], dim=-1)
-        found.append(torch.rand(shape[:3], device="cuda").to(dtype))
+        found.append(torch.rand(shape[:3], device=DEVICE).to(dtype))
     if MIXERS[name]:
-        gates = torch.randn(shape if MIXERS[name] == "key" else shape[:3], device="cuda")
+        gates = torch.randn(shape if MIXERS[name] == "key" else shape[:3], device=DEVICE)
         found.append(torch.nn.functional.logsigmoid(gates).to(dtype))
     if name == "rwkv6":
-        found.append(torch.randn(1, 3, 48, device="cuda").to(dtype))
+        found.append(torch.randn(1, 3, 48, device=DEVICE).to(dtype))
     return found
 
 
 @pytest.mark.parametrize("name", MIXERS)
 def test_modules_agree_with_float64_and_with_themselves(name: str) -> None:
-    module = seqdsl.load(name).module(backend="triton")
-    plain = seqdsl.load(name).module()
+    program = seqdsl.load(SOURCES.get(name, name))
+    module, plain = program.module(backend="triton"), program.module()
     inputs = _inputs(name, torch.bfloat16)
     runs = [_gradients(module, inputs) for _ in range(3)]
     assert all(torch.equal(a, b) for run in runs[1:] for a, b in zip(runs[0], run, strict=True))
@@ -146,11 +192,11 @@ def test_modules_agree_with_float64_and_with_themselves(name: str) -> None:
         assert (found.double() - wanted).norm() < 2e-2 * wanted.norm()
 
 
-@pytest.mark.parametrize("name", ["gla", "gated_delta_rule"])
+@pytest.mark.parametrize("name", ["gla", "simple_gla", "columns", "hgrn", "gated_delta_rule"])
 def test_a_packed_batch_is_its_sequences(name: str) -> None:
-    module = seqdsl.load(name).module(backend="triton")
+    module = seqdsl.load(SOURCES.get(name, name)).module(backend="triton")
     inputs = [x[:1] for x in _inputs(name, torch.float32)]
-    ends = torch.tensor([0, 5, 5, 170, 333], device="cuda")
+    ends = torch.tensor([0, 5, 5, 170, 333], device=DEVICE)
     module(*inputs, cu_seqlens=ends)
     torch.cuda.set_sync_debug_mode("error")  # nothing waits for the device, from here
     packed = module(*inputs, cu_seqlens=ends)
@@ -174,7 +220,7 @@ SOFTMAX = {
 def test_normalised_reads(name: str, dtype: str) -> None:
     if name == "no product" and dtype == "bfloat16":
         pytest.skip("the gradient of what shifts a whole row is a difference of nearly equal sums: not in 16 bits")
-    errors = reads.compare(SOFTMAX[name], DTYPES[dtype], "cuda")
+    errors = reads.compare(SOFTMAX[name], DTYPES[dtype], DEVICE)
     if dtype == "float32":
         assert errors[0] < 2e-6 and max(errors[1:]) < 1e-5, errors
     else:
@@ -184,6 +230,6 @@ def test_normalised_reads(name: str, dtype: str) -> None:
 def test_normalised_reads_give_the_same_bits_in_every_run() -> None:
     read = SOFTMAX["K = V = 128"]
     module, _ = reads.built(read)
-    given = [x.cuda() for x in reads.inputs(read, torch.bfloat16)]
+    given = [x.to(DEVICE) for x in reads.inputs(read, torch.bfloat16)]
     runs = [reads.run(module, given) for _ in range(3)]
     assert all(torch.equal(a, b) for other in runs[1:] for a, b in zip(runs[0], other, strict=True))
