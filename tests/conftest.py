@@ -1,7 +1,8 @@
 """What every test shares: Hypothesis profiles, the `gpu` and `deep` markers, golden files.
 
-Entry points: `--deep` for the long searches, `--update-golden` to rewrite the files under `tests/golden/`,
-and the fixture `golden`: `golden(text)` holds when `tests/golden/<test file>/<test>.txt` is exactly `text`.
+Entry points: `--deep` for the long searches, `--shard 3/24` for the part of the library that is tried on 25 examples,
+`--update-golden` to rewrite the files under `tests/golden/`, and the fixture `golden`: `golden(text)` holds when
+`tests/golden/<test file>/<test>.txt` is exactly `text`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ settings.register_profile("deep", deadline=None, max_examples=2000, print_blob=T
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--deep", action="store_true", help="run the long searches too, with fresh random examples")
+    parser.addoption("--shard", default="1/24", help="the part of the library's mixers tried on 25 examples; 1/1 is all")
     parser.addoption("--update-golden", action="store_true", help="write the files under tests/golden/, compare none")
 
 
