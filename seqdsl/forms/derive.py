@@ -160,7 +160,7 @@ def derive(system: System, form: str) -> Derived:
         raise SeqError("unknown-form", f"no form is named `{form}`", help="forms: " + ", ".join([*FORMS, *NOT_YET]))
     row = FORMS[form]
     if row.rewrite is None:
-        system = checked(live(steadied(prepared(_with_record(system)))), row.name)
+        system = checked(live(steadied(_beginning(system))), row.name)
         return Derived(form, system, kept=_names(system, recurrences(system), "stepped"))
     derived = apply(system, row)
     if derived.kept and not derived.rewritten:
@@ -190,6 +190,12 @@ def derive(system: System, form: str) -> Derived:
 
 
 @once_for_each
+def _beginning(system: System) -> System:
+    """What every form starts from: one system, so that what is found out about its recurrences is found once."""
+    return replace(prepared(_with_record(system)))
+
+
+@once_for_each
 def _derivations(system: System) -> dict[object, Derived]:
     """What has been derived of a system so far, by form."""
     return {}
@@ -207,7 +213,7 @@ def apply(system: System, row: Form, refuse: Callable[[System, Loop], str] | Non
 
 def _applied(system: System, row: Form, refuse: Callable[[System, Loop], str] | None) -> Derived:
     assert row.rewrite is not None
-    system = before = prepared(_with_record(system))
+    system = before = _beginning(system)
     rewritten: list[str] = []
     kept: list[tuple[str, str]] = []
     for loop in sorted(recurrences(system), key=lambda found: not found.reverse):  # what reads both ways is read once

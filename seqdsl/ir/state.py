@@ -18,6 +18,7 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound
 from seqdsl.ir.order import difference, distance, linear, upper_bound
+from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.support import named_conditions, relevant_reads, support
 from seqdsl.ir.system import System, Tensor, reached
 
@@ -88,6 +89,7 @@ def needed(system: System) -> System:
     return replace(reached(system, (e.tensor for e in record)), claims=(), record=record)
 
 
+@once_for_each
 def _entries(system: System) -> tuple[StateEntry, ...]:
     stream = system.stream
     if stream is None:
