@@ -25,6 +25,7 @@ from seqdsl.algebra.numbers import (
     FUNCTIONS,
     Complex,
     NotExact,
+    NoValue,
     Number,
     TooMuch,
     digits,
@@ -187,7 +188,7 @@ def _evaluate(node: Node, at: Mapping[str, int], world: World) -> Number:
         return ALONG[op](node, at, world)
     if op in NORMS:
         return _evaluate(expanded(node), at, world)
-    raise NotExact(f"`{op}`")
+    raise NoValue(f"`{op}`")
 
 
 def position(subscript: Node, at: Mapping[str, int], world: World) -> int:

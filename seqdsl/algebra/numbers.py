@@ -28,7 +28,11 @@ def digits() -> Iterator[None]:
 
 
 class NotExact(Exception):
-    """An operator this evaluator does not know, or `TooMuch` work, or a value that is `Undefined`."""
+    """An operator that has `NoValue` here, or `TooMuch` work, or a value that is `Undefined`."""
+
+
+class NoValue(NotExact):
+    """An operator that has no exact evaluation."""
 
 
 class TooMuch(NotExact):

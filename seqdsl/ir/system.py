@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from seqdsl.diagnostics import Span
@@ -156,7 +157,7 @@ class System:
         """In the order of the text."""
         return [t for t in self.tensors.values() if t.kind in ("derived", "carry")]
 
-    @property
+    @cached_property
     def stream(self) -> str | None:
         """The streamed axis: that of the first index of the first input."""
         first = next(iter(self.inputs()), None)

@@ -22,6 +22,7 @@ from seqdsl.algebra.exact import Equations, Point, evaluate
 from seqdsl.algebra.numbers import (
     Complex,
     NotExact,
+    NoValue,
     Number,
     TooMuch,
     Undefined,
@@ -100,9 +101,9 @@ def test_equality(system: System, claim: Claim, *, seed: int = 0) -> Verdict:
         except SizeError as error:
             why = error.message
             continue
-        except TooMuch as error:
+        except (TooMuch, NoValue) as error:
             why, tired = str(error), tired + 1
-            if tired == _TRIES:  # what is longer takes more
+            if tired == _TRIES and (isinstance(error, TooMuch) or not done):  # what is longer takes more, and has no less
                 break
             continue
         except _FAILURES as error:
@@ -178,7 +179,7 @@ def _same_residues(tower: Tower, reads: list[Node]) -> bool | None:
             return None
         tower.deepen()
         return _same_residues(tower, reads)
-    except TooMuch:
+    except (TooMuch, NoValue):
         raise
     except _FAILURES:
         return None
