@@ -151,22 +151,10 @@ class Update:
     rhs: Node
 
 
+@once_for_each
 def states_and_updates(system: System, loop: Loop) -> list[Update]:
     """The tensors of a loop that are read at another step, each with its full update. Raises `NotAffine` where the
     loop holds an inner loop, or a read at a distance other than one."""
-    known = _updates(system)
-    if loop not in known:
-        known[loop] = _states_and_updates(system, loop)
-    return list(known[loop])
-
-
-@once_for_each
-def _updates(system: System) -> dict[Loop, list[Update]]:
-    """The updates written out so far, by loop: the classifier and most forms ask for the same ones."""
-    return {}
-
-
-def _states_and_updates(system: System, loop: Loop) -> list[Update]:
     if any(not isinstance(s, Compute) for s in loop.body):
         raise NotAffine("the recurrence runs over two axes at once")
     members = dict(loop.positions)

@@ -196,22 +196,10 @@ def _beginning(system: System) -> System:
 
 
 @once_for_each
-def _derivations(system: System) -> dict[object, Derived]:
-    """What has been derived of a system so far, by form."""
-    return {}
-
-
 def apply(system: System, row: Form, refuse: Callable[[System, Loop], str] | None = None) -> Derived:
     """Rewrite each recurrence that the form can, and that nothing speaks against; keep the others, with reasons.
 
     Remembered for as long as the system lives: a report, its costs and its derivation ask for the same forms."""
-    known = _derivations(system)
-    if (row, refuse) not in known:
-        known[row, refuse] = _applied(system, row, refuse)
-    return known[row, refuse]
-
-
-def _applied(system: System, row: Form, refuse: Callable[[System, Loop], str] | None) -> Derived:
     assert row.rewrite is not None
     system = before = _beginning(system)
     rewritten: list[str] = []

@@ -20,21 +20,9 @@ from seqdsl.ir.system import System, Tensor
 Facts = tuple[Node, ...]
 
 
+@once_for_each
 def support(system: System, node: Node, depth: int = 4) -> Facts:
     """Conditions that hold wherever the value is not zero."""
-    known = _supports(system)
-    if (node, depth) not in known:
-        known[node, depth] = _support(system, node, depth)
-    return known[node, depth]
-
-
-@once_for_each
-def _supports(system: System) -> dict[tuple[Node, int], Facts]:
-    """The supports found so far: every factor of a product is asked for again below each of the others."""
-    return {}
-
-
-def _support(system: System, node: Node, depth: int) -> Facts:
     if depth == 0:
         return ()
     if node.op == "mul":
