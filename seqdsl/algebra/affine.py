@@ -14,6 +14,7 @@ from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, Step, build_not
 from seqdsl.ir.node import Node, read_names, reads, rebuild, walk
 from seqdsl.ir.ops import OPS, bound
+from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.system import System, Tensor
 
 
@@ -150,6 +151,7 @@ class Update:
     rhs: Node
 
 
+@once_for_each
 def states_and_updates(system: System, loop: Loop) -> list[Update]:
     """The tensors of a loop that are read at another step, each with its full update. Raises `NotAffine` where the
     loop holds an inner loop, or a read at a distance other than one."""

@@ -52,6 +52,7 @@ HOIST_LIMIT = 40  # the same for a state-free product next to states
 COMPOUND = frozenset(("add", "sub", "neg", "mul", "div", "sum", "where"))  # factors only below a fraction bar
 _REDUCES = COMPOUND | {"sqrt", "const"}
 _INF = build.const("inf")
+_LOW = build.neg(_INF)
 
 
 class Canon:
@@ -99,10 +100,12 @@ class Canon:
         return found
 
     def has_infinity(self, node: Node) -> bool:
-        """Does it mention `inf`? Sums with it must not cancel."""
+        """Does it mention `inf`, but in max(x, -inf) = x and 0 * x = 0? Sums with it must not cancel."""
         found = self._infinite.get(node)
         if found is None:
-            found = node is _INF or any(self.has_infinity(a) for a in node.args)
+            gone = node.op == "mul" and any(build.value_of(a) == 0 for a in node.args)
+            operands = () if gone else (a for a in node.args if node.op != "maximum" or a is not _LOW)
+            found = node is _INF or any(self.has_infinity(a) for a in operands)
             self._infinite[node] = found
         return found
 

@@ -9,14 +9,13 @@ only where it saturates, and random small floats miss that.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from decimal import localcontext
 from itertools import islice, product
 from random import Random
 from typing import Any
 
 from seqdsl.algebra.equal import same
 from seqdsl.algebra.exact import World, evaluate
-from seqdsl.algebra.numbers import DIGITS, NotExact, Number, agree, show_number
+from seqdsl.algebra.numbers import NotExact, Number, agree, digits, show_number
 from seqdsl.algebra.verdict import Proved, Refuted, Tested, Unknown, Verdict
 from seqdsl.ir import build
 from seqdsl.ir.build import Fraction
@@ -179,8 +178,7 @@ def _magnitude(values: tuple[Fraction, ...]) -> tuple[Fraction, int, list[Fracti
 
 
 def _difference(monoid: Monoid, left: Element, right: Element, world: World) -> tuple[str, Number, Number] | None:
-    with localcontext() as context:
-        context.prec = DIGITS
+    with digits():
         for field, indices in monoid.fields:
             for point in product(*(range(world.size(i)) for i in indices)):
                 at = dict(zip(indices, point, strict=True))

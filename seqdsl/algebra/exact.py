@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal, localcontext
+from decimal import Decimal, getcontext
 from fractions import Fraction
+from functools import lru_cache
 from itertools import product
 from random import Random
 
@@ -24,8 +25,10 @@ from seqdsl.algebra.numbers import (
     FUNCTIONS,
     Complex,
     NotExact,
+    NoValue,
     Number,
     TooMuch,
+    digits,
     exp,
     folded,
     inverse,
@@ -36,12 +39,12 @@ from seqdsl.algebra.numbers import (
     times,
 )
 from seqdsl.ir import build
-from seqdsl.ir.node import Node
+from seqdsl.ir.node import Node, read_names
 from seqdsl.ir.ops import OPS, bound
 from seqdsl.ir.sizes import Sizes
 from seqdsl.ir.system import System
 
-_BUDGET = 60_000  # nodes evaluated; a system that needs more is left to floats
+BUDGET = 60_000  # nodes evaluated; a system that needs more is left to floats
 Point = tuple[int, ...]
 
 
@@ -56,7 +59,8 @@ class World:
     local: Mapping[str, Node] = field(default_factory=dict)
     small: bool = False
     drawn: dict[tuple[str, tuple[int, ...]], Number] = field(default_factory=dict)
-    totals: dict[object, Number] = field(default_factory=dict)  # of softmaxes, which all their entries share
+    totals: dict[object, Number] = field(default_factory=dict)  # of reductions, and of softmaxes for all their entries
+    ranges: dict[object, list[dict[str, int]]] = field(default_factory=dict)  # of guards that read nothing
     spent: int = 0
 
     def option(self, name: str) -> int:
@@ -70,7 +74,7 @@ class World:
     def spend(self) -> None:
         """Called once for every node evaluated. Raises `TooMuch` beyond the budget."""
         self.spent += 1
-        if self.spent > _BUDGET:
+        if self.spent > BUDGET:
             raise TooMuch("more than fits an exact evaluation")
 
     def size(self, name: str) -> int:
@@ -87,10 +91,11 @@ class World:
 
     def value(self, name: str, point: tuple[int, ...], dtype: str) -> Number:
         """A tensor at a point."""
-        if (name, point) not in self.drawn:
+        found = self.drawn.get((name, point))
+        if found is None:
             given = self.draw(name, point)
-            self.drawn[name, point] = self._random(name, point, dtype) if given is None else given
-        return self.drawn[name, point]
+            found = self.drawn[name, point] = self._random(name, point, dtype) if given is None else given
+        return found
 
     def _random(self, name: str, point: tuple[int, ...], dtype: str) -> Number:
         rng = Random(f"{self.seed}:{name}:{point}")
@@ -120,12 +125,13 @@ class Equations(World):
 
     def value(self, name: str, point: Point, dtype: str) -> Number:
         """A tensor at a point, by its equation."""
-        if (name, point) not in self.drawn:
+        found = self.drawn.get((name, point))
+        if found is None:
             opened = self.opened(name, point)
             if opened is None:
                 return super().value(name, point, dtype)
-            self.drawn[name, point] = _evaluate(*opened, self)
-        return self.drawn[name, point]
+            found = self.drawn[name, point] = _evaluate(*opened, self)
+        return found
 
     def opened(self, name: str, point: Point) -> tuple[Node, dict[str, int]] | None:
         """The equation at a point; outside the axes the edge that covers it, or 0."""
@@ -147,15 +153,20 @@ def _rational(rng: Random) -> Fraction:
 
 def evaluate(node: Node, at: Mapping[str, int], world: World) -> Number:
     """The value where the free indices are at `at`. Raises `NotExact`."""
-    with localcontext() as context:
-        context.prec = DIGITS
-        context.Emax, context.Emin = 10**9, -(10**9)
-        return _evaluate(node, dict(at), world)
+    if getcontext().prec == DIGITS:  # inside another evaluation
+        return _evaluate(node, at, world)
+    with digits():
+        return _evaluate(node, at, world)
 
 
-def _evaluate(node: Node, at: dict[str, int], world: World) -> Number:
+def _evaluate(node: Node, at: Mapping[str, int], world: World) -> Number:
     op = node.op
     world.spend()
+    function = FUNCTIONS.get(op)
+    if function is not None:
+        return function(*[_evaluate(a, at, world) for a in node.args])
+    if op == "read":
+        return world.value(str(node.attr), tuple([position(a, at, world) for a in node.args]), node.dtype)
     if op == "const":
         return _constant(node)
     if op == "index":
@@ -166,40 +177,60 @@ def _evaluate(node: Node, at: dict[str, int], world: World) -> Number:
         return Fraction(0)
     if op == "option":
         return Fraction(world.option(str(node.attr)))
-    if op == "read":
-        point = tuple(int(real(_evaluate(a, at, world))) for a in node.args)
-        return world.value(str(node.attr), point, node.dtype)
     if op == "where":
         return _evaluate(node.args[1 if _evaluate(node.args[0], at, world) != 0 else 2], at, world)
     if OPS[op].binding == "reduce":
-        return _reduce(node, at, world)
+        row = row_of(node, at)
+        if row not in world.totals:
+            world.totals[row] = _reduce(node, at, world)
+        return world.totals[row]
     if op in ALONG:
         return ALONG[op](node, at, world)
     if op in NORMS:
-        return _evaluate(EXPAND[op](node), at, world)
-    row = FUNCTIONS.get(op)
-    if row is None:
-        raise NotExact(f"`{op}`")
-    return row(*(_evaluate(a, at, world) for a in node.args))
+        return _evaluate(expanded(node), at, world)
+    raise NoValue(f"`{op}`")
 
 
+def position(subscript: Node, at: Mapping[str, int], world: World) -> int:
+    """Where a subscript reads."""
+    if subscript.op == "index":
+        world.spend()
+        return at[str(subscript.attr)]
+    return int(real(_evaluate(subscript, at, world)))
+
+
+@lru_cache(1000)
 def _constant(node: Node) -> Number:
     value = node.attr
     if value == "i" and isinstance(value, str):
         return Complex(Fraction(0), Fraction(1))
     if isinstance(value, str):
-        if value == "inf":
-            return Decimal("Infinity")
-        return pi()
+        return Decimal("Infinity") if value == "inf" else pi()
     return Fraction(int(value)) if isinstance(value, bool) else Fraction(value)
 
 
-def points(node: Node, guard: Node, at: Mapping[str, int], world: World) -> Iterator[dict[str, int]]:
-    """The bound points of a reduction at which the guard holds, in row-major order."""
+@lru_cache(1000)
+def expanded(node: Node) -> Node:
+    """A norm through sums."""
+    return EXPAND[node.op](node)
+
+
+def points(node: Node, guard: Node, at: Mapping[str, int], world: World) -> list[dict[str, int]]:
+    """The bound points of a reduction at which the guard holds, in row-major order: each is `at` and they."""
+    if read_names(guard):
+        return list(_points(node, guard, at, world))
+    names = bound(node)
+    key = names, guard, tuple((n, at[n]) for n in sorted(guard.free.difference(names)))
+    if key not in world.ranges:
+        world.ranges[key] = [{n: p[n] for n in names} for p in _points(node, guard, at, world)]
+    return [{**at, **p} for p in world.ranges[key]]
+
+
+def _points(node: Node, guard: Node, at: Mapping[str, int], world: World) -> Iterator[dict[str, int]]:
     names = bound(node)
     for point in product(*(range(world.size(n)) for n in names)):
         here = {**at, **dict(zip(names, point, strict=True))}
-        if _evaluate(guard, here, world) != 0:
+        if guard is build.TRUE or _evaluate(guard, here, world) != 0:
             yield here
 
 
@@ -226,32 +257,37 @@ def _reduce(node: Node, at: Mapping[str, int], world: World) -> Number:
 
 def _softmax(node: Node, at: Mapping[str, int], world: World) -> Number:
     body, guard = node.args
-    if _evaluate(guard, dict(at), world) == 0:
+    if _evaluate(guard, at, world) == 0:
         return Fraction(0)
     row = row_of(node, at)
     if row not in world.totals:
         weights = [exp(_evaluate(body, here, world)) for here in points(node, guard, at, world)]
         world.totals[row] = folded(plus, weights, Fraction(0))
-    return times(exp(_evaluate(body, dict(at), world)), inverse(world.totals[row]))
+    return times(exp(_evaluate(body, at, world)), inverse(world.totals[row]))
 
 
-def row_of(node: Node, at: Mapping[str, int]) -> tuple[Node, tuple[tuple[str, int], ...]]:
-    """What the entries of an operator along an axis have in common: where its other indices are."""
-    return node, tuple((n, at[n]) for n in sorted(node.free - frozenset(bound(node))))
+def row_of(node: Node, at: Mapping[str, int]) -> tuple[Node, tuple[int, ...]]:
+    """What decides a reduction, and what the entries of an operator along an axis share: where its other indices are."""
+    return node, tuple([at[n] for n in _others(node)])
+
+
+@lru_cache(1000)
+def _others(node: Node) -> tuple[str, ...]:
+    return tuple(sorted(node.free.difference(bound(node))))
 
 
 def _rank(node: Node, at: Mapping[str, int], world: World) -> Number:
     """How many entries beat this one, ties to the lower index (LANGUAGE 15)."""
     body, guard = node.args
     names = bound(node)
-    own, place = real(_evaluate(body, dict(at), world)), [at[n] for n in names]
+    own, place = real(_evaluate(body, at, world)), [at[n] for n in names]
     others = [(real(_evaluate(body, p, world)), [p[n] for n in names]) for p in points(node, guard, at, world)]
     return Fraction(sum(v > own or (v == own and p < place) for v, p in others))
 
 
 def _cumsum(node: Node, at: Mapping[str, int], world: World) -> Number:
     body, guard = node.args
-    if _evaluate(guard, dict(at), world) == 0:
+    if _evaluate(guard, at, world) == 0:
         return Fraction(0)
     names = bound(node)
     earlier = [p for p in points(node, guard, at, world) if [p[n] for n in names] <= [at[n] for n in names]]

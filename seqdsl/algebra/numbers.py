@@ -1,23 +1,38 @@
 """Numbers that are never rounded to floats: rationals, 50-digit decimals where a function leaves them, pairs of them.
 
 The functions are those of the operator table, named as its rows; what a function has no value for raises `NotExact`.
-The decimal context is the caller's (`exact.evaluate` sets 50 digits).
+The decimal context is the caller's (`exact.evaluate` works in that of `digits`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, getcontext, localcontext
 from fractions import Fraction
+from functools import cache
 from typing import Union
 
 Real = Union[Fraction, Decimal]
 DIGITS = 50
 
 
+@contextmanager
+def digits() -> Iterator[None]:
+    """The decimal context of exact evaluations, for as long as it is entered."""
+    with localcontext() as context:
+        context.prec = DIGITS
+        context.Emax, context.Emin = 10**9, -(10**9)
+        yield
+
+
 class NotExact(Exception):
-    """An operator this evaluator does not know, or `TooMuch` work, or a value that is `Undefined`."""
+    """An operator that has `NoValue` here, or `TooMuch` work, or a value that is `Undefined`."""
+
+
+class NoValue(NotExact):
+    """An operator that has no exact evaluation."""
 
 
 class TooMuch(NotExact):
@@ -148,11 +163,17 @@ def _power(a: Number, b: Number) -> Number:
 
 
 def pi() -> Decimal:
+    """To the digits of the context."""
+    return _pi(getcontext().prec)
+
+
+@cache
+def _pi(digits: int) -> Decimal:
     """Machin's formula."""
     def arctan(n: int) -> Decimal:
         x = Decimal(1) / n
         total, power, k = x, x, 1
-        while abs(power) > Decimal(10) ** -(DIGITS + 5):
+        while abs(power) > Decimal(10) ** -(digits + 5):
             power = -power / (n * n)
             k += 2
             total += power / k
@@ -181,13 +202,16 @@ def _sine_cosine(x: Decimal) -> tuple[Decimal, Decimal]:
 
 
 def _erf(x: Number) -> Number:
+    """2 / sqrt(pi) exp(-x^2) sum[n] 2^n x^(2n+1) / (1 3 5 .. (2n+1)): all terms have one sign, so no digits cancel."""
     value = decimal(real(x))
-    term, total, k = value, value, 0
-    while abs(term) > Decimal(10) ** -(DIGITS + 5) and k < 4000:
-        k += 1
-        term = -term * value * value / k
-        total += term / (2 * k + 1)
-    return 2 * total / pi().sqrt()
+    if abs(value) > 12:  # 1 - erf(12) < 1e-64
+        return Decimal(1).copy_sign(value)
+    term, total, n = value, value, 0
+    while abs(term) > Decimal(10) ** -(DIGITS + 5) * abs(total):
+        n += 1
+        term = term * 2 * value * value / (2 * n + 1)
+        total += term
+    return 2 * total * (-value * value).exp() / pi().sqrt()
 
 
 def _sigmoid(x: Number) -> Number:

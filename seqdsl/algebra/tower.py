@@ -8,7 +8,9 @@ it (`exact.World`): the order oracle.
 
 `sqrt` is multiplicative on squares; exp(log p) = p, log(exp x) = x and -inf = log 0; otherwise `log`, `sin`, `cos` and
 `erf` are uninterpreted, a keyed hash of their operand: equal operands give equal values, and nothing more is known of
-them. An evaluation that met one of these is `opaque`: a mismatch then says nothing.
+them. An evaluation that met one of these is `opaque`: a mismatch then says nothing. Where residues obey laws that numbers
+do not, or have a value where numbers have none, it is `loose` as well, and equal residues say nothing by themselves: a root
+has no sign in a field, exp(i b) no modulus, an infinity cancels, and a logarithm is defined below 0.
 
 Architecture invariant: shares no code with the canonical form or the interpreter. Errors: `NotExact`.
 Source: Schwartz 1980 and Zippel 1979 for polynomials; with `exp` the bound is heuristic (three draws).
@@ -19,18 +21,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import blake2b
+from math import isqrt
 
-from seqdsl.algebra.exact import NORMS, World, evaluate, points, row_of
-from seqdsl.algebra.expand import EXPAND
-from seqdsl.algebra.numbers import Complex, NotExact, Number, Undefined, real
+from seqdsl.algebra.exact import BUDGET, NORMS, World, evaluate, expanded, points, position, row_of
+from seqdsl.algebra.numbers import Complex, NotExact, Number, TooMuch, Undefined, real
 from seqdsl.ir import build
-from seqdsl.ir.node import Node
+from seqdsl.ir.node import Node, read_names
 from seqdsl.ir.ops import OPS
 
 LEVELS = 8
 _SMALLEST = 2**61
+_FACTORED = 10**6  # numbers below are searched for square factors
 Residue = tuple[int, int]  # x + i y
 Value = tuple[Residue, ...]  # by level; `exp` shortens it
 
@@ -80,22 +83,43 @@ def _generator(level: int, base: int) -> int:
     return found
 
 
+class TooDeep(NotExact):
+    """`exp` is nested deeper than this evaluation has levels."""
+
+
 @dataclass
 class Tower:
-    """Residues of expressions over the numbers of a `World`; `opaque` once a function without laws was met."""
+    """Residues of expressions over the numbers of a `World`, over so many of the primes; `opaque` once a function without
+    laws was met, `loose` once equal residues may be of different numbers."""
 
     world: World
+    levels: int = LEVELS
     opaque: bool = False
+    loose: bool = False
+    spent: int = 0
     logarithms: dict[Value, Value] = field(default_factory=dict)  # log x -> x
     exponents: dict[Value, Value] = field(default_factory=dict)  # exp x -> x
     done: dict[tuple[str, tuple[int, ...]], Value] = field(default_factory=dict)
     totals: dict[object, Value] = field(default_factory=dict)
 
+    def deepen(self) -> None:
+        """Begin again, with twice the levels, or as many as there are."""
+        self.levels = min(2 * self.levels, LEVELS)
+        for known in (self.logarithms, self.exponents, self.done, self.totals):
+            known.clear()
+
     def value(self, node: Node, at: Mapping[str, int]) -> Value:
         """The residues of a real or complex expression where the free indices are at `at`."""
         op = node.op
+        self.spent += 1
+        if self.spent > BUDGET:
+            raise TooMuch("more than fits an exact evaluation")
         if op == "read":
             return self._read(node, at)
+        if op == "sqrt" and not read_names(node):
+            return self._root_of_number(node, at)
+        if op in RULES:
+            return RULES[op](self, *[self.value(a, at) for a in node.args])
         if op == "where":
             chosen = evaluate(node.args[0], at, self.world) != 0
             return self.value(node.args[1 if chosen else 2], at)
@@ -103,16 +127,18 @@ class Tower:
             a, b = (real(evaluate(x, at, self.world)) for x in node.args)
             return self.value(node.args[0 if (a >= b) == (op == "maximum") else 1], at)
         if OPS[op].binding == "reduce":
-            return self._reduce(node, at)
-        if op in RULES:
-            return RULES[op](self, *(self.value(a, at) for a in node.args))
+            row = row_of(node, at)
+            if row not in self.totals:
+                self.totals[row] = self._reduce(node, at)
+            return self.totals[row]
         if op in BY_ORDER:
             return self.value(BY_ORDER[op](real(evaluate(node.args[0], at, self.world)), *node.args), at)
         if op == "softmax":
             return self._softmax(node, at)
         if op in NORMS:
-            return self.value(EXPAND[op](node), at)
+            return self.value(expanded(node), at)
         if op in UNINTERPRETED:
+            self.loose = self.loose or op == "log2"
             return self._hashed(op, tuple(self.value(a, at) for a in node.args))
         return self._whole(node, at)
 
@@ -121,13 +147,34 @@ class Tower:
         found = evaluate(node, at, self.world)
         parts = (found.re, found.im) if isinstance(found, Complex) else (found, Fraction(0))
         if not all(isinstance(x, Fraction) for x in parts):
+            if node.op == "const" and node.attr == "pi":
+                return self._hashed("pi", ())
             if node.op == "const":
-                return self._hashed("pi", ()) if node.attr == "pi" else negative(log(self, rational(Fraction(0))))
+                self.loose = True
+                return negative(log(self, self.rational(Fraction(0))))
             raise NotExact(f"`{node.op}` has no residue")
-        return rational(*parts)  # type: ignore[arg-type]
+        return self.rational(*parts)  # type: ignore[arg-type]
+
+    def rational(self, re: Fraction, im: Fraction = Fraction(0)) -> Value:
+        """The residues of a (Gaussian) rational, at the levels that this evaluation begins with."""
+        return rational(re, im)[: self.levels]
+
+    def _root_of_number(self, node: Node, at: Mapping[str, int]) -> Value:
+        """The root of a number that no input decides, such as |d|: a rational number times the root of one without square
+        factors, of which no formula over rationals can tell the two apart."""
+        square = evaluate(node.args[0], at, self.world)
+        whole = square.numerator * square.denominator if isinstance(square, Fraction) else 0
+        if not isinstance(square, Fraction) or not 0 < whole < _FACTORED:
+            return self.root(self.value(node.args[0], at))
+        outside = next(r for r in range(isqrt(whole), 0, -1) if whole % (r * r) == 0)
+        found, loose = self.rational(Fraction(outside, square.denominator)), self.loose
+        if whole > outside * outside:
+            found = times(found, self.root(self.rational(Fraction(whole // (outside * outside)))))
+        self.loose = loose
+        return found
 
     def _read(self, node: Node, at: Mapping[str, int]) -> Value:
-        point = tuple(int(real(evaluate(a, at, self.world))) for a in node.args)
+        point = tuple([position(a, at, self.world) for a in node.args])
         name = str(node.attr)
         key = (name, point)
         if key not in self.done:
@@ -135,12 +182,18 @@ class Tower:
             if opened is not None:
                 self.done[key] = self.value(*opened)
             else:
-                self.done[key] = _of_number(self.world.value(name, point, node.dtype))
+                self.done[key] = self._of_number(self.world.value(name, point, node.dtype))
         return self.done[key]
+
+    def _of_number(self, x: Number) -> Value:
+        parts = (x.re, x.im) if isinstance(x, Complex) else (x, Fraction(0))
+        if not all(isinstance(v, Fraction) for v in parts):
+            raise NotExact("a number that is not rational")
+        return self.rational(*parts)  # type: ignore[arg-type]
 
     def _reduce(self, node: Node, at: Mapping[str, int]) -> Value:
         body, guard = node.args
-        here = list(points(node, guard, at, self.world))
+        here = points(node, guard, at, self.world)
         if node.op in ("sum", "mean", "prod", "logsumexp"):
             values = [self.value(body, p) for p in here]
             if node.op == "logsumexp":
@@ -166,13 +219,13 @@ class Tower:
     def _hashed(self, name: str, operands: tuple[Value, ...]) -> Value:
         self.opaque = True
         text = f"{name}:{operands}".encode()
-        levels = range(min((len(v) for v in operands), default=LEVELS))
+        levels = range(min((len(v) for v in operands), default=self.levels))
         keyed = (int.from_bytes(blake2b(text, salt=bytes([i])).digest(), "big") for i in levels)
         return tuple((h % primes()[i], 0) for i, h in enumerate(keyed))
 
     def root(self, x: Value) -> Value:
         """The square root: of a square the one that is itself a square; of anything else a hash."""
-        self.opaque = True
+        self.opaque = self.loose = True
         roots = []
         for (re, im), p in zip(x, primes(), strict=False):
             root = pow(re, (p + 1) // 4, p)
@@ -187,11 +240,12 @@ class Tower:
         if exponent is None:
             half = _small(times(y, rational(Fraction(2))))
             return self.power(self.root(x), rational(Fraction(half))) if half is not None else exp(
-                self, times(y, log(self, x))
+                self, times(y, _logarithm(self, x))
             )
         return _folded(times, [x if exponent >= 0 else inverse(x)] * abs(exponent), rational(Fraction(1)))
 
 
+@lru_cache(10_000)
 def rational(re: Fraction, im: Fraction = Fraction(0)) -> Value:
     """The residues of a (Gaussian) rational."""
     return tuple((_residue(re, p), _residue(im, p)) for p in primes())
@@ -199,13 +253,6 @@ def rational(re: Fraction, im: Fraction = Fraction(0)) -> Value:
 
 def _residue(x: Fraction, p: int) -> int:
     return x.numerator * pow(x.denominator, -1, p) % p
-
-
-def _of_number(x: Number) -> Value:
-    parts = (x.re, x.im) if isinstance(x, Complex) else (x, Fraction(0))
-    if not all(isinstance(v, Fraction) for v in parts):
-        raise NotExact("a number that is not rational")
-    return rational(*parts)  # type: ignore[arg-type]
 
 
 def _small(x: Value) -> int | None:
@@ -217,13 +264,16 @@ def _small(x: Value) -> int | None:
 
 def plus(a: Value, b: Value) -> Value:
     """a + b"""
-    return tuple(((x + u) % p, (y + v) % p) for (x, y), (u, v), p in zip(a, b, primes(), strict=False))
+    return tuple([((x + u) % p, (y + v) % p) for (x, y), (u, v), p in zip(a, b, primes(), strict=False)])
 
 
 def times(a: Value, b: Value) -> Value:
     """a * b"""
     return tuple(
-        ((x * u - y * v) % p, (x * v + y * u) % p) for (x, y), (u, v), p in zip(a, b, primes(), strict=False)
+        [
+            ((x * u - y * v) % p, (x * v + y * u) % p) if y or v else (x * u % p, 0)
+            for (x, y), (u, v), p in zip(a, b, primes(), strict=False)
+        ]
     )
 
 
@@ -266,13 +316,15 @@ def exp(tower: Tower, x: Value) -> Value:
     if opposite is not None:
         return inverse(opposite)
     if len(x) < 2:
-        raise NotExact(f"`exp` nested more than {LEVELS - 1} deep")
+        raise TooDeep(f"`exp` nested more than {tower.levels - 1} deep")
     is_real = not any(im for _, im in x)
     tower.opaque = tower.opaque or not is_real
+    tower.loose = tower.loose or not is_real
     result = []
     for level, (re, im) in enumerate(x[1:]):
         p = primes()[level]
-        result.append((pow(_generator(level, 3), re, p) * pow(_generator(level, 5), im, p) % p, 0))
+        real_part = pow(_generator(level, 3), re, p)
+        result.append((real_part * pow(_generator(level, 5), im, p) % p if im else real_part, 0))
     found = tuple(result)
     if is_real:
         tower.exponents.setdefault(found, x)
@@ -288,6 +340,12 @@ def log(tower: Tower, x: Value) -> Value:
     found = tower._hashed("log", (x,))
     tower.logarithms[found] = x
     return found
+
+
+def _logarithm(tower: Tower, x: Value) -> Value:
+    """A logarithm as it is written, which may be of a number below 0."""
+    tower.loose = True
+    return log(tower, x)
 
 
 _ONE = rational(Fraction(1))
@@ -309,10 +367,11 @@ RULES: dict[str, Callable[..., Value]] = {
     "add": lambda t, a, b: plus(a, b), "sub": lambda t, a, b: _minus(a, b), "mul": lambda t, a, b: times(a, b),
     "neg": lambda t, a: negative(a), "div": lambda t, a, b: times(a, inverse(b)), "stop": lambda t, a: a,
     "exact_div": lambda t, a, b: times(a, inverse(b)), "pow": Tower.power, "sqrt": Tower.root,
-    "exp": exp, "log": log, "sigmoid": _sigmoid, "softplus": _softplus, "expm1": lambda t, x: _minus(exp(t, x), _ONE),
+    "exp": exp, "log": _logarithm, "sigmoid": _sigmoid, "softplus": _softplus, "expm1": lambda t, x: _minus(exp(t, x), _ONE),
     "tanh": lambda t, x: _minus(times(rational(Fraction(2)), _sigmoid(t, plus(x, x))), _ONE),
     "silu": lambda t, x: times(x, _sigmoid(t, x)), "log_sigmoid": lambda t, x: negative(_softplus(t, negative(x))),
-    "log1p": lambda t, x: log(t, plus(_ONE, x)), "inv_softplus": lambda t, x: log(t, _minus(exp(t, x), _ONE)),
+    "log1p": lambda t, x: _logarithm(t, plus(_ONE, x)),
+    "inv_softplus": lambda t, x: _logarithm(t, _minus(exp(t, x), _ONE)),
     "logaddexp": lambda t, a, b: log(t, plus(exp(t, a), exp(t, b))),
     "re": lambda t, x: tuple((re, 0) for re, _ in x), "im": lambda t, x: tuple((im, 0) for _, im in x),
     "conj": lambda t, x: tuple((re, -im % p) for (re, im), p in zip(x, primes(), strict=False)),

@@ -6,6 +6,7 @@ Architecture invariant: a command imports what it needs when it runs; `seqc chec
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import sys
 import traceback
@@ -141,6 +142,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     sys.stdout = sys.stdout or io.StringIO()  # closed by who called: `seqc check gla >&-`
     arguments = parser().parse_args(argv)
+    if argv is None:  # a process of our own: terms are many, without cycles, and live as long as it does
+        gc.set_threshold(100_000)
     try:
         command = import_module(f"seqdsl.cli.{_MODULES.get(arguments.command, arguments.command)}")
         status = int(command.run(arguments))

@@ -159,9 +159,9 @@ def derive(system: System, form: str) -> Derived:
     if form not in FORMS:
         raise SeqError("unknown-form", f"no form is named `{form}`", help="forms: " + ", ".join([*FORMS, *NOT_YET]))
     row = FORMS[form]
-    derived = apply(system, row)
     if row.rewrite is None:
-        return derived
+        return _stepped(system, row)
+    derived = apply(system, row)
     if derived.kept and not derived.rewritten:
         reasons = tuple(f"`{names}`: {why.removeprefix('= ')}" for names, why in derived.kept)
         raise SeqError(
@@ -189,29 +189,24 @@ def derive(system: System, form: str) -> Derived:
 
 
 @once_for_each
-def _derivations(system: System) -> dict[object, Derived]:
-    """What has been derived of a system so far, by form."""
-    return {}
+def _beginning(system: System) -> System:
+    """What every form starts from: one system, so that what is found out about its recurrences is found once."""
+    return replace(prepared(_with_record(system)))
 
 
+@once_for_each
+def _stepped(system: System, row: Form) -> Derived:
+    stepped = checked(live(steadied(_beginning(system))), row.name)
+    return Derived(row.name, stepped, kept=_names(stepped, recurrences(stepped), "stepped"))
+
+
+@once_for_each
 def apply(system: System, row: Form, refuse: Callable[[System, Loop], str] | None = None) -> Derived:
     """Rewrite each recurrence that the form can, and that nothing speaks against; keep the others, with reasons.
 
     Remembered for as long as the system lives: a report, its costs and its derivation ask for the same forms."""
-    known = _derivations(system)
-    if (row, refuse) not in known:
-        known[row, refuse] = _stepped(system, row) if row.rewrite is None else _applied(system, row, refuse)
-    return known[row, refuse]
-
-
-def _stepped(system: System, row: Form) -> Derived:
-    system = checked(live(steadied(_ready(system))), row.name)
-    return Derived(row.name, system, kept=_names(system, recurrences(system), "stepped"))
-
-
-def _applied(system: System, row: Form, refuse: Callable[[System, Loop], str] | None) -> Derived:
     assert row.rewrite is not None
-    system = before = _ready(system)
+    system = before = _beginning(system)
     rewritten: list[str] = []
     kept: list[tuple[str, str]] = []
     for loop in sorted(recurrences(system), key=lambda found: not found.reverse):  # what reads both ways is read once
@@ -271,18 +266,6 @@ def _streamed(system: System, loop: Loop) -> bool:
 def _reads(system: System, size: Node, op: str) -> set[str]:
     """The axes whose lengths a formula reads, or its options."""
     return {system.axis(str(n.attr)) if op == "size" else str(n.attr) for n in walk(size) if n.op == op}
-
-
-def _ready(system: System) -> System:
-    """What every form starts from."""
-    return _made_ready(system) or system
-
-
-@once_for_each
-def _made_ready(system: System) -> System | None:
-    """None where the system itself is ready: what is remembered must not hold it."""
-    ready = prepared(_with_record(system))
-    return ready if ready is not system else None
 
 
 def _with_record(system: System) -> System:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Union
 
 import networkx as nx
@@ -89,7 +90,7 @@ def dependence_graph(system: System) -> nx.MultiDiGraph:
 def dependences(system: System, reader: Tensor) -> Iterator[Dependence]:
     """One for each read below the tensor's expression (and each edge of the tensor read), with its distances."""
     assert reader.rhs is not None
-    for read, facts in guarded_reads(reader.rhs, ()):
+    for read, facts in _all_reads(reader.rhs):
         yield from _of_read(system, reader, read, facts)
     for fold in folds(reader.rhs):
         for name in sorted(monoid_reads(system.monoids[str(fold.attr[0])])):
@@ -113,6 +114,11 @@ def may_equal(subscript: Node, point: Node) -> bool:
         return False
     a, b = build.value_of(subscript), build.value_of(point)
     return a is None or b is None or a == b
+
+
+@lru_cache(5000)
+def _all_reads(rhs: Node) -> tuple[tuple[Node, tuple[Node, ...]], ...]:
+    return tuple(guarded_reads(rhs, ()))
 
 
 def guarded_reads(node: Node, facts: tuple[Node, ...]) -> Iterator[tuple[Node, tuple[Node, ...]]]:
@@ -141,7 +147,8 @@ def guarded_reads(node: Node, facts: tuple[Node, ...]) -> Iterator[tuple[Node, t
             yield from guarded_reads(arg, facts)
 
 
-def unshadowed(node: Node, facts: Iterable[Node] = ()) -> tuple[Node, ...]:
+@lru_cache(20_000)
+def unshadowed(node: Node, facts: tuple[Node, ...] = ()) -> tuple[Node, ...]:
     """A binder's operands with its indices primed: below `sum[t]`, t is any position, not the equation's, nor one that
     the facts speak of."""
     taken = set().union(*(a.free for a in (*node.args, *facts)))

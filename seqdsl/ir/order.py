@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import lru_cache
 
 from seqdsl.ir import build
 from seqdsl.ir.node import Node
 from seqdsl.ir.system import System
 
-Linear = dict[Node | None, Fraction]  # None is the constant term
+Linear = Mapping[Node | None, Fraction]  # None is the constant term
+_REMEMBERED = 20_000  # terms and questions: the same ones come again with every rewriting of a system
 
 
+@lru_cache(_REMEMBERED)
 def linear(node: Node) -> Linear:
     """The expression as constant + sum of coefficient * term; terms are opaque nodes."""
     value = build.value_of(node)
@@ -34,39 +37,50 @@ def linear(node: Node) -> Linear:
     return {node: Fraction(1)}
 
 
-def _plus(a: Mapping[Node | None, Fraction], b: Mapping[Node | None, Fraction], factor: Fraction | int) -> Linear:
+def _plus(a: Linear, b: Linear, factor: Fraction | int) -> Linear:
     result = dict(a)
     for term, coefficient in b.items():
-        result[term] = result.get(term, Fraction(0)) + coefficient * factor
-    return {t: c for t, c in result.items() if c != 0}
+        scaled = coefficient if factor == 1 else -coefficient if factor == -1 else coefficient * factor
+        result[term] = result[term] + scaled if term in result else scaled
+    return {t: c for t, c in result.items() if c}
 
 
+@lru_cache(_REMEMBERED)
 def difference(a: Node, b: Node) -> Linear:
     """a - b in linear form."""
     return _plus(linear(a), linear(b), -1)
 
 
-def upper_bound(system: System, form: Linear, facts: tuple[Node, ...], depth: int = 3) -> Fraction | None:
+Lengths = Mapping[str, Node | None]  # the size of an index, where a formula gives it
+
+
+def upper_bound(system: System, form: Linear, facts: tuple[Node, ...]) -> Fraction | None:
     """A constant that the form never exceeds, or None where none was found."""
+    nodes = (*facts, *(term for term in form if term is not None))
+    names = frozenset().union(*(n.free for n in nodes))
+    return _upper_bound({n: system.index(n).size for n in names}, form, facts)
+
+
+def _upper_bound(sizes: Lengths, form: Linear, facts: tuple[Node, ...], depth: int = 3) -> Fraction | None:
     if set(form) <= {None}:
         return form.get(None, Fraction(0))
     if depth == 0:
         return None
     options: list[Fraction] = []
-    for replaced in _weaker(system, form, facts):
-        found = upper_bound(system, replaced, facts, depth - 1)
+    for replaced in _weaker(sizes, form, facts):
+        found = _upper_bound(sizes, replaced, facts, depth - 1)
         if found is not None:
             options.append(found)
     return min(options, default=None)
 
 
-def _weaker(system: System, form: Linear, facts: tuple[Node, ...]) -> list[Linear]:
+def _weaker(sizes: Lengths, form: Linear, facts: tuple[Node, ...]) -> list[Linear]:
     """Forms that are nowhere smaller: one term bounded by a rule, or a fact added."""
     found = []
     for term, c in form.items():
         if term is None:
             continue
-        for bound in _term_bounds(system, term, upper=c > 0):
+        for bound in _term_bounds(sizes, term, upper=c > 0):
             found.append(_plus({t: k for t, k in form.items() if t is not term}, bound, c))
     for fact in facts:  # fact a < b means 0 <= b - a - 1, which may be added with any positive factor
         for slack in _slacks(fact):
@@ -93,7 +107,7 @@ def _slacks(fact: Node) -> list[Linear]:
     return [gap] if fact.op == "le" else [gap, _plus({}, gap, -1)]
 
 
-def _term_bounds(system: System, term: Node, *, upper: bool) -> list[Linear]:
+def _term_bounds(sizes: Lengths, term: Node, *, upper: bool) -> list[Linear]:
     """Linear forms that bound a term from above (or from below)."""
     if term.op == "mul" and term.args[0].op == "floor_div" and term.args[0].args[1] is term.args[1]:
         value, m = term.args[0].args  # e // m * m
@@ -104,7 +118,7 @@ def _term_bounds(system: System, term: Node, *, upper: bool) -> list[Linear]:
         return [_plus({}, linear(term.args[0]) if upper else least, 1 / Fraction(divisor))]
     if term.op == "index":
         top = _plus(linear(build.size(str(term.attr))), {None: Fraction(1)}, -1)
-        size = system.index(str(term.attr)).size
+        size = sizes[str(term.attr)]
         tops = [top] if size is None else [_plus(linear(size), {None: Fraction(1)}, -1), top]
         return tops if upper else [{}]
     if term.op == "mod":
@@ -125,10 +139,18 @@ def distance(system: System, own: str, subscript: Node, facts: tuple[Node, ...])
     ahead = difference(subscript, build.index(own))  # negative where the read is earlier
     if set(ahead) <= {None}:
         return -int(ahead.get(None, Fraction(0)))
-    top = upper_bound(system, ahead, facts)
+    names = subscript.free.union((own,), *(fact.free for fact in facts))
+    return _sign_of(subscript, own, facts, tuple((n, system.index(n).size) for n in sorted(names)))
+
+
+@lru_cache(_REMEMBERED)
+def _sign_of(subscript: Node, own: str, facts: tuple[Node, ...], sizes: tuple[tuple[str, Node | None], ...]) -> str:
+    """Of subscript - own, in words. All that it takes of a system are the sizes of the indices."""
+    ahead, known = difference(subscript, build.index(own)), dict(sizes)
+    top = _upper_bound(known, ahead, facts)
     if top is not None and top <= 0:
         return "+" if top < 0 else "0+"
-    bottom = upper_bound(system, _plus({}, ahead, -1), facts)
+    bottom = _upper_bound(known, _plus({}, ahead, -1), facts)
     if bottom is not None and bottom <= 0:
         return "-" if bottom < 0 else "0-"
     return "?"

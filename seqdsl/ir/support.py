@@ -14,11 +14,13 @@ from seqdsl.ir.dependence import build_not, may_equal, unshadowed
 from seqdsl.ir.node import Node, reads
 from seqdsl.ir.ops import OPS
 from seqdsl.ir.order import distance
+from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.system import System, Tensor
 
 Facts = tuple[Node, ...]
 
 
+@once_for_each
 def support(system: System, node: Node, depth: int = 4) -> Facts:
     """Conditions that hold wherever the value is not zero."""
     if depth == 0:
@@ -119,15 +121,12 @@ def named_conditions(system: System, guard: Node, depth: int = 4) -> list[Node]:
     return found
 
 
+@once_for_each
 def _weights(system: System) -> dict[str, Facts]:
     """For a weight w[t, s], or w[t, s, r], over indices of the stream: `s <= t`, where no use of it needs another point.
 
-    Found once for a system, which never changes, and kept with it.
     The greatest fixpoint: assume it of every such tensor that is no output, and drop it where a use does not show it.
     """
-    kept: dict[str, Facts] | None = vars(system).get("_weights")
-    if kept is not None:
-        return kept
     stream = system.stream
     assumed: dict[str, Facts] = {}
     for tensor in system.derived():
@@ -145,7 +144,6 @@ def _weights(system: System) -> dict[str, Facts]:
                 if name in assumed and not _shown(system, system.tensors[name], read, facts):
                     del assumed[name]
                     changed = True
-    vars(system)["_weights"] = assumed
     return assumed
 
 

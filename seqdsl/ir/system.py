@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from seqdsl.diagnostics import Span
@@ -183,9 +183,10 @@ def sources(system: System, tensor: Tensor) -> set[str]:
     return found
 
 
-def folds(node: Node | None) -> list[Node]:
+@lru_cache(5000)
+def folds(node: Node | None) -> tuple[Node, ...]:
     """The folds of declared monoids below a node."""
-    return [] if node is None else [n for n in walk(node) if n.op == "fold"]
+    return () if node is None else tuple(n for n in walk(node) if n.op == "fold")
 
 
 def monoid_reads(monoid: Monoid) -> set[str]:

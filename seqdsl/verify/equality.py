@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from decimal import DecimalException, localcontext
+from decimal import DecimalException
 from fractions import Fraction
 from itertools import islice, product
 from random import Random
@@ -20,18 +20,19 @@ import numpy as np
 
 from seqdsl.algebra.exact import Equations, Point, evaluate
 from seqdsl.algebra.numbers import (
-    DIGITS,
     Complex,
     NotExact,
+    NoValue,
     Number,
     TooMuch,
     Undefined,
     agree,
     decimal,
+    digits,
     real,
     show_number,
 )
-from seqdsl.algebra.tower import Tower
+from seqdsl.algebra.tower import LEVELS, TooDeep, Tower
 from seqdsl.algebra.verdict import Refuted, Tested, Unknown, Verdict
 from seqdsl.ir import build
 from seqdsl.ir.initial import RANDOM
@@ -48,6 +49,7 @@ _DRAWS = 3
 _TRIES = 6
 _LONGEST = 16  # constants up to here decide a length
 _DENOMINATOR = 1009
+_SHALLOW = 2  # levels of residues to begin with: in most formulas no exponential is nested in another
 _POINTS = 60  # entries of the two sides that one draw compares
 _SHRINKS = 60
 _FAILURES = (NotExact, DecimalException, RecursionError, KeyError, OverflowError)
@@ -99,9 +101,9 @@ def test_equality(system: System, claim: Claim, *, seed: int = 0) -> Verdict:
         except SizeError as error:
             why = error.message
             continue
-        except TooMuch as error:
+        except (TooMuch, NoValue) as error:
             why, tired = str(error), tired + 1
-            if tired == _TRIES:  # what is longer takes more
+            if tired == _TRIES and (isinstance(error, TooMuch) or not done):  # what is longer takes more, and has no less
                 break
             continue
         except _FAILURES as error:
@@ -139,39 +141,49 @@ def _verdict(done: list[Outcome], why: str, longest: int) -> Verdict:
 
 def compare(system: System, claim: Claim, sizes: Sizes, inputs: Inputs) -> Outcome:
     """Both sides at every point. Points at which a side is undefined (a division by 0) are no evidence either way."""
-    with localcontext() as context:
-        context.prec = DIGITS
+    with digits():
         world = Equations(system, draw=_given(inputs), sizes=sizes)
-        return replace(_compare(system, claim, sizes, world), spent=world.spent)
+        tower = Tower(world, _SHALLOW)
+        outcome = _compare(system, claim, sizes, tower)
+        return replace(outcome, spent=max(world.spent, tower.spent), opaque=tower.opaque)
 
 
-def _compare(system: System, claim: Claim, sizes: Sizes, world: Equations) -> Outcome:
-    tower, outcome = Tower(world), Outcome()
+def _compare(system: System, claim: Claim, sizes: Sizes, tower: Tower) -> Outcome:
+    """Numbers are evaluated only where residues do not settle it."""
+    outcome = Outcome()
     sides = [system.tensors[n] for n in claim.args]
     for point in product(*(range(sizes[i]) for i in sides[0].indices)):
         reads = [build.read(t.name, [build.const(p) for p in point], t.dtype) for t in sides]
-        try:
-            left, right = (evaluate(r, {}, world) for r in reads)
-        except Undefined:
-            continue
+        telling = outcome.residues and (outcome.equal or not tower.opaque)  # else more residues say nothing more
+        same = _same_residues(tower, reads) if telling else None
+        if not same or tower.loose:
+            try:
+                left, right = (evaluate(r, {}, tower.world) for r in reads)
+            except Undefined:
+                continue
+            if not agree(left, right):
+                outcome.gap = Gap(dict(zip(sides[0].indices, point, strict=True)), left, right)
+                return outcome
         outcome.points += 1
-        if not agree(left, right):
-            outcome.gap = Gap(dict(zip(sides[0].indices, point, strict=True)), left, right)
-            return outcome
-        if outcome.residues:
-            _residues(tower, reads, outcome)
+        if telling:
+            outcome.residues, outcome.equal = same is not None, outcome.equal and same is not False
     return outcome
 
 
-def _residues(tower: Tower, reads: list[Node], outcome: Outcome) -> None:
+def _same_residues(tower: Tower, reads: list[Node]) -> bool | None:
+    """Are they equal, at all the levels they have? None where there are none."""
     try:
         a, b = (tower.value(r, {}) for r in reads)
+    except TooDeep:
+        if tower.levels == LEVELS:
+            return None
+        tower.deepen()
+        return _same_residues(tower, reads)
+    except (TooMuch, NoValue):
+        raise
     except _FAILURES:
-        outcome.residues = False
-        return
-    levels = min(len(a), len(b))
-    outcome.equal = outcome.equal and a[:levels] == b[:levels]
-    outcome.opaque = tower.opaque
+        return None
+    return all(x == y for x, y in zip(a, b, strict=False))
 
 
 def _given(inputs: Inputs) -> Any:
@@ -290,10 +302,9 @@ def apart(a: Number, b: Number) -> tuple[str, str]:
     left, right = show_number(a), show_number(b)
     if left != right or isinstance(a, Complex) or isinstance(b, Complex):
         return left, right
-    with localcontext() as context:
-        context.prec = DIGITS
-        for digits in (10, 15, 20, 30, 45):
-            left, right = (f"{decimal(real(x)):.{digits}g}" for x in (a, b))
+    with digits():
+        for count in (10, 15, 20, 30, 45):
+            left, right = (f"{decimal(real(x)):.{count}g}" for x in (a, b))
             if left != right:
                 break
     return left, right

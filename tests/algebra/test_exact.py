@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import pytest
 
 from seqdsl.algebra.exact import World, evaluate
-from seqdsl.algebra.numbers import Complex, decimal
+from seqdsl.algebra.numbers import FUNCTIONS, Complex, decimal, digits
 from seqdsl.ir.interpreter import interpret
 from seqdsl.semantics import load_system
 
@@ -33,3 +35,11 @@ def test_exact_evaluation_is_the_interpreter_s(body: str) -> None:
         found = evaluate(node, {"t": t}, world)
         assert not isinstance(found, Complex)
         assert float(decimal(found)) == pytest.approx(float(expected[t]), rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize(("x", "tail"), [(5, "1.5374597944280348501883434853833788901e-12"), (13, "0")])
+def test_erf_keeps_its_digits_where_its_power_series_would_cancel(x: int, tail: str) -> None:
+    with digits():
+        for sign in (1, -1):
+            found = FUNCTIONS["erf"](Decimal(sign * x))
+            assert abs(found - sign * (1 - Decimal(tail))) < Decimal("1e-47")

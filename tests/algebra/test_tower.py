@@ -8,7 +8,7 @@ import pytest
 
 from seqdsl.algebra.exact import World, evaluate
 from seqdsl.algebra.numbers import NotExact
-from seqdsl.algebra.tower import LEVELS, Tower, primes, rational
+from seqdsl.algebra.tower import LEVELS, TooDeep, Tower, primes, rational
 from seqdsl.ir.node import Node
 from seqdsl.semantics import load_system
 
@@ -75,3 +75,30 @@ def test_exp_nested_deeper_than_the_tower_has_no_residue() -> None:
     nested = "exp(" * LEVELS + "0.01 * x" + ")" * LEVELS
     with pytest.raises(NotExact, match="nested"):
         residues(nested)
+
+
+@pytest.mark.parametrize(
+    ("text", "loose"),
+    [("sqrt(x ^ 2)", True), ("log(x)", True), ("x ^ 0.3", True), ("exp(1i * x)", True), ("x + inf", True), ("log2(x)", True),
+     ("softplus(x) * tanh(y)", False), ("sqrt(12.0) * x", False), ("sqrt(t + 1) * x", False), ("erf(sin(x))", False)],
+)  # fmt: skip
+def test_what_may_be_equal_without_equal_numbers_is_owned_up_to(text: str, loose: bool) -> None:
+    node, world = body_of(text)
+    tower = Tower(world)
+    tower.value(node, {"t": 1})
+    assert tower.loose is loose
+
+
+def test_the_root_of_a_number_has_its_sign() -> None:
+    assert residues("sqrt(12.0)") == residues("2 * sqrt(3.0)") and residues("sqrt(9 / 4)") == rational(Fraction(3, 2))
+    for text, other in (("sqrt(12.0)", "-2 * sqrt(3.0)"), ("sqrt(9.0)", "-3.0"), ("sqrt(8.0)", "-2 * sqrt(2.0)")):
+        assert all(a != b for a, b in zip(residues(text), residues(other), strict=True))
+
+
+def test_levels_are_added_where_exponentials_are_nested() -> None:
+    node, world = body_of("exp(exp(exp(x) * y)) - exp(exp(exp(x) * y))")
+    tower = Tower(world, levels=2)
+    with pytest.raises(TooDeep):
+        tower.value(node, {"t": 1})
+    tower.deepen()
+    assert tower.levels == 4 and tower.value(node, {"t": 1}) == ((0, 0),)

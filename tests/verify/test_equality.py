@@ -7,7 +7,7 @@ import pytest
 
 from seqdsl.algebra import Proved, Refuted, Unknown, Verdict
 from seqdsl.algebra import Tested as Tried  # pytest would collect a class `Test..`
-from seqdsl.algebra.numbers import TooMuch
+from seqdsl.algebra.numbers import NoValue, TooMuch
 from seqdsl.ir.sizes import Sizes
 from seqdsl.ir.system import Claim, System
 from seqdsl.report import verdict_of
@@ -30,7 +30,8 @@ def pointwise(left: str, right: str, condition: str = "") -> Verdict:
 @pytest.mark.parametrize(
     ("left", "right"),
     [("sigmoid(-x)", "1 - sigmoid(x)"), ("exp(exp(x) * exp(y))", "exp(exp(x + y))"), ("log(exp(x) * exp(y))", "x + y"),
-     ("softplus(x) - softplus(-x)", "x"), ("silu(x)", "x / (1 + exp(-x))")],
+     ("softplus(x) - softplus(-x)", "x"), ("silu(x)", "x / (1 + exp(-x))"),
+     ("max(x, -inf) + y", "x + y"), ("0 * exp(x - max(-inf, y)) + x", "x")],
 )  # fmt: skip
 def test_identities_of_exp_are_proved(left: str, right: str) -> None:
     found = pointwise(left, right)
@@ -59,7 +60,7 @@ def test_identities_of_other_functions_are_tested_to_the_digits_they_were(left: 
     ("left", "right"),
     [("exp(x + y)", "exp(x) * exp(y) + 1e-9"), ("sin(x)", "sin(x + 1e-9)"), ("sigmoid(x)", "sigmoid(x * (1 + 1e-12))"),
      ("sum[s | s <= t] x[s]", "sum[s | s < t] x[s]"), ("sqrt(x^2)", "x"), ("max(x, y)", "x + 1e-30"),
-     ("where(t < 3, x, y)", "where(t <= 3, x, y)"),
+     ("where(t < 3, x, y)", "where(t <= 3, x, y)"), ("sqrt(12.0) * x", "-2 * sqrt(3.0) * x"), ("exp(log(x^2))", "-(x^2)"),
      ("sum[s | s > t - 11] x[s]", "sum[s] x[s]")],
 )  # fmt: skip
 def test_near_misses_are_refuted_with_two_numbers_that_differ(left: str, right: str) -> None:
@@ -68,6 +69,19 @@ def test_near_misses_are_refuted_with_two_numbers_that_differ(left: str, right: 
     shown = dict(found.data)
     assert shown["left"] != shown["right"] and shown["left"] in found.counterexample
     assert "with x = " in found.counterexample and "|t| = " in found.counterexample
+
+
+def test_sums_with_infinities_do_not_cancel() -> None:
+    assert not isinstance(pointwise("x + inf - inf", "x"), Proved)
+    assert not isinstance(pointwise("max(x, inf) - max(x, inf) + y", "y + 0 * x"), Proved)
+
+
+def test_numbers_are_evaluated_only_where_residues_do_not_settle_a_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(equality, "evaluate", lambda *given: pytest.fail("there is no need of numbers"))
+    found = pointwise("max(sigmoid(x), sigmoid(y)) / sqrt(|t|)", "sigmoid(max(x, y)) / sqrt(|t|)")
+    assert isinstance(found, Tried) and "tower of prime fields" in found.how
+    with pytest.raises(pytest.fail.Exception):
+        pointwise("sqrt(x^2) * sqrt(y^2)", "sqrt(x^2 * y^2)")
 
 
 def test_different_formulas_that_digits_do_not_tell_apart_are_unknown() -> None:
@@ -149,14 +163,15 @@ def test_a_budget_that_ends_at_the_first_steps_leaves_the_rest_to_floats() -> No
     assert isinstance(pointwise(late, "sum[s | s <= t] x[s]"), Refuted)
 
 
-def test_lengths_beyond_one_that_is_too_much_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failure", [TooMuch("more than fits"), NoValue("`solve`")])
+def test_lengths_beyond_one_that_has_no_exact_value_are_not_tried(monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
     lengths: list[int] = []
 
-    def too_much(system: System, claim: Claim, sizes: Sizes, inputs: object) -> None:
+    def fails(system: System, claim: Claim, sizes: Sizes, inputs: object) -> None:
         lengths.append(sizes["t"])
-        raise TooMuch("more than fits")
+        raise failure
 
-    monkeypatch.setattr(equality, "compare", too_much)
+    monkeypatch.setattr(equality, "compare", fails)
     (claim,) = load_system(POINT.format("relu(x) - relu(-x)", "x", ""), "m").claims
     assert claim.system is not None and isinstance(equality.test_equality(claim.system, claim), Unknown)
     assert lengths and set(lengths) == {min(lengths)}

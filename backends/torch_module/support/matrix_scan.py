@@ -128,8 +128,8 @@ def matrix_scan(a: Tensor, b: Tensor, start: Tensor | None = None, *, reverse: b
     if a.shape[0] == 1 < batch:  # the same matrices for all sequences, which are columns beside each other then
         b = b.expand(batch, -1, -1, -1, columns).permute(1, 2, 3, 0, 4).flatten(3).unsqueeze(0)
         start = start.expand(batch, -1, -1, columns).permute(1, 2, 0, 3).flatten(2).unsqueeze(0)
-        h = matrix_scan(a.expand(1, -1, heads, size, size), b, start, reverse=reverse)
-        return h[0].expand(time, heads, size, -1).unflatten(-1, (batch, columns)).permute(3, 0, 1, 2, 4)
+        together = matrix_scan(a.expand(1, -1, heads, size, size), b, start, reverse=reverse)[0]
+        return torch.unflatten(together, -1, (batch, columns)).permute(3, 0, 1, 2, 4)
     own = a.shape[1] if time and not torch.compiler.is_compiling() else time  # 1 for a matrix that does not change
     a = a.to(dtype).expand(batch, own, heads, size, size).transpose(0, 1).reshape(own, batch * heads, size, size)
     b = (
