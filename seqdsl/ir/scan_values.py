@@ -30,7 +30,8 @@ def scan_value(evaluation: Evaluation, node: Node, mask: Value | None) -> Value:
     assert reference is not None
     result = np.asarray(reference(*arrays, **options(node)))
     lead = groups["p"] if OPS[node.op].binding == "last" else groups["t"] + groups["j"]
-    result = result.reshape(*(evaluation.run.extent(d)[1] for d in lead), *result.shape[result.ndim - len(rest) :])
+    shape = (*(evaluation.run.extent(d)[1] for d in lead), *result.shape[result.ndim - len(rest) :])
+    result = result.reshape(shape)
     return evaluation.at_loops(Value((*lead, *rest), result))
 
 

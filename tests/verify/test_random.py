@@ -47,6 +47,12 @@ def test_every_kind_is_well_typed(kind: str) -> None:
 
 
 FOUND = {
+    "two inner reads of one start, and nothing left of a scan's axes": (
+        "mixer drawn(x[t,d], z[d,e], g[t], k[t,d], v[t,e], w[t,d], u[t,d], q[t,d,e]) -> o[t,e]:\n    S[-1,d,e] = z\n"
+        "    r[t,e] = sum[d] k * (g * S[t-1])\n    p[t,e] = sum[d] w * S[t-1]\n"
+        "    S[t,d,e] = g * S[t-1] - 0.2 * k * r + (1 + v[t-1] - v) - 0.2 * u * p + x\n    o[t,e] = sum[d] q * S[t-1]\n",
+        "5:1",
+    ),
     "a state that follows one with lags, scanned after all: it read a companion, of which the state keeps nothing": (
         "mixer drawn(x[t,h], u[t,h,d]) -> o[t,d]:\n    S[t,h,d] = 0.5 * S[t-1] + x\n"
         "    R[t,h,d] = 0.5 * R[t-1] + 0.3 * R[t-2] + u\n    Q[t,h,d] = 0.5 * Q[t-1] + 0.3 * R + 0.5\n"
