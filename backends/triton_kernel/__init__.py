@@ -21,4 +21,6 @@ if find_spec("triton") is None:
 
 from .module import build_module, companions, emit_module, explained, load_class
 
-__all__ = ["Unsupported", "attribute_path", "build_module", "companions", "emit_module", "explained", "load_class"]
+WRITES_STEPS = True  # `emit_module` wants the recurrent form, too
+
+__all__ = ["WRITES_STEPS", "Unsupported", "attribute_path", "build_module", "companions", "emit_module", "explained", "load_class"]

@@ -1,0 +1,116 @@
+"""Groups of equations by kernels that were written for them, as operators that compilers see through. No gradients."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from .launching import OPS, _has_kernels, _on_device
+
+CHAIN_TILE = 2048  # entries of a program's tile: 16 for each thread of 4 warps
+CHAIN_MOST = 16384  # of one that no block can cut
+
+
+class _Chain(NamedTuple):
+    """A group: its indices, those held whole and the one that is cut, the kernel's constants for them, the dimensions of
+    what it loads and stores (with whether it is of the outputs' type), and the kinds of its kernel's numbers: "if"."""
+
+    name: str
+    kernel: Any
+    space: tuple[str, ...]
+    whole: tuple[str, ...]
+    column: str
+    tile: tuple[tuple[str, str], ...]
+    leaves: tuple[str, ...]
+    outputs: tuple[tuple[str, bool], ...]
+    numbers: str
+
+    @property
+    def cut(self) -> str:
+        """The constant of the index that is cut."""
+        return next(name for name, i in self.tile if i == self.column)
+
+
+def _power(length: int) -> int:
+    """The power of two that holds a length."""
+    return 1 << max(length - 1, 0).bit_length()
+
+
+def _chain_blocks(plan: _Chain, sizes: dict[str, int]) -> dict[str, int]:
+    """The tile, by the names of the kernel's constants."""
+    most = CHAIN_TILE // math.prod(_power(sizes[i]) for i in plan.whole)
+    cut = min(_power(sizes[plan.column]), max(1, most))
+    return {name: cut if i == plan.column else _power(sizes[i]) for name, i in plan.tile}
+
+
+def _chain_outputs(plan: _Chain, like: Tensor, sizes: dict[str, int], dtype: torch.dtype) -> list[Tensor]:
+    """Memory for what the group computes: [B, *indices]."""
+    return [
+        like.new_empty([sizes[d] for d in ("batch", *dims.split())], dtype=dtype if narrow else torch.float32)
+        for dims, narrow in plan.outputs
+    ]
+
+
+def fused_chain(plan: _Chain) -> Callable[..., list[Tensor]]:
+    """A function of (*tensors, sizes, numbers, dtype): one launch for all equations of a group."""
+    count = len(plan.leaves)
+    given = ", ".join([*(f"Tensor x{k}" for k in range(count)), "SymInt[] sizes", "float[] numbers", "ScalarType dtype"])
+
+    @torch.library.custom_op(f"{OPS}::{plan.name}", mutates_args=(), schema=f"({given}) -> Tensor[]")
+    def run(*inputs: Any) -> list[Tensor]:
+        tensors, (lengths, numbers, dtype) = inputs[:count], inputs[count:]
+        sizes = dict(zip(("batch", *plan.space), lengths, strict=False))
+        found = _chain_outputs(plan, tensors[0], sizes, dtype)
+        blocks = _chain_blocks(plan, sizes)
+        warps = 8 if math.prod(blocks.values()) > 2 * CHAIN_TILE else 4
+        programs = sizes["batch"] * triton.cdiv(sizes[plan.column], blocks[plan.cut])
+        programs *= math.prod(sizes[i] for i in plan.space if i not in (*plan.whole, plan.column))
+        if programs:
+            steps = [
+                0 if x.shape[k] == 1 else x.stride(k)
+                for x, dims in zip(tensors, plan.leaves, strict=True) for k, _ in enumerate(dims.split())
+            ]  # fmt: skip
+            counts, floats = iter(lengths[1 + len(plan.space) :]), iter(numbers)
+            more = [next(counts) if kind == "i" else next(floats) for kind in plan.numbers]
+            with _on_device(found[0]):
+                plan.kernel[(programs,)](*tensors, *found, *steps, *(sizes[i] for i in plan.space), *more, **blocks, num_warps=warps)
+        return found
+
+    @run.register_fake
+    def _(*inputs: Any) -> list[Tensor]:
+        lengths, _, dtype = inputs[count:]
+        return _chain_outputs(plan, inputs[0], dict(zip(("batch", *plan.space), lengths, strict=False)), dtype)
+
+    return run
+
+
+def in_kernels(tensors: tuple[Tensor, ...], state: Any, held: tuple[tuple[tuple[str, int], ...], ...], module: Any) -> bool:
+    """May a step run in kernels? Not for float64, on the CPU, without a state, or where a gradient is asked for; nor
+    where what a program must hold whole (`held`: for each group, entries of the state and their dimensions) is too much.
+    """
+    given = [*tensors, *module.parameters(), *module.buffers(), *_tensors(state)]
+    if state is None or not all(isinstance(x, Tensor) for x in tensors) or not _has_kernels(tensors[0]):
+        return False
+    if any(x.dtype in (torch.float64, torch.complex64, torch.complex128) for x in given):
+        return False
+    if torch.is_grad_enabled() and any(x.requires_grad for x in given):
+        return False
+    sizes = [math.prod(_power(_length(state, path, dim)) for path, dim in group) for group in held]
+    return all(0 < n <= CHAIN_MOST for n in sizes)
+
+
+def _tensors(state: Any) -> list[Tensor]:
+    """The tensors of a record."""
+    if isinstance(state, dict):
+        return [x for value in state.values() for x in _tensors(value)]
+    return [state] if isinstance(state, Tensor) else []
+
+
+def _length(state: Any, path: str, dim: int) -> int:
+    """The length of a state's dimension; more than any tile where the record has no such entry."""
+    for key in path.split("/"):
+        state = state.get(key) if isinstance(state, dict) else None
+    return state.shape[dim] if isinstance(state, Tensor) and dim < state.dim() else CHAIN_MOST + 1
