@@ -12,7 +12,7 @@ from typing import Any
 
 from seqdsl.forms.one_position import one_position
 from seqdsl.ir import build
-from seqdsl.ir.state import state_record
+from seqdsl.ir.state import POSITION
 from seqdsl.ir.system import System
 
 from .. import torch_module
@@ -42,7 +42,8 @@ def emit_module(
     `stepper` are the equations one position at a time, for which `step` has kernels written."""
     found = _stepped(stepper)
     return torch_module.emit_module(
-        system, class_name=class_name, header=header, form=form, stepper=found and found.system, target=_target(system, found)
+        system, class_name=class_name, header=header, form=form, target=_target(system, found),
+        stepper=None if found is None else found.system,
     )
 
 
@@ -87,8 +88,9 @@ def _step_explained(system: System) -> list[str]:
         parts = f" after {len(group.parts)} of its parts in PyTorch" if group.parts else ""
         lines.append(f"a step computes {names} in one kernel{held}{parts}, unless a gradient is asked for")
     lines += [f"a step computes `{tensor}` in PyTorch: {why}" for tensor, why in found.kept.items()]
-    far = [e.tensor for e in system.record or state_record(system) if e.tensor and (e.boundary is not None or e.tail is not build.ONE)]
-    return lines + [f"a step reads `{tensor}` from farther back than one position, in PyTorch" for tensor in dict.fromkeys(far)]
+    entries = [e for e in one.record or () if e.name != POSITION]
+    far = dict.fromkeys(e.tensor for e in entries if e.boundary is not None or e.tail is not build.ONE)
+    return lines + [f"a step reads `{tensor}` from farther back than one position, in PyTorch" for tensor in far]
 
 
 def companions(text: str) -> dict[str, str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Step
 from seqdsl.ir.node import Node
 from seqdsl.ir.node import reads as reads_below
@@ -127,23 +126,26 @@ def _read_outside(ctx: Context, group: Group) -> tuple[str, ...]:
 
 
 def _held(system: System, group: Group) -> str:
-    """Where a step can read how long the indices are that a program holds whole: in the state."""
+    """Where a step can read how long the indices are that a program holds whole: at a state, an input or a parameter."""
+    return tuple_text(_place(system, system.axis(i)) for i in group.whole)
+
+
+def _place(system: System, axis: str) -> str:
+    """`("S", 2)`: a tensor, an input by its number, and the dimension in a step. An index that none of them has is short:
+    a window whose length is written in the equations."""
     paths = record_paths(e.name for e in system.record or ())
-    places = []
-    for i in group.whole:
-        carry = next(
-            n for name in group.tensors for n in reads_below(_rhs(system, name))
-            if system.tensors[str(n.attr)].kind == "carry" and build.index(i) in n.args
-        )  # fmt: skip
-        path = "/".join(paths[system.tensors[str(carry.attr)].path[0]])
-        places.append(f"({quoted(path)}, {1 + carry.args.index(build.index(i))})")
-    return tuple_text(places)
-
-
-def _rhs(system: System, name: str) -> Node:
-    rhs = system.tensors[name].rhs
-    assert rhs is not None
-    return rhs
+    inputs = [t.name for t in system.inputs()]
+    for tensor in sorted(system.tensors.values(), key=lambda t: ("carry", "input", "param", "const", "derived").index(t.kind)):
+        dims = [i for i in tensor.indices if system.axis(i) != system.stream or tensor.kind != "input"]
+        found = next((k for k, i in enumerate(dims) if system.axis(i) == axis), None)
+        if found is None or tensor.kind == "derived":
+            continue
+        if tensor.kind == "carry":
+            return f"({quoted('/'.join(paths[tensor.path[0]]))}, {found + 1})"
+        if tensor.kind == "input":
+            return f"({inputs.index(tensor.name)}, {found + 1})"
+        return f"({quoted('.'.join(('', *tensor.path)))}, {found})"
+    return '("", 0)'
 
 
 def _number(ctx: Context, node: Node) -> str:

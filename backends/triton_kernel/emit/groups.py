@@ -203,6 +203,7 @@ class _Search:
             for tensor in self.system.derived():
                 if tensor.kind == "derived" and self._is_gate(tensor, group):
                     group.tensors.append(tensor.name)
+                    self.kept.pop(tensor.name, None)
                     found = True
 
     def arrange(self, group: Group) -> None:

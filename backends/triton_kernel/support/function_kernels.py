@@ -40,7 +40,7 @@ def _log1p(x):
 
 
 @triton.jit
-def _logaddexp(a, b):
+def _log_sum(a, b):
     """log(exp(a) + exp(b)); -inf where both are."""
     top = tl.maximum(a, b)
     gap = tl.where(tl.abs(top) == float("inf"), 0.0, tl.minimum(a, b) - top)

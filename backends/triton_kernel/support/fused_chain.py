@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -46,6 +47,11 @@ def _chain_blocks(plan: _Chain, sizes: dict[str, int]) -> dict[str, int]:
     return {name: cut if i == plan.column else _power(sizes[i]) for name, i in plan.tile}
 
 
+def _chain_warps(blocks: dict[str, int]) -> int:
+    """The warps of a program."""
+    return 8 if math.prod(blocks.values()) > 2 * CHAIN_TILE else 4
+
+
 def _chain_outputs(plan: _Chain, like: Tensor, sizes: dict[str, int], dtype: torch.dtype) -> list[Tensor]:
     """Memory for what the group computes: [B, *indices]."""
     return [
@@ -65,7 +71,6 @@ def fused_chain(plan: _Chain) -> Callable[..., list[Tensor]]:
         sizes = dict(zip(("batch", *plan.space), lengths, strict=False))
         found = _chain_outputs(plan, tensors[0], sizes, dtype)
         blocks = _chain_blocks(plan, sizes)
-        warps = 8 if math.prod(blocks.values()) > 2 * CHAIN_TILE else 4
         programs = sizes["batch"] * triton.cdiv(sizes[plan.column], blocks[plan.cut])
         programs *= math.prod(sizes[i] for i in plan.space if i not in (*plan.whole, plan.column))
         if programs:
@@ -76,7 +81,8 @@ def fused_chain(plan: _Chain) -> Callable[..., list[Tensor]]:
             counts, floats = iter(lengths[1 + len(plan.space) :]), iter(numbers)
             more = [next(counts) if kind == "i" else next(floats) for kind in plan.numbers]
             with _on_device(found[0]):
-                plan.kernel[(programs,)](*tensors, *found, *steps, *(sizes[i] for i in plan.space), *more, **blocks, num_warps=warps)
+                lengths = [sizes[i] for i in plan.space]
+                plan.kernel[(programs,)](*tensors, *found, *steps, *lengths, *more, **blocks, num_warps=_chain_warps(blocks))
         return found
 
     @run.register_fake
@@ -87,19 +93,22 @@ def fused_chain(plan: _Chain) -> Callable[..., list[Tensor]]:
     return run
 
 
-def in_kernels(tensors: tuple[Tensor, ...], state: Any, held: tuple[tuple[tuple[str, int], ...], ...], module: Any) -> bool:
+_Place = tuple[str | int, int]
+
+
+def in_kernels(tensors: tuple[Tensor, ...], state: Any, held: tuple[tuple[_Place, ...], ...], module: Any) -> bool:
     """May a step run in kernels? Not for float64, on the CPU, without a state, or where a gradient is asked for; nor
-    where what a program must hold whole (`held`: for each group, entries of the state and their dimensions) is too much.
+    where what a program must hold whole is too much: `held` says for each group of which tensors' dimensions that is.
     """
-    given = [*tensors, *module.parameters(), *module.buffers(), *_tensors(state)]
     if state is None or not all(isinstance(x, Tensor) for x in tensors) or not _has_kernels(tensors[0]):
         return False
+    given = [*tensors, *module.parameters(), *module.buffers(), *_tensors(state)]
     if any(x.dtype in (torch.float64, torch.complex64, torch.complex128) for x in given):
         return False
     if torch.is_grad_enabled() and any(x.requires_grad for x in given):
         return False
-    sizes = [math.prod(_power(_length(state, path, dim)) for path, dim in group) for group in held]
-    return all(0 < n <= CHAIN_MOST for n in sizes)
+    sizes = [math.prod(_power(_length(tensors, state, module, *place)) for place in group) for group in held]
+    return all(n <= CHAIN_MOST for n in sizes)
 
 
 def _tensors(state: Any) -> list[Tensor]:
@@ -109,8 +118,17 @@ def _tensors(state: Any) -> list[Tensor]:
     return [state] if isinstance(state, Tensor) else []
 
 
-def _length(state: Any, path: str, dim: int) -> int:
-    """The length of a state's dimension; more than any tile where the record has no such entry."""
-    for key in path.split("/"):
-        state = state.get(key) if isinstance(state, dict) else None
-    return state.shape[dim] if isinstance(state, Tensor) and dim < state.dim() else CHAIN_MOST + 1
+def _length(tensors: tuple[Tensor, ...], state: Any, module: Any, name: str | int, dim: int) -> int:
+    """The length of a dimension: of an input by its number, a parameter `.path`, an entry `a/b` of the state; more than
+    any tile where the record has no such entry, so that PyTorch's step says what is wrong."""
+    if name == "":
+        return 1
+    if isinstance(name, int):
+        found: Any = tensors[name]
+    elif name.startswith("."):
+        found = attrgetter(name[1:])(module)
+    else:
+        found = state
+        for key in name.split("/"):
+            found = found.get(key) if isinstance(found, dict) else None
+    return found.shape[dim] if isinstance(found, Tensor) and dim < found.dim() else CHAIN_MOST + 1
