@@ -80,8 +80,9 @@ def write_body(
     ctx.like = real[0] if real else ctx.like
     chains = target.chains
     late = _late(system, steps, chains.keeps() if chains else set())
-    plan = sink(system, tuple(s for s in schedule(system) if not (isinstance(s, Compute) and s.tensor in late)))
-    for step in chains.order(system, plan) if chains else plan:
+    plan = tuple(s for s in schedule(system) if not (isinstance(s, Compute) and s.tensor in late))
+    plan = chains.order(system, plan) if chains else sink(system, plan)
+    for step in plan:
         if not (chains and chains.write(ctx, step)):
             recurrence.execute(ctx, step, _needed(ctx, plan, step, steps))
     results = [_output(ctx, system.tensors[n]) for n in system.outputs]

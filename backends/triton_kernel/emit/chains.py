@@ -34,15 +34,27 @@ class Chains:
         """Tensors that are computed where their group is."""
         return {n for g in self.found.groups for n in g.tensors}
 
-    def order(self, system: System, plan: Iterable[Step]) -> list[Step]:
+    def order(self, system: System, plan: Iterable[Step]) -> tuple[Step, ...]:
         """The plan with the tensors of a group one after the other: what they need before, all else behind."""
         steps = list(plan)
         for group in self.found.groups:
-            names, needed = set(group.tensors), _needed(system, group.tensors)
-            early = [s for s in steps if set(_tensors(s)) & (needed - names)]
-            own = [s for s in steps if set(_tensors(s)) <= names]
+            needed = self._needed(system, group.tensors)
+            early = [s for s in steps if set(_tensors(s)) & needed]
+            own = [s for s in steps if set(_tensors(s)) <= set(group.tensors)]
             steps = [*early, *own, *(s for s in steps if s not in early and s not in own)]
-        return steps
+        return tuple(steps)
+
+    def _needed(self, system: System, names: list[str]) -> set[str]:
+        """What some tensors are computed from, all the way; of a group that is needed, all of it."""
+        found: set[str] = set()
+        pending = list(names)
+        while pending:
+            name = pending.pop()
+            group = next((g.tensors for g in self.found.groups if name in g.tensors and name not in names), [])
+            for source in {*sources(system, system.tensors[name]), *group} - found:
+                found.add(source)
+                pending.append(source)
+        return found - set(names)
 
     def write(self, ctx: Context, step: Step) -> bool:
         """Is it a step of a group? Its first one writes the call."""
@@ -91,18 +103,6 @@ class Chains:
 
 def _tensors(step: Step) -> list[str]:
     return [step.tensor] if isinstance(step, Compute) else step.tensors()
-
-
-def _needed(system: System, names: Iterable[str]) -> set[str]:
-    """What some tensors are computed from, all the way."""
-    found: set[str] = set()
-    pending = list(names)
-    while pending:
-        for name in sources(system, system.tensors[pending.pop()]):
-            if name not in found:
-                found.add(name)
-                pending.append(name)
-    return found
 
 
 def _leaves(system: System, group: Group) -> list[Node]:

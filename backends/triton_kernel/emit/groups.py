@@ -184,7 +184,8 @@ class _Search:
             self.why = f"it sums over `{min(new)}`, along which the state is cut into blocks"
             return None
         for first, second in ((one, two), (two, one)):
-            if any(sources(self.system, self.system.tensors[n]) & first.after for n in second.tensors):
+            between = {str(n.attr) for name in second.tensors for n in self._hidden(name) if n.op == "read"} & set(first.tensors)
+            if between or any(sources(self.system, self.system.tensors[n]) & first.after for n in second.tensors):
                 self.why = "PyTorch computes something in between"
                 return None
         after = (one.after | two.after) - set(names)
@@ -223,13 +224,14 @@ class _Search:
             return False
         if any(n.op == "read" and n.attr == tensor.name for r in readers for n in self._hidden(r)):
             return False  # it is read by a part that PyTorch computes before
+        own = build.read(tensor.name, [build.index(i) for i in tensor.indices], tensor.dtype)
+        if any(n.op == "read" and n.attr == tensor.name and n is not own for r in readers for n in walk(_rhs(self.system, r))):
+            return False  # it is read elsewhere, too
         space = _space(tensor, self)
         return set(space) <= set(group.space) and not sources(self.system, tensor) & {*group.tensors, *group.after}
 
     def _hidden(self, name: str) -> Iterator[Node]:
-        rhs = self.system.tensors[name].rhs
-        assert rhs is not None
-        for part in self.foreign(rhs):
+        for part in self.foreign(_rhs(self.system, name)):
             yield from walk(part)
 
     def foreign(self, node: Node) -> list[Node]:
@@ -285,6 +287,12 @@ class _Search:
         same = all(self.system.axis(i) == self.system.axis(str(a.attr)) for i, a in pairs)
         computed = tensor.name in self.touched and tensor.kind == "derived"
         return same and (not computed or all(a.attr == i for i, a in pairs))
+
+
+def _rhs(system: System, name: str) -> Node:
+    rhs = system.tensors[name].rhs
+    assert rhs is not None
+    return rhs
 
 
 def _space(tensor: Tensor, search: _Search) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from torch import Tensor
 from .launching import OPS, _has_kernels, _on_device
 
 CHAIN_TILE = 2048  # entries of a program's tile: 16 for each thread of 4 warps
+CHAIN_LEAST = 512  # of one that is cut because there are fewer programs than a device has room for
+CHAIN_PROGRAMS = 128
 CHAIN_MOST = 16384  # of one that no block can cut
 
 
@@ -40,16 +42,25 @@ def _power(length: int) -> int:
     return 1 << max(length - 1, 0).bit_length()
 
 
+def _chain_rows(plan: _Chain, sizes: dict[str, int]) -> int:
+    """How many programs share one block of the column."""
+    return sizes["batch"] * math.prod(sizes[i] for i in plan.space if i not in (*plan.whole, plan.column))
+
+
 def _chain_blocks(plan: _Chain, sizes: dict[str, int]) -> dict[str, int]:
-    """The tile, by the names of the kernel's constants."""
-    most = CHAIN_TILE // math.prod(_power(sizes[i]) for i in plan.whole)
-    cut = min(_power(sizes[plan.column]), max(1, most))
+    """The tile, by the names of the kernel's constants: as large as a program does well, and cut further as long as there
+    are few programs."""
+    whole, rows = math.prod(_power(sizes[i]) for i in plan.whole), _chain_rows(plan, sizes)
+    cut = min(_power(sizes[plan.column]), max(1, CHAIN_TILE // whole))
+    while cut * whole > CHAIN_LEAST and cut > 1 and rows * triton.cdiv(sizes[plan.column], cut) < CHAIN_PROGRAMS:
+        cut //= 2
     return {name: cut if i == plan.column else _power(sizes[i]) for name, i in plan.tile}
 
 
 def _chain_warps(blocks: dict[str, int]) -> int:
-    """The warps of a program."""
-    return 8 if math.prod(blocks.values()) > 2 * CHAIN_TILE else 4
+    """The warps of a program: 32 entries a thread at most."""
+    tile = math.prod(blocks.values())
+    return 4 if tile <= 4096 else 8 if tile <= 8192 else 16
 
 
 def _chain_outputs(plan: _Chain, like: Tensor, sizes: dict[str, int], dtype: torch.dtype) -> list[Tensor]:
@@ -71,8 +82,7 @@ def fused_chain(plan: _Chain) -> Callable[..., list[Tensor]]:
         sizes = dict(zip(("batch", *plan.space), lengths, strict=False))
         found = _chain_outputs(plan, tensors[0], sizes, dtype)
         blocks = _chain_blocks(plan, sizes)
-        programs = sizes["batch"] * triton.cdiv(sizes[plan.column], blocks[plan.cut])
-        programs *= math.prod(sizes[i] for i in plan.space if i not in (*plan.whole, plan.column))
+        programs = _chain_rows(plan, sizes) * triton.cdiv(sizes[plan.column], blocks[plan.cut])
         if programs:
             steps = [
                 0 if x.shape[k] == 1 else x.stride(k)

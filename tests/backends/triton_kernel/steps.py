@@ -96,6 +96,12 @@ STEPS: dict[str, Stepped] = {
                 "S[t,h,d,e] = where(keep, 2.0^(-h - 1), 1 / (d + 1)) * S[t-1] + q * v",
                 "o[t,h,e]   = (sum[d | d <= n] q * S) / (h + 1) + max[d | d % 2 == 0](S)"),
         {"h": 2, "d": 5, "e": 6}),
+    "a part that reads what a kernel computes": Stepped(
+        _source("powers(q[t,h,d], k[t,h,d], v[t,h,e]) -> o[t,h,e]", "S[t,h,d,e] = 0.9 * S[t-1] + k * v",
+                "n[t,h,d]   = sum[e] S^3", "o[t,h,e]   = sum[d] q * S / (1 + abs(n))"), {"h": 2, "d": 5, "e": 6}),
+    "a gate at two indices": Stepped(
+        _source("squares(k[t,h,d], v[t,h,d]) -> o[t,h,d]", "index j over d", "u[t,h,d]   = tanh(k)",
+                "S[t,h,d,j] = 0.5 * S[t-1] + u * u[t,h,j]", "o[t,h,d]   = sum[j] S * v[t,h,j]"), {"h": 2, "d": 5}),
     "functions": Stepped(
         _source("functions(x[t,c], y[t,c]) -> s[t,c]",
                 "s[t,c] = tanh(x) * s[t-1] + log1p(exp(y)) - expm1(x / 9) + gelu(x) + elu(y) + logaddexp(x, y)"
