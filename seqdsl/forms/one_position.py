@@ -2,7 +2,8 @@
 
 Where a run has one position, `S[t-1]` can only be the state's entry, so it becomes a tensor of its own and the
 recurrence is none any more: what a decode step computes, as a graph that emitters see through. Right for a stream of
-length 1, and for no other; reads from farther back stay as they are. Entry point: `one_position`.
+length 1, and for no other; reads from farther back stay as they are, and so does what the state holds in two ways.
+Entry point: `one_position`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _T = TypeVar("_T")
 def one_position(system: System) -> System | None:
     """The system with each value of the position before taken from the state; None where it has no such value."""
     system = needed(system)
-    held = {e.tensor: e for e in system.record or () if e.tail is build.ONE and e.boundary is None}
+    record = system.record or ()
+    twice = {e.tensor for k, e in enumerate(record) if any(e.tensor == other.tensor for other in record[:k])}
+    held = {e.tensor: e for e in record if e.tail is build.ONE and e.boundary is None and e.tensor not in twice}
     carries: dict[str, Tensor] = {}
 
     def taken(node: Node) -> Node | None:
