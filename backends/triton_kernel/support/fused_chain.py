@@ -39,7 +39,10 @@ class _Chain(NamedTuple):
 
 def _power(length: int) -> int:
     """The power of two that holds a length."""
-    return 1 << max(length - 1, 0).bit_length()
+    found = 1
+    while found < length:
+        found *= 2
+    return found
 
 
 def _chain_rows(plan: _Chain, sizes: dict[str, int]) -> int:
@@ -117,8 +120,13 @@ def in_kernels(tensors: tuple[Tensor, ...], state: Any, held: tuple[tuple[_Place
         return False
     if torch.is_grad_enabled() and any(x.requires_grad for x in given):
         return False
-    sizes = [math.prod(_power(_length(tensors, state, module, *place)) for place in group) for group in held]
-    return all(n <= CHAIN_MOST for n in sizes)
+    for group in held:
+        tile = 1
+        for name, dim in group:
+            tile *= _power(_length(tensors, state, module, name, dim))
+        if tile > CHAIN_MOST:
+            return False
+    return True
 
 
 def _tensors(state: Any) -> list[Tensor]:

@@ -272,6 +272,17 @@ def operator_errors(case: Stepped) -> list[float]:
     return [float(result != "SUCCESS") for result in found.values()]
 
 
+def traced_errors(case: Stepped) -> list[float]:
+    """A step traced as one graph, against the step itself."""
+    module, _ = built(case)
+    x = next(iter(inputs(case).values()))
+    with torch.no_grad():
+        _, state = module(x[:, :0], return_state=True)
+        traced = torch.compile(module.step, backend="eager", fullgraph=True)
+        found, wanted = (run(x[:, 0], state)[0] for run in (traced, module.step))
+    return [relative(found, wanted.double().numpy())]
+
+
 def interpreted(*names: str) -> dict[str, list[float]]:
     """`case dtype` -> errors, from a process in which Triton interprets."""
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -330,6 +341,7 @@ def _print_errors(names: list[str]) -> None:
                 print(json.dumps([f"{name}, {label}", compare(case, DTYPES[label])]), flush=True)
     if not names or "a gradient" in names:
         print(json.dumps(["a gradient", gradient_errors(STEPS["a reflection"])]), flush=True)
+        print(json.dumps(["traced", traced_errors(STEPS["a layer"])]), flush=True)
         print(json.dumps(["its operator", operator_errors(STEPS["a normaliser and a maximum"])]), flush=True)
     for name, (mixer, edit) in MUTANTS.items():
         if not names or name in names:

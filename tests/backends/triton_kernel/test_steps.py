@@ -51,6 +51,7 @@ def test_steps_that_are_asked_for_a_gradient_are_those_of_pytorch(errors: dict[s
 
 def test_the_operator_is_what_compilers_expect(errors: dict[str, list[float]]) -> None:
     assert errors["its operator"] and not any(errors["its operator"])
+    assert errors["traced"] == [0.0]  # without a break in the graph
 
 
 @pytest.mark.parametrize("name", ["coupled_erase", "learned_start", "best_path", "echo", "ring_filter", "delayed_feed"])
