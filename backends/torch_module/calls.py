@@ -8,7 +8,7 @@ from __future__ import annotations
 from seqdsl.ir.system import System, Tensor
 
 from .context import Block
-from .names import attribute, quoted, tuple_text
+from .names import Names, attribute, quoted, tuple_text
 from .packed import packs
 from .prologue import Stepping, stepping
 from .target import Target
@@ -61,11 +61,12 @@ def forward(
 def step(
     out: Block,
     system: System,
-    function: str,
+    functions: list[str],
     layer: bool,
     options: dict[str, str],
     arguments: dict[str, str],
     steps: Stepping,
+    target: Target,
 ) -> None:
     names = [arguments[t.name] for t in system.inputs()]
     out.add(f"def step(self, {', '.join([*signature(system, arguments), 'state: Any'])}) -> Any:")
@@ -77,7 +78,13 @@ def step(
         n if (d := streamed(system, t)) is None else f"{n}.unsqueeze({d})"
         for n, t in zip(names, system.inputs(), strict=True)
     ]
-    called = call(function, layer, options, given, ["state=state", "return_state=True"])
+    called = call(functions[0], layer, options, given, ["state=state", "return_state=True"])
+    if target.step is not None and len(functions) > 1:
+        run = Names({*names, "result"}).fresh("run")
+        whole, alone = (f"self._{f}" if layer else f for f in functions)
+        test = target.step.chains.test(target.step.chains.found.system, names)
+        out.add(f"    {run} = {alone} if {test} else {whole}")
+        called = run + called[called.index("(") :]
     out.add(f"    result, state = {called}")
     dims = [streamed(system, system.tensors[o]) for o in system.outputs]
     if len(dims) == 1:

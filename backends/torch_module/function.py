@@ -78,10 +78,13 @@ def write_body(
     ctx.unread = _unread(system, steps)
     real = [arguments[t.name] for t in system.inputs() if t.dtype in ("real", "complex")]
     ctx.like = real[0] if real else ctx.like
-    late = _late(system, steps)
-    plan = sink(system, tuple(s for s in schedule(system) if not (isinstance(s, Compute) and s.tensor in late)))
+    chains = target.chains
+    late = _late(system, steps, chains.keeps() if chains else set())
+    plan = tuple(s for s in schedule(system) if not (isinstance(s, Compute) and s.tensor in late))
+    plan = chains.order(system, plan) if chains else sink(system, plan)
     for step in plan:
-        recurrence.execute(ctx, step, _needed(ctx, plan, step, steps))
+        if not (chains and chains.write(ctx, step)):
+            recurrence.execute(ctx, step, _needed(ctx, plan, step, steps))
     results = [_output(ctx, system.tensors[n]) for n in system.outputs]
     _finish(ctx, results, steps, late)
     body = ctx.block.lines
@@ -94,13 +97,14 @@ def _unread(system: System, steps: Stepping) -> frozenset[str]:
     return frozenset(system.outputs) - read - {e.tensor for e in steps.entries} - set(system.finals.values())
 
 
-def _late(system: System, steps: Stepping) -> list[str]:
-    """The tensors that only the state needs, in the order of computation: they are computed where it is asked for."""
+def _late(system: System, steps: Stepping, together: set[str]) -> list[str]:
+    """The tensors that only the state needs, in the order of computation: they are computed where it is asked for.
+    `together` are computed with others, whatever is asked for."""
     readers: dict[str, set[str]] = {}
     for tensor in system.derived():
         for name in _read_by(system, tensor):
             readers.setdefault(name, set()).add(tensor.name)
-    kept = {*system.outputs, *(e.tensor for e in steps.entries if e.name not in system.finals)}
+    kept = {*system.outputs, *together, *(e.tensor for e in steps.entries if e.name not in system.finals)}
     plain = [s.tensor for s in schedule(system) if isinstance(s, Compute) and s.tensor not in kept]
     late: set[str] = set()
     for name in reversed(plain):
@@ -253,6 +257,8 @@ def _kept(ctx: Context, entry: StateEntry) -> str:
     source = Source(place.value, tensor.indices, tensor.edges, tensor.name)
     record = ctx.records[entry.tensor]
     ctx.order = list(tensor.indices)
+    if record.tail is build.ONE and ctx.target.chains:  # of the one position that there is
+        return f"{_whole(ctx, place.value, tensor.indices, tensor.dtype).at(ATOM)}.select({k + 1}, 0)"
     if record.tail is build.ONE:
         before = history.past_values(ctx, source, k, place.value, record)
         whole = _whole(ctx, place.value, tensor.indices, tensor.dtype)

@@ -49,7 +49,8 @@ def emit_module(
     stepper: System | None = None,
     target: Target = TORCH,
 ) -> str:
-    """The text of a Python file with one class. `stepper` is the system that `step` runs, if not `system` itself."""
+    """The text of a Python file with one class. `stepper` is the system that `step` runs, where the target's `step` can,
+    if not `system` itself."""
     stepper = None if stepper is None or stepper is system else needed(stepper)
     system = needed(system)
     class_name = safe(class_name)
@@ -60,8 +61,9 @@ def emit_module(
     built = _built(system, layer, set(arguments.values()))
     runs = [(function, system)]
     if stepper is not None:
-        runs.append((names.fresh(f"{system.name}_recurrent"), stepper))
-    bodies = [_function(one, name, layer, built, arguments, target) for name, one in runs]
+        runs.append((names.fresh(f"{system.name}_step"), stepper))
+    targets = [target, target.step or target]
+    bodies = [_function(one, name, layer, built, arguments, t) for (name, one), t in zip(runs, targets, strict=False)]
     steps = stepping(runs[-1][1])
     cls = _class(
         system, class_name, [n for n, _ in runs], layer, built, arguments, steps, form, bodies if layer else [], target
@@ -231,7 +233,7 @@ def _class(
         out.add("")
         out.lines += body.splitlines()
     out.add("")
-    step(out, system, functions[-1], layer, built.options, arguments, steps)
+    step(out, system, functions, layer, built.options, arguments, steps, target)
     out.add("")
     _init_state(out, system, layer, built, arguments, steps)
     out.add("")

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from seqdsl.forms.one_position import one_position
+from seqdsl.ir import build
+from seqdsl.ir.state import POSITION
 from seqdsl.ir.system import System
 
 from .. import torch_module
 from ..torch_module.load import build_from, load_text
 from ..torch_module.target import StandIn, Target
 from .count import Count, counted
+from .emit.chains import Chains
+from .emit.groups import Grouped, grouped
 from .emit.write import Online
 from .kernels import kernels_text
 
@@ -34,16 +40,28 @@ _IMPORT = re.compile(r"^try:\n    from \.(\w+) import (.+)\nexcept ImportError:\
 def emit_module(
     system: System, *, class_name: str, header: str = "", form: str = "", stepper: System | None = None
 ) -> str:
-    """The text of a Python file with one class, which imports its kernels from the file that `companions` gives."""
+    """The text of a Python file with one class, which imports its kernels from the file that `companions` gives.
+
+    `stepper` are the equations one position at a time, for which `step` has kernels written."""
+    found = _stepped(stepper)
     return torch_module.emit_module(
-        system, class_name=class_name, header=header, form=form, stepper=stepper, target=_target(system)
+        system, class_name=class_name, header=header, form=form, target=_target(system, found),
+        stepper=None if found is None else found.system,
     )
 
 
-def _target(system: System) -> Target:
+def _stepped(system: System | None) -> Grouped | None:
+    """One position of a recurrent system, with the groups that have kernels; None where it has none."""
+    one = None if system is None else one_position(system)
+    found = None if one is None else grouped(one)
+    return found if found is not None and found.groups else None
+
+
+def _target(system: System, step: Grouped | None = None) -> Target:
     written: dict[str, str] = {}
     name = system.name.lower() + ("_layer" if system.params() else "") + "_kernels"
-    return Target(name, STAND_INS, Online(written), written)
+    target = Target(name, STAND_INS, Online(written), written)
+    return target if step is None else replace(target, step=replace(target, chains=Chains(step, written)))
 
 
 def explained(system: System, form: str) -> list[str]:
@@ -56,7 +74,26 @@ def explained(system: System, form: str) -> list[str]:
     lines += [
         f"`{tensor}` is read in PyTorch where the table `{name}` needs a gradient" for tensor, name in target.online.tables.items()
     ]
-    return lines + [f"`{tensor}` is read block by block in PyTorch: {why}" for tensor, why in target.online.kept.items()]
+    lines += [f"`{tensor}` is read block by block in PyTorch: {why}" for tensor, why in target.online.kept.items()]
+    return lines + (_step_explained(system) if form == "recurrent" else [])
+
+
+def _step_explained(system: System) -> list[str]:
+    """What of a step runs in kernels, and what not."""
+    one = one_position(system)
+    if one is None:
+        return []
+    found = grouped(one)
+    lines = []
+    for group in found.groups:
+        names = ", ".join(f"`{n}`" for n in group.tensors)
+        held = f", with all of {', '.join(f'`{i}`' for i in group.whole)} in a tile" if group.whole else ""
+        parts = f" after {len(group.parts)} of its parts in PyTorch" if group.parts else ""
+        lines.append(f"a step computes {names} in one kernel{held}{parts}, unless a gradient is asked for")
+    lines += [f"a step computes `{tensor}` in PyTorch: {why}" for tensor, why in found.kept.items()]
+    entries = [e for e in one.record or () if e.name != POSITION]
+    far = dict.fromkeys(e.tensor for e in entries if e.boundary is not None or e.tail is not build.ONE)
+    return lines + [f"a step reads `{tensor}` from farther back than one position, in PyTorch" for tensor in far]
 
 
 def count(system: System, form: str, shapes: list[tuple[int, ...]], *, planes: tuple[int, ...] = (), **sizes: int) -> Count:

@@ -40,6 +40,12 @@ TEXTS: dict[str, Text] = {name: OPS_TEXT[name] for name in _SAME} | {
     "cos": _call("tl.cos({0})"),
     "erf": _call("tl.math.erf({0})"),
     "tanh": _call("_tanh({0})"),
+    "expm1": _call("_expm1({0})"),
+    "log1p": _call("_log1p({0})"),
+    "logaddexp": _call("_log_sum({0}, {1})"),
+    "gelu": Text("0.5 * {0} * (1.0 + tl.math.erf({0} * 0.7071067811865476))", COMPARE, infix=True),
+    "elu": _call("tl.where({0} > 0, {0}, _expm1(tl.minimum({0}, 0.0)))"),
+    "round": _call("_round({0})"),
     "sigmoid": _call("tl.sigmoid({0})"),
     "log_sigmoid": _call("_log_sigmoid({0})"),
     "softplus": _call("-_log_sigmoid(-({0}))"),
@@ -50,7 +56,10 @@ TEXTS: dict[str, Text] = {name: OPS_TEXT[name] for name in _SAME} | {
     "stop": Text("{0}", ATOM, infix=True),
 }
 # Operators of reals: what they take is made one first, because `tl.exp` has no integers.
-REAL = frozenset("div exp log log2 sqrt sin cos erf tanh sigmoid log_sigmoid softplus silu leaky_relu".split())
+REAL = frozenset(
+    "div exp log log2 sqrt sin cos erf tanh sigmoid log_sigmoid softplus silu leaky_relu expm1 log1p logaddexp gelu elu "
+    "round".split()
+)
 ARITHMETIC = frozenset("add sub mul neg maximum minimum floor_div mod abs".split())
 
 

@@ -75,7 +75,9 @@ class Online:
 
     def text(self, written: dict[str, str]) -> str:
         """The support functions, then what was written. Its operators have a namespace that no other text's have."""
-        body = "\n\n\n".join([support_text(frozenset(("fused_softmax",))), *(wrapped(t) for t in written.values())])
+        functions = {f for f in ("fused_softmax", "fused_chain") if any(f"{f}(" in t for t in written.values())}
+        support = support_text(frozenset((*functions, "function_kernels")))
+        body = "\n\n\n".join([support, *(wrapped(t) for t in written.values())])
         return body.replace(OWN_SPACE, f'OPS = "seqdsl_{hashlib.sha256(body.encode()).hexdigest()[:8]}"')
 
 

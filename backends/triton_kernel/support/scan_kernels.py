@@ -7,18 +7,7 @@ finds the map of each, and the programs of the second launch go through the maps
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def _expm1(x):
-    """exp(x) - 1 for |x| < 1/2, to the last bit of float32: its series, innermost term first."""
-    tail = 1.0 + x * (1.0 / 8)
-    tail = 1.0 + x * (1.0 / 7) * tail
-    tail = 1.0 + x * (1.0 / 6) * tail
-    tail = 1.0 + x * (1.0 / 5) * tail
-    tail = 1.0 + x * (1.0 / 4) * tail
-    tail = 1.0 + x * (1.0 / 3) * tail
-    tail = 1.0 + x * (1.0 / 2) * tail
-    return x * tail
+from .function_kernels import _expm1_small
 
 
 @triton.jit
@@ -26,7 +15,7 @@ def _scan_step(decay, LOG: tl.constexpr):
     """The decay as kept + rate: exp(g) = 1 + expm1(g) where g is small, as exp(g) rounds to the same side every step."""
     if LOG:
         slow = tl.abs(decay) < 0.5
-        rate = tl.where(slow, _expm1(decay), tl.exp2(decay * 1.4426950408889634))
+        rate = tl.where(slow, _expm1_small(decay), tl.exp2(decay * 1.4426950408889634))
         kept = tl.where(slow, 1.0, 0.0)
     else:
         rate = decay

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import seqdsl
-from tests.backends.triton_kernel import reads
+from tests.backends.triton_kernel import reads, steps
 from tests.backends.triton_kernel.cases import DTYPES, ROOT, Attend, Case, Read, Rows, Scan, Solve, SolveRead, compare
 from tests.backends.triton_kernel.counts import MIXERS as SOURCES
 
@@ -233,3 +233,19 @@ def test_normalised_reads_give_the_same_bits_in_every_run() -> None:
     given = [x.to(DEVICE) for x in reads.inputs(read, torch.bfloat16)]
     runs = [reads.run(module, given) for _ in range(3)]
     assert all(torch.equal(a, b) for other in runs[1:] for a, b in zip(runs[0], other, strict=True))
+
+
+@pytest.mark.parametrize("name", steps.STEPS)
+def test_steps(name: str) -> None:
+    """No GPU has run these kernels when this was written: under the interpreter they are right."""
+    found = steps.compare(steps.STEPS[name], torch.float32, device=DEVICE)
+    assert all(e < 1e-5 for e in found), found
+
+
+@pytest.mark.parametrize("name", ["gla 128", "gla 256", "gated delta rule 128", "rwkv7 64", "mamba 16", "erasing along values 128"])
+def test_steps_at_the_sizes_of_models(name: str) -> None:
+    case, sizes = steps.AHEAD[name]
+    large = steps.Stepped(case.source, sizes, case.mixer, time=3, scale=0.1)
+    for label, tolerance in (("float32", 1e-5), ("bfloat16", 1e-2)):
+        found = steps.compare(large, DTYPES[label], device=DEVICE)
+        assert all(e < tolerance for e in found), found

@@ -1,0 +1,214 @@
+"""The kernel of a group of equations: what it loads, its equations in order, what it stores.
+
+A program has one position of every index but those of its tile: the ones that are summed over, whole, and a block of the
+column. All values have the tile's dimensions, of length 1 where they do not vary. Entry point: `Kernel`.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass, field
+
+from seqdsl.ir import build
+from seqdsl.ir.node import Node, walk
+from seqdsl.ir.ops import bound
+from seqdsl.ir.system import System, Tensor
+
+from ...torch_module.names import Names, safe
+from ...torch_module.values import ATOM, BATCH, UNARY
+from .groups import REDUCTIONS, Group, is_fixed
+from .texts import Writer
+
+NEUTRAL = {"sum": "0.0", "max": 'float("-inf")', "min": 'float("inf")'}
+RESERVED = frozenset(["tl", "triton", "blocks", "rest", "batch", "origin", *(f"shared_{k}" for k in range(200))])
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A tensor that the kernel loads: a read, its name, and its dimensions in order, the batch among them."""
+
+    node: Node
+    name: str
+    dims: tuple[str, ...]
+
+
+@dataclass
+class Kernel:
+    """Text of one kernel. `given` are the reads of what it does not compute, with their dimensions."""
+
+    system: System
+    group: Group
+    given: dict[Node, tuple[str, ...]]
+    outputs: tuple[str, ...]
+    names: Names = field(default_factory=lambda: Names(RESERVED))
+    lines: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.index = {i: self.names.fresh(safe(i)) for i in self.group.space}
+        self.count = {i: self.names.fresh(f"{safe(i)}_count") for i in self.group.space}
+        self.block = {i: self.names.fresh(f"B{safe(i)}") for i in self.tile}
+        self.leaves = [Loaded(n, self.names.fresh(_short(str(n.attr))), d) for n, d in self.given.items()]
+        self.stored = {n: self.names.fresh(f"{_short(n)}_out") for n in self.outputs}
+        self.numbers: dict[Node, str] = {}
+        self.first = self.names.fresh(f"first_{self.index[self.group.column]}")
+
+    @property
+    def tile(self) -> list[str]:
+        """The indices that a program has several positions of, in the order of memory."""
+        return [i for i in self.group.space if i in self.group.whole or i == self.group.column]
+
+    def add(self, text: str) -> None:
+        self.lines.append("    " + text)
+
+    def text(self, name: str) -> list[str]:
+        """The whole kernel."""
+        self._begin()
+        known: dict[Node, tuple[str, int]] = {build.index(i): (v, ATOM) for i, v in self.index.items()}
+        for leaf in self.leaves:
+            self._load(leaf)
+            known[leaf.node] = f"{leaf.name}_tile", ATOM
+        writer = Writer(known, 1, prefix="shared")
+        tensors = [self.system.tensors[n] for n in self.group.tensors]
+        self._number(tensors, known)
+        writer.count(t.rhs for t in tensors if t.rhs is not None)
+        for tensor in tensors:
+            self._equation(tensor, writer)
+        return [*self._signature(name), *self.lines]
+
+    def _signature(self, name: str) -> list[str]:
+        strides = [f"{leaf.name}_{safe(d) if d != BATCH else 'batch'}" for leaf in self.leaves for d in leaf.dims]
+        given = [
+            [*(leaf.name for leaf in self.leaves), *self.stored.values()],
+            [*strides, *self.count.values(), *self.numbers.values()],
+            [f"{b}: tl.constexpr" for b in self.block.values()],
+        ]
+        lines = [f"    {line}" for names in given if names for line in textwrap.wrap(", ".join(names) + ",", 114)]
+        return ["@triton.jit", f"def {name}(", *lines, "):  # fmt: skip"]
+
+    def _begin(self) -> None:
+        """Which position of each index this program has."""
+        column, first = self.group.column, self.first
+        self.add(f'"""{", ".join(self.outputs)} for one position of what is not in a tile of {", ".join(self.tile)}."""')
+        self.add(f"blocks = tl.cdiv({self.count[column]}, {self.block[column]})")
+        self.add(f"{first} = tl.program_id(0) % blocks * {self.block[column]}")
+        self.add("rest = tl.cast(tl.program_id(0) // blocks, tl.int64)")
+        for i in reversed([i for i in self.group.space if i not in self.tile]):
+            self.add(f"{self.index[i]} = rest % {self.count[i]}")
+            self.add(f"rest = rest // {self.count[i]}")
+        self.add("batch = rest")
+        for i in self.tile:
+            start = f"{first} + " if i == column else ""
+            text = f"{start}tl.arange(0, {self.block[i]})"
+            slots = self._slots(i)
+            self.add(f"{self.index[i]} = {f'({text})' if start and slots else text}{slots}")
+        self.add(f"origin = tl.zeros([{', '.join('1' for _ in self.tile)}], tl.int64)")
+
+    def _slots(self, index: str) -> str:
+        if len(self.tile) == 1:
+            return ""
+        return f"[{', '.join(':' if i == index else 'None' for i in self.tile)}]"
+
+    def _mask(self, dims: tuple[str, ...]) -> str:
+        tests = [f"({self.index[i]} < {self.count[i]})" for i in self.tile if i in dims]
+        return " & ".join(tests) if len(tests) > 1 else "".join(tests)[1:-1]
+
+    def _load(self, leaf: Loaded) -> None:
+        steps = [
+            f"{'batch' if d == BATCH else self.index[d]} * {leaf.name}_{'batch' if d == BATCH else safe(d)}" for d in leaf.dims
+        ]
+        inside = self._mask(leaf.dims)
+        place = " + ".join([leaf.name, "origin", *steps])
+        cast = ".to(tl.float32)" if leaf.node.dtype == "real" else ""
+        mask = f", mask={inside}, other=0" if inside else ""
+        self.add(f"{leaf.name}_tile = tl.load({place}{mask}){cast}")
+
+    def _number(self, tensors: list[Tensor], known: dict[Node, tuple[str, int]]) -> None:
+        """Name the largest parts that are numbers Python knows."""
+        pending = [t.rhs for t in tensors if t.rhs is not None]
+        seen: set[Node] = set()
+        while pending:
+            node = pending.pop(0)
+            if node in seen or node in known or node.op == "const":
+                continue
+            seen.add(node)
+            if is_fixed(node):
+                wanted = str(node.attr) if node.op in ("size", "option") else "number" if node.dtype == "real" else "count"
+                self.numbers[node] = self.names.fresh(wanted)
+                known[node] = self.numbers[node], ATOM
+            elif node.op != "read":
+                pending += node.args
+
+    def _equation(self, tensor: Tensor, writer: Writer) -> None:
+        """An equation's value, and its store."""
+        assert tensor.rhs is not None
+        for line in tensor.comment.splitlines():
+            self.add("# " + " ".join(line.split()))
+        for node in walk(tensor.rhs):
+            if node.op in REDUCTIONS and node not in writer.known:
+                self._reduce(node, writer)
+            elif node.op == "mul" and node not in writer.known:
+                self._decay(node, writer)
+        found = writer.text(tensor.rhs)
+        self._flush(writer)
+        name = f"{self.names.fresh(_short(tensor.name))}_tile"
+        self.add(f"{name} = {found}")
+        own = build.read(tensor.name, [build.index(i) for i in tensor.indices], tensor.dtype)
+        writer.known[own] = name, ATOM
+        if tensor.name in self.stored:
+            self._store(tensor, name)
+
+    def _reduce(self, node: Node, writer: Writer) -> None:
+        """A reduction over indices of the tile, which keeps its dimensions."""
+        body, guard = node.args
+        divided = ""
+        if node.op == "sum" and body.op == "div" and is_fixed(body.args[1]):
+            body, divided = body.args[0], f" / {writer.text(body.args[1], UNARY)}"
+        text = writer.text(body)
+        inside = self._mask(bound(node))
+        if guard is not build.TRUE:
+            inside = " & ".join(f"({t})" for t in (writer.text(guard), *inside.split(" & ")))
+        self._flush(writer)
+        text = f"tl.where({inside}, {text}, {NEUTRAL[node.op]})"
+        for i in bound(node):
+            text = f"tl.{node.op}({text}, {self.tile.index(i)}, keep_dims=True)"
+        name = self.names.fresh({"sum": "total", "max": "most", "min": "least"}[node.op])
+        self.add(f"{name} = {text}{divided}")
+        writer.known[node] = name, ATOM
+
+    def _decay(self, node: Node, writer: Writer) -> None:
+        """exp(g) times what was held before, without the drift of a rounded decay."""
+        for decay, state in (node.args, node.args[::-1]):
+            held = state.op == "read" and self.system.tensors[str(state.attr)].kind == "carry"
+            if held and decay.op == "exp":
+                found = f"_decayed({writer.text(decay.args[0])}, {writer.text(state)})"
+                self._flush(writer)
+                name = f"{self.names.fresh('decayed')}"
+                self.add(f"{name} = {found}")
+                writer.known[node] = name, ATOM
+
+    def _flush(self, writer: Writer) -> None:
+        """The lines that shared parts of an expression took."""
+        for line in writer.lines:
+            self.add(line.strip())
+        writer.lines.clear()
+
+    def _store(self, tensor: Tensor, text: str) -> None:
+        """[B, *indices], row-major. What does not vary along the column is stored by its first block."""
+        place = "batch"
+        for i in tensor.indices:
+            place = f"({place}) * {self.count[i]} + {self.index[i]}" if place != "batch" else (
+                f"batch * {self.count[i]} + {self.index[i]}")  # fmt: skip
+        inside = self._mask(tensor.indices)
+        column = self.group.column
+        if column not in tensor.indices:
+            once = f"{self.first} == 0"
+            limits = [i for i in self.tile if i in tensor.indices]
+            tests = [f"({self.index[i]} < tl.where({once}, {self.count[i]}, 0))" for i in limits]
+            inside = " & ".join(tests) if tests else f"origin < tl.where({once}, 1, 0)"
+        mask = f", mask={inside}" if inside else ""
+        self.add(f"tl.store({self.stored[tensor.name]} + origin + {place}, {text}{mask})")
+
+
+def _short(name: str) -> str:
+    """The last part of a tensor's name."""
+    return safe(name.rpartition(".")[2] if not name.endswith(".part") else name)

@@ -1,0 +1,337 @@
+"""Which equations of one position go into one kernel: those that touch a state entry by entry, or sum over its axes.
+
+An equation joins a group if it reads a state, or what the group computes, by elementwise operators and by sums over
+indices that a tile can hold. A part that is neither (a sum over a parameter, which is a projection; a read at another
+place) becomes a tensor of its own, which PyTorch computes before. Gates that only a group reads are computed in it.
+Nothing here knows what an equation is called. Entry point: `grouped`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from seqdsl.ir import build
+from seqdsl.ir.dependence import Compute, schedule
+from seqdsl.ir.node import Node, read_names, walk
+from seqdsl.ir.ops import OPS, bound, remake
+from seqdsl.ir.system import System, Tensor, sources
+
+from .texts import TEXTS
+
+REDUCTIONS = ("sum", "max", "min")
+
+
+@dataclass
+class Group:
+    """Tensors that one kernel computes, in order. `space` are all their indices, in the order of the widest tensor;
+    `whole` those that are summed over: a program holds all their positions."""
+
+    tensors: list[str]
+    space: tuple[str, ...]
+    whole: tuple[str, ...]
+    after: set[str] = field(default_factory=set)  # what PyTorch computes from the group: nothing of it can come back
+    parts: tuple[str, ...] = ()  # tensors of their own for what no kernel computes
+
+    @property
+    def column(self) -> str:
+        """The index along which programs share a tile's work: the innermost that is not summed over."""
+        return next(i for i in reversed(self.space) if i not in self.whole)
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """The system with foreign parts as tensors of their own, its groups, and the states that no group holds, and why."""
+
+    system: System
+    groups: tuple[Group, ...]
+    kept: dict[str, str]
+
+
+def grouped(system: System) -> Grouped:
+    """The groups of a system for one position (`seqdsl.forms.one_position`)."""
+    search = _Search(system)
+    for step in schedule(system):
+        if isinstance(step, Compute):
+            search.take(system.tensors[step.tensor])
+        else:
+            search.outside(step.tensors())
+    for group in search.groups:
+        search.gates(group)
+    order = [s.tensor for s in schedule(system) if isinstance(s, Compute)]
+    for group in search.groups:
+        group.tensors.sort(key=order.index)
+        search.arrange(group)
+    changed: list[Tensor] = []
+    for group in search.groups:
+        changed += _outlined(search, group)
+    return Grouped(system.with_tensors(*changed), tuple(search.groups), search.kept)
+
+
+def is_fixed(node: Node) -> bool:
+    """Is it a number that Python knows at each call?"""
+    return not node.free and not any(n.op in ("read", "first") or OPS[n.op].binding for n in walk(node))
+
+
+@dataclass
+class _Search:
+    system: System
+    groups: list[Group] = field(default_factory=list)
+    kept: dict[str, str] = field(default_factory=dict)
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        self.needs: dict[str, set[str]] = {}  # of every tensor: what it is computed from, all the way
+        self.readers: dict[str, set[str]] = {}
+        for tensor in self.system.derived():
+            for name in sources(self.system, tensor):
+                self.readers.setdefault(name, set()).add(tensor.name)
+        self.ends = {*self.system.outputs, *self.system.finals.values(), *(e.tensor for e in self.system.record or ())}
+        self.states = {t.name for t in self.system.derived() if t.kind == "carry"}
+        self.touched = self._downstream(self.states)
+        fed = {e.tensor for e in self.system.record or ()}
+        self.feeding = {t.name for t in self.system.derived() if t.name in fed or self._downstream({t.name}) & fed}
+
+    def _downstream(self, names: set[str]) -> set[str]:
+        """What is computed from some tensors, themselves included."""
+        found, pending = set(names), list(names)
+        while pending:
+            for reader in self.readers.get(pending.pop(), ()):
+                if reader not in found:
+                    found.add(reader)
+                    pending.append(reader)
+        return found
+
+    def take(self, tensor: Tensor) -> None:
+        """Put an equation into a group, or leave it to PyTorch."""
+        if tensor.kind != "derived" or tensor.name not in self.touched or tensor.rhs is None:
+            return
+        if not self._join(tensor):
+            self.outside([tensor.name])
+            if tensor.name in self.feeding or self._direct(tensor) & self.states:
+                self.kept[tensor.name] = self.why
+
+    def outside(self, names: list[str]) -> None:
+        """Note what PyTorch computes from groups."""
+        for group in self.groups:
+            for name in names:
+                if sources(self.system, self.system.tensors[name]) & {*group.tensors, *group.after}:
+                    group.after.add(name)
+
+    def _join(self, tensor: Tensor) -> bool:
+        self.why = self._between(tensor)
+        own = self._direct(tensor)
+        mine = [g for g in self.groups if own & self._touching(g)]
+        group = Group([tensor.name], _space(tensor, self), _whole(tensor, self))
+        if not mine and not own & self.states or not self._possible(tensor, group):
+            return False
+        for other in mine:
+            joined = self._merged(other, group)
+            if joined is None:
+                if not own & self.states and other is mine[-1] and len(group.tensors) == 1:
+                    return False
+                continue
+            self.groups.remove(other)
+            group = joined
+        self.outside([tensor.name])
+        self.groups.append(group)
+        return True
+
+    def _between(self, tensor: Tensor) -> str:
+        """What stands between an equation and the states that it needs."""
+        assert tensor.rhs is not None
+        parts = [p for p in self.foreign(tensor.rhs) if read_names(p) & self.touched]
+        if any(n.dtype == "complex" for n in walk(tensor.rhs)):
+            return "no kernel is written for complex numbers"
+        if not parts:
+            return "it is computed from what PyTorch computes"
+        return f"its `{parts[0].op}` is neither elementwise nor a reduction of a state over its own axes"
+
+    def _touching(self, group: Group) -> set[str]:
+        """What a group computes, and the states that it reads."""
+        return set(group.tensors).union(*(self._direct(self.system.tensors[n]) & self.states for n in group.tensors))
+
+    def _direct(self, tensor: Tensor) -> set[str]:
+        """The tensors that an equation reads outside its foreign parts."""
+        assert tensor.rhs is not None
+        return {str(n.attr) for n in self.inside(tensor.rhs) if n.op == "read"}
+
+    def _possible(self, tensor: Tensor, group: Group) -> bool:
+        """Can the kernel of a group compute it?"""
+        assert tensor.rhs is not None
+        stream = self.system.stream
+        names = {*tensor.indices, *group.space}
+        if tensor.dtype != "real" or any(i.endswith("'") for i in names):
+            self.why = "no kernel is written for its type" if tensor.dtype != "real" else "it ties an axis to itself"
+        elif any(self.system.axis(i) == stream and i != stream for i in names) or stream in group.whole:
+            self.why = "it reads other positions of the stream"
+        elif not set(group.space) - set(group.whole) or tensor.edges:
+            self.why = "it sums over everything" if not tensor.edges else "it has base cases of its own"
+        else:
+            return True
+        return False
+
+    def _merged(self, one: Group, two: Group) -> Group | None:
+        """Both as one kernel; None where PyTorch would have to compute something in between, or tiles do not agree."""
+        names = [*one.tensors, *two.tensors]
+        space = max(one.space, two.space, key=len)
+        whole = tuple(i for i in space if i in (*one.whole, *two.whole))
+        if not {*one.space, *two.space} <= set(space) or not set(space) - set(whole):
+            self.why = "it has other axes than what it reads"
+            return None
+        new = set(whole) - set(one.whole)
+        if new and one.whole and not any(n in self.feeding or self._passes(n, set(whole)) for n in two.tensors):
+            self.why = f"it sums over `{min(new)}`, along which the state is cut into blocks"
+            return None
+        for first, second in ((one, two), (two, one)):
+            between = {str(n.attr) for name in second.tensors for n in self._hidden(name) if n.op == "read"} & set(first.tensors)
+            if between or any(sources(self.system, self.system.tensors[n]) & first.after for n in second.tensors):
+                self.why = "PyTorch computes something in between"
+                return None
+        after = (one.after | two.after) - set(names)
+        return Group(names, space, whole, after)
+
+    def _passes(self, name: str, whole: set[str]) -> bool:
+        """Does an equation read a tensor that has all of these indices, so that a kernel of its own would load it again?"""
+        rhs = self.system.tensors[name].rhs
+        return rhs is not None and any(n.op == "read" and n.free >= whole for n in self.inside(rhs))
+
+    def gates(self, group: Group) -> None:
+        """Take in equations that only the group reads."""
+        found = True
+        while found:
+            found = False
+            for tensor in self.system.derived():
+                if tensor.kind == "derived" and self._is_gate(tensor, group):
+                    group.tensors.append(tensor.name)
+                    self.kept.pop(tensor.name, None)
+                    found = True
+
+    def arrange(self, group: Group) -> None:
+        """The indices in the order of the largest tensor's memory."""
+        tensors = [self.system.tensors[n] for n in group.tensors]
+        reads = [n for t in tensors if t.rhs is not None for n in self.inside(t.rhs) if n.op == "read"]
+        orders = [*(t.indices for t in tensors), *(tuple(str(a.attr) for a in n.args) for n in reads)]
+        widest = max(orders, key=len)
+        group.space = (*(i for i in group.space if i not in widest), *widest)
+        group.whole = tuple(i for i in group.space if i in group.whole)
+
+    def _is_gate(self, tensor: Tensor, group: Group) -> bool:
+        readers, rhs = self.readers.get(tensor.name, set()), tensor.rhs
+        if rhs is None or tensor.name in {*group.tensors, *self.ends} or not readers <= set(group.tensors):
+            return False
+        if rhs in set(self.foreign(rhs)) or tensor.edges or tensor.dtype == "complex" or rhs.op == "read":
+            return False
+        if any(n.op == "read" and n.attr == tensor.name for r in readers for n in self._hidden(r)):
+            return False  # it is read by a part that PyTorch computes before
+        own = build.read(tensor.name, [build.index(i) for i in tensor.indices], tensor.dtype)
+        if any(n.op == "read" and n.attr == tensor.name and n is not own for r in readers for n in walk(_rhs(self.system, r))):
+            return False  # it is read elsewhere, too
+        space = _space(tensor, self)
+        return set(space) <= set(group.space) and not sources(self.system, tensor) & {*group.tensors, *group.after}
+
+    def _hidden(self, name: str) -> Iterator[Node]:
+        for part in self.foreign(_rhs(self.system, name)):
+            yield from walk(part)
+
+    def foreign(self, node: Node) -> list[Node]:
+        """The largest parts of an expression that no kernel computes."""
+        found: dict[Node, None] = {}
+        self._visit(node, found, {})
+        return list(found)
+
+    def inside(self, node: Node) -> list[Node]:
+        """The nodes that a kernel computes or loads."""
+        found: dict[Node, None] = {}
+        self._visit(node, {}, found)
+        return list(found)
+
+    def _visit(self, node: Node, foreign: dict[Node, None], inside: dict[Node, None]) -> None:
+        if is_fixed(node):
+            inside[node] = None
+        elif node in inside or node in foreign:
+            return
+        elif not self._plain(node):
+            foreign[node] = None
+        else:
+            inside[node] = None
+            for arg in node.args if node.op != "read" else ():
+                self._visit(arg, foreign, inside)
+
+    def _plain(self, node: Node) -> bool:
+        """Has the kernel text for this operator?"""
+        if node.dtype == "complex" or any(a.dtype == "complex" for a in node.args):
+            return False
+        if node.op == "index":
+            return self.system.axis(str(node.attr)) != self.system.stream
+        if node.op == "read":
+            tensor = self.system.tensors[str(node.attr)]
+            names = [a.attr for a in node.args if a.op == "index"]
+            layered = any(p.startswith("<") for p in tensor.path)
+            return len(set(names)) == len(node.args) and not layered and self._level(tensor, node)
+        if node.op in REDUCTIONS:
+            return not self._is_projection(node)
+        return node.op in TEXTS
+
+    def _is_projection(self, node: Node) -> bool:
+        """Does a reduction touch no state, or make an index by a parameter?"""
+        reads = [n for n in walk(node) if n.op == "read"]
+        touched = [n for n in reads if str(n.attr) in self.touched]
+        made = node.free.difference(*(n.free for n in touched))
+        weights = [n for n in reads if self.system.tensors[str(n.attr)].kind in ("param", "const")]
+        return not touched or any(n.free & made and n.free & {*bound(node)} for n in weights)
+
+    def _level(self, tensor: Tensor, node: Node) -> bool:
+        """Is a tensor read along its own axes, and what groups compute at its own indices?"""
+        pairs = list(zip(tensor.indices, node.args, strict=True))
+        same = all(self.system.axis(i) == self.system.axis(str(a.attr)) for i, a in pairs)
+        computed = tensor.name in self.touched and tensor.kind == "derived"
+        return same and (not computed or all(a.attr == i for i, a in pairs))
+
+
+def _rhs(system: System, name: str) -> Node:
+    rhs = system.tensors[name].rhs
+    assert rhs is not None
+    return rhs
+
+
+def _space(tensor: Tensor, search: _Search) -> tuple[str, ...]:
+    """The indices of an equation and of its sums."""
+    return tuple(dict.fromkeys((*tensor.indices, *_whole(tensor, search))))
+
+
+def _whole(tensor: Tensor, search: _Search) -> tuple[str, ...]:
+    assert tensor.rhs is not None
+    return tuple(dict.fromkeys(i for n in search.inside(tensor.rhs) if n.op in REDUCTIONS for i in bound(n)))
+
+
+def _outlined(search: _Search, group: Group) -> list[Tensor]:
+    """The group's equations with their foreign parts as reads of tensors, and those tensors."""
+    made: dict[Node, Tensor] = {}
+    changed: list[Tensor] = []
+    taken = set(search.system.tensors)
+    for name in group.tensors:
+        tensor = search.system.tensors[name]
+        assert tensor.rhs is not None
+        parts = set(search.foreign(tensor.rhs))
+        for part in [n for n in walk(tensor.rhs) if n in parts and n not in made]:
+            label = build.numbered(f"{name}.part", taken)
+            taken.add(label)
+            indices = tuple(i for i in (*tensor.indices, *group.whole) if i in part.free)
+            made[part] = Tensor(label, tuple(dict.fromkeys(indices)), part.dtype, "derived", part)
+        if parts:
+            changed.append(replace(tensor, rhs=_with_parts(tensor.rhs, made)))
+    group.parts = tuple(t.name for t in made.values())
+    return [*made.values(), *changed]
+
+
+def _with_parts(node: Node, made: dict[Node, Tensor]) -> Node:
+    """Reads of the parts in their place."""
+    names = {part: build.read(t.name, [build.index(i) for i in t.indices], t.dtype) for part, t in made.items()}
+
+    def replaced(node: Node) -> Node:
+        if node not in names:
+            names[node] = remake(node, tuple(replaced(a) for a in node.args)) if node.args else node
+        return names[node]
+
+    return replaced(node)
