@@ -30,12 +30,14 @@ class Target:
     """Stand-ins by the name of the function, and the file, without suffix, that a module imports them from.
 
     `rows`, which is none of `support`, is an operand times a factor that it has lost some indices of.
-    `online` writes functions of its own for normalised reads (`online.Writing`), whose text goes into `written`.
+    `online` writes functions of its own for normalised reads (`online.Writing`), and
+    `steps` for scans over rings and folds of monoids, with their arguments; their text goes into `written`.
     """
 
     file: str = ""
     calls: Mapping[str, StandIn] = field(default_factory=dict)
     online: Any = None
+    steps: Any = None
     written: dict[str, str] = field(default_factory=dict)  # by the name of the function
 
     def call(self, function: str) -> StandIn:

@@ -14,6 +14,7 @@ from seqdsl.ir.system import System
 from .. import torch_module
 from ..torch_module.load import build_from, load_text
 from ..torch_module.target import StandIn, Target
+from .emit.recurrences import Recurrences
 from .emit.write import Online
 from .kernels import kernels_text
 
@@ -40,7 +41,7 @@ def emit_module(
 def _target(system: System) -> Target:
     written: dict[str, str] = {}
     name = system.name.lower() + ("_layer" if system.params() else "") + "_kernels"
-    return Target(name, STAND_INS, Online(written), written)
+    return Target(name, STAND_INS, Online(written), Recurrences(written), written)
 
 
 def explained(system: System, form: str) -> list[str]:
@@ -53,7 +54,9 @@ def explained(system: System, form: str) -> list[str]:
     lines += [
         f"`{tensor}` is read in PyTorch where the table `{name}` needs a gradient" for tensor, name in target.online.tables.items()
     ]
-    return lines + [f"`{tensor}` is read block by block in PyTorch: {why}" for tensor, why in target.online.kept.items()]
+    lines += [f"kernels written for the step of `{tensor}`" for tensor in target.steps.walked]
+    lines += [f"`{tensor}` is read block by block in PyTorch: {why}" for tensor, why in target.online.kept.items()]
+    return lines + [f"`{tensor}` is stepped in PyTorch: {why}" for tensor, why in target.steps.kept.items()]
 
 
 def companions(text: str) -> dict[str, str]:

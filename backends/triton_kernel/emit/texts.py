@@ -44,13 +44,14 @@ TEXTS: dict[str, Text] = {name: OPS_TEXT[name] for name in _SAME} | {
     "log_sigmoid": _call("_log_sigmoid({0})"),
     "softplus": _call("-_log_sigmoid(-({0}))"),
     "silu": Text("{0} * tl.sigmoid({0})", COMPARE, infix=True),
+    "logaddexp": _call("_log_add({0}, {1})"),
     "relu": _call("tl.maximum({0}, 0.0)"),
     "leaky_relu": _call("tl.where({0} > 0, {0}, {slope} * ({0}))"),
     "sign": _call("_sign({0})"),
     "stop": Text("{0}", ATOM, infix=True),
 }
 # Operators of reals: what they take is made one first, because `tl.exp` has no integers.
-REAL = frozenset("div exp log log2 sqrt sin cos erf tanh sigmoid log_sigmoid softplus silu leaky_relu".split())
+REAL = frozenset("div exp log log2 sqrt sin cos erf tanh sigmoid log_sigmoid softplus silu leaky_relu logaddexp".split())
 ARITHMETIC = frozenset("add sub mul neg maximum minimum floor_div mod abs".split())
 
 

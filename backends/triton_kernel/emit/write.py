@@ -21,8 +21,11 @@ from ..kernels import OWN_SPACE, support_text
 from .adjoint import columns_adjoint, columns_lead, rows_adjoint, targets
 from .block import widths
 from .bounds import block_range
+from .derivatives import Refused
 from .forward import forward
-from .score import Leaf, Refused, Score, normal_form, score
+from .score import Leaf, Score, normal_form, score
+
+FUNCTIONS = ("fused_softmax", "fused_ring", "fused_fold")  # what makes a function of kernels that were written
 
 
 @dataclass
@@ -75,7 +78,9 @@ class Online:
 
     def text(self, written: dict[str, str]) -> str:
         """The support functions, then what was written. Its operators have a namespace that no other text's have."""
-        body = "\n\n\n".join([support_text(frozenset(("fused_softmax",))), *(wrapped(t) for t in written.values())])
+        used = {f for f in FUNCTIONS if any(f" = {f}(" in text for text in written.values())}
+        support = support_text(frozenset({"elementwise_kernels", *used}))
+        body = "\n\n\n".join([support, *(wrapped(t) for t in written.values())])
         return body.replace(OWN_SPACE, f'OPS = "seqdsl_{hashlib.sha256(body.encode()).hexdigest()[:8]}"')
 
 

@@ -1,4 +1,4 @@
-"""What kernels of normalised reads load and store, and functions that Triton's language lacks."""
+"""What kernels of normalised reads load and store."""
 
 import triton
 import triton.language as tl
@@ -69,32 +69,3 @@ def _delta_kernel(d_o, o, d_level, delta, T, heads, E: tl.constexpr, BE: tl.cons
     row = first + tl.arange(0, BT)
     level = tl.load(d_level + plane * T + row, mask=row < T, other=0)
     tl.store(delta + plane * T + row, tl.sum(d_tile * o_tile, 1) - level, mask=row < T)
-
-
-@triton.jit
-def _floor_div(a, b):
-    """The quotient of integers rounded down; Triton's own is rounded towards 0."""
-    quotient = a // b
-    return quotient - tl.where((quotient * b != a) & ((a < 0) != (b < 0)), 1, 0)
-
-
-@triton.jit
-def _tanh(x):
-    """Near 0, where a quotient of exponentials loses bits, by its series."""
-    e = tl.exp(-2.0 * tl.abs(x))
-    far = tl.where(x < 0, e - 1.0, 1.0 - e) / (1.0 + e)
-    y = x * x
-    near = x * (1.0 - y * (1.0 / 3 - y * (2.0 / 15 - y * (17.0 / 315))))
-    return tl.where(tl.abs(x) < 0.2, near, far)
-
-
-@triton.jit
-def _log_sigmoid(x):
-    """log(1 / (1 + exp(-x)))"""
-    return tl.minimum(x, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(x)))
-
-
-@triton.jit
-def _sign(x):
-    """-1, 0 or 1."""
-    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, 0.0))
