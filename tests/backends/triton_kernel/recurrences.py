@@ -36,7 +36,8 @@ PYTORCH = ("ring_scan", "_tree_scan", "_tree_fold", "newton_scan")  # what must 
 @dataclass(frozen=True)
 class Walk:
     """A mixer, by its source or its file, and the lengths of its axes. Numbers are `drawn`: small integers, among which
-    there are ties, or `growing` ones. `apart`: inputs of which every second entry counts."""
+    there are ties, shares of 1, vectors of length 1, or numbers behind some of -inf. `apart`: inputs of which every second
+    entry counts."""
 
     source: str
     sizes: dict[str, int]
@@ -53,7 +54,7 @@ def _walk(source: str, t: int, *, drawn: str = "normal", apart: bool = False, **
 
 MAX_BACKWARDS = """
 mixer max_backwards(x[t,h,c], a[h,c]) -> y[t,h,c]:
-    m[|t|,h,c] = -inf
+    m[|t|,h,c] = 0
     m[t,h,c]   = max(m[t+1] + a, x)
     y[t,h,c]   = m + x
 """
@@ -108,12 +109,13 @@ WALKS: dict[str, Walk] = {
     "max, plus, from relu": _walk("queue_length", 20, c=3, apart=True),
     "log-sum-exp": _walk("soft_path", 131, c=3),
     "log-sum-exp, one position": _walk("soft_path", 1, c=3),
+    "log-sum-exp, of nothing at first": _walk("soft_path", 14, c=20, drawn="gaps"),
     "or, and": _walk("latch", 131, c=3),
     "a fold of two fields": _walk("max_plus", 20, c=3),
     "quaternions": _walk("quaternion", 131, i=4, drawn="units"),
     "quaternions, one position": _walk("quaternion", 1, i=4),
-    "two positions": _walk("cover", 2, c=3),
-    "covers": _walk("cover", 131, c=66, apart=True),
+    "two positions": _walk("cover", 2, c=3, drawn="shares"),
+    "covers": _walk("cover", 131, c=66, apart=True, drawn="shares"),
     "matrices of two by two": _walk("matrix", 20, i=2, j=2, drawn="units"),
     "the best and where it was": _walk("first_best", 37, c=5),
     "the best so far": Walk(BEST, {"t": 20, "c": 5}),
@@ -123,11 +125,28 @@ WALKS: dict[str, Walk] = {
 PRECISIONS = dict.fromkeys(("max, plus", "a stabilised softmax"), ("float32", "bfloat16"))
 MODULES = ("max, plus", "log-sum-exp", "or, and", "a fold of two fields")  # in pieces and packed, and their operators
 
+# What is done wrong: in which case, and what stands in the text in the place of what.
+MUTANTS: dict[str, tuple[str, str, str]] = {
+    "a tie is not shared": ("max, plus, with ties", "0.5 * ", "1.0 * "),
+    "pieces forget what was before": ("max, plus, in three pieces", "range(piece):  # a few", "range(0):  # a few"),
+    "pieces forget what is sent back": ("max, plus, in three pieces", "range(piece):\n", "range(0):\n"),
+    "pieces are joined in the wrong order": ("quaternions", "+ y_element_now * z_element_left\n                - z_element_now",
+                                             "- y_element_now * z_element_left\n                + z_element_now"),
+    "a start gets no gradient": ("log-sum-exp", "batch * D + lane, s0,", "batch * D + lane, s0 * 0,"),
+    "slopes at the state after the step": ("log-sum-exp", "z_at + place * along", "z_at + (place + 1) * along"),
+    "nothing is -inf - -inf": ("log-sum-exp, of nothing at first", '== float("inf"), 0.0', '== float("inf"), larger'),
+    "a sum that goes on outside": ("max, plus, backwards, one decay", "tl.where(inside, a_sum + ", "tl.where(own, a_sum + "),
+}  # fmt: skip
 
-def built(walk: Walk, backend: str = "triton") -> tuple[Any, ModuleType]:
-    """A module, and the Python module that its text became."""
+
+def built(walk: Walk, backend: str = "triton", change: tuple[str, str] | None = None) -> tuple[Any, ModuleType]:
+    """A module, and the Python module that its text, with something put in the place of something else, became."""
     program = walk.program()
-    found = load_backend(backend).load_class(program.source(backend=backend), program.class_name)
+    source = program.source(backend=backend)
+    if change is not None:
+        assert change[0] in source, source
+        source = source.replace(*change)
+    found = load_backend(backend).load_class(source, program.class_name)
     return found(), sys.modules[found.__module__]
 
 
@@ -141,8 +160,12 @@ def inputs(walk: Walk, dtype: torch.dtype, extra: int = 0) -> list[Tensor]:
         drawn = torch.randn(shape)
         if walk.drawn == "integers":
             drawn = torch.randint(-2, 3, shape).float()
+        elif walk.drawn == "shares":
+            drawn = torch.rand(shape)
         elif walk.drawn == "units":
             drawn = torch.nn.functional.normalize(drawn, dim=-1)
+        elif walk.drawn == "gaps" and not found:
+            drawn[:, :6] = -torch.inf
         found.append(drawn > 0.5 if x.dtype == "bool" else drawn.to(dtype))
     return found
 
@@ -182,9 +205,9 @@ def run(module: Any, given: list[Tensor], state: dict[str, Any] | None) -> list[
     return [*(y.detach() for y in outputs), *found]
 
 
-def compare(walk: Walk, dtype: torch.dtype, device: str) -> list[float]:
+def compare(walk: Walk, dtype: torch.dtype, device: str, change: tuple[str, str] | None = None) -> list[float]:
     """Relative errors of outputs, last states and gradients; PyTorch's functions must not be called."""
-    module, text = built(walk)
+    module, text = built(walk, change=change)
     exact, _ = built(walk, "torch")
     assert any(f"fused_{kind}" in vars(text) for kind in ("ring", "fold", "newton"))
     every = inputs(walk, dtype, extra=3)
@@ -204,7 +227,12 @@ def compare(walk: Walk, dtype: torch.dtype, device: str) -> list[float]:
         fast = run(module, [_given(x, walk, device) for x in given], narrow if stepped else None)
     slow = run(exact, [x.to(device, torch.float64) if x.is_floating_point() else x.to(device) for x in given],
                wide if stepped else None)  # fmt: skip
-    return [relative(a.double(), b.double()) for a, b in zip(fast, slow, strict=True)]
+    return [relative(_finite(a), _finite(b)) for a, b in zip(fast, slow, strict=True)]
+
+
+def _finite(x: Tensor) -> Tensor:
+    """With a number for -inf, which differs from itself by no number."""
+    return x.double().nan_to_num(nan=torch.nan, neginf=-10.0)
 
 
 @contextmanager
@@ -234,7 +262,7 @@ def literal(walk: Walk) -> float:
     wanted = walk.program().interpret({n: x[0].double().numpy() if x.is_floating_point() else x[0].numpy()
                                        for n, x in zip(names, given, strict=True)})  # fmt: skip
     found = built(walk)[0](*(x[:1] for x in given))
-    return relative(found[0].double(), torch.as_tensor(next(iter(wanted["outputs"].values()))).double())
+    return relative(_finite(found[0]), _finite(torch.as_tensor(next(iter(wanted["outputs"].values())))))
 
 
 def split_errors(name: str) -> list[float]:
@@ -328,3 +356,6 @@ if __name__ == "__main__":
         print(json.dumps([f"{name}, literally", [literal(case)]]), flush=True)
         for label in PRECISIONS.get(name, ("float32",)):
             print(json.dumps([f"{name}, {label}", compare(case, DTYPES[label], "cpu")]), flush=True)
+    for name, (wrong, *change) in MUTANTS.items():
+        if not sys.argv[1:] or name in sys.argv[1:]:
+            print(json.dumps([name, compare(WALKS[wrong], torch.float32, "cpu", (change[0], change[1]))]), flush=True)

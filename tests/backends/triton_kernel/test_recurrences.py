@@ -14,6 +14,7 @@ from seqdsl.api import load_backend
 from tests.backends.triton_kernel.ahead import SHARED, TARGETS, rows
 from tests.backends.triton_kernel.recurrences import (
     MODULES,
+    MUTANTS,
     PRECISIONS,
     TABLE,
     WALKS,
@@ -51,6 +52,11 @@ def test_pieces_with_states_and_packed_sequences(name: str, errors: dict[str, li
 def test_operators_are_what_compilers_expect(name: str, errors: dict[str, list[float]]) -> None:
     found = errors[f"{name}, its operator"]
     assert found and not any(found)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_what_is_done_wrong_is_seen(name: str, errors: dict[str, list[float]]) -> None:
+    assert not all(e < 1e-3 for e in errors[name]), errors[name]
 
 
 @pytest.fixture(scope="module")
