@@ -1,7 +1,7 @@
 """Functions for the recurrences of one module: their kernels' text, and what a call of them is told.
 
-A ring's scan and the folds of a declared monoid are steps whose elements combine. Entry point: `Recurrences`, which the
-torch target's emitter asks (`torch_module.target.Target.steps`).
+A ring's scan and the folds of a declared monoid are steps whose elements combine; a nonlinear step is walked.
+Entry point: `Recurrences`, which the torch target's emitter asks (`torch_module.target.Target.steps`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from seqdsl.algebra.declared import associativity
 from seqdsl.algebra.verdict import Refuted, Unknown
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, rebuild
-from seqdsl.ir.system import Monoid
+from seqdsl.ir.system import Monoid, Tensor
 
 from ...torch_module import expressions
 from ...torch_module.context import Context
 from ...torch_module.names import tuple_text
+from ...torch_module.operands import Operand
 from .derivatives import Refused
 from .step import Step, is_plain, step
 from .step_kernels import kernels
@@ -78,6 +79,26 @@ class Recurrences:
 
         places = [tuple_text(str(k) for k, i in enumerate(own) if i in indices) for _, indices in monoid.fields]
         return self._written(ctx, "fold", made, f", {tuple_text(places)}" if own else "")
+
+    def newton(
+        self, ctx: Context, states: list[Tensor], given: list[Operand], dims: tuple[str, ...], mixing: bool
+    ) -> tuple[str, str] | None:
+        """What stands in for `newton_scan`, and more arguments. The dimensions are the batch, time and lanes; `mixing`: do
+        entries depend on one another?"""
+
+        def made() -> Step:
+            if mixing:
+                raise Refused("its entries depend on one another")
+            leaves = {s.name: build.read(f"@{s.name}", [], s.dtype) for s in states}
+
+            def entering(node: Node) -> Node | None:
+                return leaves.get(str(node.attr)) if node.op == "read" else None
+
+            stepped = [(s.name, leaves[s.name], rebuild(s.rhs.args[0], entering)) for s in states if s.rhs is not None]
+            operands = [(o.inner.text, o.node, dims[1] in o.outer.dims) for o in given]
+            return step(stepped, operands, len(dims) - 2, is_plain)
+
+        return self._written(ctx, "newton", made)
 
     def _written(self, ctx: Context, kind: str, made: Callable[[], Step], told: str = "") -> tuple[str, str] | None:
         """The function's name, and the numbers that it is told; None, and why, where there is none."""

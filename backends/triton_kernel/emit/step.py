@@ -12,18 +12,20 @@ from dataclasses import dataclass, field
 
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
-from seqdsl.ir.ops import OPS
+from seqdsl.ir.ops import OPS, remake
 
 from ...torch_module.names import Names
-from .derivatives import DERIVATIVES, Refused, pulled
+from .derivatives import Refused, pulled
 from .texts import TEXTS
 
 # What the kernels call their own, and what they make of the name of a tensor.
 RESERVED = frozenset(
-    """tl triton T D LENGTH STEPS BD piece blocks batch lane rest own first end inside place before along apart sent_ends""".split()
+    """tl triton T D LENGTH STEPS BD piece blocks batch lane rest own first end inside place before along apart sent_ends
+    head""".split()
 )
-FORMS = ("{0}", "{0}_at", "{0}_now", "{0}_rows", "{0}_ends", "{0}_left", "{0}_next", "{0}_sum", "{0}_batch", "{0}_time",
-         "{0}_pulled", "{0}_start", "{0}_d_at", "d_{0}", "d_{0}_at", "d_{0}_now", "d_{0}_rows", "WANTS_{0}")  # fmt: skip
+FORMS = ("{0}", "{0}_at", "{0}_now", "{0}_rows", "{0}_ends", "{0}_left", "{0}_next", "{0}_sum", "{0}_batch",
+         "{0}_time", "{0}_pulled", "{0}_start", "{0}_heads", "{0}_d_at", "d_{0}", "d_{0}_at", "d_{0}_now", "d_{0}_rows",
+         "WANTS_{0}")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,14 @@ def step(
         raise Refused(f"states that are {' and '.join(sorted(kinds))}")
     if any(x.kind == "complex" for x in given):
         raise Refused("complex operands")
-    found = Step(own, tuple(after for _, _, after in wanted), given, max(lanes, 1), earlier, joined)
-    for node in (*found.after, *joined):
-        _check(found, node, {x.node for x in (*own, *given)} | set(earlier), is_number, taken)
+    leaves = {x.node for x in (*own, *given)} | set(earlier)
+    after = tuple(_multiplied(node, leaves) for _, _, node in wanted)
+    found = Step(own, after, given, max(lanes, 1), earlier, tuple(_multiplied(node, leaves) for node in joined))
+    for node in (*found.after, *found.joined):
+        _check(found, node, leaves, is_number, taken)
     if kinds == {"real"}:
-        sent = found.sent({s.node: s.node for s in own}).values()
-        for node in (n for root in sent for n in walk(root)):
-            if node.op not in TEXTS and node.op not in ("const", "read") and node not in found.numbers:
-                raise Refused(f"the derivative, with `{node.op}`, of a step")
+        for node in found.sent({s.node: s.node for s in own}).values():
+            _check(found, node, leaves, is_number, taken)
     return found
 
 
@@ -121,10 +123,20 @@ def _check(found: Step, node: Node, leaves: set[Node], is_number: Callable[[Node
         if node not in found.numbers:
             found.numbers[node] = taken.fresh(str(node.attr) if node.op in ("size", "option") else "number")
         return
-    if node.op not in TEXTS or node.dtype == "real" and node.op not in DERIVATIVES and node.op != "stop":
-        raise Refused(f"`{node.op}` in a step")
+    if node.op not in TEXTS:
+        raise Refused(f"`{node.op}` in a step, or in its derivative")
     for arg in node.args:
         _check(found, arg, leaves, is_number, taken)
+
+
+def _multiplied(node: Node, leaves: set[Node]) -> Node:
+    """Small powers as products."""
+    if node in leaves or not node.args:
+        return node
+    args = tuple(_multiplied(a, leaves) for a in node.args)
+    if node.op == "pow" and isinstance(power := build.value_of(args[1]), int) and 1 <= power <= 8:
+        return build.product([args[0]] * power)
+    return node if args == node.args else remake(node, args)
 
 
 def is_plain(node: Node) -> bool:

@@ -1,11 +1,11 @@
 """The kernels of a recurrence, from its step: a few entries of a program side by side, one position after another.
 
 Time may be cut into pieces, one program's each, where entries alone do not fill a device. Forwards, what enters a piece
-comes from the steps that the pieces before it are worth (`joined`); backwards, from their slopes: what a position sends
-back is linear in what it is sent, whatever the step. A loop takes the place of `tl.associative_scan`: every
-step is taken once, where the scan of a tile takes the logarithm of its length of them and keeps what is between in
-registers; entries stand side by side in memory as they do in the program; and the order is that of time, which operators
-that do not commute rely on.
+comes from the steps that the pieces before it are worth (`joined`), or is guessed and corrected by whoever launches;
+backwards, it comes from their slopes: what a position sends back is linear in what it is sent, whatever the step.
+A loop takes the place of `tl.associative_scan`: every step is taken once, where the scan of a tile takes the logarithm of
+its length of them and keeps what is between in registers; entries stand side by side in memory as they do in the program;
+and the order is that of time, which operators that do not commute rely on.
 
 `z` is [B, T + 1, lanes]: the start, then the states, in the order of the steps; its neighbours in memory may be later
 ones (`z_time` is then negative). Entry point: `kernels`.
@@ -154,25 +154,33 @@ def _ends(name: str, step: Step) -> list[str]:
 
 
 def _states(name: str, step: Step) -> list[str]:
-    """All states; with `joined`, of any number of pieces."""
+    """All states. What enters a piece is found with `joined`, or is one of the `heads` that are given: then what leaves
+    each is wanted, too."""
     kernel = _Kernel(step)
-    kernel.begin("The states of one piece of time, from the start in their first row.", step.states)
-    for s in step.states:
-        kernel.add(f"{s.name}_now = {kernel.loaded(s, f'{s.name}_at', 'own')}")
+    kernel.begin("The states of one piece of time; the start is in their first row.", step.states)
     after = [(f"{s.name}_now", node) for s, node in zip(step.states, step.after, strict=True)]
+    tensors = _names(step.operands, "{0}_ends") if step.joined else []
     if step.joined:
+        for s in step.states:
+            kernel.add(f"{s.name}_now = {kernel.loaded(s, f'{s.name}_at', 'own')}")
         kernel.add("for before in range(piece):  # a few steps, each worth a piece")
         kernel.add("place = (batch * tl.num_programs(1) + before) * D + lane", 2)
         for x in step.operands:
             kernel.add(f"{x.name}_left = {kernel.loaded(x, f'{x.name}_ends + place', 'own')}", 2)
         known = kernel.now() | {x.node: f"{x.name}_left" for x in step.operands}
         kernel.write(after, known, 2)
+    else:
+        tensors = [*_names(step.states, "{0}_heads"), *_names(step.states, "{0}_ends")]
+        kernel.add("head = (batch * tl.num_programs(1) + piece) * D + lane")
+        for s in step.states:
+            kernel.add(f"{s.name}_now = {kernel.loaded(s, f'{s.name}_heads + head', 'own')}")
     kernel.steps("first + i")
     kernel.write(after, kernel.now(), 3)
     for s in step.states:
         kernel.add(f"tl.store({s.name}_at + (place + 1) * along, {s.name}_now, mask=inside)", 3)
-    ends = _names(step.operands, "{0}_ends") if step.joined else []
-    return kernel.signature(name, [*_names(step.states, "{0}"), *ends], [])
+    for s in step.states if not step.joined else ():
+        kernel.add(f"tl.store({s.name}_ends + head, {s.name}_now, mask=own)")
+    return kernel.signature(name, [*_names(step.states, "{0}"), *tensors], [])
 
 
 def _backwards(kernel: _Kernel, doc: str) -> None:

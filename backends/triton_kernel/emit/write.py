@@ -25,7 +25,7 @@ from .derivatives import Refused
 from .forward import forward
 from .score import Leaf, Score, normal_form, score
 
-FUNCTIONS = ("fused_softmax", "fused_ring", "fused_fold")  # what makes a function of kernels that were written
+FUNCTIONS = ("fused_softmax", "fused_ring", "fused_fold", "fused_newton")  # what makes a function of kernels that were written
 
 
 @dataclass

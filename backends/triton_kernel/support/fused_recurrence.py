@@ -54,10 +54,10 @@ class _Walk(NamedTuple):
         """How many steps' rows are loaded together."""
         return max(2, min(16, 1 << (RECURRENCE_ROWS // max(loads, 1)).bit_length() - 1))
 
-    def pieces(self, steps: int, *, apart: bool) -> tuple[int, int]:
-        """(number, length) of the pieces of time: one where lanes alone fill a device, or if they must not be `apart`."""
+    def pieces(self, steps: int) -> tuple[int, int]:
+        """(number, length) of the pieces of time: one where lanes alone fill a device."""
         time, programs = self.shape[1], self.shape[0] * triton.cdiv(self.width(), RECURRENCE_LANES)
-        count = 1 if programs >= 1024 or not apart else min(triton.cdiv(2048, programs), triton.cdiv(time, 128))
+        count = 1 if programs >= 1024 else min(triton.cdiv(2048, programs), triton.cdiv(time, 128))
         length = triton.cdiv(triton.cdiv(time, count), steps) * steps
         return triton.cdiv(time, length), length
 
@@ -98,16 +98,14 @@ def _recurrence_states(walk: _Walk, starts: Sequence[Tensor]) -> list[Tensor]:
     """All states behind their start, in the order of time: reversed, the start is the last row."""
     plan, found = walk.plan, _recurrence_empty(walk, starts)
     steps = walk.steps(sum(plan.moves))
-    pieces = walk.pieces(steps, apart=plan.ends is not None)
+    pieces = walk.pieces(steps)
     for x, start in zip(found, starts, strict=True):
         walk.first(x)[:, 0] = start
-    ends = []
+    shape = (walk.shape[0], pieces[0], walk.width())
+    ends = [x.new_empty(shape, dtype=torch.bool if x.dtype == torch.bool else torch.float32) for x in walk.operands]
     with _on_device(found[0]):
-        if plan.ends is not None:
-            shape = (walk.shape[0], pieces[0], walk.width())
-            ends = [x.new_empty(shape, dtype=torch.bool if x.dtype == torch.bool else torch.float32) for x in walk.operands]
-            if pieces[0] > 1:
-                walk.launch(plan.ends, pieces, ends, steps)
+        if pieces[0] > 1:
+            walk.launch(plan.ends, pieces, ends, steps)
         walk.launch(plan.states, pieces, [*(walk.first(x) for x in found), *ends], steps)
     return found
 
@@ -135,7 +133,7 @@ def _recurrence_adjoint(
     """Gradients of the operands that may need one, then of the starts."""
     plan, (batch, _, *lanes), count = walk.plan, walk.shape, len(states)
     steps = walk.steps(sum(plan.moves) + 2 * count)
-    pieces = walk.pieces(steps, apart=True)
+    pieces = walk.pieces(steps)
     rows = [walk.first(x.contiguous()) for x in (*states, *grads)]
     sent = grads[0].new_empty(count * count + count, batch, pieces[0], walk.width(), dtype=torch.float32)
     found = _recurrence_gradients(walk, wanted, pieces[0])
@@ -148,7 +146,9 @@ def _recurrence_adjoint(
     return [*_recurrence_folded(walk, found, wanted), *starts]
 
 
-def _recurrence_operators(plan: _Recurrence) -> Callable[..., Any]:
+def _recurrence_operators(
+    plan: _Recurrence, states_of: Callable[[_Walk, Sequence[Tensor]], list[Tensor]] = _recurrence_states
+) -> Callable[..., Any]:
     """The operator of one recurrence, of (*operands, *starts, sizes, numbers, reverse), and its derivative."""
     count, states = len(plan.moves), plan.held
     tensors = [f"Tensor x{k}" for k in range(count)]
@@ -161,7 +161,7 @@ def _recurrence_operators(plan: _Recurrence) -> Callable[..., Any]:
 
     @torch.library.custom_op(f"{OPS}::{plan.name}", mutates_args=(), schema=f"({given}) -> {results}")
     def walk(*inputs: Any) -> Any:
-        return packed(_recurrence_states(_Walk(plan, inputs[:count], *inputs[-3:]), inputs[count:-3]))
+        return packed(states_of(_Walk(plan, inputs[:count], *inputs[-3:]), inputs[count:-3]))
 
     @walk.register_fake
     def _(*inputs: Any) -> Any:

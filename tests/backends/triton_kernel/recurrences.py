@@ -43,6 +43,8 @@ class Walk:
     sizes: dict[str, int]
     drawn: str = "normal"
     apart: bool = False
+    form: str = "auto"
+    pieces: int = 8  # as many are solved side by side
 
     def program(self) -> Any:
         return seqdsl.load(self.source if "\n" in self.source else str(UNNAMED / f"{self.source}.seq"))
@@ -100,6 +102,12 @@ mixer vector_softmax(z[t,h], v[t,h,e]) -> o[t,h,e]:
     index s over t
     o[t,h,e] = vectors[s | s <= t](z[s], v[s])
 """
+CELL = """
+mixer cell(x[t,h,c], w[h,c], u[c], b[h]) -> y[t,h,c]:
+    z[t,h,c] = sigmoid(x + w * s[t+1] + b)
+    s[t,h,c] = (1 - z) * s[t+1] + z * tanh(u * s[t+1] + x) ^ 3 / |c|
+    y[t,h,c] = s + x
+"""
 WALKS: dict[str, Walk] = {
     "max, plus": _walk("decaying_max", 37, c=5),
     "max, plus, with ties": _walk("decaying_max", 14, c=70, drawn="integers"),
@@ -120,6 +128,13 @@ WALKS: dict[str, Walk] = {
     "the best and where it was": _walk("first_best", 37, c=5),
     "the best so far": Walk(BEST, {"t": 20, "c": 5}),
     "a stabilised softmax": Walk(SOFT, {"t": 20, "c": 3}),
+    "two states that multiply": _walk("two_species", 131, c=2),
+    "a quadratic map": _walk("population", 20, c=3, apart=True),
+    "a gate of itself": _walk("self_gate", 20, c=3),
+    "a state in a denominator": _walk("soft_saturation", 20, c=3),
+    "one position of a nonlinear step": _walk("two_species", 1, c=3),
+    "a nonlinear step backwards, with weights": Walk(CELL, {"t": 131, "h": 2, "c": 3}, form="newton"),
+    "pieces that are solved": Walk(CELL, {"t": 260, "h": 1, "c": 2}, form="newton", pieces=2),
     "fields with indices of their own": Walk(VECTORS, {"t": 20, "h": 2, "e": 5}),
 }  # fmt: skip
 PRECISIONS = dict.fromkeys(("max, plus", "a stabilised softmax"), ("float32", "bfloat16"))
@@ -135,6 +150,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     "a start gets no gradient": ("log-sum-exp", "batch * D + lane, s0,", "batch * D + lane, s0 * 0,"),
     "slopes at the state after the step": ("log-sum-exp", "z_at + place * along", "z_at + (place + 1) * along"),
     "nothing is -inf - -inf": ("log-sum-exp, of nothing at first", '== float("inf"), 0.0', '== float("inf"), larger'),
+    "pieces that are not solved": ("pieces that are solved", "if gap <= 1e-6:", "if gap <= 1e6:"),
     "a sum that goes on outside": ("max, plus, backwards, one decay", "tl.where(inside, a_sum + ", "tl.where(own, a_sum + "),
 }  # fmt: skip
 
@@ -142,7 +158,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
 def built(walk: Walk, backend: str = "triton", change: tuple[str, str] | None = None) -> tuple[Any, ModuleType]:
     """A module, and the Python module that its text, with something put in the place of something else, became."""
     program = walk.program()
-    source = program.source(backend=backend)
+    source = program.source(walk.form, backend)
     if change is not None:
         assert change[0] in source, source
         source = source.replace(*change)
@@ -223,6 +239,7 @@ def compare(walk: Walk, dtype: torch.dtype, device: str, change: tuple[str, str]
     narrow = {n: x.to(device, torch.float32) if isinstance(x, Tensor) and x.is_floating_point() else x
               for n, x in (state or {}).items()}  # fmt: skip
     wide = {n: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for n, x in narrow.items()}
+    vars(text)["NEWTON_PIECES"] = walk.pieces
     with without(text, PYTORCH if walk.sizes["t"] > 1 else ()):
         fast = run(module, [_given(x, walk, device) for x in given], narrow if stepped else None)
     slow = run(exact, [x.to(device, torch.float64) if x.is_floating_point() else x.to(device) for x in given],
@@ -263,6 +280,25 @@ def literal(walk: Walk) -> float:
                                        for n, x in zip(names, given, strict=True)})  # fmt: skip
     found = built(walk)[0](*(x[:1] for x in given))
     return relative(_finite(found[0]), _finite(torch.as_tensor(next(iter(wanted["outputs"].values())))))
+
+
+CHAOTIC = "mixer chaotic(x[t,c]) -> y[t,c]:\n    y[t,c] = sin(4 * y[t-1] + x)\n"
+
+
+def solved() -> dict[str, list[float]]:
+    """How many sweeps and pieces a nonlinear step took, and how many steps one after another: of one that forgets, and of
+    one that does not, whose states are then those of one piece to the last bit."""
+    found = {}
+    for name, source in (("forgets", CELL), ("does not forget", CHAOTIC)):
+        walk = Walk(source, {"t": 390, "h": 1, "c": 1}, form="newton")
+        module, text = built(walk)
+        given = inputs(walk, torch.float32)
+        with torch.no_grad():
+            vars(text)["NEWTON_PIECES"] = 2
+            pieces, how = module(*given), list(module.newton.values())
+            vars(text)["NEWTON_PIECES"] = 8
+            found[name] = [*map(float, how), float((module(*given) - pieces).abs().max())]
+    return found
 
 
 def split_errors(name: str) -> list[float]:
@@ -308,7 +344,7 @@ def interpreted() -> dict[str, list[float]]:
 
 
 AHEAD = {"max, plus": "decaying_max", "log-sum-exp": "soft_path", "or, and": "latch", "two fields": "max_plus",
-         "quaternions": "quaternion", "covers": "cover"}  # fmt: skip
+         "quaternions": "quaternion", "two species": "two_species", "self gate": "self_gate"}  # fmt: skip
 TABLE = Path(__file__).with_name("recurrences.txt")
 
 
@@ -356,6 +392,9 @@ if __name__ == "__main__":
         print(json.dumps([f"{name}, literally", [literal(case)]]), flush=True)
         for label in PRECISIONS.get(name, ("float32",)):
             print(json.dumps([f"{name}, {label}", compare(case, DTYPES[label], "cpu")]), flush=True)
+    if not sys.argv[1:] or "solved" in sys.argv[1:]:
+        for name, numbers in solved().items():
+            print(json.dumps([name, numbers]), flush=True)
     for name, (wrong, *change) in MUTANTS.items():
         if not sys.argv[1:] or name in sys.argv[1:]:
             print(json.dumps([name, compare(WALKS[wrong], torch.float32, "cpu", (change[0], change[1]))]), flush=True)

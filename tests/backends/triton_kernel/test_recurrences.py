@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import seqdsl
 from seqdsl.api import load_backend
 from tests.backends.triton_kernel.ahead import SHARED, TARGETS, rows
 from tests.backends.triton_kernel.recurrences import (
@@ -59,6 +60,16 @@ def test_what_is_done_wrong_is_seen(name: str, errors: dict[str, list[float]]) -
     assert not all(e < 1e-3 for e in errors[name]), errors[name]
 
 
+def test_pieces_are_solved_where_a_step_forgets(errors: dict[str, list[float]]) -> None:
+    sweeps, pieces, stepped, gap = errors["forgets"]
+    assert sweeps <= 3 and pieces == 4 and not stepped and gap < 1e-6
+
+
+def test_steps_that_do_not_forget_are_taken_one_after_another(errors: dict[str, list[float]]) -> None:
+    sweeps, pieces, stepped, gap = errors["does not forget"]
+    assert sweeps >= 3 and pieces == 0 and stepped == 390 and gap == 0
+
+
 @pytest.fixture(scope="module")
 def made() -> dict[str, dict[str, Any]]:
     return compiled_report(("sm_90",))
@@ -84,7 +95,8 @@ def explained(walk: Walk) -> list[str]:
     return list(load_backend("triton").explained(walk.program().derived("auto").system, "auto"))
 
 
-@pytest.mark.parametrize("name", ["max, plus", "or, and", "log-sum-exp", "a fold of two fields", "the best and where it was"])
+@pytest.mark.parametrize("name", ["max, plus", "or, and", "log-sum-exp", "a fold of two fields", "the best and where it was",
+                                  "a gate of itself"])
 def test_it_is_said_what_has_kernels(name: str) -> None:
     state = WALKS[name].program().system().outputs[0]
     assert explained(WALKS[name]) == [f"kernels written for the step of `{state}`"]
@@ -92,6 +104,11 @@ def test_it_is_said_what_has_kernels(name: str) -> None:
 
 def test_an_operator_that_is_not_associative_keeps_its_tree() -> None:
     assert explained(Walk("saturating", {})) == ["`y` is stepped in PyTorch: its `combine` is not shown to be associative"]
+
+
+def test_a_state_whose_entries_are_mixed_stays_in_pytorch() -> None:
+    system = seqdsl.load("gru").derived("newton").system
+    assert load_backend("triton").explained(system, "newton") == ["`h` is stepped in PyTorch: its entries depend on one another"]
 
 
 def test_an_element_whose_entries_are_mixed_stays_in_pytorch() -> None:
