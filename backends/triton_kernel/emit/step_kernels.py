@@ -86,7 +86,7 @@ class _Kernel:
     def write(self, wanted: list[tuple[str, Node]], known: dict[Node, str], depth: int, *, kept: int = 0) -> None:
         """Lines that give variables new values, all computed from the old ones; the last `kept` stay outside the steps."""
         texts = {node: (text, ATOM) for node, text in {**self.step.numbers, **known}.items()}
-        writer = Writer(texts, depth)
+        writer = Writer(texts, depth, prefix="part")
         writer.count([node for _, node in wanted])
         found = [writer.text(node) for _, node in wanted]
         for k in range(len(wanted) - kept, len(wanted)):

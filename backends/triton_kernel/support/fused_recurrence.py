@@ -52,7 +52,7 @@ class _Walk(NamedTuple):
 
     def steps(self, loads: int) -> int:
         """How many steps' rows are loaded together."""
-        return max(2, min(16, 1 << (RECURRENCE_ROWS // max(loads, 1)).bit_length() - 1))
+        return max(2, min(16, 1 << (RECURRENCE_ROWS // max(loads, 1)).bit_length() >> 1))
 
     def pieces(self, steps: int) -> tuple[int, int]:
         """(number, length) of the pieces of time: one where lanes alone fill a device."""

@@ -343,7 +343,7 @@ def interpreted() -> dict[str, list[float]]:
     return dict(map(json.loads, done.stdout.splitlines()))
 
 
-AHEAD = {"max, plus": "decaying_max", "log-sum-exp": "soft_path", "or, and": "latch", "two fields": "max_plus",
+AHEAD = {"max, plus": "decaying_max", "log-sum-exp": "soft_path", "or, and": "latch",
          "quaternions": "quaternion", "two species": "two_species", "self gate": "self_gate"}  # fmt: skip
 TABLE = Path(__file__).with_name("recurrences.txt")
 
