@@ -85,7 +85,8 @@ def step(
 ) -> Step:
     """A step from (name, leaf, the state after) and (name, leaf, does it move?). Raises `Refused`."""
     wanted = list(states)
-    taken = Names(RESERVED | {f"{c}{k}" for c in "nis" for k in range(8)} | {f"p{k}" for k in range(100)})
+    numbered = {"n": 8, "i": 8, "s": 8, "p": 100, "part_": 999}
+    taken = Names(RESERVED | {f"{name}{k}" for name, count in numbered.items() for k in range(count)})
     own = tuple(Entry(_named(taken, name), leaf) for name, leaf, _ in wanted)
     given = tuple(Entry(_named(taken, name), leaf, moves) for name, leaf, moves in operands)
     kinds = {s.kind for s in own}
