@@ -138,7 +138,7 @@ WALKS: dict[str, Walk] = {
     "fields with indices of their own": Walk(VECTORS, {"t": 20, "h": 2, "e": 5}),
 }  # fmt: skip
 PRECISIONS = dict.fromkeys(("max, plus", "a stabilised softmax"), ("float32", "bfloat16"))
-MODULES = ("max, plus", "log-sum-exp", "or, and", "a fold of two fields")  # in pieces and packed, and their operators
+MODULES = ("max, plus", "or, and", "a fold of two fields", "two states that multiply")  # in pieces and packed, and their operators
 
 # What is done wrong: in which case, and what stands in the text in the place of what.
 MUTANTS: dict[str, tuple[str, str, str]] = {
@@ -323,10 +323,10 @@ def operator_errors(name: str) -> list[float]:
     walk = WALKS[name]
     module, text = built(walk)
     calls: list[Any] = []
-    launched = text._recurrence_states
-    text._recurrence_states = lambda walk, starts: (calls.append((walk, starts)), launched(walk, starts))[1]
+    empty = text._recurrence_empty
+    text._recurrence_empty = lambda walk, starts: (calls.append((walk, starts)), empty(walk, starts))[1]
     module(*inputs(Walk(walk.source, {**walk.sizes, "t": 20}), torch.float32))
-    text._recurrence_states = launched
+    text._recurrence_empty = empty
     one, starts = calls[0]
     given = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in (*one.operands, *starts)]
     operator = getattr(getattr(torch.ops, text.OPS), one.plan.name)

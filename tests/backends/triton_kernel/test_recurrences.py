@@ -112,8 +112,7 @@ def test_a_state_whose_entries_are_mixed_stays_in_pytorch() -> None:
 
 
 def test_an_element_whose_entries_are_mixed_stays_in_pytorch() -> None:
-    source = ("monoid square(m[i,j]):\n    index k over i\n    combine(a, b):\n        m[i,j] = sum[k] a.m[i,k] * b.m[k,j]\n"
-              "    project -> y[i,j]:\n        y[i,j] = m\n\nmixer squares(x[t,i,j]) -> y[t,i,j]:\n    index s over t\n"
-              "    y[t,i,j] = square[s | s <= t](x[s])\n")
+    source = ("monoid firsts(m[i]):\n    combine(a, b):\n        m[i] = a.m[0] * b.m\n    project -> y[i]:\n        y[i] = m\n\n"
+              "mixer products(x[t,i]) -> y[t,i]:\n    index s over t\n    y[t,i] = firsts[s | s <= t](x[s])\n")
     why = "`a.m` elsewhere than at an entry's own place, in its `combine`"
     assert explained(Walk(source, {})) == [f"`y` is stepped in PyTorch: {why}"]
