@@ -141,5 +141,6 @@ def _multiplied(node: Node, leaves: set[Node]) -> Node:
 
 
 def is_plain(node: Node) -> bool:
-    """Is it a number made of sizes and options alone?"""
-    return not node.free and not any(n.op in ("read", "first") or OPS[n.op].binding for n in walk(node))
+    """Is it a number made of sizes and options, and not of constants alone?"""
+    sized = any(n.op in ("size", "option") for n in walk(node))
+    return sized and not node.free and not any(n.op in ("read", "first") or OPS[n.op].binding for n in walk(node))
