@@ -34,16 +34,22 @@ def fold(ctx: Context, node: Node) -> Value:
     )
     if facts and prefix is None:
         fields, outer = _masked(ctx, monoid, fields, facts, name, outer)
+    lanes = tuple(d for d in outer if d != BATCH)
+    stand_in = None if ctx.target.steps is None else ctx.target.steps.fold(ctx, monoid, len(lanes), prefix is None)
     lead = (*outer, name)
+    if stand_in is not None:
+        outer, lead = (BATCH, *lanes), (BATCH, name, *lanes)
     fields = [
         expressions.full(ctx, v, (*lead, *own), "real") for v, (_, own) in zip(fields, monoid.fields, strict=True)
     ]
     combine = _combine(ctx, monoid, lead)
-    function = ctx.helper("_tree_scan" if prefix else "_tree_fold")
-    ctx.helper("_join")
     results = [ctx.names.fresh(f"{monoid.name}_{n}") for n, _ in monoid.fields]
-    texts = ", ".join(v.text for v in fields)
-    call = f"{function}(({texts},), {combine}, {len(outer)})"
+    texts = f"({', '.join(v.text for v in fields)},), {combine}"
+    if stand_in is not None:
+        call = f"{stand_in[0]}({texts}{'' if prefix else ', last=True'}{stand_in[1]})"
+    else:
+        call = f"{ctx.helper('_tree_scan' if prefix else '_tree_fold')}({texts}, {len(outer)})"
+        ctx.helper("_join")
     line = f"{', '.join(results)}{',' if len(results) == 1 else ''} = {call}"
     if prefix is None:
         line = _guard_empty(ctx, monoid, line, results, fields, outer, name)
@@ -52,8 +58,8 @@ def fold(ctx: Context, node: Node) -> Value:
     at = prefix or ""
     values = {}
     for variable, (field, own) in zip(results, monoid.fields, strict=True):
-        dims = (*outer, *((at,) if prefix else ()), *own)
-        values[field] = (own, Value(variable, dims, "real"))
+        own_dims = tuple(at if d == name else d for d in lead if prefix or d != name)
+        values[field] = (own, Value(variable, (*own_dims, *own), "real"))
     result = _project(ctx, monoid, values)
     if prefix and ctx.past and ctx.is_new(prefix):
         at_dim = result.dims.index(prefix)

@@ -63,7 +63,11 @@ def solve(ctx: Context, loop: Loop) -> None:
         names = [ctx.names.fresh(s.name) for s in states]
         listed = ", ".join(with_ones(o.outer, _shape(o, dims)).text for o in given)
         flag = (", reverse=True" if loop.reverse else "") + (", mixing=True" if column is not None else "")
-        ctx.block.add(f"{', '.join(names)}{',' if len(names) == 1 else ''} = {ctx.support('newton_scan')}(")
+        own = ctx.target.steps
+        stand_in = None if own is None else own.newton(ctx, states, given, dims, column is not None)
+        function, told = (ctx.support("newton_scan"), "") if stand_in is None else stand_in
+        flag += told
+        ctx.block.add(f"{', '.join(names)}{',' if len(names) == 1 else ''} = {function}(")
         for text in (step, f"[{', '.join(starts)}]", f"[{listed}]", f"{ctx.length(time)}{flag}"):
             ctx.block.add(f"    {text},")
         ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in dims)}]")

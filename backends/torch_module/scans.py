@@ -89,7 +89,9 @@ def _ring(ctx: Context, node: Node) -> Value:
     texts = [with_ones(a, dims).text, b.text, with_ones(start, (BATCH, *lanes)).text]
     given = options(node)
     flags = f"ring={given['ring']!r}" + (", reverse=True" if given["reverse"] else "")
-    return Value(f"{ctx.support('ring_scan')}({', '.join(texts)}, {flags})", dims, node.dtype)
+    own = ctx.target.steps
+    function = None if own is None else own.ring(ctx, str(given["ring"]), kind, len(lanes), time in a.dims)
+    return Value(f"{function or ctx.support('ring_scan')}({', '.join(texts)}, {flags})", dims, node.dtype)
 
 
 def product(ctx: Context, dims: tuple[str, ...]) -> str:

@@ -30,14 +30,16 @@ class Target:
     """Stand-ins by the name of the function, and the file, without suffix, that a module imports them from.
 
     `rows`, which is none of `support`, is an operand times a factor that it has lost some indices of.
-    `online` writes functions of its own for normalised reads (`online.Writing`), and `chains` for groups of equations
-    (its `write` is asked before every step of a schedule); their text goes into `written`. `step` is the target of the
-    function that `step` runs where the system has one.
+    `online` writes functions of its own for normalised reads (`online.Writing`), `steps` for scans over rings and folds of
+    monoids, with their arguments, and `chains` for groups of equations (its `write` is asked before every step of a
+    schedule); their text goes into `written`. `step` is the target of the function that `step` runs where the system has
+    one.
     """
 
     file: str = ""
     calls: Mapping[str, StandIn] = field(default_factory=dict)
     online: Any = None
+    steps: Any = None
     written: dict[str, str] = field(default_factory=dict)  # by the name of the function
     chains: Any = None
     step: Target | None = None

@@ -23,6 +23,7 @@ from ..torch_module.target import StandIn, Target
 from .count import Count, counted
 from .emit.chains import Chains
 from .emit.groups import Grouped, grouped
+from .emit.recurrences import Recurrences
 from .emit.write import Online
 from .kernels import kernels_text
 
@@ -60,7 +61,7 @@ def _stepped(system: System | None) -> Grouped | None:
 def _target(system: System, step: Grouped | None = None) -> Target:
     written: dict[str, str] = {}
     name = system.name.lower() + ("_layer" if system.params() else "") + "_kernels"
-    target = Target(name, STAND_INS, Online(written), written)
+    target = Target(name, STAND_INS, Online(written), Recurrences(written), written)
     return target if step is None else replace(target, step=replace(target, chains=Chains(step, written)))
 
 
@@ -74,7 +75,9 @@ def explained(system: System, form: str) -> list[str]:
     lines += [
         f"`{tensor}` is read in PyTorch where the table `{name}` needs a gradient" for tensor, name in target.online.tables.items()
     ]
+    lines += [f"kernels written for the step of `{tensor}`" for tensor in target.steps.walked]
     lines += [f"`{tensor}` is read block by block in PyTorch: {why}" for tensor, why in target.online.kept.items()]
+    lines += [f"`{tensor}` is stepped in PyTorch: {why}" for tensor, why in target.steps.kept.items()]
     return lines + (_step_explained(system) if form == "recurrent" else [])
 
 

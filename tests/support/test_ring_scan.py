@@ -60,3 +60,9 @@ def test_conditions_and_empty() -> None:
         expected.append(state)
     assert torch.equal(ring_scan(keep, on, torch.zeros(2, 3, dtype=torch.bool), ring="or_and"), torch.stack(expected, 1))
     assert ring_scan(torch.zeros(2, 0, 3), torch.zeros(2, 0, 3), torch.zeros(2, 3), ring="max_plus").shape == (2, 0, 3)
+
+
+def test_nothing_added_to_nothing_sends_nothing_back() -> None:
+    x = torch.full((1, 5, 2), -torch.inf, requires_grad=True)
+    h = ring_scan(torch.zeros(1, 5, 2), x, torch.full((1, 2), -torch.inf), ring="logaddexp_plus")
+    assert h.isneginf().all() and torch.equal(torch.autograd.grad(h.sum(), x)[0], torch.zeros(1, 5, 2))

@@ -13,7 +13,7 @@ def _ring_scan_logaddexp(a: Tensor, b: Tensor) -> Tensor:
     larger = torch.maximum(a, b).detach()
     larger = torch.where(larger.isinf(), 0, larger)
     total = (a - larger).exp() + (b - larger).exp()
-    return torch.where(total > 0, larger + torch.where(total > 0, total, 1).log(), a + b)
+    return torch.where(total > 0, larger + torch.where(total > 0, total, 1).log(), (a + b).detach())
 
 
 _RING_SCAN_RINGS: dict[str, tuple[Operation, Operation, float, float]] = {

@@ -2,7 +2,7 @@
 
 Blocks of scores are computed again from the level. With p the weights, d_p = f (d_o . v) and delta = d_o . o - d_level,
 the scores get d_z = p (d_p - delta) and a factor f gets p (d_o . v); leaves get the rest by the rows of
-`seqdsl.ir.derivatives`. Sums over rows and over columns are made in a fixed order: no atomics.
+`derivatives`. Sums over rows and over columns are made in a fixed order: no atomics.
 Entry points: `rows_adjoint`, `columns_adjoint`.
 """
 
@@ -15,8 +15,9 @@ from seqdsl.ir.node import Node, walk
 
 from ...torch_module.values import ATOM, BATCH, PRODUCT
 from .block import Block, count_name, dim_name, flush, heads_text, widths
+from .derivatives import pulled
 from .forward import begin_rows, entries, signature
-from .score import LN_2, Leaf, Score, pulled
+from .score import LN_2, Leaf, Score
 from .texts import Writer
 
 D_Z, D_FACTOR = (build.read(name, [], "real") for name in ("@d_z", "@d_factor"))

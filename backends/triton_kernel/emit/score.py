@@ -2,7 +2,7 @@
 
 `z` in base 2 and the factor f of the weights are expressions over leaves that a kernel loads; whatever else ties rows to
 columns has no kernel, and `Refused` says what it was. Gradients come from the same expressions, by the rows of
-`seqdsl.ir.derivatives`. Entry points: `normal_form`, `score`, `pulled`.
+`derivatives`. Entry points: `normal_form`, `score`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from seqdsl.ir import build
-from seqdsl.ir.derivatives import ELEMENTWISE, STOPS
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, remake
 
@@ -21,6 +20,7 @@ from ...torch_module.contractions import signed_factors
 from ...torch_module.names import Names
 from ...torch_module.operands import Operand
 from ...torch_module.values import BATCH
+from .derivatives import Refused
 from .texts import TEXTS
 
 LOG2_E = build.const(Fraction(math.log2(math.e)))
@@ -33,10 +33,6 @@ RESERVED = frozenset(
     first_row last_row first_column last_column row column top total found empty shift higher shrink z factor weight d_weight
     d_z d_factor pulled masked part low high other others rest place heads product""".split()
 )
-
-
-class Refused(Exception):
-    """What no kernel is written for; the message is for people."""
 
 
 @dataclass(frozen=True)
@@ -256,31 +252,3 @@ class _Search:
 def _positions(node: Node, ours: set[str]) -> bool:
     """Is it made of positions and numbers alone?"""
     return node.free <= ours and not any(n.op == "read" or OPS[n.op].binding for n in walk(node))
-
-
-def pulled(roots: list[tuple[Node, Node]], leaves: set[Node]) -> dict[Node, Node]:
-    """The cotangents of leaves, from those of some expressions of them. Raises `Refused`."""
-    whole = roots[0][0]
-    for root, _ in roots[1:]:
-        whole = build.make("add", whole, root)
-    known: dict[Node, Node] = {}
-    for root, cotangent in roots:
-        known[root] = build.add(known[root], cotangent) if root in known else cotangent
-    depends = _dependents(whole, leaves)
-    for node in reversed(list(walk(whole))):
-        if node not in known or node in leaves or node not in depends or node.op in STOPS:
-            continue
-        if node.op not in ELEMENTWISE:
-            raise Refused(f"the derivative of `{node.op}`")
-        for arg, part in zip(node.args, ELEMENTWISE[node.op](node, known[node]), strict=True):
-            if part is not None and arg in depends and arg.dtype == "real":
-                known[arg] = build.add(known[arg], part) if arg in known else part
-    return {leaf: known[leaf] for leaf in leaves if leaf in known}
-
-
-def _dependents(whole: Node, leaves: set[Node]) -> set[Node]:
-    found = set(leaves)
-    for node in walk(whole):
-        if any(a in found for a in node.args):
-            found.add(node)
-    return found

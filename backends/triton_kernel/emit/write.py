@@ -6,6 +6,7 @@ Entry point: `Online`, which the torch target's emitter asks (`torch_module.onli
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 
 from seqdsl.ir.node import Node
@@ -21,8 +22,12 @@ from ..kernels import OWN_SPACE, support_text
 from .adjoint import columns_adjoint, columns_lead, rows_adjoint, targets
 from .block import widths
 from .bounds import block_range
+from .derivatives import Refused
 from .forward import forward
-from .score import Leaf, Refused, Score, normal_form, score
+from .score import Leaf, Score, normal_form, score
+
+# What makes a function of kernels that were written.
+FUNCTIONS = ("fused_softmax", "fused_chain", "fused_ring", "fused_fold", "fused_newton")
 
 
 @dataclass
@@ -75,8 +80,8 @@ class Online:
 
     def text(self, written: dict[str, str]) -> str:
         """The support functions, then what was written. Its operators have a namespace that no other text's have."""
-        functions = {f for f in ("fused_softmax", "fused_chain") if any(f"{f}(" in t for t in written.values())}
-        support = support_text(frozenset((*functions, "function_kernels")))
+        used = {f for f in FUNCTIONS if any(re.search(rf"\b{f}\(", text) for text in written.values())}
+        support = support_text(frozenset({"function_kernels", *used}))
         body = "\n\n\n".join([support, *(wrapped(t) for t in written.values())])
         return body.replace(OWN_SPACE, f'OPS = "seqdsl_{hashlib.sha256(body.encode()).hexdigest()[:8]}"')
 

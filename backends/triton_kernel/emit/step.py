@@ -1,0 +1,146 @@
+"""What a recurrence does in one step, entry by entry: the states after it, as expressions of those before and of operands.
+
+A step that is the action of a monoid's element has `joined` too: the operands of one step that is worth two. Entries of
+one position have nothing to do with each other, so that a kernel keeps some side by side and walks through time.
+Entry points: `Step`, `step`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from seqdsl.ir import build
+from seqdsl.ir.node import Node, walk
+from seqdsl.ir.ops import OPS, remake
+
+from ...torch_module.names import Names
+from .derivatives import Refused, pulled
+from .texts import TEXTS
+
+# What the kernels call their own, and what they make of the name of a tensor.
+RESERVED = frozenset(
+    """tl triton T D LENGTH STEPS BD piece blocks batch lane rest own first end inside place before along apart sent_ends
+    head part""".split()
+)
+FORMS = ("{0}", "{0}_at", "{0}_now", "{0}_rows", "{0}_ends", "{0}_left", "{0}_next", "{0}_sum", "{0}_batch",
+         "{0}_time", "{0}_pulled", "{0}_start", "{0}_heads", "{0}_d_at", "d_{0}", "d_{0}_at", "d_{0}_now", "d_{0}_rows",
+         "WANTS_{0}", *(f"{{0}}_{k}" for k in range(8)))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A state or an operand: its name in the kernels, and the leaf of expressions that stands for it. One that does not
+    `move` is the same at every position."""
+
+    name: str
+    node: Node
+    moves: bool = True
+
+    @property
+    def kind(self) -> str:
+        """`real`, `int` or `bool`."""
+        return self.node.dtype
+
+
+@dataclass(frozen=True)
+class Step:
+    """See the module's docstring. `lanes` is how many dimensions a position's entries have, one at least; `numbers` are
+    what Python knows at each call, arguments of the kernels; `earlier` are the leaves of the first operands in `joined`."""
+
+    states: tuple[Entry, ...]
+    after: tuple[Node, ...]
+    operands: tuple[Entry, ...]
+    lanes: int
+    earlier: tuple[Node, ...] = ()
+    joined: tuple[Node, ...] = ()
+    numbers: dict[Node, str] = field(default_factory=dict)
+
+    def learned(self) -> list[Entry]:
+        """The operands that may need a gradient."""
+        return [x for x in self.operands if x.kind == "real"]
+
+    def slopes(self) -> list[list[Node | None]]:
+        """[state][before]: the derivative of a state after the step by one before it, None where that is 0."""
+        leaves = {s.node for s in self.states}
+        rows = []
+        for after in self.after:
+            found = pulled([(after, build.const(build.Fraction(1)))], leaves)
+            rows.append([found.get(s.node) for s in self.states])
+        return rows
+
+    def sent(self, cotangents: Mapping[Node, Node]) -> dict[Node, Node]:
+        """What the states after a step send back to its operands and to the states before; `cotangents` by state."""
+        leaves = {x.node for x in (*self.states, *self.learned())}
+        return pulled([(after, cotangents[s.node]) for s, after in zip(self.states, self.after, strict=True)], leaves)
+
+
+def step(
+    states: Iterable[tuple[str, Node, Node]],
+    operands: Iterable[tuple[str, Node, bool]],
+    lanes: int,
+    is_number: Callable[[Node], bool],
+    earlier: tuple[Node, ...] = (),
+    joined: tuple[Node, ...] = (),
+) -> Step:
+    """A step from (name, leaf, the state after) and (name, leaf, does it move?). Raises `Refused`."""
+    wanted = list(states)
+    numbered = {"n": 8, "i": 8, "s": 8, "p": 100, "part_": 999}
+    taken = Names(RESERVED | {f"{name}{k}" for name, count in numbered.items() for k in range(count)})
+    own = tuple(Entry(_named(taken, name), leaf) for name, leaf, _ in wanted)
+    given = tuple(Entry(_named(taken, name), leaf, moves) for name, leaf, moves in operands)
+    kinds = {s.kind for s in own}
+    if kinds not in ({"real"}, {"bool"}):
+        raise Refused(f"states that are {' and '.join(sorted(kinds))}")
+    if any(x.kind == "complex" for x in given):
+        raise Refused("complex operands")
+    leaves = {x.node for x in (*own, *given)} | set(earlier)
+    after = tuple(_multiplied(node, leaves) for _, _, node in wanted)
+    found = Step(own, after, given, max(lanes, 1), earlier, tuple(_multiplied(node, leaves) for node in joined))
+    for node in (*found.after, *found.joined):
+        _check(found, node, leaves, is_number, taken)
+    if kinds == {"real"}:
+        for node in found.sent({s.node: s.node for s in own}).values():
+            _check(found, node, leaves, is_number, taken)
+    return found
+
+
+def _named(taken: Names, wanted: str) -> str:
+    """A name with which none of the kernels' variables is another's."""
+    name = taken.passing(wanted)
+    number = 1
+    while any(form.format(name) in taken.taken for form in FORMS):
+        number += 1
+        name = taken.passing(f"{wanted}_{number}")
+    taken.taken |= {form.format(name) for form in FORMS}
+    return name
+
+
+def _check(found: Step, node: Node, leaves: set[Node], is_number: Callable[[Node], bool], taken: Names) -> None:
+    """Note the numbers below a node, and refuse what kernels have no text for."""
+    if node in leaves or node.op == "const":
+        return
+    if is_number(node):
+        if node not in found.numbers:
+            found.numbers[node] = taken.fresh(str(node.attr) if node.op in ("size", "option") else "number")
+        return
+    if node.op not in TEXTS:
+        raise Refused(f"`{node.op}` in a step, or in its derivative")
+    for arg in node.args:
+        _check(found, arg, leaves, is_number, taken)
+
+
+def _multiplied(node: Node, leaves: set[Node]) -> Node:
+    """Small powers as products."""
+    if node in leaves or not node.args:
+        return node
+    args = tuple(_multiplied(a, leaves) for a in node.args)
+    if node.op == "pow" and isinstance(power := build.value_of(args[1]), int) and 1 <= power <= 8:
+        return build.product([args[0]] * power)
+    return node if args == node.args else remake(node, args)
+
+
+def is_plain(node: Node) -> bool:
+    """Is it a number made of sizes and options, and not of constants alone?"""
+    sized = any(n.op in ("size", "option") for n in walk(node))
+    return sized and not node.free and not any(n.op in ("read", "first") or OPS[n.op].binding for n in walk(node))
