@@ -1,8 +1,7 @@
 """Mixers whose recurrences have kernels of their own: their values, states and gradients, and their kernels to compile.
 
-Run as a program, under Triton's interpreter, it prints one JSON object per case: relative errors of outputs, of the last
-state, and of gradients, those of the state that entered among them, against the torch module in float64. Every input lies
-between NaNs, and what kernels leave unwritten is NaN.
+Run as a program, under Triton's interpreter, it prints a JSON object per case: relative errors of outputs, last states and
+gradients against the torch module in float64. Inputs lie between NaNs, and what kernels leave unwritten is NaN.
 """
 
 from __future__ import annotations
@@ -149,7 +148,8 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
                                              "- y_element_now * z_element_left\n                + z_element_now"),
     "a start gets no gradient": ("log-sum-exp", "batch * D + lane, s0,", "batch * D + lane, s0 * 0,"),
     "slopes at the state after the step": ("log-sum-exp", "z_at + place * along", "z_at + (place + 1) * along"),
-    "nothing is -inf - -inf": ("log-sum-exp, of nothing at first", '== float("inf"), 0.0', '== float("inf"), larger'),
+    "nothing is -inf - -inf": ("log-sum-exp, of nothing at first", 'float("inf"), top, top + _log1p(tl.exp(gap)))',
+                               'float("inf"), a - b, top + _log1p(tl.exp(gap)))'),
     "pieces that are not solved": ("pieces that are solved", "if gap <= 1e-6:", "if gap <= 1e6:"),
     "a sum that goes on outside": ("max, plus, backwards, one decay", "tl.where(inside, a_sum + ", "tl.where(own, a_sum + "),
 }  # fmt: skip
