@@ -46,8 +46,10 @@ def forwards(system: System, loop: Loop) -> tuple[System, Loop]:
         assert back.rhs is not None
         changed.append(replace(back, rhs=build.add(back.rhs, rest)))
     result = live(system.with_tensors(*changed))
-    mirror = next(moved[n][1] for n in members if n in states and moved[n][1] in result.tensors)
-    return result, loop_of(result, mirror)
+    mirrors = [moved[n][1] for n in members if n in states and moved[n][1] in result.tensors]
+    if not mirrors:
+        raise NotAffine("the recurrence runs backwards, and nothing else reads its states")
+    return result, loop_of(result, mirrors[0])
 
 
 def _back(tensor: Tensor, place: int, mirror: str) -> Tensor:

@@ -47,6 +47,10 @@ def test_every_kind_is_well_typed(kind: str) -> None:
 
 
 FOUND = {
+    "a recurrence over (max, +) that runs backwards, and is all that is wanted": (
+        "mixer drawn(a[t,h], x[t,h,c]) -> m[t,h,c]:\n    m[t,h,c] = max(m[t+1] + a, x)\n",
+        "5:1",
+    ),
     "two inner reads of one start, and nothing left of a scan's axes": (
         "mixer drawn(x[t,d], z[d,e], g[t], k[t,d], v[t,e], w[t,d], u[t,d], q[t,d,e]) -> o[t,e]:\n    S[-1,d,e] = z\n"
         "    r[t,e] = sum[d] k * (g * S[t-1])\n    p[t,e] = sum[d] w * S[t-1]\n"
