@@ -115,7 +115,7 @@ def in_kernels(tensors: tuple[Tensor, ...], state: Any, held: tuple[tuple[_Place
     """
     if state is None or not all(isinstance(x, Tensor) for x in tensors) or not _has_kernels(tensors[0]):
         return False
-    given = [*tensors, *module.parameters(), *module.buffers(), *_tensors(state)]
+    given = [*tensors, *module.parameters(), *module.buffers(), *_held_tensors(state)]
     if any(x.dtype in (torch.float64, torch.complex64, torch.complex128) for x in given):
         return False
     if torch.is_grad_enabled() and any(x.requires_grad for x in given):
@@ -129,10 +129,10 @@ def in_kernels(tensors: tuple[Tensor, ...], state: Any, held: tuple[tuple[_Place
     return True
 
 
-def _tensors(state: Any) -> list[Tensor]:
+def _held_tensors(state: Any) -> list[Tensor]:
     """The tensors of a record."""
     if isinstance(state, dict):
-        return [x for value in state.values() for x in _tensors(value)]
+        return [x for value in state.values() for x in _held_tensors(value)]
     return [state] if isinstance(state, Tensor) else []
 
 

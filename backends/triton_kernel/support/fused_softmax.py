@@ -96,7 +96,7 @@ def _softmax_constants(kernel: str, given: tuple[tuple[str, int], ...], size: in
     return {**widths, **padded, "BT": rows, "BS": columns, "num_warps": warps, "num_stages": stages}
 
 
-def _blocks(length: int, block: int) -> int:
+def _softmax_blocks(length: int, block: int) -> int:
     return (length + block - 1) // block
 
 
@@ -149,7 +149,7 @@ class _Call(NamedTuple):
         """The kernel for every block of its side and every leading position of it."""
         side, kept = ("column", self.plan.kept) if which == "columns" else ("row", self.plan.lead)
         constants = self.constants(which)
-        programs = _blocks(self.length(side), constants["BS" if side == "column" else "BT"]) * self.length("batch")
+        programs = _softmax_blocks(self.length(side), constants["BS" if side == "column" else "BT"]) * self.length("batch")
         for d in kept:
             programs *= self.length(d)
         getattr(self.plan, which)[(programs,)](
@@ -183,7 +183,7 @@ def _gradient_empty(call: _Call, leaf: _Leaf, x: Tensor, wanted: bool) -> Tensor
     axes = _gradient_axes(call.plan, leaf)
     shape = [x.shape[-1] if a == "feature" else call.length(a) for a in axes if a != "block"]
     if "block" in axes:
-        shape.append(_blocks(call.length("row"), call.constants("rows")["BT"]))
+        shape.append(_softmax_blocks(call.length("row"), call.constants("rows")["BT"]))
     pairs = "row" in axes and "column" in axes
     whole = set(axes) == set(leaf.axes())
     dtype = x.dtype if whole and (pairs or leaf.width) else torch.float32
@@ -278,7 +278,7 @@ def _softmax_adjoint(
             d_o = d_o.to(call.values.dtype).movedim(-2, 1).contiguous()
             o, delta = o.movedim(-2, 1).contiguous(), torch.empty_like(level)
             heads = math.prod(call.length(d) for d in plan.lead)
-            programs = _blocks(rows, 64) * heads * call.length("batch")
+            programs = _softmax_blocks(rows, 64) * heads * call.length("batch")
             _delta_kernel[(programs,)](
                 d_o, o, d_level.contiguous(), delta, rows, heads, E=width, BE=_block(width, 256), BT=64
             )
