@@ -177,11 +177,24 @@ class Result:
     state: int
 
 
+def built(program: seqdsl.Program, length: int) -> nn.Module:
+    """The layer: at its defaults, else with a parameter as long as the sequence, else with two heads, where the default is
+    so many channels for each that the width does not hold one."""
+    first: SeqError | None = None
+    for more in ({}, {"t": length}, {"H": 2}):
+        try:
+            return program.module(c=WIDTH, **more)
+        except SeqError as error:
+            first = first or error
+    assert first is not None
+    raise first
+
+
 def measure(file: str, program: seqdsl.Program, options: argparse.Namespace) -> Result:
     accuracy, milliseconds = {}, {}
     for name, task in (("recall", recall()), ("digits", digits())):
         torch.manual_seed(0)
-        layer = program.module(c=WIDTH)
+        layer = built(program, task.judged[0].shape[1])
         accuracy[name], seconds = train(Model(layer, task), task, options.steps, options.seconds)
         milliseconds[name] = 1e3 * seconds
     size = sum(p.numel() for p in layer.parameters())
