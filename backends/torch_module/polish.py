@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 
 
 def tidy(text: str) -> str:
@@ -115,8 +116,23 @@ def _is_dead(node: ast.AST, loads: set[str]) -> bool:
 
 
 def used_names(text: str) -> set[str]:
-    """Every name and attribute base that a text mentions."""
-    return {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
+    """Every name that a text takes from outside its functions: one that a function gives a value is the function's own."""
+    used: set[str] = set()
+    for node in _outermost(ast.parse(text)):
+        names = [n for n in ast.walk(node) if isinstance(n, ast.Name)]
+        own = {n.id for n in names if isinstance(n.ctx, ast.Store)} if isinstance(node, ast.FunctionDef) else set()
+        own |= {n.arg for n in ast.walk(node) if isinstance(n, ast.arg)}
+        used |= {n.id for n in names} - own
+    return used
+
+
+def _outermost(tree: ast.Module | ast.ClassDef) -> Iterator[ast.AST]:
+    """Functions and methods, and the statements beside them."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef):
+            yield from _outermost(node)
+        else:
+            yield node
 
 
 def imports(used: set[str]) -> str:
