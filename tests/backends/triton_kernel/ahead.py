@@ -2,21 +2,22 @@
 
 Run as a program it prints one JSON object per line for the targets named: triton decides when it is imported whether it
 interprets, so a process of its own compiles. `--table` writes the committed table instead. Entry points elsewhere:
-`report`, `rows`.
+`report`, `rows`, `answer`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.backends.triton_kernel.processes import Rows, compile_in
+
 TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "sm_100": ("cuda", 100, 32), "gfx942": ("hip", "gfx942", 64)}
 SHARED = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}  # bytes a block may have
 TABLE = Path(__file__).with_name("resources.txt")
@@ -64,19 +65,25 @@ def _amd(text: str) -> dict[str, int]:
     return {"registers": found["vgpr_count"], "spilled": found["vgpr_spill_count"] + found["sgpr_spill_count"]}
 
 
-def report(targets: tuple[str, ...], names: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
+def report(targets: tuple[str, ...], names: tuple[str, ...] = ()) -> Rows:
     """`kernel target` -> what it takes, compiled in a process of its own."""
-    return compile_in(["tests.backends.triton_kernel.ahead", ",".join(targets), *names])
+    return compile_in("ahead", ",".join(targets), *names)
 
 
-def compile_in(arguments: list[str]) -> dict[str, dict[str, Any]]:
-    """The rows that a module of these tests prints, run as a program that compiles."""
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TRITON_DEFAULT_FP_FUSION": "1"}
-    command = [sys.executable, "-m", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return {row.pop("name"): row for row in map(json.loads, done.stdout.splitlines())}
+def answer(
+    compiled: Callable[[list[str]], Iterable[dict[str, Any]]], reported: Callable[[tuple[str, ...]], Rows], place: Path,
+    targets: tuple[str, ...],
+) -> None:  # fmt: skip
+    """What a module with written kernels does, run as a program, if it is asked how they compile, and nothing else then:
+    `--compile` prints rows for the targets named, `--table` writes the committed table."""
+    if sys.argv[1:] == ["--table"]:
+        place.write_text(table_text(reported(targets)), encoding="utf-8")
+    elif sys.argv[1:2] == ["--compile"]:
+        for row in compiled(sys.argv[2].split(",")):
+            print(json.dumps(row), flush=True)
+    else:
+        return
+    sys.exit()
 
 
 def rows(text: str) -> dict[str, dict[str, Any]]:

@@ -7,13 +7,10 @@ arguments); `compare` is for a GPU as well. Every input lies between NaNs, and w
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,9 +21,9 @@ from backends.torch_module.support.chunk_linear_attention import chunk_linear_at
 from backends.torch_module.support.chunk_solve import chunk_solve
 from backends.torch_module.support.chunk_solve_read import chunk_solve_read
 from backends.torch_module.support.segmented_read import segmented_read
+from tests.backends.triton_kernel.processes import interpret_in
 from tests.support.loops import relative
 
-ROOT = Path(__file__).resolve().parents[3]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -308,11 +305,7 @@ PRECISIONS = dict.fromkeys(
 
 def interpreted() -> dict[str, list[float]]:
     """`case dtype` -> errors, from a process in which Triton interprets."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.backends.triton_kernel.cases"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(map(json.loads, done.stdout.splitlines()))
+    return interpret_in("cases")
 
 
 if __name__ == "__main__":

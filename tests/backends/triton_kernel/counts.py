@@ -7,10 +7,7 @@ Run as a program, under the interpreter, it prints one JSON object per mixer: it
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +15,9 @@ import torch
 
 import seqdsl
 from seqdsl.api import load_backend
+from tests.backends.triton_kernel.processes import interpret_in
 from tests.bench.gpu import SOURCES
 
-ROOT = Path(__file__).resolve().parents[3]
 COLUMNS = """
 mixer columns(q[t,h,d], k[t,h,d], v[t,h,e], b[t,h,e]) -> o[t,h,e]:
     S[t,h,d,e] = exp(b) * S[t-1] + k * v
@@ -101,11 +98,7 @@ def observed(name: str) -> Launches:
 
 def interpreted() -> dict[str, Launches]:
     """`mixer` -> its launches, from a process in which Triton interprets."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.backends.triton_kernel.counts"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(map(json.loads, done.stdout.splitlines()))
+    return interpret_in("counts")
 
 
 if __name__ == "__main__":

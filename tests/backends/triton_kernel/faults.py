@@ -7,11 +7,8 @@ Run as a program, under Triton's interpreter, it prints one JSON object for each
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,8 +16,8 @@ from torch import Tensor
 
 from tests.backends.triton_kernel import reads
 from tests.backends.triton_kernel.cases import Attend, Read, Rows, Scan, Solve, SolveRead
+from tests.backends.triton_kernel.processes import interpret_in
 
-ROOT = Path(__file__).resolve().parents[3]
 FUNCTIONS: dict[str, Any] = {
     "scan": Scan((2, 9, 3), (2, 9, 3)),
     "linear attention": Attend(2, 9, 1, 4, 5, gate=4),
@@ -131,11 +128,7 @@ FAULTS = {f.__name__: f for f in (strided, repeated, nothing_in_time, nothing_in
 
 def interpreted() -> dict[str, str]:
     """`fault, function` -> what came of it, from a process in which Triton interprets."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.backends.triton_kernel.faults"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(map(json.loads, done.stdout.splitlines()))
+    return interpret_in("faults")
 
 
 if __name__ == "__main__":

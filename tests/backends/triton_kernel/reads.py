@@ -7,8 +7,6 @@ against the torch module in float64. Every input lies between NaNs, and what ker
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,12 +20,12 @@ from torch import Tensor
 
 import seqdsl
 from seqdsl.api import load_backend
-from tests.backends.triton_kernel.ahead import compile_in, table_text
+from tests.backends.triton_kernel.ahead import answer
 from tests.backends.triton_kernel.ahead import compiled as compile_one
 from tests.backends.triton_kernel.cases import DTYPES, _guarded
+from tests.backends.triton_kernel.processes import compile_in, interpret_in
 from tests.support.loops import relative
 
-ROOT = Path(__file__).resolve().parents[3]
 HEAD = "mixer {0}(q[t,h,d], k[t,h,d], v[t,h,e]{1}) -> o[t,h,e]:\n    index s over t\n"
 READ = "    o[t,h,e] = sum[s] p * v[s]\n"
 
@@ -169,11 +167,7 @@ def operator_errors(name: str) -> list[float]:
 
 def interpreted() -> dict[str, list[float]]:
     """`case dtype` -> errors, from a process in which Triton interprets."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.backends.triton_kernel.reads"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(map(json.loads, done.stdout.splitlines()))
+    return interpret_in("reads")
 
 
 AHEAD = {"causal": (64, 128, 256), "slopes by head": (128,), "groups": (128,)}
@@ -200,7 +194,7 @@ def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
 
 def compiled_report(targets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """`kernel target` -> what it takes, from a process that compiles."""
-    return compile_in(["tests.backends.triton_kernel.reads", "--compile", ",".join(targets)])
+    return compile_in("reads", "--compile", ",".join(targets))
 
 
 def types(plan: Any) -> dict[str, str]:
@@ -216,13 +210,7 @@ def types(plan: Any) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--table"]:
-        TABLE.write_text(table_text(compiled_report(tuple(TABLES))), encoding="utf-8")
-        sys.exit()
-    if sys.argv[1:2] == ["--compile"]:
-        for row in compiled(sys.argv[2].split(",")):
-            print(json.dumps(row), flush=True)
-        sys.exit()
+    answer(compiled, compiled_report, TABLE, tuple(TABLES))
     torch.use_deterministic_algorithms(True)  # which fills fresh memory with NaN
     for name, case in READS.items():
         if sys.argv[1:] and name not in sys.argv[1:]:

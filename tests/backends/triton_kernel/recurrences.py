@@ -7,8 +7,6 @@ gradients against the torch module in float64. Inputs lie between NaNs, and what
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,12 +20,12 @@ from torch import Tensor
 
 import seqdsl
 from seqdsl.api import load_backend
-from tests.backends.triton_kernel.ahead import compile_in, table_text
+from tests.backends.triton_kernel.ahead import TARGETS, answer
 from tests.backends.triton_kernel.ahead import compiled as compile_one
 from tests.backends.triton_kernel.cases import DTYPES, _guarded
+from tests.backends.triton_kernel.processes import ROOT, compile_in, interpret_in
 from tests.support.loops import relative
 
-ROOT = Path(__file__).resolve().parents[3]
 UNNAMED = ROOT / "tests" / "unnamed"
 PYTORCH = ("ring_scan", "_tree_scan", "_tree_fold", "newton_scan")  # what must not be called
 
@@ -336,11 +334,7 @@ def operator_errors(name: str) -> list[float]:
 
 def interpreted() -> dict[str, list[float]]:
     """`case dtype` -> errors, from a process in which Triton interprets."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.backends.triton_kernel.recurrences"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(map(json.loads, done.stdout.splitlines()))
+    return interpret_in("recurrences")
 
 
 AHEAD = {"max, plus": "decaying_max", "log-sum-exp": "soft_path", "or, and": "latch",
@@ -371,17 +365,11 @@ def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
 
 def compiled_report(targets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """`kernel target` -> what it takes, from a process that compiles."""
-    return compile_in(["tests.backends.triton_kernel.recurrences", "--compile", ",".join(targets)])
+    return compile_in("recurrences", "--compile", ",".join(targets))
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--table"]:
-        TABLE.write_text(table_text(compiled_report(("sm_80", "sm_90", "sm_100", "gfx942"))), encoding="utf-8")
-        sys.exit()
-    if sys.argv[1:2] == ["--compile"]:
-        for row in compiled(sys.argv[2].split(",")):
-            print(json.dumps(row), flush=True)
-        sys.exit()
+    answer(compiled, compiled_report, TABLE, tuple(TARGETS))
     torch.use_deterministic_algorithms(True)  # which fills fresh memory with NaN
     for name, case in WALKS.items():
         if sys.argv[1:] and name not in sys.argv[1:]:

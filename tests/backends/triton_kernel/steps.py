@@ -8,8 +8,6 @@ kernels leave unwritten is NaN. PyTorch's own step must not be called.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,11 +23,11 @@ from torch import Tensor
 import seqdsl
 from seqdsl.api import load_backend
 from seqdsl.ir.state import flatten
-from tests.backends.triton_kernel.ahead import TARGETS, compile_in, table_text
+from tests.backends.triton_kernel.ahead import TARGETS, answer
 from tests.backends.triton_kernel.ahead import compiled as compile_one
 from tests.backends.triton_kernel.cases import DTYPES, _guarded
+from tests.backends.triton_kernel.processes import ROOT, compile_in, interpret_in
 
-ROOT = Path(__file__).resolve().parents[3]
 UNNAMED = ROOT / "tests" / "unnamed"
 
 
@@ -285,11 +283,7 @@ def traced_errors(case: Stepped) -> list[float]:
 
 def interpreted(*names: str) -> dict[str, list[float]]:
     """`case dtype` -> errors, from a process in which Triton interprets."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.backends.triton_kernel.steps", *names]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(map(json.loads, done.stdout.splitlines()))
+    return interpret_in("steps")
 
 
 # What is compiled ahead of time: bfloat16 inputs and float32 states, at lengths of models.
@@ -331,7 +325,7 @@ def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
 
 def compiled_report(targets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """`kernel target` -> what it takes, from a process that compiles."""
-    return compile_in(["tests.backends.triton_kernel.steps", "--compile", ",".join(targets)])
+    return compile_in("steps", "--compile", ",".join(targets))
 
 
 def _print_errors(names: list[str]) -> None:
@@ -349,12 +343,6 @@ def _print_errors(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--table"]:
-        TABLE.write_text(table_text(compiled_report(tuple(TARGETS))), encoding="utf-8")
-        sys.exit()
-    if sys.argv[1:2] == ["--compile"]:
-        for row in compiled(sys.argv[2].split(",")):
-            print(json.dumps(row), flush=True)
-        sys.exit()
+    answer(compiled, compiled_report, TABLE, tuple(TARGETS))
     torch.use_deterministic_algorithms(True)  # which fills fresh memory with NaN
     _print_errors(sys.argv[1:])

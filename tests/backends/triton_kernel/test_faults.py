@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import seqdsl
-from tests.backends.triton_kernel.faults import FAULTS, FUNCTIONS, ROOT, interpreted
+from tests.backends.triton_kernel.faults import FAULTS, FUNCTIONS, interpreted
+from tests.backends.triton_kernel.processes import ROOT
 
 
 @pytest.fixture(scope="module")

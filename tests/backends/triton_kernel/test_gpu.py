@@ -12,8 +12,9 @@ import torch
 
 import seqdsl
 from tests.backends.triton_kernel import reads, steps
-from tests.backends.triton_kernel.cases import DTYPES, ROOT, Attend, Case, Read, Rows, Scan, Solve, SolveRead, compare
+from tests.backends.triton_kernel.cases import DTYPES, Attend, Case, Read, Rows, Scan, Solve, SolveRead, compare
 from tests.backends.triton_kernel.counts import MIXERS as SOURCES
+from tests.backends.triton_kernel.processes import ROOT
 
 pytestmark = pytest.mark.gpu
 DEVICE = "cuda"

@@ -22,9 +22,9 @@ from seqdsl.forms.one_position import one_position
 from seqdsl.ir.interpreter import interpret
 from seqdsl.ir.validate import checked
 from tests.backends.triton_kernel.ahead import SHARED, TARGETS, rows
+from tests.backends.triton_kernel.processes import ROOT
 from tests.backends.triton_kernel.steps import HALVES, MUTANTS, STEPS, TABLE, UNNAMED, compiled_report, interpreted
 
-ROOT = Path(__file__).resolve().parents[3]
 TOLERANCE = {"float32": 2e-6, "float16": 2e-3}
 NAMES = [f"{name}, {dtype}" for name in STEPS for dtype in (TOLERANCE if name in HALVES else ("float32",))]
 

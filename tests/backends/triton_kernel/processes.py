@@ -1,0 +1,35 @@
+"""Parts of these tests that run in a process of their own, as programs: triton decides when it is imported whether it
+interprets. What they print is one JSON value a line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[3]
+Rows = dict[str, dict[str, Any]]
+
+
+def interpret_in(module: str) -> dict[str, Any]:
+    """The pairs of a name and what was found that a module of these tests prints, run as a program that interprets."""
+    return dict(_printed([module], {**os.environ, "TRITON_INTERPRET": "1"}))
+
+
+def compile_in(module: str, *arguments: str) -> Rows:
+    """The rows that a module of these tests prints, run as a program that compiles."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_DEFAULT_FP_FUSION": "1"}
+    return {row.pop("name"): row for row in _printed([module, *arguments], environment)}
+
+
+def _printed(arguments: list[str], environment: Mapping[str, str]) -> list[Any]:
+    command = [sys.executable, "-m", f"tests.backends.triton_kernel.{arguments[0]}", *arguments[1:]]
+    own = {**environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return list(map(json.loads, done.stdout.splitlines()))
