@@ -16,7 +16,8 @@ from seqdsl.ir.system import System, Tensor
 
 from ...torch_module.names import Names, safe
 from ...torch_module.values import ATOM, BATCH, UNARY
-from .groups import REDUCTIONS, Group, is_fixed
+from .groups import REDUCTIONS, Group
+from .numbers import is_fixed, named
 from .texts import Writer
 
 NEUTRAL = {"sum": "0.0", "max": 'float("-inf")', "min": 'float("inf")'}
@@ -132,8 +133,7 @@ class Kernel:
                 continue
             seen.add(node)
             if is_fixed(node):
-                wanted = str(node.attr) if node.op in ("size", "option") else "number" if node.dtype == "real" else "count"
-                self.numbers[node] = self.names.fresh(wanted)
+                self.numbers[node] = named(self.names, node)
                 known[node] = self.numbers[node], ATOM
             elif node.op != "read":
                 pending += node.args

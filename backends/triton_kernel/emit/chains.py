@@ -21,6 +21,8 @@ from ...torch_module.narrow import whole_input
 from ...torch_module.values import BATCH, Value
 from .chain import Kernel
 from .groups import Group, Grouped
+from .numbers import given as given_numbers
+from .numbers import kinds
 
 
 @dataclass
@@ -73,14 +75,13 @@ class Chains:
         name = ctx.names.fresh(f"{system.name}_{stored[-1].rpartition('.')[2]}_chain")
         self.written[name] = _text(name, kernel, kernel.text(f"_{name}_kernel"), ctx)
         sizes = [ctx.batch, *(ctx.dim_text(i) for i in group.space)]
-        sizes += [_number(ctx, n) for n in kernel.numbers if n.dtype != "real"]
-        numbers = [_number(ctx, n) for n in kernel.numbers if n.dtype == "real"] or ["0.0"]
+        counts, numbers = given_numbers(ctx, kernel.numbers)
         for tensor in group.tensors:
             ctx.comment(system.tensors[tensor])
         outputs = [ctx.names.fresh(n) for n in stored]
         ctx.block.add(f"{', '.join(outputs)}{',' if len(outputs) == 1 else ''} = {name}(")
         ctx.block.add(f"    {', '.join(v.text for v in values.values())},")
-        ctx.block.add(f"    [{', '.join(sizes)}], [{', '.join(numbers)}], out_dtype,")
+        ctx.block.add(f"    [{', '.join([*sizes, *counts])}], [{', '.join(numbers or ['0.0'])}], out_dtype,")
         ctx.block.add(")")
         for tensor in group.tensors:  # the others are the kernel's own
             dims = (BATCH, *system.tensors[tensor].indices)
@@ -148,11 +149,6 @@ def _place(system: System, axis: str) -> str:
     return '("", 0)'
 
 
-def _number(ctx: Context, node: Node) -> str:
-    value = expressions.emit(ctx, node)
-    return f"float({value.text})" if node.dtype == "real" else value.text
-
-
 def _text(name: str, kernel: Kernel, lines: list[str], ctx: Context) -> str:
     """The kernel, and the function that launches it."""
     group, system = kernel.group, kernel.system
@@ -173,7 +169,7 @@ def _text(name: str, kernel: Kernel, lines: list[str], ctx: Context) -> str:
         f"    tile={tuple_text(f'({quoted(kernel.block[i])}, {quoted(i)})' for i in kernel.tile)},",
         f"    leaves={tuple_text(dims(leaf.dims) for leaf in kernel.leaves)},",
         f"    outputs={tuple_text(outputs)},",
-        f'    numbers="{"".join("f" if n.dtype == "real" else "i" for n in kernel.numbers)}",',
+        f'    numbers="{kinds(kernel.numbers)}",',
         ")",
     ]
     return "\n".join(lines) + "\n\n\n" + "\n".join([*plan, f"{name} = fused_chain(_{name}_plan)"])

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, schedule
 from seqdsl.ir.node import Node, read_names, walk
-from seqdsl.ir.ops import OPS, bound, remake
+from seqdsl.ir.ops import bound, remake
 from seqdsl.ir.system import System, Tensor, sources
 
+from .numbers import is_fixed
 from .texts import TEXTS
 
 REDUCTIONS = ("sum", "max", "min")
@@ -66,11 +67,6 @@ def grouped(system: System) -> Grouped:
     for group in search.groups:
         changed += _outlined(search, group)
     return Grouped(system.with_tensors(*changed), tuple(search.groups), search.kept)
-
-
-def is_fixed(node: Node) -> bool:
-    """Is it a number that Python knows at each call?"""
-    return not node.free and not any(n.op in ("read", "first") or OPS[n.op].binding for n in walk(node))
 
 
 @dataclass

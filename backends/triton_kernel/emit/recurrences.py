@@ -15,12 +15,13 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node, rebuild
 from seqdsl.ir.system import Monoid, Tensor
 
-from ...torch_module import expressions
 from ...torch_module.context import Context
 from ...torch_module.names import tuple_text
 from ...torch_module.operands import Operand
 from .derivatives import Refused
-from .step import Step, is_plain, step
+from .numbers import kinds
+from .numbers import told as told_numbers
+from .step import Step, step
 from .step_kernels import kernels
 
 # What adds and what multiplies in the rings of `ring_scan`.
@@ -52,7 +53,7 @@ class Recurrences:
             after = build.make(add, build.make(mul, a, state), b)
             joined = build.make(mul, a, first), build.make(add, build.make(mul, a, second), b)
             operands = [("a", a, moves), ("b", b, True)]
-            return step([(_own(ctx, "h"), state, after)], operands, lanes, is_plain, (first, second), joined)
+            return step([(_own(ctx, "h"), state, after)], operands, lanes, (first, second), joined)
 
         found = self._written(ctx, "ring", made)
         return None if found is None else found[0]
@@ -75,7 +76,7 @@ class Recurrences:
             states = [(f, earlier[f], after[f]) for f in earlier]
             operands = [(f"{f}_element", later[f], True) for f in later]
             joined = tuple(after[f] for f in earlier)
-            return step(states, operands, lanes + len(own), is_plain, tuple(earlier.values()), joined)
+            return step(states, operands, lanes + len(own), tuple(earlier.values()), joined)
 
         places = [tuple_text(str(k) for k, i in enumerate(own) if i in indices) for _, indices in monoid.fields]
         return self._written(ctx, "fold", made, f", {tuple_text(places)}" if own else "")
@@ -96,7 +97,7 @@ class Recurrences:
 
             stepped = [(s.name, leaves[s.name], rebuild(s.rhs.args[0], entering)) for s in states if s.rhs is not None]
             operands = [(o.inner.text, o.node, dims[1] in o.outer.dims) for o in given]
-            return step(stepped, operands, len(dims) - 2, is_plain)
+            return step(stepped, operands, len(dims) - 2)
 
         return self._written(ctx, "newton", made)
 
@@ -110,11 +111,7 @@ class Recurrences:
         name = ctx.names.fresh(f"{ctx.current}_{kind}".lstrip("_"))
         self.written[name] = _text(name, kind, found, told)
         self.walked += [ctx.current] if ctx.current not in self.walked else []
-        more = ""
-        for key, kinds in (("counts", ("int", "bool")), ("numbers", ("real",))):
-            texts = [_number(ctx, n) for n in found.numbers if n.dtype in kinds]
-            more += f", {key}={tuple_text(texts)}" if texts else ""
-        return name, more
+        return name, "".join(f", {number}" for number in told_numbers(ctx, found.numbers))
 
 
 def _own(ctx: Context, otherwise: str) -> str:
@@ -144,19 +141,13 @@ def _combined(monoid: Monoid, leaves: list[Node]) -> dict[str, Node]:
     return found
 
 
-def _number(ctx: Context, node: Node) -> str:
-    value = expressions.emit(ctx, node)
-    return value.text if node.dtype == "int" else f"float({value.text})"
-
-
 def _text(name: str, kind: str, found: Step, told: str) -> str:
     """Kernels, and the function that launches them, which is `told` more than its plan."""
     made = kernels(name, found)
     learned = [k for k, x in enumerate(found.operands) if x.kind == "real"] if "adjoint" in made else []
-    numbers = "".join("f" if n.dtype == "real" else "i" for n in found.numbers)
     plan = [f"_{name}_plan = _Recurrence(", f'    name="{name}",', f"    lanes={found.lanes},", f"    held={len(found.states)},"]
     plan += [f"    moves={tuple_text(str(x.moves) for x in found.operands)},"]
-    plan += [f"    learned={tuple_text(map(str, learned))},", f'    numbers="{numbers}",']
+    plan += [f"    learned={tuple_text(map(str, learned))},", f'    numbers="{kinds(found.numbers)}",']
     plan += [f"    {which}={lines[1][4:-1]}," for which, lines in made.items()]
     texts = ["\n".join(lines) for lines in made.values()]
     return "\n\n\n".join([*texts, "\n".join([*plan, ")", f"{name} = fused_{kind}(_{name}_plan{told})"])])

@@ -21,6 +21,7 @@ from ...torch_module.names import Names
 from ...torch_module.operands import Operand
 from ...torch_module.values import BATCH
 from .derivatives import Refused
+from .numbers import named
 from .texts import TEXTS
 
 LOG2_E = build.const(Fraction(math.log2(math.e)))
@@ -84,8 +85,7 @@ class Score:
         if isinstance(value, int):
             return str(value)
         if node not in self.numbers:
-            wanted = str(node.attr) if node.op in ("size", "option") else "number" if node.dtype == "real" else "count"
-            self.numbers[node] = self.names.fresh(wanted)
+            self.numbers[node] = named(self.names, node)
         return self.numbers[node]
 
 

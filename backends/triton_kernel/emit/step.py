@@ -7,15 +7,16 @@ Entry points: `Step`, `step`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
-from seqdsl.ir.ops import OPS, remake
+from seqdsl.ir.ops import remake
 
 from ...torch_module.names import Names
 from .derivatives import Refused, pulled
+from .numbers import is_fixed, named
 from .texts import TEXTS
 
 # What the kernels call their own, and what they make of the name of a tensor.
@@ -79,7 +80,6 @@ def step(
     states: Iterable[tuple[str, Node, Node]],
     operands: Iterable[tuple[str, Node, bool]],
     lanes: int,
-    is_number: Callable[[Node], bool],
     earlier: tuple[Node, ...] = (),
     joined: tuple[Node, ...] = (),
 ) -> Step:
@@ -98,10 +98,10 @@ def step(
     after = tuple(_multiplied(node, leaves) for _, _, node in wanted)
     found = Step(own, after, given, max(lanes, 1), earlier, tuple(_multiplied(node, leaves) for node in joined))
     for node in (*found.after, *found.joined):
-        _check(found, node, leaves, is_number, taken)
+        _check(found, node, leaves, taken)
     if kinds == {"real"}:
         for node in found.sent({s.node: s.node for s in own}).values():
-            _check(found, node, leaves, is_number, taken)
+            _check(found, node, leaves, taken)
     return found
 
 
@@ -116,18 +116,18 @@ def _named(taken: Names, wanted: str) -> str:
     return name
 
 
-def _check(found: Step, node: Node, leaves: set[Node], is_number: Callable[[Node], bool], taken: Names) -> None:
+def _check(found: Step, node: Node, leaves: set[Node], taken: Names) -> None:
     """Note the numbers below a node, and refuse what kernels have no text for."""
     if node in leaves or node.op == "const":
         return
-    if is_number(node):
+    if _is_number(node):
         if node not in found.numbers:
-            found.numbers[node] = taken.fresh(str(node.attr) if node.op in ("size", "option") else "number")
+            found.numbers[node] = named(taken, node)
         return
     if node.op not in TEXTS:
         raise Refused(f"`{node.op}` in a step, or in its derivative")
     for arg in node.args:
-        _check(found, arg, leaves, is_number, taken)
+        _check(found, arg, leaves, taken)
 
 
 def _multiplied(node: Node, leaves: set[Node]) -> Node:
@@ -140,7 +140,6 @@ def _multiplied(node: Node, leaves: set[Node]) -> Node:
     return node if args == node.args else remake(node, args)
 
 
-def is_plain(node: Node) -> bool:
-    """Is it a number made of sizes and options, and not of constants alone?"""
-    sized = any(n.op in ("size", "option") for n in walk(node))
-    return sized and not node.free and not any(n.op in ("read", "first") or OPS[n.op].binding for n in walk(node))
+def _is_number(node: Node) -> bool:
+    """Is it one made of sizes and options, and not of constants alone?"""
+    return any(n.op in ("size", "option") for n in walk(node)) and is_fixed(node)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 from seqdsl.ir.node import Node
 
-from ...torch_module import expressions
 from ...torch_module.context import Context
 from ...torch_module.layout import wrapped
 from ...torch_module.names import quoted, tuple_text
@@ -24,6 +23,7 @@ from .block import widths
 from .bounds import block_range
 from .derivatives import Refused
 from .forward import forward
+from .numbers import kinds, told
 from .score import Leaf, Score, normal_form, score
 
 # What makes a function of kernels that were written.
@@ -66,13 +66,9 @@ class Online:
         except Refused as why:
             self.kept[ctx.current] = str(why)
             return None
-        more = []
-        for key, kinds in (("counts", ("int", "bool")), ("numbers", ("real",))):
-            texts = [_number(ctx, n) for n in found.numbers if n.dtype in kinds]
-            more += [f"{key}={tuple_text(texts)}"] if texts else []
         tensor = ctx.system.tensors.get(ctx.current)
         alone = tensor is not None and tensor.rhs is node and tensor.name in ctx.unread
-        return name, [*more, "dots=out_dtype", *(["dtype=out_dtype"] if alone else [])]
+        return name, [*told(ctx, found.numbers), "dots=out_dtype", *(["dtype=out_dtype"] if alone else [])]
 
     def imports(self) -> str:
         """What the written text needs beyond torch."""
@@ -86,11 +82,6 @@ class Online:
         return body.replace(OWN_SPACE, f'OPS = "seqdsl_{hashlib.sha256(body.encode()).hexdigest()[:8]}"')
 
 
-def _number(ctx: Context, node: Node) -> str:
-    value = expressions.emit(ctx, node)
-    return f"float({value.text})" if node.dtype != "int" else value.text
-
-
 def _text(name: str, found: Score, values: Leaf | None, given: list[Operand]) -> str:
     """Kernels, and the function that launches them."""
     for moving in (found.row, found.column):  # every kernel takes the numbers of all
@@ -101,10 +92,9 @@ def _text(name: str, found: Score, values: Leaf | None, given: list[Operand]) ->
         "columns": columns_adjoint(f"_{name}_columns_kernel", found, values),
     }
     texts = ["\n".join(lines) for lines in kernels.values()]
-    kinds = "".join("f" if n.dtype == "real" else "i" for n in found.numbers)
     plan = [f"_{name}_plan = _Softmax(", f'    name="{name}",', f"    lead={_strings(found.lead)},"]
     plan += [f"    kept={_strings(columns_lead(found, values))},", "    leaves=(", *_leaves(found, values, given), "    ),"]
-    plan += [f'    numbers="{kinds}",', *(f"    {which}={lines[1][4:-1]}," for which, lines in kernels.items()), ")"]
+    plan += [f'    numbers="{kinds(found.numbers)}",', *(f"    {which}={lines[1][4:-1]}," for which, lines in kernels.items()), ")"]
     return "\n\n\n".join([*texts, "\n".join([*plan, f"{name} = fused_softmax(_{name}_plan)"])])
 
 
