@@ -160,7 +160,7 @@ def read(ctx: Context, node: Node) -> Value:
     layout = layout_of(ctx, node, q, k, v, a, start)
     own = {*k.dims, *v.dims, *a.dims, *start.dims, layout.time, BATCH, *layout.rows}
     extra = [d for d in q.dims if d not in own]
-    if (layout.mixed and not ctx.target.call(MIXED).narrow) or (extra and not layout.columns):  # no call of linear attention
+    if extra and not layout.columns:  # no call of linear attention
         (q, k, v, a, start), more = [scans.operand(ctx, x) for x in node.args], ""
     if layout.mixed:
         a, times = _factored(ctx, node.args[3], layout)
@@ -242,8 +242,6 @@ def state(ctx: Context, node: Node) -> Value:
     (k, v, a, start), more = _reading(ctx, node)
     layout = layout_of(ctx, node, None, k, v, a, start)
     if layout.mixed:
-        if not ctx.target.call(MIXED).narrow:
-            (k, v, a, start), more = [scans.operand(ctx, x) for x in node.args], ""
         a, times = _factored(ctx, node.args[2], layout)
         more += times
     return _call(ctx, node, k, k, v, a, start, layout, more)[1]

@@ -116,8 +116,8 @@ def _past(system: System, loop: Loop, name: str, position: int, count: int) -> t
         rest = [build.index(i) for k, i in enumerate(indices) if k != position]
         at = build.make("eq", build.index(index), build.const(int(point) + length))
         value = build.where(at, build.read(edge.tensor, rest, system.tensors[edge.tensor].dtype), value)
-    if value.dtype == "int" and value is not build.ZERO and tensor.dtype in ("real", "complex"):
-        value = build.make("div", value, build.ONE)  # whole numbers as real ones
+    if value is not build.ZERO and tensor.dtype in ("real", "complex"):
+        value = build.at_least_real(value)
     kind, path = ("carry", (kept[0].name,)) if streamed and kept else ("derived", ())
     comment = f"{name} before the first position"
     past = Tensor(f"{name}@past", indices, tensor.dtype, kind, value, path=path, comment=comment)

@@ -10,6 +10,7 @@ A kernel that sums powers over rows, `sum[n] w a^l`, is a product of two small t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, factors, monomials, split, uses
@@ -45,32 +46,32 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal) -> System:
     readers = [
         t for t in system.derived() if t.name != tensor.name and t.rhs is not None and uses(t.rhs, {tensor.name})
     ]
-    kept = (
-        tensor.name in system.outputs or system.record is not None and any(e.name == tensor.name for e in system.record)
-    )
-    changed = []
-    for reader in readers:
-        assert reader.rhs is not None
-        rhs = rebuild(reader.rhs, lambda n: _read(state, writes, start, lag, places, n, made))
-        rhs = rebuild(rhs, lambda n: real_part(n, made))
-        changed.append(replace(reader, rhs=rhs))
+    changed = reread(readers, lambda n: _read(state, writes, start, lag, places, n, made), made)
     changed, steps = without_steps(system, changed, [*carry, *made], {tensor.name})
-    kept = kept or any(uses(c.rhs, {tensor.name}) for c in changed if c.rhs is not None)
-    finals = dict(system.finals)
-    if kept and tensor.name not in system.outputs and not any(uses(c.rhs, {tensor.name}) for c in changed if c.rhs):
+    wanted = tensor.name in system.outputs or any(uses(c.rhs, {tensor.name}) for c in changed if c.rhs is not None)
+    if not wanted and any(e.name == tensor.name for e in system.record or ()):
         last = final_tensor(state.update, _final(state, start))
-        finals[tensor.name] = last.name
+        finals = {**system.finals, tensor.name: last.name}
         return replace(system.with_tensors(*changed, *carry, *made, last, drop=(tensor.name, *steps)), finals=finals)
     return system.with_tensors(*changed, *carry, *made, replace(tensor, rhs=whole), drop=steps)
 
 
-def real_part(node: Node, made: list[Tensor]) -> Node | None:
+def reread(readers: list[Tensor], read: Callable[[Node], Node | None], made: list[Tensor]) -> list[Tensor]:
+    """Readers of states with their reads as convolutions, by real kernels where the signal is real; `made` collects these."""
+    changed = []
+    for reader in readers:
+        assert reader.rhs is not None
+        changed.append(replace(reader, rhs=rebuild(rebuild(reader.rhs, read), lambda n: _real_part(n, made))))
+    return changed
+
+
+def _real_part(node: Node, made: list[Tensor]) -> Node | None:
     """re(k * x + s) as (re k) * x + re(s) for a real signal: half of the transform, and a kernel of half the size."""
     if node.op != "re":
         return None
     inner = node.args[0]
     if inner.op == "add":
-        parts = [real_part(make("re", a), made) or make("re", a) for a in inner.args]
+        parts = [_real_part(make("re", a), made) or make("re", a) for a in inner.args]
         return build.add(*parts)
     if inner.op != "sum" or inner.args[0].op != "mul":
         return None
@@ -151,13 +152,9 @@ def _power(state: Diagonal, exponent: Node) -> Node:
     if log_decay is None and state.exponent is not None:
         log_decay = state.exponent  # complex
     if log_decay is None:
-        return make("pow", _at_least_real(decay), exponent)
+        return make("pow", build.at_least_real(decay), exponent)
     still = make("eq", exponent, build.ZERO)  # a reset, exp(-inf), to the power 0 is 1
     return make("exp", build.mul(exponent, build.where(still, build.ZERO, log_decay)))
-
-
-def _at_least_real(node: Node) -> Node:
-    return make("div", node, build.ONE) if node.dtype in ("int", "bool") else node
 
 
 def convolve(name: str, kernel: Node, x: Node, time: str, lag: str, made: list[Tensor]) -> Node:

@@ -60,10 +60,9 @@ def _carry(system: System, tensor: Tensor, entry: StateEntry) -> Tensor | None:
         if edge.position != entry.position:
             return None
         if build.value_of(edge.point) == -1:
-            kind = system.tensors[edge.tensor].dtype
-            start = build.read(edge.tensor, [build.index(i) for i in indices], kind)
-            if tensor.dtype == "real" and kind != "real":
-                start = build.make("div", start, build.ONE)  # the number as a real one
+            start = build.read(edge.tensor, [build.index(i) for i in indices], system.tensors[edge.tensor].dtype)
+            if tensor.dtype in ("real", "complex"):
+                start = build.at_least_real(start)
     return Tensor(
         f"{tensor.name}@before", indices, tensor.dtype, "carry", start, path=(entry.name,),
         comment=f"{tensor.name} at the position before",

@@ -67,8 +67,8 @@ def start_of(system: System, update: Update, loop: Loop) -> tuple[Node, list[Ten
         if edge.position == position:
             edge_tensor = system.tensors[edge.tensor]
             default = build.read(edge.tensor, [build.index(i) for i in rest], edge_tensor.dtype)
-            if tensor.dtype in ("real", "complex") and edge_tensor.dtype in ("int", "bool"):
-                default = make("div", default, build.ONE)  # the number as a real one
+            if tensor.dtype in ("real", "complex"):
+                default = build.at_least_real(default)
         elif edge.position != position:
             raise NotAffine(f"`{tensor.name}` has a base case along `{tensor.indices[edge.position]}` as well")
     kept = system.record is not None and any(e.tensor == tensor.name for e in system.record)

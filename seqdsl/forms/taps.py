@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from seqdsl.algebra.affine import NotAffine, Term, monomials, split, uses
-from seqdsl.forms.convolution import convolve, lag_index, named, real_part, split_write
+from seqdsl.forms.convolution import convolve, lag_index, named, reread, split_write
 from seqdsl.forms.dense import MatrixStep, matrix_step, scanned
 from seqdsl.forms.reads import final_name, final_tensor, without_steps
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
-from seqdsl.ir.node import Node, rebuild, walk
+from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import bound, make
 from seqdsl.ir.system import System, Tensor
 
@@ -61,11 +61,7 @@ def to_matrix_convolution(system: System, loop: Loop) -> System:
     unrolling = _Unrolling(step, lag, _writes(system, step), [])
     names = {u.state.name for u in step.updates}
     readers = [t for t in system.derived() if t.name not in names and t.rhs is not None and uses(t.rhs, names)]
-    changed = []
-    for reader in readers:
-        assert reader.rhs is not None
-        rhs = rebuild(reader.rhs, lambda n: _read(unrolling, n))
-        changed.append(replace(reader, rhs=rebuild(rhs, lambda n: real_part(n, unrolling.made))))
+    changed = reread(readers, lambda n: _read(unrolling, n), unrolling.made)
     changed, steps = without_steps(system, changed, [*step.carry, *unrolling.made], names)
     wanted = {*system.outputs, *(n for t in changed if t.rhs is not None for n in names if uses(t.rhs, {n}))}
     finals, made = dict(system.finals), unrolling.made

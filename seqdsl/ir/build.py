@@ -108,6 +108,11 @@ def neg(a: Node) -> Node:
     return a.args[0] if a.op == "neg" else make("neg", a)
 
 
+def at_least_real(a: Node) -> Node:
+    """A whole number or a condition as a real number; any other value as it is."""
+    return make("div", a, ONE) if a.dtype in ("int", "bool") else a
+
+
 def both(a: Node, b: Node) -> Node:
     """a and b"""
     if a is TRUE or a is b:
