@@ -24,7 +24,7 @@ def block(ctx: Context, node: Node) -> Value:
         return _solve(ctx, node)
     if node.op == "block_read":
         return _read(ctx, node)
-    found = ctx.caches[0].get(_shared(node))
+    found = ctx.caches[0].get(_shared(ctx, node))
     return found if found is not None else _call(ctx, node, None)[1]
 
 
@@ -37,9 +37,9 @@ def _indices(node: Node) -> tuple[str, str, str, tuple[str, ...]]:
     return time, part, read, tuple(rows)
 
 
-def _shared(node: Node) -> tuple[object, ...]:
-    """What a read and a state have in common: the writes, the decay, the start, the rows."""
-    return ("block", node.args[-4:], _indices(node), options(node)["log"])
+def _shared(ctx: Context, node: Node) -> tuple[object, ...]:
+    """What a read and a state have in common: the writes, the decay, the start, the rows; in loops, where these stand."""
+    return ("block", node.args[-4:], _indices(node), options(node)["log"], ctx.standing)
 
 
 def _spelled(ctx: Context, value: Value, names: Sequence[str]) -> Value:
@@ -92,7 +92,7 @@ def _read(ctx: Context, node: Node) -> Value:
         # The state does not vary along what only the reads have.
         text = f"{final.at(100)}.select({final.dims.index(d)}, 0)"
         final = Value(text, tuple(x for x in final.dims if x != d), node.dtype)
-    ctx.caches[0].setdefault(_shared(node), final)
+    ctx.caches[0].setdefault(_shared(ctx, node), final)
     return read if read.text.isidentifier() else ctx.bind(f"{ctx.current}_part", read)
 
 

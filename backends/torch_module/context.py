@@ -39,6 +39,7 @@ class Looped:
     keys: tuple[int, ...]
     zero: str
     primed: bool  # every key that is read exists: the ones before the loop were put in
+    begins: bool = False  # is the entry before the first one there, for a loop upwards?
     reach: int = 0  # how far back it is read, if entries before that may go; 0 if all are kept
     local: bool = False  # only read where it is computed: a plain variable
 
@@ -113,6 +114,8 @@ class Context:
     widened: set[str] = field(default_factory=set)  # tensors that are read in the computation's dtype
     taken: set[str] = field(default_factory=set)  # inputs that a stand-in reads as they are given
     unread: frozenset[str] = frozenset()  # outputs that nothing else reads
+    late: frozenset[str] = frozenset()  # tensors that only the state needs
+    unclosed: list[tuple[Tensor, tuple[int, ...]]] = field(default_factory=list)  # entries of loops that only it needs
     histories: dict[str, Value] = field(default_factory=dict)  # what came before a tensor's first new position
     joined: dict[str, Value] = field(default_factory=dict)  # the same and the tensor, as one
     finished: dict[str, Looped] = field(default_factory=dict)  # tensors of loops that are over
@@ -210,6 +213,11 @@ class Context:
         if index in self.lengths:
             return self.lengths[index]
         return size_variable(self, index)
+
+    @property
+    def standing(self) -> tuple[tuple[str, str], ...]:
+        """Where the loops around hold their indices: what is found there is another thing elsewhere."""
+        return tuple(sorted(self.fixed.items()))
 
     def comment(self, tensor: Tensor) -> None:
         """The equation as it was written, above what computes it."""

@@ -150,9 +150,9 @@ def _spelled(ctx: Context, value: Value, wanted: tuple[str, ...]) -> Value:
     return expressions.full(ctx, value, ctx.ordered(merge(value.dims, missing)), value.dtype) if missing else value
 
 
-def shared(node: Node) -> tuple[object, ...]:
-    """What a read and a state have in common: the state's writes, decay, start, rows."""
-    return ("final", node.args[-4:], node.attr[0], node.attr[1], options(node)["log"])
+def shared(ctx: Context, node: Node) -> tuple[object, ...]:
+    """What a read and a state have in common: the state's writes, decay, start, rows; in loops, where these stand."""
+    return ("final", node.args[-4:], node.attr[0], node.attr[1], options(node)["log"], ctx.standing)
 
 
 def read(ctx: Context, node: Node) -> Value:
@@ -178,7 +178,7 @@ def read(ctx: Context, node: Node) -> Value:
         final = Value(
             f"{final.at(ATOM)}.select({final.dims.index(d)}, 0)", tuple(x for x in final.dims if x != d), node.dtype
         )
-    ctx.caches[0].setdefault(shared(node), final)
+    ctx.caches[0].setdefault(shared(ctx, node), final)
     if read.text.isidentifier():
         return read
     return ctx.bind(f"{ctx.current}_part", read)
@@ -189,7 +189,7 @@ def _through_states(ctx: Context, node: Node, q: Value, k: Value, v: Value, a: V
     time, rows = node.attr[0][0], node.attr[1]
     states, begin = _states(ctx, node, k, v, a, start, time)
     final = f"({states.text}[:, -1] if {ctx.length(time)} else {begin.text})"
-    ctx.caches[0].setdefault(shared(node), Value(final, begin.dims, node.dtype))
+    ctx.caches[0].setdefault(shared(ctx, node), Value(final, begin.dims, node.dtype))
     if options(node)["strict"]:
         states = Value(
             f"{ctx.helper('_join')}([{begin.at(ATOM)}.unsqueeze(1), {states.text}[:, :-1]], 1)"
@@ -228,7 +228,7 @@ def _states(ctx: Context, node: Node, k: Value, v: Value, a: Value, start: Value
 
 
 def state(ctx: Context, node: Node) -> Value:
-    found = ctx.caches[0].get(shared(node))
+    found = ctx.caches[0].get(shared(ctx, node))
     if found is not None:
         return found
     rows: tuple[str, ...] = node.attr[1]

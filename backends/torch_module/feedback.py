@@ -98,7 +98,7 @@ def _both(
     read, y = (scans.restored(ctx, name, lead, [heads, columns], node.dtype, batched) for name in (names[0], names[2]))
     final = scans.restored(ctx, names[1], (BATCH,), [heads, rows, columns], node.dtype, batched)
     expressions.remember(ctx, reader, read)
-    ctx.caches[0].setdefault(decayed.shared(reader), final)
+    ctx.caches[0].setdefault(decayed.shared(ctx, reader), final)
     return y
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, Step, schedule
-from seqdsl.ir.node import Node, walk
+from seqdsl.ir.node import Node, read_names, walk
 from seqdsl.ir.node import reads as reads_below
 from seqdsl.ir.state import StateEntry, record_paths
 from seqdsl.ir.system import System, Tensor, folds, monoid_reads
@@ -80,11 +80,13 @@ def write_body(
     ctx.like = real[0] if real else ctx.like
     chains = target.chains
     late = _late(system, steps, chains.keeps() if chains else set())
-    plan = tuple(s for s in schedule(system) if not (isinstance(s, Compute) and s.tensor in late))
-    plan = chains.order(system, plan) if chains else sink(system, plan)
+    ctx.late = frozenset(late)
+    plan = schedule(system) if chains else sink(system, schedule(system))
+    plan = tuple(s for s in plan if not (isinstance(s, Compute) and s.tensor in late))
+    plan = chains.order(system, plan) if chains else plan
     for step in plan:
         if not (chains and chains.write(ctx, step)):
-            recurrence.execute(ctx, step, _needed(ctx, plan, step, steps))
+            recurrence.execute(ctx, step, _readers(ctx, step, steps))
     results = [_output(ctx, system.tensors[n]) for n in system.outputs]
     _finish(ctx, results, steps, late)
     body = ctx.block.lines
@@ -168,21 +170,30 @@ def new_length(ctx: Context, dim: str) -> str:
     return ctx.dim_text(dim)
 
 
-def _needed(ctx: Context, plan: tuple[Step, ...], step: Step, steps: Stepping) -> set[str]:
-    """Tensors of a loop that something outside it reads as a whole."""
+def _readers(ctx: Context, step: Step, steps: Stepping) -> recurrence.Readers:
+    """What reads the tensors of a loop from outside."""
     if not isinstance(step, Loop):
-        return set()
+        return recurrence.Readers()
     inside = set(step.tensors())
     system = ctx.system
-    found = set(system.outputs) & inside
-    outside = [t for t in system.derived() if t.name not in inside]
-    for tensor in outside:
-        found |= _read_by(system, tensor) & inside
-    found |= set(system.finals.values()) & inside
+    whole, late, entries = set(system.outputs) & inside, set(system.finals.values()) & inside, set()
+    for tensor in [t for t in system.derived() if t.name not in inside]:
+        found = _read_by(system, tensor) & inside
+        single = set() if tensor.name in ctx.late else {n for n in found if _single(system, step, tensor, n)}
+        entries |= single
+        (late if tensor.name in ctx.late else whole).update(found - single)
     for entry in steps.entries:
-        if entry.tensor in inside and entry.boundary is None and not _from_loop(system, step, entry):
-            found.add(entry.tensor)
-    return found
+        kept = entry.tensor in inside and entry.name not in system.finals and entry.boundary is None
+        if kept and not _from_loop(system, step, entry):
+            late.add(entry.tensor)
+    return recurrence.Readers(frozenset(whole), frozenset(late - whole), frozenset(entries - whole - late))
+
+
+def _single(system: System, loop: Loop, reader: Tensor, name: str) -> bool:
+    """Does a tensor read single steps of a loop's tensor, whose positions only sizes decide?"""
+    keys = [p for _, p in recurrence.keys_of(loop, name)]
+    found = [r for r in reads_below(reader.rhs) if r.attr == name] if reader.rhs is not None else []
+    return bool(found) and all(not r.args[k].free and not read_names(r.args[k]) for r in found for k in keys)
 
 
 def _from_loop(system: System, loop: Loop, entry: StateEntry) -> bool:
@@ -219,20 +230,22 @@ def _finish(ctx: Context, results: list[str], steps: Stepping, late: list[str]) 
     if steps.refusal:
         ctx.block.add(f"return {result}")
         return
-    name = ctx.names.fresh("result") if len(results) > 1 or not result.isidentifier() else result
-    if name != result:
-        ctx.block.add(f"{name} = {result}")
+    returned = ctx.names.fresh("result") if len(results) > 1 or not result.isidentifier() else result
+    if returned != result:
+        ctx.block.add(f"{returned} = {result}")
     ctx.block.add("if not return_state:")
-    ctx.block.add(f"    return {name}")
-    for tensor in late:
-        recurrence.compute(ctx, ctx.system.tensors[tensor])
+    ctx.block.add(f"    return {returned}")
+    for tensor, keys in ctx.unclosed:
+        recurrence.close(ctx, tensor, keys)
+    for name in [n for n in late if n not in ctx.places]:
+        recurrence.compute(ctx, ctx.system.tensors[name])
     record: dict[str, object] = {}
     paths = record_paths(e.name for e in steps.entries)
     for entry in steps.entries:
         nest(record, paths[entry.name], _kept(ctx, entry))
     if ctx.past:
         record["position"] = total(ctx, str(ctx.system.stream))
-    ctx.block.add(f"return {name}, {literal(record)}")
+    ctx.block.add(f"return {returned}, {literal(record)}")
 
 
 def _kept(ctx: Context, entry: StateEntry) -> str:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from seqdsl.ir import build
 from seqdsl.ir.node import Node
-from seqdsl.ir.order import Linear, linear
+from seqdsl.ir.order import Linear, difference, linear, upper_bound
 from seqdsl.ir.state import StateEntry, record_paths, state_record
 from seqdsl.ir.system import Edge
 
@@ -337,7 +337,7 @@ def origin(ctx: Context, source: Source, k: int, subscript: Node, value: Value) 
     if not ctx.on_stream(own) or not is_new(ctx, source, own):
         return value, "", subscript
     entry = record(ctx, source) if ctx.stateful else None
-    if entry is None or subscript.op == "index" and ctx.is_new(str(subscript.attr)):
+    if entry is None or _is_new(ctx, subscript):
         return value, "past" if ctx.past else "", subscript
     value = join(ctx, source, k, value, entry)
     if entry.tail is None:
@@ -349,6 +349,15 @@ def origin(ctx: Context, source: Source, k: int, subscript: Node, value: Value) 
         oldest = build.sub(build.make("first", attr=str(ctx.system.stream)), build.add(entry.tail, build.ONE))
         return value, f"(past - {count} - 1)", build.make("maximum", subscript, oldest)
     return value, f"(past - {count})" if ctx.past else f"-{count}", subscript
+
+
+def _is_new(ctx: Context, subscript: Node) -> bool:
+    """Is a position of the stream known not to lie before the first new one?"""
+    if subscript.op == "index" and ctx.is_new(str(subscript.attr)):
+        return True
+    first = build.make("first", attr=str(ctx.system.stream), dtype="int")
+    before = upper_bound(ctx.system, difference(first, subscript), ctx.guards)
+    return before is not None and before <= 0
 
 
 def _behind_boundary(ctx: Context, source: Source, k: int, value: Value, boundary: StateEntry) -> Value:

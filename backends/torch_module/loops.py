@@ -23,8 +23,6 @@ def sink(system: System, steps: tuple[Step, ...]) -> tuple[Step, ...]:
     """Move what reads a loop's tensors at the same position into the loop: then the states are not all kept."""
     result: list[Step] = []
     pending = list(steps)
-    kept = set(system.outputs)
-    kept |= set(system.finals.values())
     while pending:
         step = pending.pop(0)
         if isinstance(step, Loop) and not any(isinstance(s, Loop) for s in step.body) and not _marked(system, step):
@@ -58,11 +56,12 @@ def _absorb(system: System, loop: Loop, pending: list[Step]) -> Loop:
 
 
 def _absorbable(system: System, tensor: Tensor, loop: Loop, inside: dict[str, int], later: set[str]) -> int | None:
-    """The position of the looped index, where the tensor reads a wider one of the loop at the same position only."""
+    """The position of the looped index, where the tensor reads a wider one of the loop at the same position only; or any,
+    if it is the end of a state that goes through in a step of the loop."""
     places = [k for k, i in enumerate(tensor.indices) if system.axis(i) == loop.axis]
     if len(places) != 1 or tensor.edges or tensor.kind != "derived":
         return None
-    wider = False
+    wider, own = tensor.name in system.finals.values(), False
     for read in reads_below(tensor.rhs) if tensor.rhs is not None else ():
         if read.attr in later or any(e.tensor in later for e in system.tensors[str(read.attr)].edges):
             return None
@@ -70,10 +69,11 @@ def _absorbable(system: System, tensor: Tensor, loop: Loop, inside: dict[str, in
             subscript = read.args[inside[str(read.attr)]]
             if subscript.op != "index" or subscript.attr != tensor.indices[places[0]]:
                 return None
+            own = True
             wider |= len(system.tensors[str(read.attr)].indices) > len(tensor.indices)
     if folds(tensor.rhs):
         return None
-    return places[0] if wider else None
+    return places[0] if wider and own else None
 
 
 def hoist(ctx: Context, loop: Loop, inside: set[str]) -> None:

@@ -95,7 +95,7 @@ def _looped(ctx: Context, tensor: Tensor, node: Node, place: Looped) -> Value:
     key = ", ".join(k.text for k in keys)
     text, level = place.entry(key), ATOM
     current = all(a.op == "index" and str(a.attr) in ctx.fixed for a in subscripts)
-    if not current and not place.primed:
+    if not current and not place.primed and not (place.begins and _is_last(ctx, tensor, node, place.keys)):
         choices = _edge_choices(ctx, tensor, node, place, entry_dims)
         text = (
             f"{text} if ({key}{',' if len(keys) == 1 else ''}) in {place.name} else {choices}"
@@ -109,6 +109,11 @@ def _looped(ctx: Context, tensor: Tensor, node: Node, place: Looped) -> Value:
     inner = build.read(tensor.name, [node.args[k] for k in rest], node.dtype)
     edges = tuple(replace(e, position=rest.index(e.position)) for e in tensor.edges if e.position in rest)
     return _indexed(ctx, inner, Source(value, dims, edges, tensor.name, node=node, keys=place.keys))
+
+
+def _is_last(ctx: Context, tensor: Tensor, node: Node, keys: tuple[int, ...]) -> bool:
+    """Is it the entry of the last step, or where there is none the one before the first?"""
+    return all(any(difference(node.args[k], n) == {None: -1} for n in _lengths(ctx, tensor.indices[k])) for k in keys)
 
 
 def _edge_choices(ctx: Context, tensor: Tensor, node: Node, place: Looped, dims: tuple[str, ...]) -> str:
@@ -199,12 +204,17 @@ def within(ctx: Context, own: str, subscript: Node, *, everywhere: bool = False)
     low = upper_bound(ctx.system, difference(build.ZERO, subscript), facts)
     if low is None or low > 0:
         return False
-    size = ctx.system.index(own).size
-    for length in ([size] if size is not None else []) + [build.size(own), build.size(ctx.axis(own))]:
+    for length in _lengths(ctx, own):
         high = upper_bound(ctx.system, difference(subscript, build.sub(length, build.ONE)), facts)
         if high is not None and high <= 0:
             return True
     return False
+
+
+def _lengths(ctx: Context, index: str) -> list[Node]:
+    """The ways to say how long the axis of an index is."""
+    size = ctx.system.index(index).size
+    return ([size] if size is not None else []) + [build.size(index), build.size(ctx.axis(index))]
 
 
 def _same_range(ctx: Context, a: str, b: str) -> bool:

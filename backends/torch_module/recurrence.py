@@ -9,6 +9,7 @@ than its factors; tensors are taken apart once, before the loop. Entry point: `e
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, Step
@@ -25,19 +26,34 @@ from .names import tuple_text
 from .values import BATCH, CHOICE, Value
 
 
-def execute(ctx: Context, step: Step, needed: set[str]) -> None:
-    """Write one step of the schedule; `needed` are the tensors that something after the loops reads."""
+@dataclass(frozen=True)
+class Readers:
+    """What comes after a loop reads of the loop's tensors: some as a `whole`, some whole where the state is asked for,
+    `late`, of some only single `entries` whose positions are known, as `x[L - 1]`."""
+
+    whole: frozenset[str] = frozenset()
+    late: frozenset[str] = frozenset()
+    entries: frozenset[str] = frozenset()
+
+    @property
+    def all(self) -> frozenset[str]:
+        """Every tensor that is read at all."""
+        return self.whole | self.late | self.entries
+
+
+def execute(ctx: Context, step: Step, after: Readers) -> None:
+    """Write one step of the schedule."""
     if isinstance(step, Compute):
         if step.tensor not in ctx.places:  # the fronts of a grid have given it
             compute(ctx, ctx.system.tensors[step.tensor])
     elif wavefront.is_wavefront(ctx, step):
         wavefront.run(ctx, step)
     elif levels.is_levels(ctx, step):
-        levels.run(ctx, step, needed)
+        levels.run(ctx, step, set(after.all))
     elif newton.is_solved(ctx, step):
         newton.solve(ctx, step)
     else:
-        _outer_loop(ctx, step, needed)
+        _outer_loop(ctx, step, after)
 
 
 def compute(ctx: Context, tensor: Tensor) -> None:
@@ -68,19 +84,19 @@ def _carry(ctx: Context, tensor: Tensor) -> Value:
     return Value(f"{start.at(CHOICE + 1)} if state is None else {held}", dims, tensor.dtype, CHOICE)
 
 
-def _outer_loop(ctx: Context, loop: Loop, needed: set[str]) -> None:
+def _outer_loop(ctx: Context, loop: Loop, after: Readers) -> None:
     inside = set(loop.tensors())
     hoist(ctx, loop, inside)
     keys = {name: tuple(p for _, p in sorted(keys_of(loop, name))) for name in inside}
     for name in [n for n in ctx.system.tensors if n in inside]:
-        _open(ctx, ctx.system.tensors[name], keys, loop, needed)
+        _open(ctx, ctx.system.tensors[name], keys, loop, after)
     ctx.caches.append({})
     before, ctx.fused = ctx.fused, True
     _loop(ctx, loop)
     ctx.fused = before
     ctx.caches.pop()
     for name in [n for n in ctx.system.tensors if n in inside]:
-        _close(ctx, ctx.system.tensors[name], keys[name], needed)
+        _over(ctx, ctx.system.tensors[name], keys[name], after)
 
 
 def keys_of(loop: Loop, name: str, depth: int = 0) -> Iterator[tuple[int, int]]:
@@ -101,7 +117,7 @@ def _kind(tensor: Tensor) -> str:
     return {"real": "dtype", "complex": "complex_dtype", "int": "torch.long", "bool": "torch.bool"}[tensor.dtype]
 
 
-def _open(ctx: Context, tensor: Tensor, all_keys: dict[str, tuple[int, ...]], loop: Loop, needed: set[str]) -> None:
+def _open(ctx: Context, tensor: Tensor, all_keys: dict[str, tuple[int, ...]], loop: Loop, after: Readers) -> None:
     """The dictionary of a tensor's entries, with those that the loop's first steps read."""
     name, keys = ctx.names.fresh(tensor.name), all_keys[tensor.name]
     dims = _entry_dims(ctx, tensor, keys)
@@ -115,7 +131,7 @@ def _open(ctx: Context, tensor: Tensor, all_keys: dict[str, tuple[int, ...]], lo
     stream_key = next((k for k in keys if ctx.on_stream(tensor.indices[k])), None)
     if not earlier and not (entry is not None and stream_key in keys):
         readers = [n for n in inside if any(r.attr == tensor.name for r in reads_below(_rhs(ctx, n)))]
-        local = tensor.name not in needed and all(len(all_keys[n]) >= len(keys) for n in readers)
+        local = tensor.name not in after.all and all(len(all_keys[n]) >= len(keys) for n in readers)
         ctx.places[tensor.name] = Looped(name, keys, zero, True, local=local)
         if not local:
             ctx.block.add(f"{name} = {{}}")
@@ -129,8 +145,9 @@ def _open(ctx: Context, tensor: Tensor, all_keys: dict[str, tuple[int, ...]], lo
         first, done = _primed(ctx, tensor, keys[0], [o[0] for o in offsets if o], zero_name, loop, edges, entry)
         simple = done
     ctx.block.add(f"{name} = {{{', '.join(first)}}}")
-    back = max((-o[0] for o in offsets if o), default=0) if simple and tensor.name not in needed else 0
-    place = Looped(name, keys, zero_name, simple, 0 if loop.reverse else back)
+    back = max((-o[0] for o in offsets if o), default=0) if simple and tensor.name not in after.all else 0
+    begins = simple and not loop.reverse and bool(first) and bool(loop.axis != ctx.system.stream or not ctx.past)
+    place = Looped(name, keys, zero_name, simple, begins, 0 if loop.reverse else back)
     ctx.places[tensor.name] = place
     boundary = ctx.records.get(f"{tensor.name}@boundary") if ctx.stateful else None
     further = entry is not None and entry.tail is not build.ONE and boundary is not None  # the next boundary may be there
@@ -267,6 +284,8 @@ def _loop(ctx: Context, loop: Loop) -> None:
     for step in loop.body:
         if isinstance(step, Loop):
             _loop(ctx, step)
+        elif step.tensor in ctx.late:
+            _late_entry(ctx, ctx.system.tensors[step.tensor])
         else:
             _entry(ctx, ctx.system.tensors[step.tensor])
     for name, _ in loop.positions:
@@ -278,6 +297,18 @@ def _loop(ctx: Context, loop: Loop) -> None:
     ctx.fixed, ctx.block = before, outer
     outer.add(header)
     outer.lines.extend(body.lines)
+
+
+def _late_entry(ctx: Context, tensor: Tensor) -> None:
+    """An entry that only the state needs."""
+    outer = ctx.block
+    ctx.block = Block(outer.indent + 1)
+    ctx.caches.append({})
+    _entry(ctx, tensor)
+    ctx.caches.pop()
+    outer.add("if return_state:")
+    outer.lines.extend(ctx.block.lines)
+    ctx.block = outer
 
 
 def _entry(ctx: Context, tensor: Tensor) -> None:
@@ -295,13 +326,23 @@ def _entry(ctx: Context, tensor: Tensor) -> None:
         ctx.block.add(f"{place.entry(key)} = {value.text}  # [{shape}]")
 
 
-def _close(ctx: Context, tensor: Tensor, keys: tuple[int, ...], needed: set[str]) -> None:
-    """After the loop: all entries as one tensor, if anything reads it."""
+def _over(ctx: Context, tensor: Tensor, keys: tuple[int, ...], after: Readers) -> None:
+    """After the loop: all entries as one tensor, where something reads it; what only the state needs, when that is asked for."""
     place = ctx.places[tensor.name]
     assert isinstance(place, Looped)
     ctx.finished[tensor.name] = place
-    if tensor.name not in needed:
-        return
+    if tensor.name in after.entries:
+        ctx.places[tensor.name] = replace(place, primed=False)
+    elif tensor.name in after.whole:
+        close(ctx, tensor, keys)
+    elif tensor.name in after.late:
+        ctx.unclosed.append((tensor, keys))
+
+
+def close(ctx: Context, tensor: Tensor, keys: tuple[int, ...]) -> None:
+    """All entries of a loop's tensor as one tensor."""
+    place = ctx.places[tensor.name]
+    assert isinstance(place, Looped)
     variables = [ctx.names.passing(f"i{n}" if len(keys) > 1 else "n") for n in range(len(keys))]
     text = f"{place.name}[{', '.join(variables)}]"
     for number in reversed(range(len(keys))):

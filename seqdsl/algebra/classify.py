@@ -23,6 +23,7 @@ from seqdsl.algebra.semirings import ring_of
 from seqdsl.algebra.verdict import Proved, Verdict
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, Step, schedule
+from seqdsl.ir.nest import opened
 from seqdsl.ir.node import Node, reads, walk
 from seqdsl.ir.system import System
 
@@ -75,7 +76,10 @@ def classify_all(system: System) -> tuple[Recurrence, ...]:
 def _below(system: System, step: Step) -> list[Recurrence]:
     if not isinstance(step, Loop):
         return []
-    return [classify(system, step), *(r for inner in step.body for r in _below(system, inner))]
+    found = [classify(system, step)]
+    if any(isinstance(inner, Loop) for inner in step.body):
+        system = opened(system, step)  # at one of its steps, the ones before are known
+    return [*found, *(r for inner in step.body for r in _below(system, inner))]
 
 
 def classify(system: System, loop: Loop) -> Recurrence:

@@ -24,11 +24,13 @@ from seqdsl.forms.online_laws import online_laws
 from seqdsl.forms.prepare import prepared
 from seqdsl.forms.recurrent import steadied
 from seqdsl.forms.texts import with_texts
+from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, loop_again, recurrences
+from seqdsl.ir.nest import closed, opened
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.state import NotSteppable, state_record
-from seqdsl.ir.system import System, live
+from seqdsl.ir.system import System, Tensor, live
 from seqdsl.ir.validate import checked
 
 Rewrite = Callable[[System, Loop], System]
@@ -205,33 +207,8 @@ def apply(system: System, row: Form, refuse: Callable[[System, Loop], str] | Non
     """Rewrite each recurrence that the form can, and that nothing speaks against; keep the others, with reasons.
 
     Remembered for as long as the system lives: a report, its costs and its derivation ask for the same forms."""
-    assert row.rewrite is not None
-    system = before = _beginning(system)
-    rewritten: list[str] = []
-    kept: list[tuple[str, str]] = []
-    for loop in sorted(recurrences(system), key=lambda found: not found.reverse):  # what reads both ways is read once
-        names = ", ".join(loop.tensors())
-        if not _streamed(system, loop):
-            kept.append((names, f"= a recurrence over `{loop.axis}`, a loop in every form"))
-            continue
-        held = any(e.tensor in loop.tensors() for e in system.record or ())
-        if loop.axis != system.stream and held and not row.resumes:
-            kept.append((names, f"its step over `{loop.axis}` reads earlier positions, which a state holds"))
-            continue
-        if any(system.tensors.get(n) is not before.tensors[n] for n in loop.tensors()):  # another took it along
-            if (left := loop_again(system, loop)) is None:
-                rewritten.append(names)
-                continue
-            loop = left
-        objection = refuse(system, loop) if refuse is not None else ""
-        if objection:
-            kept.append((names, objection))
-            continue
-        try:
-            system = row.rewrite(system, loop)
-            rewritten.append(names)
-        except NotAffine as reason:
-            kept.append((names, str(reason)))
+    before = _beginning(system)
+    system, rewritten, kept = _inside(before, row, refuse)
     obligations = [Obligation(row.law, row.because), *_introduced(before, system)] if rewritten else []
     streamed = bool(rewritten) or any(not why.startswith("=") for _, why in kept)
     if row.normalisers is not None and not (streamed and row.normalisers is all_pairs):
@@ -243,6 +220,77 @@ def apply(system: System, row: Form, refuse: Callable[[System, Loop], str] | Non
             obligations.append(ALL_PAIRS if row.normalisers is all_pairs else ONLINE_LAW)
     system = checked(with_texts(before, live(system)), row.name)
     return Derived(row.name, system, tuple(obligations), tuple(rewritten), tuple(kept))
+
+
+def _inside(
+    system: System, row: Form, refuse: Callable[[System, Loop], str] | None, outer: tuple[Loop, ...] = ()
+) -> tuple[System, list[str], list[tuple[str, str]]]:
+    """The recurrences of a system, or of a step of some loops, rewritten where they can be; which were, and which not.
+
+    Where a loop over several axes stays, as one over depth does in every form, what recurs in a step of it is rewritten
+    by itself."""
+    assert row.rewrite is not None
+    before = system
+    rewritten: list[str] = []
+    kept: list[tuple[str, str]] = []
+    within = set(outer[-1].tensors()) if outer else set(system.tensors)
+    found = [loop for loop in recurrences(system) if within.issuperset(loop.tensors())]
+    for loop in sorted(found, key=lambda found: not found.reverse):  # what reads both ways is read once
+        names = ", ".join(loop.tensors())
+        if any(system.tensors.get(n) is not before.tensors[n] for n in loop.tensors()):  # another took it along
+            if (left := loop_again(system, loop)) is None:
+                rewritten.append(names)
+                continue
+            loop = left
+        objection = _objection(system, row, loop, outer) or (refuse(system, loop) if refuse is not None else "")
+        if not objection:
+            try:
+                system = row.rewrite(system, loop)
+                rewritten.append(names)
+                continue
+            except NotAffine as reason:
+                objection = str(reason)
+        if any(isinstance(step, Loop) for step in loop.body):
+            inner, done, left_over = _inside(opened(system, loop), row, refuse, (*outer, loop))
+            if done:
+                system = _with_ends(closed(inner, loop), set(loop.tensors()))
+                objection = f"= a loop over `{loop.axis}`, in the steps of which it recurs"
+                rewritten += done
+            kept += left_over
+        kept.append((names, objection))
+    return system, rewritten, kept
+
+
+def _with_ends(system: System, names: set[str]) -> System:
+    """What the state record keeps of states that a form has solved inside a loop, as tensors of their own: a step of the
+    loop can then give the end of its state, and need not keep all of it."""
+    finals, made = dict(system.finals), []
+    for entry in system.record or ():
+        start = system.tensors.get(f"{entry.tensor}@start")
+        if entry.tensor not in names or entry.name in finals or entry.tail is not build.ONE or start is None:
+            continue
+        tensor = system.tensors[entry.tensor]
+        time = tensor.indices[entry.position]
+        last = build.sub(build.size(time), build.ONE)
+        end = build.read(tensor.name, [last if i == time else build.index(i) for i in tensor.indices], tensor.dtype)
+        some = build.make("lt", build.make("first", attr=system.stream, dtype="int"), build.size(time))
+        before = build.read(start.name, [build.index(i) for i in start.indices], tensor.dtype)
+        comment = f"{tensor.name} after the last position"
+        rhs = build.where(some, end, before)
+        made.append(Tensor(f"{entry.name}@final", start.indices, tensor.dtype, "derived", rhs, comment=comment))
+        finals[entry.name] = made[-1].name
+    return replace(system.with_tensors(*made), finals=finals)
+
+
+def _objection(system: System, row: Form, loop: Loop, outer: tuple[Loop, ...]) -> str:
+    """Why a loop is none of the form's business, or cannot be."""
+    if not _streamed(system, loop):
+        return f"= a recurrence over `{loop.axis}`, a loop in every form"
+    held = any(e.tensor in loop.tensors() for e in system.record or ())
+    here = any(step.axis == system.stream for step in outer)  # what a state holds is read between its steps
+    if loop.axis != system.stream and held and not row.resumes and not here:
+        return f"its step over `{loop.axis}` reads earlier positions, which a state holds"
+    return ""
 
 
 def _introduced(before: System, after: System) -> list[Obligation]:

@@ -34,6 +34,6 @@ def to_ring_scan(system: System, loop: Loop) -> System:
         raise NotAffine(f"the states {', '.join(f'`{u.state.name}`' for u in updates)} are coupled")
     (update,) = updates
     a, b = coefficients(update, next(r for r in RINGS if r.name == name))
-    start, carry = start_of(system, update, loop)
+    start, carry = start_of(system, update, loop, beside=True)
     attr = ((update.time,), (), (("reverse", loop.reverse), ("ring", NAMES[name])))
     return system.with_tensors(replace(update.state, rhs=make("ring_scan", a, b, start, attr=attr)), *carry)

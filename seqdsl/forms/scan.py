@@ -23,7 +23,7 @@ def to_scan(system: System, loop: Loop) -> System:
 
 def scanned(system: System, loop: Loop, state: Diagonal) -> list[Tensor]:
     """The state by one `affine_scan`, and the tensor that holds its start, if it needs one."""
-    start, carry = starting_value(system, state, loop)
+    start, carry = start_of(system, state.update, loop, beside=True)
     decay = state.decay if state.log_decay is None else state.log_decay
     options = (("log", state.log_decay is not None), ("reverse", loop.reverse))
     node = make("affine_scan", decay, state.write, start, attr=((state.update.time,), (), options))
@@ -49,9 +49,12 @@ def starting_value(system: System, state: Diagonal, loop: Loop) -> tuple[Node, l
     return start_of(system, state.update, loop)
 
 
-def start_of(system: System, update: Update, loop: Loop) -> tuple[Node, list[Tensor]]:
+def start_of(
+    system: System, update: Update, loop: Loop, *, beside: bool = False
+) -> tuple[Node, list[Tensor]]:
     """The state before the first step as a term over its other indices, and the tensor that holds it, if it needs one.
 
+    Base cases along other indices lie `beside` a state that stays a tensor; a read of one that does not would miss them.
     Along the stream, upwards, it is the entry of the state record, with the base case as its default.
     """
     tensor, position = update.state, update.position
@@ -69,7 +72,7 @@ def start_of(system: System, update: Update, loop: Loop) -> tuple[Node, list[Ten
             default = build.read(edge.tensor, [build.index(i) for i in rest], edge_tensor.dtype)
             if tensor.dtype in ("real", "complex"):
                 default = build.at_least_real(default)
-        elif edge.position != position:
+        elif not beside:
             raise NotAffine(f"`{tensor.name}` has a base case along `{tensor.indices[edge.position]}` as well")
     kept = system.record is not None and any(e.tensor == tensor.name for e in system.record)
     if loop.reverse or system.axis(tensor.indices[position]) != system.stream or not kept:

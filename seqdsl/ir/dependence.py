@@ -212,12 +212,12 @@ def _loop(system: System, graph: nx.MultiDiGraph, order: dict[str, int], carried
     edges = [d["dependence"] for _, _, d in graph.edges(data=True)]
     for axis in shared:
         for reverse in (False, True):
-            signs = [_sign(e.along(axis), reverse) for e in edges]
+            signs = [sign(e.along(axis), reverse) for e in edges]
             if all(s >= 0 for s in signs) and any(s > 0 for s in signs):
                 inner = nx.MultiDiGraph()
                 inner.add_nodes_from(names)
                 for u, v, d in graph.edges(data=True):
-                    if _sign(d["dependence"].along(axis), reverse) == 0:
+                    if sign(d["dependence"].along(axis), reverse) == 0:
                         inner.add_edge(u, v, **d)
                 body = tuple(_steps(system, inner, order, carried | {axis}))
                 positions = tuple((n, _axes(system, n).index(axis)) for n in names)
@@ -229,7 +229,7 @@ def _axes(system: System, name: str) -> list[str]:
     return [system.axis(i) for i in system.tensors[name].indices]
 
 
-def _sign(d: Distance, reverse: bool) -> int:
+def sign(d: Distance, reverse: bool) -> int:
     """1 where a loop over the axis carries the dependence, 0 where it may be within one step, -1 where it is against."""
     if isinstance(d, int):
         d = -d if reverse else d

@@ -58,7 +58,9 @@ class Tensor:
     "const"    like a param, not trained: a buffer;
     "derived"  defined by `rhs`, over `indices`;
     "carry"    made by forms: the value of the state entry `path[0]`, or the last of those that it keeps (path[1] is "last"); or
-               `rhs` where no state is given.
+               `rhs` where no state is given;
+    "given"    while a rewriting looks at a step of a loop (`nest`): what its earlier steps have computed of
+               path[0], the loop's axis path[1].
     `path` of a parameter of a call with `per = l` holds the index in angle brackets: ("x", "<l>", "q.weight").
     """
 
@@ -219,5 +221,6 @@ def reached(system: System, more: Iterable[str] = ()) -> System:
             found.add(name)
             tensor = system.tensors[name]
             pending += [*sources(system, tensor), *(e.tensor for e in tensor.edges)]
+            pending += tensor.path[:1] if tensor.kind == "given" else ()
     kept = {n: t for n, t in system.tensors.items() if n in found or t.kind not in ("derived", "carry")}
     return replace(system, tensors=kept)
