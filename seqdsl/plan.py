@@ -21,7 +21,7 @@ from seqdsl.forms.derive import apply
 from seqdsl.forms.levels import OVER_PAIRS, join_of
 from seqdsl.forms.risks import RISKS
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Loop, schedule
+from seqdsl.ir.dependence import Loop, Step, schedule
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, options
 from seqdsl.ir.remember import once_for_each
@@ -113,8 +113,9 @@ def cost(system: System) -> Cost:
     moved: Poly = {}
     steps: Poly = {}
     seen: set[Node] = set()
+    around: dict[str, tuple[str, ...]] = {}
     for step in schedule(system):
-        _count_steps(system, step, (), steps)
+        _count_steps(system, step, (), steps, around)
     system = _over_grids(system)
     for tensor in system.derived():
         axes = tuple(system.axis(i) for i in tensor.indices)
@@ -125,9 +126,12 @@ def cost(system: System) -> Cost:
                 if node.op not in _CHEAP or node.op == "read":
                     _add(flops, axes, 20)
         elif term is not None:
+            each: Poly = {}  # the steps of what a form has made of recurrences, at every step of the loops around them
             for node in [n for n in walk(term) if n not in seen]:
                 seen.add(node)  # equal terms are computed once
-                _count(system, node, flops, moved, steps)
+                _count(system, node, flops, moved, each)
+            for names, count in each.items():
+                _add(steps, (*around.get(tensor.name, ()), *names), count)
     return Cost(flops, moved, steps)
 
 
@@ -148,7 +152,10 @@ def _over_grids(system: System) -> System:
     return replace(system, indices=indices)
 
 
-def _count_steps(system: System, step: object, outer: tuple[str, ...], steps: Poly) -> None:
+def _count_steps(
+    system: System, step: Step, outer: tuple[str, ...], steps: Poly, around: dict[str, tuple[str, ...]]
+) -> None:
+    """The steps of loops, and around which tensors they lie."""
     if isinstance(step, Loop):
         marked = [system.tensors[n].rhs for n in step.tensors()]
         if all(rhs is not None and rhs.op == "newton" for rhs in marked):  # three sweeps of 64 steps over all pieces
@@ -164,8 +171,9 @@ def _count_steps(system: System, step: object, outer: tuple[str, ...], steps: Po
             _count_fronts(system, fronts, outer, steps)
             return
         for inner in step.body:
-            _count_steps(system, inner, (*outer, step.axis), steps)
+            _count_steps(system, inner, (*outer, step.axis), steps, around)
     else:
+        around[step.tensor] = outer
         _add(steps, outer, 4)
 
 
