@@ -159,7 +159,9 @@ def _carries(system: System, name: str) -> bool:
 def _rewrite_state(system: System, loop: Loop, state: Diagonal, members: set[str], chunk: int) -> System:
     name = state.update.state.name
     if name in system.outputs:
-        raise NotAffine(f"`{name}` is an output, and is wanted entry by entry")
+        others = [t.path[1] for t in system.tensors.values() if t.kind == "given" and t.path[0] == name]
+        by = f"other steps over `{others[0]}` read it" if others else "it is an output"
+        raise NotAffine(f"`{name}` is wanted entry by entry: {by}")
     start, carry = starting_value(system, state, loop)
     readers = [t for t in system.derived() if t.name not in members and t.rhs is not None and uses(t.rhs, {name})]
     if not readers:

@@ -234,7 +234,8 @@ def _inside(
     rewritten: list[str] = []
     kept: list[tuple[str, str]] = []
     within = set(outer[-1].tensors()) if outer else set(system.tensors)
-    found = [loop for loop in recurrences(system) if within.issuperset(loop.tensors())]
+    open_axes = {step.axis for step in outer}
+    found = [x for x in recurrences(system) if within.issuperset(x.tensors()) and x.axis not in open_axes]
     for loop in sorted(found, key=lambda found: not found.reverse):  # what reads both ways is read once
         names = ", ".join(loop.tensors())
         if any(system.tensors.get(n) is not before.tensors[n] for n in loop.tensors()):  # another took it along
@@ -253,7 +254,7 @@ def _inside(
         if any(isinstance(step, Loop) for step in loop.body):
             inner, done, left_over = _inside(opened(system, loop), row, refuse, (*outer, loop))
             if done:
-                system = _with_ends(closed(inner, loop), set(loop.tensors()))
+                system = _with_ends(closed(inner, system, loop), set(loop.tensors()))
                 objection = f"= a loop over `{loop.axis}`, in the steps of which it recurs"
                 rewritten += done
             kept += left_over

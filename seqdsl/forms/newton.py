@@ -58,7 +58,7 @@ def to_newton(system: System, loop: Loop) -> System:
     changed: list[Tensor] = []
     for update in updates:
         by = _diagonals(update, updates) if matrices is None else _listed(matrices, update)
-        start, carry = start_of(system, update, loop)
+        start, carry = start_of(system, update, loop, beside=_stays(update, updates))
         node = make("newton", update.rhs, start, *by)
         if _length(node) > LONGEST:
             raise NotAffine(f"the slopes of `{update.state.name}` are too long to be written out")
@@ -66,6 +66,14 @@ def to_newton(system: System, loop: Loop) -> System:
     if any(not any(r.attr in names for r in reads(u.rhs)) for u in updates):
         raise NotAffine("a state does not read any state")
     return system.with_tensors(*changed)
+
+
+def _stays(update: Update, updates: list[Update]) -> bool:
+    """Is a state read at its own places only, where it has base cases along other indices than time?"""
+    own = update.state.name
+    places = [e.position for e in update.state.edges if e.position != update.position]
+    found = [r for u in updates for r in reads(u.rhs) if r.attr == own]
+    return all(r.args[k] is build.index(update.state.indices[k]) for r in found for k in places)
 
 
 def _diagonals(update: Update, updates: list[Update]) -> list[Node]:

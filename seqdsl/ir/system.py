@@ -221,6 +221,5 @@ def reached(system: System, more: Iterable[str] = ()) -> System:
             found.add(name)
             tensor = system.tensors[name]
             pending += [*sources(system, tensor), *(e.tensor for e in tensor.edges)]
-            pending += tensor.path[:1] if tensor.kind == "given" else ()
     kept = {n: t for n, t in system.tensors.items() if n in found or t.kind not in ("derived", "carry")}
     return replace(system, tensors=kept)
