@@ -12,10 +12,11 @@ from seqdsl.ir.dependence import Compute, Loop, Step
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.node import reads as reads_below
 from seqdsl.ir.ops import OPS
+from seqdsl.ir.order import difference
 from seqdsl.ir.system import System, Tensor, folds
 
 from . import expressions
-from .context import Context
+from .context import Context, Layered
 from .table import LEAVES
 
 
@@ -56,18 +57,21 @@ def _absorb(system: System, loop: Loop, pending: list[Step]) -> Loop:
 
 
 def _absorbable(system: System, tensor: Tensor, loop: Loop, inside: dict[str, int], later: set[str]) -> int | None:
-    """The position of the looped index, where the tensor reads a wider one of the loop at the same position only; or any,
-    if it is the end of a state that goes through in a step of the loop."""
+    """The position of the looped index, where the tensor reads a wider one of the loop, all at the same position; or any
+    one, others at steps before, if it is the end of a state that a step of the loop has gone through."""
     places = [k for k, i in enumerate(tensor.indices) if system.axis(i) == loop.axis]
     if len(places) != 1 or tensor.edges or tensor.kind != "derived":
         return None
-    wider, own = tensor.name in system.finals.values(), False
+    wider = end = tensor.name in system.finals.values()
+    own = False
     for read in reads_below(tensor.rhs) if tensor.rhs is not None else ():
         if read.attr in later or any(e.tensor in later for e in system.tensors[str(read.attr)].edges):
             return None
         if read.attr in inside:
             subscript = read.args[inside[str(read.attr)]]
-            if subscript.op != "index" or subscript.attr != tensor.indices[places[0]]:
+            gap = difference(subscript, build.index(tensor.indices[places[0]]))
+            back = int(gap.get(None, 0)) * (-1 if loop.reverse else 1)
+            if set(gap) - {None} or back > 0 or (back and not end):
                 return None
             own = True
             wider |= len(system.tensors[str(read.attr)].indices) > len(tensor.indices)
@@ -77,8 +81,11 @@ def _absorbable(system: System, tensor: Tensor, loop: Loop, inside: dict[str, in
 
 
 def hoist(ctx: Context, loop: Loop, inside: set[str]) -> None:
-    """Compute what does not depend on the loop before it, over the whole axis."""
+    """Compute what does not depend on the loop before it, over the whole axis; not of parameters that every step has of
+    its own, unless an inner loop would compute it at each of its steps."""
     dependent = inside | _waiting(ctx, inside)
+    if not any(isinstance(step, Loop) for step in loop.body):
+        dependent |= {name for name, place in ctx.places.items() if isinstance(place, Layered)}
     for name in [n for n in ctx.system.tensors if n in inside]:
         tensor = ctx.system.tensors[name]
         with ctx.equation(tensor):

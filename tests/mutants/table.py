@@ -68,6 +68,8 @@ IN_FORMS = [
             ),
         ),
     ),
+    Mutant("a depth that skips the one below", "stack", "chunkwise", argument("decayed_read", 2, at("l", before("l")))),
+    Mutant("a depth with the decays of the one below", "stack", "scan", argument("affine_scan", 0, at("l", before("l")))),
     Mutant("inner read without the decay", "delta_after", "chunkwise", option("decayed_solve", "after", False)),
     Mutant("inner read of the updated state", "delta", "chunkwise", option("decayed_solve", "after", True)),
     Mutant("inner read and write exchanged", "delta", "chunkwise", swapped("decayed_solve", 0, 1)),
@@ -172,6 +174,12 @@ IN_FORMS = [
 ]
 
 IN_TEXTS = [
+    Mutant(
+        "every depth is left in the state of the first",
+        "stack",
+        "chunkwise",
+        text=text(("[S_final[n] for n in range", "[S_final[0] for n in range")),
+    ),
     Mutant(
         "gradients in the order of the fronts",
         "grid",
