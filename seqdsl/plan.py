@@ -21,7 +21,7 @@ from seqdsl.forms.derive import apply
 from seqdsl.forms.levels import OVER_PAIRS, join_of
 from seqdsl.forms.risks import RISKS
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Loop, Step, schedule
+from seqdsl.ir.dependence import Compute, Loop, Step, schedule
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, options
 from seqdsl.ir.remember import once_for_each
@@ -158,7 +158,8 @@ def _count_steps(
     """The steps of loops, and around which tensors they lie."""
     if isinstance(step, Loop):
         marked = [system.tensors[n].rhs for n in step.tensors()]
-        if all(rhs is not None and rhs.op == "newton" for rhs in marked):  # three sweeps of 64 steps over all pieces
+        innermost = all(isinstance(inner, Compute) for inner in step.body)
+        if innermost and all(rhs is not None and rhs.op == "newton" for rhs in marked):  # three sweeps of 64 steps over all pieces
             terms = {n for rhs in marked if rhs is not None for n in walk(rhs.args[0]) if n.op not in _CHEAP}
             _add(steps, outer, 3 * 64 * len(terms))
             _add(steps, (*outer, step.axis), 1)  # the starts of the pieces are corrected one after another

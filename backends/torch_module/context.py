@@ -5,6 +5,7 @@ Architecture invariant: the only mutable object of the backend; every other part
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -218,6 +219,11 @@ class Context:
     def standing(self) -> tuple[tuple[str, str], ...]:
         """Where the loops around hold their indices: what is found there is another thing elsewhere."""
         return tuple(sorted(self.fixed.items()))
+
+    def variables_in(self, lines: list[str]) -> list[str]:
+        """The variables of loops around that the lines of a function mention: where it is called again, they have moved."""
+        words = {word for line in lines for word in re.findall(r"\w+", line)}
+        return [v for v in dict.fromkeys(self.fixed.values()) if v in words]
 
     def comment(self, tensor: Tensor) -> None:
         """The equation as it was written, above what computes it."""

@@ -16,7 +16,7 @@ from seqdsl.ir.system import System, Tensor, folds, monoid_reads
 from . import expressions, history, reads, recurrence
 from .context import Block, Context, Layered, Looped, Source, Stored
 from .inlining import SUPPORT_FUNCTIONS
-from .loops import sink
+from .loops import keys_of, sink
 from .names import Names
 from .packed import packs
 from .prologue import Stepping, literal, nest, stepping, write_prologue
@@ -191,14 +191,14 @@ def _readers(ctx: Context, step: Step, steps: Stepping) -> recurrence.Readers:
 
 def _single(system: System, loop: Loop, reader: Tensor, name: str) -> bool:
     """Does a tensor read single steps of a loop's tensor, whose positions only sizes decide?"""
-    keys = [p for _, p in recurrence.keys_of(loop, name)]
+    keys = [p for _, p in keys_of(system, loop, name)]
     found = [r for r in reads_below(reader.rhs) if r.attr == name] if reader.rhs is not None else []
     return bool(found) and all(not r.args[k].free and not read_names(r.args[k]) for r in found for k in keys)
 
 
 def _from_loop(system: System, loop: Loop, entry: StateEntry) -> bool:
     """Can the state's entry be picked from the loop's dictionary?"""
-    keys = sorted(p for _, p in recurrence.keys_of(loop, entry.tensor))
+    keys = sorted(p for _, p in keys_of(system, loop, entry.tensor))
     return keys == [entry.position] and entry.tail is build.ONE
 
 

@@ -15,7 +15,7 @@ from seqdsl.ir.ops import OPS
 from seqdsl.ir.order import difference
 from seqdsl.ir.system import System, Tensor, folds
 
-from . import expressions
+from . import expressions, newton
 from .context import Context, Layered
 from .table import LEAVES
 
@@ -26,16 +26,32 @@ def sink(system: System, steps: tuple[Step, ...]) -> tuple[Step, ...]:
     pending = list(steps)
     while pending:
         step = pending.pop(0)
-        if isinstance(step, Loop) and not any(isinstance(s, Loop) for s in step.body) and not _marked(system, step):
+        if isinstance(step, Loop) and all(_whole(system, s) for s in step.body) and not _marked(system, step):
             step = _absorb(system, step, pending)
         result.append(step)
     return tuple(result)
 
 
+def _whole(system: System, step: Step) -> bool:
+    """Is it no loop inside?"""
+    return isinstance(step, Compute) or newton.is_solved(system, step)
+
+
 def _marked(system: System, loop: Loop) -> bool:
     """Is it no loop over time, but solved, or taken level by level, as a whole?"""
     rhs = [system.tensors[n].rhs for n in loop.tensors()]
-    return all(r is not None and r.op in ("newton", "level") for r in rhs)
+    innermost = all(isinstance(s, Compute) for s in loop.body)
+    return innermost and all(r is not None and r.op in ("newton", "level") for r in rhs)
+
+
+def keys_of(system: System, loop: Loop, name: str, depth: int = 0) -> Iterator[tuple[int, int]]:
+    """(depth, position) of the indices of a tensor that loops drive."""
+    for tensor, position in loop.positions:
+        if tensor == name:
+            yield depth, position
+    for step in loop.body:
+        if isinstance(step, Loop) and not newton.is_solved(system, step):
+            yield from keys_of(system, step, name, depth + 1)
 
 
 def _absorb(system: System, loop: Loop, pending: list[Step]) -> Loop:

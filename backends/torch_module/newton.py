@@ -15,7 +15,7 @@ from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, build_not
 from seqdsl.ir.node import Node, reads, walk
 from seqdsl.ir.ops import bound
-from seqdsl.ir.system import Tensor
+from seqdsl.ir.system import System, Tensor
 
 from . import expressions
 from .context import Block, Context, Stored
@@ -23,12 +23,11 @@ from .operands import Facts, Operand, Part, is_safe, outside
 from .values import BATCH, Value, with_ones
 
 
-def is_solved(ctx: Context, loop: Loop) -> bool:
+def is_solved(system: System, loop: Loop) -> bool:
     """Are all states of the loop marked, with a slope by each of them?"""
-    tensors = [ctx.system.tensors[n] for n in loop.tensors()]
+    tensors = [system.tensors[n] for n in loop.tensors()]
     return (
-        not ctx.fixed
-        and all(isinstance(s, Compute) for s in loop.body)
+        all(isinstance(s, Compute) for s in loop.body)
         and all(t.rhs is not None and t.rhs.op == "newton" for t in tensors)
         and all(t.rhs is not None and len(t.rhs.args) in (2 + len(tensors), 2 + 2 * len(tensors)) for t in tensors)
     )
@@ -47,7 +46,8 @@ def solve(ctx: Context, loop: Loop) -> None:
     time = first.indices[position]
     column = _column(states)
     mixing = {i for i in first.indices if column is not None and i == column.rstrip("'")}
-    dims = (BATCH, time, *(i for i in first.indices if i != time and i not in mixing), *mixing)
+    lanes = tuple(i for i in first.indices if i != time and i not in mixing and i not in ctx.fixed)
+    dims = (BATCH, time, *lanes, *mixing)
     for state in states:
         ctx.comment(state)
     with ctx.equation(first):
@@ -83,12 +83,12 @@ def _shape(operand: Operand, dims: tuple[str, ...]) -> tuple[str, ...]:
 
 def _parts(ctx: Context, states: list[Tensor]) -> list[Part]:
     """The largest parts without a state, each below the conditions of the choices around it."""
-    names = frozenset(s.name for s in states)
+    before = {r for s in states for r in _before(ctx, states, s)}
     found: dict[Node, Part] = {}
-    dependent = {n for s in states if s.rhs is not None for n in walk(s.rhs) if any(r.attr in names for r in reads(n))}
+    dependent = {n for s in states if s.rhs is not None for n in walk(s.rhs) if not before.isdisjoint(reads(n))}
 
     def visit(node: Node, facts: Facts) -> None:
-        if node in found or node.op == "read" and node.attr in names:
+        if node in found or node in before:
             return
         if node not in dependent:
             if not any(n.op in ("read", "index") for n in walk(node)):
@@ -112,6 +112,17 @@ def _parts(ctx: Context, states: list[Tensor]) -> list[Part]:
     return list(found.values())
 
 
+def _before(ctx: Context, states: list[Tensor], reader: Tensor) -> list[Node]:
+    """The reads of states at the position before; others, at steps of loops around that are over, are operands."""
+    own = {s.name: s for s in states}
+    found = [r for r in reads(reader.rhs) if r.attr in own] if reader.rhs is not None else []
+    return [
+        r
+        for r in found
+        if all(a is build.index(i) for i, a in zip(own[str(r.attr)].indices, r.args, strict=True) if i in ctx.fixed)
+    ]
+
+
 def _function(
     ctx: Context, name: str, states: list[Tensor], given: list[Operand], dims: tuple[str, ...], column: str | None
 ) -> None:
@@ -124,10 +135,9 @@ def _function(
     for state, variable in zip(states, entering, strict=True):
         assert state.rhs is not None
         for other in states:
-            for read in reads(other.rhs) if other.rhs is not None else ():
-                if read.attr == state.name:
-                    at = dict(zip(state.indices, read.args, strict=True))
-                    known[read] = Value(variable, (*dims[:-1], str(at[dims[-1]].attr)) if column else dims, "real")
+            for read in _before(ctx, [state], other):
+                at = dict(zip(state.indices, read.args, strict=True))
+                known[read] = Value(variable, (*dims[:-1], str(at[dims[-1]].attr)) if column else dims, "real")
     ctx.hoisted = {**ctx.hoisted, **known}
     operands = [o.inner.text for o in given]
     block.add(f"{', '.join(entering)}{',' if len(entering) == 1 else ''} = before")
@@ -151,8 +161,9 @@ def _function(
     block.add(f"return [{', '.join(after)}], [{', '.join(rows)}]")
     lines = block.lines
     ctx.block, ctx.hoisted, ctx.caches, ctx.order, ctx.fused = before
+    loops = "".join(f", {v}: int = {v}" for v in ctx.variables_in(lines))
     ctx.block.add(
-        f"def {name}(before: Any, given: Any, slopes: bool) -> Any:  # one step, its derivatives if asked for"
+        f"def {name}(before: Any, given: Any, slopes: bool{loops}) -> Any:  # one step, its derivatives if asked for"
     )
     ctx.block.lines.extend(lines)
 

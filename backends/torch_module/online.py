@@ -240,18 +240,11 @@ def _function(
     ctx.block.add(f"return {', '.join(results)}")
     body = ctx.block.lines
     ctx.block, ctx.hoisted, ctx.caches, ctx.order, ctx.places, ctx.lengths = before
-    loops = [v for v in ctx.fixed.values() if v.isidentifier() and any(_mentions(line, v) for line in body)]
-    parameters = [*(o.inner.text for o in given), *(f"{v}={v}" for v in dict.fromkeys(loops))]
+    parameters = [*(o.inner.text for o in given), *(f"{v}={v}" for v in ctx.variables_in(body))]
     listed = ", ".join(d if d in cut else ctx.dim_text(d) for d in dims)
     note = f"# a block of {shape.row} and {', '.join(shape.columns)}: scores [{listed}], where they count, their factor"
     ctx.block.add(f"def {name}({', '.join(parameters)}):  {note}")
     ctx.block.lines.extend(body)
-
-
-def _mentions(line: str, name: str) -> bool:
-    import re
-
-    return re.search(rf"\b{re.escape(name)}\b", line) is not None
 
 
 def _inside(ctx: Context, node: Node, dims: tuple[str, ...], shape: Shape) -> str:

@@ -8,7 +8,6 @@ than its factors; tensors are taken apart once, before the loop. Entry point: `e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from seqdsl.ir import build
@@ -21,7 +20,7 @@ from seqdsl.ir.system import Edge, Tensor
 
 from . import expressions, history, levels, newton, wavefront
 from .context import Block, Context, Looped, LoopScope, Source, Stored
-from .loops import hoist
+from .loops import hoist, keys_of
 from .names import tuple_text
 from .values import BATCH, CHOICE, Value
 
@@ -50,7 +49,7 @@ def execute(ctx: Context, step: Step, after: Readers) -> None:
         wavefront.run(ctx, step)
     elif levels.is_levels(ctx, step):
         levels.run(ctx, step, set(after.all))
-    elif newton.is_solved(ctx, step):
+    elif newton.is_solved(ctx.system, step):
         newton.solve(ctx, step)
     else:
         _outer_loop(ctx, step, after)
@@ -87,7 +86,7 @@ def _carry(ctx: Context, tensor: Tensor) -> Value:
 def _outer_loop(ctx: Context, loop: Loop, after: Readers) -> None:
     inside = set(loop.tensors())
     hoist(ctx, loop, inside)
-    keys = {name: tuple(p for _, p in sorted(keys_of(loop, name))) for name in inside}
+    keys = {name: tuple(p for _, p in sorted(keys_of(ctx.system, loop, name))) for name in inside}
     for name in [n for n in ctx.system.tensors if n in inside]:
         _open(ctx, ctx.system.tensors[name], keys, loop, after)
     ctx.caches.append({})
@@ -97,16 +96,6 @@ def _outer_loop(ctx: Context, loop: Loop, after: Readers) -> None:
     ctx.caches.pop()
     for name in [n for n in ctx.system.tensors if n in inside]:
         _over(ctx, ctx.system.tensors[name], keys[name], after)
-
-
-def keys_of(loop: Loop, name: str, depth: int = 0) -> Iterator[tuple[int, int]]:
-    """(depth, position) of the indices of a tensor that loops drive."""
-    for tensor, position in loop.positions:
-        if tensor == name:
-            yield depth, position
-    for step in loop.body:
-        if isinstance(step, Loop):
-            yield from keys_of(step, name, depth + 1)
 
 
 def _entry_dims(ctx: Context, tensor: Tensor, keys: tuple[int, ...]) -> tuple[str, ...]:
@@ -282,7 +271,9 @@ def _loop(ctx: Context, loop: Loop) -> None:
     ctx.block = body
     ctx.caches.append({})
     for step in loop.body:
-        if isinstance(step, Loop):
+        if isinstance(step, Loop) and newton.is_solved(ctx.system, step):
+            _solved(ctx, step)
+        elif isinstance(step, Loop):
             _loop(ctx, step)
         elif step.tensor in ctx.late:
             _late_entry(ctx, ctx.system.tensors[step.tensor])
@@ -297,6 +288,17 @@ def _loop(ctx: Context, loop: Loop) -> None:
     ctx.fixed, ctx.block = before, outer
     outer.add(header)
     outer.lines.extend(body.lines)
+
+
+def _solved(ctx: Context, loop: Loop) -> None:
+    """Entries of states that are solved for all their positions in a step of the loops around."""
+    places = {name: ctx.places[name] for name in loop.tensors()}
+    newton.solve(ctx, loop)
+    for name, place in places.items():
+        found, tensor = ctx.places[name], ctx.system.tensors[name]
+        assert isinstance(place, Looped) and isinstance(found, Stored)
+        _assign(ctx, tensor, place, found.value)
+        ctx.places[name] = place
 
 
 def _late_entry(ctx: Context, tensor: Tensor) -> None:
@@ -317,7 +319,11 @@ def _entry(ctx: Context, tensor: Tensor) -> None:
     assert isinstance(place, Looped) and tensor.rhs is not None
     with ctx.equation(tensor):
         ctx.comment(tensor)
-        value = expressions.convert(ctx, expressions.emit(ctx, tensor.rhs), tensor.dtype)
+        _assign(ctx, tensor, place, expressions.convert(ctx, expressions.emit(ctx, tensor.rhs), tensor.dtype))
+
+
+def _assign(ctx: Context, tensor: Tensor, place: Looped, value: Value) -> None:
+    with ctx.equation(tensor):
         dims = _entry_dims(ctx, tensor, place.keys)
         if value.dims != dims or value.static:
             value = expressions.full(ctx, value, dims, tensor.dtype)

@@ -61,7 +61,8 @@ class Derived:
 class Form:
     """A row of the table: the rewriting of one recurrence, and the law it relies on. `normalisers` is what the form
     makes of a whole system's normalisers; the law of that is `ONLINE_LAW`, or none where nothing is rewritten. A form
-    that `resumes` along another axis than the stream starts from what a state holds of the stream."""
+    that `resumes` along another axis than the stream starts from what a state holds of the stream. One that does not
+    nest is taken of whole recurrences only, not of what recurs in a step of another loop."""
 
     name: str
     rewrite: Rewrite | None
@@ -69,6 +70,7 @@ class Form:
     because: str
     normalisers: Callable[[System], Normalisers] | None = None
     resumes: bool = False
+    nests: bool = True
 
 
 ONLINE_LAW = Obligation(
@@ -142,6 +144,7 @@ _ROWS = [
         "on a grid w = slope i + j, with slope d + e >= 1 at each distance (d, e), and (i, j) -> (w, i) is one to one; on a "
         "graph that guards give, w is the longest path to a position, found at each call",
         resumes=True,
+        nests=False,
     ),
 ]
 FORMS: dict[str, Form] = {row.name: row for row in _ROWS}
@@ -285,6 +288,8 @@ def _with_ends(system: System, names: set[str]) -> System:
 
 def _objection(system: System, row: Form, loop: Loop, outer: tuple[Loop, ...]) -> str:
     """Why a loop is none of the form's business, or cannot be."""
+    if outer and not row.nests:
+        return f"it recurs in the steps of a loop over `{outer[-1].axis}`, where no {row.name} is written"
     if not _streamed(system, loop):
         return f"= a recurrence over `{loop.axis}`, a loop in every form"
     held = any(e.tensor in loop.tensors() for e in system.record or ())
