@@ -6,7 +6,7 @@ one function serves one position, the same position of every piece, and all posi
 is an operand: the backward runs the function again.
 
 Where entries mix along an axis, it is the last of the lanes; a slope with one dimension more than a state is a matrix
-[.., own entry, entry before], and weights are read as they are. Entry points: `is_solved`, `solve`.
+[.., own entry, entry before], and weights are read as they are. Entry points: `is_solved`, `solve`, `states_before`.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _shape(operand: Operand, dims: tuple[str, ...]) -> tuple[str, ...]:
 
 def _parts(ctx: Context, states: list[Tensor]) -> list[Part]:
     """The largest parts without a state, each below the conditions of the choices around it."""
-    before = {r for s in states for r in _before(ctx, states, s)}
+    before = {r for s in states for r in states_before(ctx, states, s)}
     found: dict[Node, Part] = {}
     dependent = {n for s in states if s.rhs is not None for n in walk(s.rhs) if not before.isdisjoint(reads(n))}
 
@@ -112,7 +112,7 @@ def _parts(ctx: Context, states: list[Tensor]) -> list[Part]:
     return list(found.values())
 
 
-def _before(ctx: Context, states: list[Tensor], reader: Tensor) -> list[Node]:
+def states_before(ctx: Context, states: list[Tensor], reader: Tensor) -> list[Node]:
     """The reads of states at the position before; others, at steps of loops around that are over, are operands."""
     own = {s.name: s for s in states}
     found = [r for r in reads(reader.rhs) if r.attr in own] if reader.rhs is not None else []
@@ -135,7 +135,7 @@ def _function(
     for state, variable in zip(states, entering, strict=True):
         assert state.rhs is not None
         for other in states:
-            for read in _before(ctx, [state], other):
+            for read in states_before(ctx, [state], other):
                 at = dict(zip(state.indices, read.args, strict=True))
                 known[read] = Value(variable, (*dims[:-1], str(at[dims[-1]].attr)) if column else dims, "real")
     ctx.hoisted = {**ctx.hoisted, **known}

@@ -17,6 +17,7 @@ from seqdsl.ir.system import Monoid, Tensor
 
 from ...torch_module.context import Context
 from ...torch_module.names import tuple_text
+from ...torch_module.newton import states_before
 from ...torch_module.operands import Operand
 from .derivatives import Refused
 from .numbers import kinds
@@ -92,10 +93,8 @@ class Recurrences:
                 raise Refused("its entries depend on one another")
             leaves = {s.name: build.read(f"@{s.name}", [], s.dtype) for s in states}
 
-            def entering(node: Node) -> Node | None:
-                return leaves.get(str(node.attr)) if node.op == "read" else None
-
-            stepped = [(s.name, leaves[s.name], rebuild(s.rhs.args[0], entering)) for s in states if s.rhs is not None]
+            entering = {r: leaves[str(r.attr)] for s in states for r in states_before(ctx, states, s)}
+            stepped = [(s.name, leaves[s.name], rebuild(s.rhs.args[0], entering.get)) for s in states if s.rhs is not None]
             operands = [(o.inner.text, o.node, dims[1] in o.outer.dims) for o in given]
             return step(stepped, operands, len(dims) - 2)
 
@@ -144,7 +143,8 @@ def _combined(monoid: Monoid, leaves: list[Node]) -> dict[str, Node]:
 def _text(name: str, kind: str, found: Step, told: str) -> str:
     """Kernels, and the function that launches them, which is `told` more than its plan."""
     made = kernels(name, found)
-    learned = [k for k, x in enumerate(found.operands) if x.kind == "real"] if "adjoint" in made else []
+    wanted = found.learned() if "adjoint" in made else []
+    learned = [k for k, x in enumerate(found.operands) if x in wanted]
     plan = [f"_{name}_plan = _Recurrence(", f'    name="{name}",', f"    lanes={found.lanes},", f"    held={len(found.states)},"]
     plan += [f"    moves={tuple_text(str(x.moves) for x in found.operands)},"]
     plan += [f"    learned={tuple_text(map(str, learned))},", f'    numbers="{kinds(found.numbers)}",']

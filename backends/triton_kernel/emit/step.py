@@ -58,8 +58,9 @@ class Step:
     numbers: dict[Node, str] = field(default_factory=dict)
 
     def learned(self) -> list[Entry]:
-        """The operands that may need a gradient."""
-        return [x for x in self.operands if x.kind == "real"]
+        """The operands that the states after a step send something back to."""
+        found = self.sent({s.node: s.node for s in self.states})
+        return [x for x in self.operands if x.node in found]
 
     def slopes(self) -> list[list[Node | None]]:
         """[state][before]: the derivative of a state after the step by one before it, None where that is 0."""
@@ -72,7 +73,7 @@ class Step:
 
     def sent(self, cotangents: Mapping[Node, Node]) -> dict[Node, Node]:
         """What the states after a step send back to its operands and to the states before; `cotangents` by state."""
-        leaves = {x.node for x in (*self.states, *self.learned())}
+        leaves = {x.node for x in (*self.states, *self.operands) if x.kind == "real"}
         return pulled([(after, cotangents[s.node]) for s, after in zip(self.states, self.after, strict=True)], leaves)
 
 

@@ -250,10 +250,10 @@ def _adjoint(name: str, step: Step) -> list[str]:
     found = step.sent(sent)
     known = kernel.now() | {node: f"s{k}" for k, node in enumerate(sent.values())}
     known |= {cotangent(s): f"d_{s.name}_now" for s in states}
-    moving = [x for x in step.learned() if x.moves and x.node in found]
+    moving = [x for x in step.learned() if x.moves]
     wanted = [(f"s{k}", build.add(cotangent(s), found.get(s.node, build.ZERO))) for k, s in enumerate(states)]
     for x in step.learned():
-        if not x.moves and x.node in found:
+        if not x.moves:
             own = build.read(f"@{x.name}_sum", [], "real")
             known[own] = f"{x.name}_sum"
             wanted.append((f"{x.name}_sum", build.add(own, found[x.node])))

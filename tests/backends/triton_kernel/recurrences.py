@@ -105,6 +105,10 @@ mixer cell(x[t,h,c], w[h,c], u[c], b[h]) -> y[t,h,c]:
     s[t,h,c] = (1 - z) * s[t+1] + z * tanh(u * s[t+1] + x) ^ 3 / |c|
     y[t,h,c] = s + x
 """
+KEPT = """
+mixer kept(x[t,c], f[t,c], u[c]) -> z[t,c]:
+    z[t,c] = sigmoid(f + u * z[t-1]) * (z[t-1] - tanh(x)) + tanh(x)
+"""
 WALKS: dict[str, Walk] = {
     "max, plus": _walk("decaying_max", 37, c=5),
     "max, plus, with ties": _walk("decaying_max", 14, c=70, drawn="integers"),
@@ -132,6 +136,8 @@ WALKS: dict[str, Walk] = {
     "one position of a nonlinear step": _walk("two_species", 1, c=3),
     "a nonlinear step backwards, with weights": Walk(CELL, {"t": 131, "h": 2, "c": 3}, form="newton"),
     "pieces that are solved": Walk(CELL, {"t": 260, "h": 1, "c": 2}, form="newton", pieces=2),
+    "an operand that only the slopes read": Walk(KEPT, {"t": 37, "c": 3}, form="newton"),
+    "a nonlinear step at every depth": Walk("deep_cells", {"t": 37, "l": 2, "c": 5}, form="newton"),
     "fields with indices of their own": Walk(VECTORS, {"t": 20, "h": 2, "e": 5}),
 }  # fmt: skip
 PRECISIONS = dict.fromkeys(("max, plus", "a stabilised softmax"), ("float32", "bfloat16"))
