@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,12 @@ def test_the_readme_has_nothing_else() -> None:
     text = (LIBRARY / "README.md").read_text(encoding="utf-8")
     assert text.startswith(OPENING)
     assert sum(line.startswith("| ") and "`" in line for line in text.splitlines()) == len(every_mixer())
+
+
+@pytest.mark.parametrize("path", sorted(LIBRARY.glob("*/*.seq")), ids=lambda path: path.stem)
+def test_a_file_is_short(path: Path) -> None:
+    """One system: an op, or the layers that are built from ops of other files."""
+    assert 5 <= len(path.read_text(encoding="utf-8").splitlines()) <= 60
 
 
 def test_every_form_keeps_to_the_equations(entry: Entry, pytestconfig: pytest.Config) -> None:
