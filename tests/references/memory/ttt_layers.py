@@ -18,7 +18,7 @@ def turned(x: Array, m: int) -> Array:
 
 
 def mixed(x: Array, params: Tensors, m: int, base: float) -> Tensors:
-    """What the layers of both files hand to their memory."""
+    """What both layers hand to their memory."""
     inputs = {"q": turned(linear(x, params, "a"), m), "k": turned(linear(x, params, "b"), m), "v": linear(x, params, "v")}
     inputs["lr"] = base * sigmoid(linear(x, params, "lr")) / inputs["q"].shape[2]
     inputs["pos"] = np.maximum(1 / np.arange(1, m + 1) + params["learn"], 0)
