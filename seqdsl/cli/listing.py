@@ -18,7 +18,8 @@ from seqdsl.ir.state import NotSteppable, state_record
 from seqdsl.ir.system import System
 from seqdsl.plan import Cost, leading
 from seqdsl.report import Report
-from seqdsl.semantics import library
+from seqdsl.semantics import library, mixers
+from seqdsl.syntax import tree
 
 OPENING = """# The library
 
@@ -60,12 +61,21 @@ def _row(name: str, program: api.Program) -> dict[str, Any]:
         "file": name,
         "mixer": program.name,
         "classes": _classes(system),
-        "doc": _doc(system),
+        "doc": _doc(program),
     }
 
 
-def _doc(system: System) -> str:
-    return " ".join(str(line).strip() for line in system.doc if str(line).strip())
+def _doc(program: api.Program) -> str:
+    """The comments above the mixer; before them, for the first of a file, those that open the file."""
+    opening = program.file.module.items[0]
+    lines = program.mixer.doc
+    if opening is not program.mixer and _is_first(program):
+        lines = (opening.comments if isinstance(opening, tree.Import) else opening.doc) + lines
+    return " ".join(line.strip() for line in lines if line.strip())
+
+
+def _is_first(program: api.Program) -> bool:
+    return program.mixer is mixers(program.file)[0]
 
 
 def _classes(system: System) -> list[str]:
@@ -81,22 +91,22 @@ def markdown() -> Iterator[str]:
     for folder, names in sorted(folders.items()):
         yield from ("", f"## {folder}", "", _line(COLUMNS), _line(["---"] * len(COLUMNS)))
         for name in names:
-            yield from (row_of(name, program.check(), first=not n) for n, program in enumerate(api.load_all(name)))
+            yield from (row_of(name, program, program.check()) for program in api.load_all(name))
 
 
-def row_of(name: str, found: Report, *, first: bool) -> str:
+def row_of(name: str, program: api.Program, found: Report) -> str:
     """The line of a mixer; the first of a file names the file."""
     path = Path(str(library()[name]))
     return _line(
         [
-            f"[{name}]({path.parent.name}/{name}.seq)" if first else "",
+            f"[{name}]({path.parent.name}/{name}.seq)" if _is_first(program) else "",
             f"`{found.system.name}`",
             ", ".join(_classes(found.system)) or "none",
             _forms(found),
             _state(found.system),
             _operations(found),
             _claims(found),
-            _doc(found.system),
+            _doc(program),
         ]
     )
 

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from .attention import binary_hash, nystrom, performer, positions, qr_stochastic, rope, sinkhorn, top_k
+from .attention import (
+    binary_hash,
+    nystrom,
+    performer,
+    positions,
+    positions_in_space,
+    qr_stochastic,
+    rope,
+    sinkhorn,
+    top_k,
+)
 from .test_fixtures import close, example, run
 
 
@@ -64,7 +74,7 @@ def test_random_features_tend_to_the_exponential() -> None:
 
 def test_rotations_keep_lengths_and_the_two_pairings_are_one_up_to_the_order_of_features() -> None:
     q, k = np.random.default_rng(0).standard_normal((2, 8))
-    close(np.linalg.norm(positions.rope_2d(q, 3, 5)), np.linalg.norm(q))
+    close(np.linalg.norm(positions_in_space.rope_2d(q, 3, 5)), np.linalg.norm(q))
     close(positions.rope(q, 7) @ positions.rope(k, 4), positions.rope(q, 3) @ k)
     order = [0, 4, 1, 5, 2, 6, 3, 7]
     close(positions.rope_half(q, 3)[order], positions.rope(q[order], 3))

@@ -41,15 +41,15 @@ def test_gated_convolution_moves_with_the_image_away_from_the_border() -> None:
 
 def test_the_wavelet_transform_is_undone() -> None:
     for T in (1, 2, 5, 12):
-        inputs, _, _ = example("conv.scattering.round_trip", T)
-        close(run("conv.scattering.round_trip", inputs)["y"], inputs["x"])
-        inputs, _, _ = example("conv.dimsum.subbands", T)
-        bands = run("conv.dimsum.subbands", inputs)["y"]
-        close(run("conv.dimsum.unsubbands", {"y": bands})["x"], inputs["x"])
+        inputs, _, _ = example("conv.dtcwt.round_trip", T)
+        close(run("conv.dtcwt.round_trip", inputs)["y"], inputs["x"])
+        inputs, _, _ = example("conv.haar.subbands", T)
+        bands = run("conv.haar.subbands", inputs)["y"]
+        close(run("conv.haar.unsubbands", {"y": bands})["x"], inputs["x"])
 
 
 def test_the_lowest_subband_of_a_constant_is_the_constant() -> None:
-    bands = run("conv.dimsum.subbands", {"x": np.full((8, 8, 1), 3.0)})["y"]
+    bands = run("conv.haar.subbands", {"x": np.full((8, 8, 1), 3.0)})["y"]
     close(bands[0], np.full((2, 2, 1), 3.0))
     close(bands[1:], np.zeros((15, 2, 2, 1)))
 
@@ -82,11 +82,11 @@ def test_a_separable_block_shuffles_as_torch_does() -> None:
 
 
 def test_a_group_sees_only_itself_without_the_linear_part() -> None:
-    inputs, _, sizes = example("conv.mossformer2.joint_attention", 8)
+    inputs, _, sizes = example("conv.joint_attention.joint_attention", 8)
     near = inputs | {"q2": 0 * inputs["q2"]}
-    o = run("conv.mossformer2.joint_attention", near, {}, sizes)["o"]
+    o = run("conv.joint_attention.joint_attention", near, {}, sizes)["o"]
     changed = {name: np.concatenate([value[:4], -value[4:]]) for name, value in near.items()}
-    close(run("conv.mossformer2.joint_attention", changed, {}, sizes)["o"][:4], o[:4])
+    close(run("conv.joint_attention.joint_attention", changed, {}, sizes)["o"][:4], o[:4])
 
 
 def test_the_mean_of_a_smooth_field_s_square_is_one() -> None:

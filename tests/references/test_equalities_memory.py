@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .memory import atlas, comba, gated_delta_rule, kda, mesa, rwkv7, titans, ttt_mlp
+from .memory import atlas, comba, gated_delta_rule, kda, mesa, omega_net, rwkv7, titans, ttt_mlp
+from .numerics import gelu
 
 
 def test_newton_schulz_makes_singular_values_near_one() -> None:
@@ -20,7 +21,7 @@ def test_features_of_exp_grow_into_the_exponential() -> None:
     rng = np.random.default_rng(0)
     q, k = 0.1 * rng.standard_normal((2, 20, 4))
     w = np.array([1, 1, np.sqrt(0.5)])
-    product = (atlas.features(q, w) * atlas.features(k, w)).sum(axis=-1)
+    product = (omega_net.features(q, w) * omega_net.features(k, w)).sum(axis=-1)
     np.testing.assert_allclose(product, np.exp((q * k).sum(axis=-1)), atol=1e-3)
 
 
@@ -44,7 +45,7 @@ def test_ttt_gradients_are_those_of_torch() -> None:
     z = torch.nn.functional.layer_norm(torch.nn.functional.gelu(x) @ torch.tensor(V) + torch.tensor(c), (4,), eps=1e-6)
     loss = ((torch.tensor(gamma) * z + torch.tensor(beta) - torch.tensor(r)) ** 2).sum() / 2
     expected = torch.autograd.grad(loss, x)[0].numpy()
-    out = ttt_mlp.miss_gradient(ttt_mlp.gelu(y) @ V + c, r, gamma, beta)
+    out = ttt_mlp.miss_gradient(gelu(y) @ V + c, r, gamma, beta)
     np.testing.assert_allclose(ttt_mlp.gelu_slope(y) * (V @ out), expected, atol=1e-10)
 
 

@@ -10,7 +10,7 @@ import torch
 
 import seqdsl
 
-from .scan import grouped_rnn, lmu, log_linear, lssl, vision_retention
+from .scan import lion, lmu, log_linear, lssl, vision_retention
 
 LIBRARY = Path(__file__).resolve().parent.parent.parent / "library" / "scan"
 
@@ -48,8 +48,8 @@ def test_hippo_is_normal_but_for_a_rank_of_one() -> None:
 
 @pytest.mark.parametrize("mixer", ["LionRetention", "LionMamba", "LionRWKV", "LionMLSTM", "LionTTT"])
 def test_groups_do_not_leak(mixer: str) -> None:
-    inputs, params, sizes = getattr(grouped_rnn, f"{mixer}_example")(np.random.default_rng(0), 15)
-    program = seqdsl.load(LIBRARY / "grouped_rnn.seq", mixer)
+    inputs, params, sizes = getattr(lion, f"{mixer}_example")(np.random.default_rng(0), 15)
+    program = seqdsl.load(LIBRARY / "lion.seq", mixer)
     before = program.interpret(inputs=inputs, params=params, sizes=sizes)["outputs"]["y"]
     second = np.argsort(inputs["key"])[5:10]
     changed = inputs["x"].copy()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..numerics import Example, Sizes, Tensors, draws, linear, weights
-from .positions import rope, rope_2d, rope_half
+from .positions import rope, rope_half
+from .positions_in_space import rope_2d
 from .softmax import attend
 
 

@@ -1,4 +1,4 @@
-"""TTT-MLP: the memory is a network of two layers, its gradients worked out by hand; and its layer."""
+"""TTT-MLP: the memory is a network of two layers, its gradients worked out by hand."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from ..numerics import Array, Example, Sizes, Tensors, draws, gelu, layer_norm, weights
-from .ttt_linear import closed, miss_gradient, mixed
+from ..numerics import Array, Example, Sizes, Tensors, draws, gelu, layer_norm
+from .ttt_linear import miss_gradient
 
 
 def gelu_slope(x: Array) -> Array:
@@ -44,19 +44,3 @@ def ttt_mlp_example(rng: np.random.Generator, T: int) -> Example:
     inputs = draws(rng, q=(T, H, D), k=(T, H, D), v=(T, H, D), gamma=(H, D), beta=(H, D))
     inputs |= draws(rng, Ws=(H, D, F), bs=(H, F), Vs=(H, F, D), cs=(H, D))
     return inputs | {"lr": rng.uniform(0.01, 0.1, (T, H)), "pos": 1 / np.arange(1, m + 1)}, {}, {"m": m}
-
-
-ttt_mlp_dual, ttt_mlp_dual_example = ttt_mlp, ttt_mlp_example
-
-
-def TTTMLP(inputs: Tensors, params: Tensors, sizes: Sizes) -> Tensors:
-    o = ttt_mlp(mixed(inputs["x"], params, sizes["M"], 0.1), {}, {"m": sizes["M"]})["o"]
-    return {"y": closed(o, params)}
-
-
-def TTTMLP_example(rng: np.random.Generator, T: int) -> Example:
-    C, H, D, F, M = 7, 2, 4, 5, 3
-    params = weights(rng, a=(C, H, D), b=(C, H, D), v=(C, H, D), lr=(C, H)) | weights(rng, 2, y=(H, D, C))
-    params |= draws(rng, Ws=(H, D, F), bs=(H, F), Vs=(H, F, D), cs=(H, D), gamma=(H, D), beta=(H, D))
-    params |= draws(rng, norm=(H, D), norm_bias=(H, D), learn=(M,)) | {"lr.bias": rng.standard_normal(H)}
-    return draws(rng, x=(T, C)), params, {"H": H, "D": D, "F": F, "M": M}
