@@ -23,7 +23,7 @@ def mean_and_variance(i: Given, p: Given, s: Finals) -> tuple[Outputs, Finals]:
         count = on.sum(1).clamp(min=1)
         mean = (on * i.x[:, : t + 1]).sum(1) / count
         rows.append(mean + (on * (i.x[:, : t + 1] - mean[:, None]) ** 2).sum(1) / count)
-    return (torch.stack(rows, 1),), {}
+    return (i.x + torch.stack(rows, 1) if rows else i.x * 1,), {}
 
 
 def turns(i: Given, p: Given, s: Finals) -> tuple[Outputs, Finals]:
