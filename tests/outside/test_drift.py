@@ -107,6 +107,7 @@ def test_weights_that_a_recurrence_multiplies_sum_to_one() -> None:
     program = seqdsl.load("""
 mixer m(x[t,n], A[t,n,m]) -> z[t,n]:
     index m over n
+    z[-1,n] = 0
     z[t,n] = logsumexp[m](z[t-1,m] + A) + x
 """)
     generator = torch.Generator().manual_seed(0)
@@ -119,4 +120,4 @@ mixer m(x[t,n], A[t,n,m]) -> z[t,n]:
 
     wanted = gradients("recurrent", torch.float64)
     for found, g in zip(gradients("auto", torch.float32), wanted, strict=True):
-        assert error(found, g) < 3e-5
+        assert error(found, g) < 6e-5
