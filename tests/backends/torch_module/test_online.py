@@ -304,7 +304,7 @@ MUTANTS = {
     "the first maximum kept": ("higher = torch.maximum(before, scores.amax(-1, keepdim=True))",
                                "higher = torch.where(before == -torch.inf, scores.amax(-1, keepdim=True), before)"),
     "no delta": ("d_weights - delta[..., here, None]", "d_weights"),
-    "the level forgets the sum": ("top + total.log()", "top"),
+    "weights that do not sum to 1": ("d_o = d_o / total.unsqueeze(-1)", "d_o = d_o * 1"),
     "a block of columns lost": ("range(low, high, max(width, 1))", "range(low, max(high - width, min(high, 1)), max(width, 1))"),
     "columns too few": ("min(high, last)", "min(high, last - 1)"),
     "rows unshifted": ("x.narrow(cut[0], row, rows)", "x.narrow(cut[0], 0, rows)"),
