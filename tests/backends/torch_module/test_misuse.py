@@ -89,6 +89,12 @@ def test_integers_and_booleans_are_not_converted() -> None:
     assert torch.equal(model(torch.ones(2, 4, dtype=torch.int32)), model(torch.ones(2, 4, dtype=torch.long)))
 
 
+def test_a_recurrence_that_reads_too_far_back() -> None:
+    program = seqdsl.load("mixer m(x[t]) -> y[t]:\n    y[t] = 0.5 * y[t-1000000000] + x\n")
+    with pytest.raises(SeqError, match="`y`, which reads itself 1000000000 positions away: at most 10000"):
+        program.module()
+
+
 def test_a_length_that_comes_out_negative() -> None:
     module = mixer("tome", "tome", r=8)
     with pytest.raises(ValueError, match="tome: the axis `n` is -3, and must be at least 0"):
