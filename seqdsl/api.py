@@ -101,6 +101,8 @@ class Program:
         from seqdsl.ir.interpreter import interpret
 
         try:
+            if not isinstance(sizes or {}, Mapping) or not isinstance(params or {}, Mapping):
+                raise SeqError("bad-input", "sizes and params are mappings from names to numbers and arrays")
             integers = _integers(sizes or {}, self)
             system = self._literal(**integers) if form == "recurrent" else self.derived(form, **integers).system
             check_inputs(system, inputs, integers)
@@ -226,6 +228,7 @@ def load(what: str | Path, mixer: str | None = None, **options: int) -> Program:
     """A mixer of a library name, a path, or source text: the named one, the file's namesake, or the first."""
     program = Program(*choose(load_file(what), mixer), options)
     _check_options([program])
+    _integers(options, program)
     return program
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from seqdsl.algebra import check_claim, check_folds, classify_all, monoid_of, monoid_verdicts, prove_equal
 from seqdsl.algebra.affine import monomials
 from seqdsl.algebra.classify import Recurrence
+from seqdsl.algebra.interval import Bounds
 from seqdsl.algebra.verdict import Proved, Refuted, Unknown, Verdict
 from seqdsl.diagnostics import Diagnostic, SeqError
 from seqdsl.ir.state import NotSteppable, state_record
@@ -122,7 +123,10 @@ def report(system: System, *, test: bool = True) -> Report:
 
 
 def verdict_of(system: System, claim: Claim, *, test: bool = True) -> Verdict:
-    """Algebra first; where it cannot tell, random inputs."""
+    """Algebra first; where it cannot tell, random inputs. Of a condition that never holds nothing is said."""
+    never = Bounds(system, claim.condition).contradiction
+    if never is not None:
+        return Unknown(f"its condition never holds: nothing fulfils `{never!r}` beside the rest of it")
     if claim.kind == "equal" and claim.system is not None:
         verdict = prove_equal(claim.system, claim)
     elif claim.kind == "cost":

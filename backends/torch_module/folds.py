@@ -23,8 +23,9 @@ def fold(ctx: Context, node: Node) -> Value:
     if len(names) != 1:
         raise Unsupported(f"`{monoid.name}` over several indices")
     name = names[0]
-    args = [expressions.convert(ctx, plain(expressions.emit(ctx, a)), "real") for a in arg_nodes]
-    fields = _lift(ctx, monoid, args, name)
+    args = [plain(expressions.emit(ctx, a)) for a in arg_nodes]
+    types = _types(monoid)
+    fields = _lift(ctx, monoid, args, types)
     facts = build.conjuncts(guard)
     prefix = _prefix(ctx, facts, name)
     outer = ctx.ordered(
@@ -39,10 +40,12 @@ def fold(ctx: Context, node: Node) -> Value:
     lead = (*outer, name)
     if stand_in is not None:
         outer, lead = (BATCH, *lanes), (BATCH, name, *lanes)
+        types = dict.fromkeys(types, "real")  # kernels count in the dtype of the computation
+        fields = [expressions.convert(ctx, v, "real") for v in fields]
     fields = [
-        expressions.full(ctx, v, (*lead, *own), "real") for v, (_, own) in zip(fields, monoid.fields, strict=True)
+        expressions.full(ctx, v, (*lead, *own), types[n]) for v, (n, own) in zip(fields, monoid.fields, strict=True)
     ]
-    combine = _combine(ctx, monoid, lead)
+    combine = _combine(ctx, monoid, lead, types)
     results = [ctx.names.fresh(f"{monoid.name}_{n}") for n, _ in monoid.fields]
     texts = f"({', '.join(v.text for v in fields)},), {combine}"
     if stand_in is not None:
@@ -52,19 +55,25 @@ def fold(ctx: Context, node: Node) -> Value:
         ctx.helper("_join")
     line = f"{', '.join(results)}{',' if len(results) == 1 else ''} = {call}"
     if prefix is None:
-        line = _guard_empty(ctx, monoid, line, results, fields, outer, name)
+        line = _guard_empty(ctx, monoid, line, results, types, outer, name)
     else:
         ctx.block.add(line)
     at = prefix or ""
     values = {}
     for variable, (field, own) in zip(results, monoid.fields, strict=True):
         own_dims = tuple(at if d == name else d for d in lead if prefix or d != name)
-        values[field] = (own, Value(variable, (*own_dims, *own), "real"))
+        values[field] = (own, Value(variable, (*own_dims, *own), types[field]))
     result = _project(ctx, monoid, values)
     if prefix and ctx.past and ctx.is_new(prefix):
         at_dim = result.dims.index(prefix)
-        result = Value(f"({result.text}).narrow({at_dim}, past, {ctx.length(prefix)})", result.dims, "real")
+        result = Value(f"({result.text}).narrow({at_dim}, past, {ctx.length(prefix)})", result.dims, result.dtype)
     return result
+
+
+def _types(monoid: Monoid) -> dict[str, str]:
+    """The type of each field."""
+    names = [n for n, _ in monoid.fields]
+    return dict(zip(names, monoid.types or ["real"] * len(names), strict=True))
 
 
 def _prefix(ctx: Context, facts: list[Node], name: str) -> str | None:
@@ -92,13 +101,15 @@ def _local(ctx: Context, values: dict[str, tuple[tuple[str, ...], Value]], node:
     return value
 
 
-def _lift(ctx: Context, monoid: Monoid, args: list[Value], name: str) -> list[Value]:
+def _lift(ctx: Context, monoid: Monoid, args: list[Value], types: dict[str, str]) -> list[Value]:
     named = [
         a if a.static or a.text.isidentifier() else ctx.bind(f"{monoid.name}_{n}", a)
         for a, (n, _) in zip(args, monoid.lift_params, strict=True)
     ]
     local = {n: (own, v) for (n, own), v in zip(monoid.lift_params, named, strict=True)}
-    return [expressions.tensor(ctx, _local(ctx, local, e), "real") for e in monoid.lift]
+    return [
+        expressions.tensor(ctx, _local(ctx, local, e), t) for e, t in zip(monoid.lift, types.values(), strict=True)
+    ]
 
 
 def _masked(
@@ -113,14 +124,14 @@ def _masked(
     outer = ctx.ordered(merge(outer, tuple(d for d in mask.dims if d != name)))
     result = []
     for value, unit, (_, own) in zip(fields, monoid.identity, monoid.fields, strict=True):
-        one = expressions.tensor(ctx, expressions.emit(ctx, unit), "real")
+        one = expressions.tensor(ctx, expressions.emit(ctx, unit), value.dtype)
         dims = (*ctx.ordered(tuple(d for d in merge(value.dims, mask.dims) if d not in own)), *own)
         texts = [spread(v, dims).text for v in (mask, value, one)]
-        result.append(Value(f"torch.where({', '.join(texts)})", dims, "real"))
+        result.append(Value(f"torch.where({', '.join(texts)})", dims, value.dtype))
     return result, outer
 
 
-def _combine(ctx: Context, monoid: Monoid, lead: tuple[str, ...]) -> str:
+def _combine(ctx: Context, monoid: Monoid, lead: tuple[str, ...], types: dict[str, str]) -> str:
     """A local function of the fields of two neighbours; the folded dimension now counts pairs."""
     name = ctx.names.fresh(f"combine_{monoid.name}")
     names = ctx.names.copy()
@@ -130,7 +141,7 @@ def _combine(ctx: Context, monoid: Monoid, lead: tuple[str, ...]) -> str:
         for field, own in monoid.fields:
             variable = names.fresh(f"{side}_{field}")
             parameters.append(variable)
-            values[f"{side}.{field}"] = (own, Value(variable, (*lead, *own), "real"))
+            values[f"{side}.{field}"] = (own, Value(variable, (*lead, *own), types[field]))
     before = ctx.block, ctx.names, ctx.local, ctx.order
     ctx.block, ctx.names, ctx.local = Block(before[0].indent + 1), names, values
     ctx.caches.append({})
@@ -141,10 +152,11 @@ def _combine(ctx: Context, monoid: Monoid, lead: tuple[str, ...]) -> str:
         ctx.meet(equation.rhs)
         if equation.comment:
             ctx.block.add("# " + equation.comment.splitlines()[-1])
-        value = expressions.tensor(ctx, expressions.emit(ctx, equation.rhs), equation.dtype)
+        value = expressions.emit(ctx, equation.rhs)
+        value = expressions.tensor(ctx, value, types.get(equation.name, value.dtype))
         ctx.local = {**ctx.local, equation.name: (equation.indices, ctx.bind(equation.name, value))}
     texts = [
-        expressions.full(ctx, ctx.local[f][1], (*lead, *own), "real")
+        expressions.full(ctx, ctx.local[f][1], (*lead, *own), types[f])
         if set(ctx.local[f][1].dims) != {*lead, *own}
         else ctx.local[f][1]
         for f, own in monoid.fields
@@ -164,7 +176,7 @@ def _combine(ctx: Context, monoid: Monoid, lead: tuple[str, ...]) -> str:
 
 
 def _guard_empty(
-    ctx: Context, monoid: Monoid, line: str, results: list[str], fields: list[Value], outer: tuple[str, ...], name: str
+    ctx: Context, monoid: Monoid, line: str, results: list[str], types: dict[str, str], outer: tuple[str, ...], name: str
 ) -> str:
     """A fold over nothing is the identity, or an error."""
     length = ctx.length(name)
@@ -177,7 +189,7 @@ def _guard_empty(
     used = {r.attr for e in monoid.project if e.rhs is not None for r in reads(e.rhs)}
     for variable, unit, (field, own) in zip(results, monoid.identity, monoid.fields, strict=True):
         if field in used or not used:
-            one = expressions.full(ctx, expressions.emit(ctx, unit), (*outer, *own), "real")
+            one = expressions.full(ctx, expressions.emit(ctx, unit), (*outer, *own), types[field])
             ctx.block.add(f"    {variable} = {one.text}")
     return line
 

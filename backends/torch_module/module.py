@@ -261,6 +261,8 @@ def _init_state(
     if steps.refusal:
         out.add(f"    raise ValueError({quoted(f'{system.name} cannot be stepped: {steps.refusal}')})")
         return
+    for label, length in (("batch", "batch"), *sizes.items()):
+        out.add(f"    _at_least({quoted(f'{system.name}: `{label}` of a state')}, {length}, 0)")
     if layer:
         some = "parameters" if any(t.kind == "param" for t in system.params()) else "buffers"
         out.add(f"    some = next(self.{some}())")

@@ -130,20 +130,21 @@ def _state_check(ctx: Context, steps: Stepping) -> str:
 
 
 def _entry_shape(ctx: Context, entry: StateEntry) -> str:
-    """The lengths of an entry of the record behind the batch axis."""
+    """The lengths of an entry of the record behind the batch axis, and its kind where that is not real."""
     system = ctx.system
     if entry.name in system.finals:
-        lengths = [_fixed_length(ctx, i) for i in system.tensors[system.finals[entry.name]].indices]
+        tensor = system.tensors[system.finals[entry.name]]
+        lengths = [_fixed_length(ctx, i) for i in tensor.indices]
     else:
-        lengths = []
-        for k, index in enumerate(system.tensors[entry.tensor].indices):
+        tensor, lengths = system.tensors[entry.tensor], []
+        for k, index in enumerate(tensor.indices):
             if k != entry.position:
                 lengths.append(_fixed_length(ctx, index))
             elif entry.boundary is None and entry.tail is None:
                 lengths.append("past" if ctx.past else "None")
             elif entry.boundary is None and entry.tail is not build.ONE:
                 lengths.append(history.count_text(ctx, entry))
-    return tuple_text(lengths)
+    return tuple_text(lengths if tensor.dtype == "real" else [*lengths, f'"{tensor.dtype}"'])
 
 
 def _fixed_length(ctx: Context, index: str) -> str:
@@ -154,7 +155,7 @@ def _fixed_length(ctx: Context, index: str) -> str:
 
 
 def _checks(ctx: Context, known: dict[str, str], layer: bool) -> list[str]:
-    """Axes that must be equally long (rule 6), and sizes that could come out negative."""
+    """Axes that must be equally long (rule 6) or of a declared length (rule 8), and sizes that could come out negative."""
     lines: dict[str, None] = {}
     name = safe(ctx.system.name)
     for a, b in ctx.system.constraints:
@@ -163,6 +164,13 @@ def _checks(ctx: Context, known: dict[str, str], layer: bool) -> list[str]:
             continue
         check = ctx.helper("_equal_sizes")
         lines[f'{check}("{name}", "{x.axis}", "{y.axis}", sizes["{x.axis}"], sizes["{y.axis}"])'] = None
+    for i in dict.fromkeys(i for t in ctx.system.inputs() for i in t.indices):
+        declared = ctx.system.index(i).size
+        streamed = declared is not None and any(n.op == "size" and ctx.on_stream(str(n.attr)) for n in walk(declared))
+        if declared is None or streamed or ctx.system.axis(i) in known:
+            continue
+        check, axis = ctx.helper("_declared_size"), ctx.system.axis(i)
+        lines[f'{check}("{name}", "{axis}", sizes["{axis}"], {size_value(ctx, declared).text})'] = None
     for size in ctx.system.checks:
         below = list(walk(size.value))
         if build.value_of(size.value) is not None or (layer and known_when_built(ctx.system, size.value, known, layer)):

@@ -19,10 +19,12 @@ from seqdsl.ir.state import LAST, StateEntry, state_record
 from seqdsl.ir.system import Edge, Tensor
 
 from . import expressions, history, levels, newton, wavefront
-from .context import Block, Context, Looped, LoopScope, Source, Stored
+from .context import Block, Context, Looped, LoopScope, Source, Stored, Unsupported
 from .loops import hoist, keys_of
 from .names import tuple_text
 from .values import BATCH, CHOICE, Value
+
+MOST_STARTS = 10_000  # each is a line of the module
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,8 @@ def _primed(
     items: list[str] = []
     for offset in sorted({o for o in offsets if o}):
         reach = range(offset, 0) if offset < 0 else range(offset)
+        if len(reach) > MOST_STARTS:
+            raise Unsupported(f"`{tensor.name}`, which reads itself {len(reach)} positions away: at most {MOST_STARTS}")
         for place in reach:
             at = str(place) if offset < 0 else (f"{length} + {place}" if place else length)
             if offset > 0 and streamed and ctx.past:

@@ -69,6 +69,9 @@ def _input_sizes(mixer: str, inputs: dict[str, tuple[Any, ...]], known: dict[str
                 f"{mixer}: `{name}` must have the axes [batch{''.join(', ' + a for a in wanted)}], and is {found}"
             )
         _check_kind(mixer, name, x, kind[0] if kind else "real")
+        first, other = next(iter(inputs.items()))
+        if x.device != other[0].device:
+            raise ValueError(f"{mixer}: `{name}` is on {x.device}, and `{first}` on {other[0].device}")
         for axis, size in zip(wanted, x.shape[1:], strict=True):
             if sizes.setdefault(axis, size) != size:
                 raise ValueError(
@@ -136,15 +139,19 @@ def _checked_state(
     return record
 
 
-def _state_entry(mixer: str, at: str, x: Any, batch: int, dtype: torch.dtype, shape: Sequence[int | None]) -> Tensor:
-    """One tensor of a record."""
+def _state_entry(mixer: str, at: str, x: Any, batch: int, dtype: torch.dtype, shape: Sequence[Any]) -> Tensor:
+    """One tensor of a record; after its lengths may stand its kind, if that is not real."""
+    *shape, kind = shape if shape and isinstance(shape[-1], str) else (*shape, "real")
     found = list(x.shape) if isinstance(x, torch.Tensor) else None
     fits = found is not None and len(found) == len(shape) + 1 and found[0] in (1, batch)
     if not fits or any(n not in (None, m) for n, m in zip(shape, (found or [])[1:], strict=True)):
         wanted = ", ".join(["1" if batch == 1 else f"1 or {batch}", *("any" if n is None else str(n) for n in shape)])
         raise ValueError(f"{mixer}: {at} must have the shape [{wanted}], and has {found or type(x).__name__}")
-    kind = x.dtype if not (x.is_floating_point() or x.is_complex()) else dtype
-    return _input(x, batch, _complex_dtype(dtype) if x.is_complex() else kind)
+    exact = not x.is_floating_point() and not x.is_complex()
+    if x.is_complex() if kind == "real" else kind != "complex" and not (exact and (kind == "int" or x.dtype == torch.bool)):
+        raise ValueError(f"{mixer}: {at} must be {kind}, and is {x.dtype}; convert it first")
+    kinds = {"real": dtype, "complex": _complex_dtype(dtype), "int": torch.long, "bool": torch.bool}
+    return _input(x, batch, kinds[kind])
 
 
 def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
@@ -157,6 +164,11 @@ def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
 def _equal_sizes(mixer: str, a: str, b: str, x: int, y: int) -> None:
     if x != y:
         raise ValueError(f"{mixer}: the axes `{a}` and `{b}` must have equal lengths, and have {x} and {y}")
+
+
+def _declared_size(mixer: str, axis: str, found: int, declared: int) -> None:
+    if found != declared:
+        raise ValueError(f"{mixer}: the axis `{axis}` has length {found}, and its declaration says {declared}")
 
 
 def _at_least(label: str, value: int, least: int) -> int:
@@ -225,7 +237,7 @@ def _sequence_ends(cu_seqlens: Any, total: int) -> list[int]:
     if isinstance(cu_seqlens, torch.Tensor):
         cu_seqlens = cu_seqlens.tolist()
     ends = list(cu_seqlens) if isinstance(cu_seqlens, list | tuple) else []
-    whole = all(isinstance(n, int) for n in ends)
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in ends)
     if not whole or len(ends) < 2 or ends[0] != 0 or ends[-1] != total or sorted(ends) != ends:
         raise ValueError(f"cu_seqlens must rise from 0 to the packed length {total}, and is {cu_seqlens}")
     return ends

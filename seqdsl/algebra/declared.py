@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice, product
+from math import prod
 from random import Random
 from typing import Any
 
 from seqdsl.algebra.equal import same
-from seqdsl.algebra.exact import World, evaluate
-from seqdsl.algebra.numbers import NotExact, Number, agree, digits, show_number
+from seqdsl.algebra.exact import Point, World, evaluate
+from seqdsl.algebra.numbers import Complex, NotExact, Number, Real, agree, digits, show_number
 from seqdsl.algebra.verdict import Proved, Refuted, Tested, Unknown, Verdict
 from seqdsl.ir import build
 from seqdsl.ir.build import Fraction
@@ -24,6 +25,7 @@ from seqdsl.ir.system import Monoid, System, Tensor
 
 Element = dict[str, Node]  # field -> value over the field's own indices
 SMALL = tuple(Fraction(n) for n in (0, 1, -1, 2, -2))
+_TURNED = (Complex(Fraction(0), Fraction(1)), Complex(Fraction(1), Fraction(-1)))
 _TRIALS = 40
 _SEARCH = 4000
 _SMALLEST = 500
@@ -34,16 +36,15 @@ _SYMPY_OPS = frozenset("const read add sub mul div neg pow maximum minimum index
 def monoid_verdicts(system: System, name: str) -> dict[str, Verdict]:
     """Each law by its name: associative, commutative, and identity where one is declared."""
     monoid = system.monoids[name]
-    x, y = (_free(monoid, n) for n in "xy")
     found: dict[str, Verdict] = {
         "associative": associativity(system, name),
-        "commutative": _law(system, monoid, "commutativity", combine(monoid, x, y), combine(monoid, y, x), "xy",
-                            "x . y and y . x"),
+        "commutative": _law(system, monoid, "commutativity", "xy", "x . y and y . x",
+                            lambda x, y: (combine(monoid, x, y), combine(monoid, y, x))),
     }  # fmt: skip
     if monoid.identity is not None:
         one = dict(zip((n for n, _ in monoid.fields), monoid.identity, strict=True))
-        left = _law(system, monoid, "left identity", combine(monoid, one, x), x, "x", "e . x and x")
-        right = _law(system, monoid, "right identity", combine(monoid, x, one), x, "x", "x . e and x")
+        left = _law(system, monoid, "left identity", "x", "e . x and x", lambda x: (combine(monoid, one, x), x))
+        right = _law(system, monoid, "right identity", "x", "x . e and x", lambda x: (combine(monoid, x, one), x))
         found["identity"] = left if not left.holds else right
     return found
 
@@ -51,14 +52,39 @@ def monoid_verdicts(system: System, name: str) -> dict[str, Verdict]:
 def associativity(system: System, name: str) -> Verdict:
     """Is (x . y) . z always x . (y . z)?"""
     monoid = system.monoids[name]
-    x, y, z = (_free(monoid, n) for n in "xyz")
-    left, right = combine(monoid, combine(monoid, x, y), z), combine(monoid, x, combine(monoid, y, z))
-    return _law(system, monoid, "associativity", left, right, "xyz", "(x . y) . z and x . (y . z)")
+
+    def sides(x: Element, y: Element, z: Element) -> tuple[Element, Element]:
+        return combine(monoid, combine(monoid, x, y), z), combine(monoid, x, combine(monoid, y, z))
+
+    return _law(system, monoid, "associativity", "xyz", "(x . y) . z and x . (y . z)", sides)
 
 
 def _free(monoid: Monoid, name: str) -> Element:
     """An arbitrary element: a tensor for each field."""
-    return {f: build.read(f"{name}.{f}", [build.index(i) for i in idx], "real") for f, idx in monoid.fields}
+    return {
+        f: build.read(_leaf(name, f), [build.index(i) for i in idx], t)
+        for (f, idx), t in zip(monoid.fields, _types(monoid), strict=True)
+    }
+
+
+def _lifted(monoid: Monoid, name: str) -> Element:
+    """An element that `lift` makes of arbitrary values: a tensor for each of its arguments."""
+    given = {n for n, _ in monoid.lift_params}
+
+    def renamed(node: Node) -> Node | None:
+        if node.op != "read" or node.attr not in given:
+            return None
+        return build.read(_leaf(name, str(node.attr)), list(node.args), node.dtype)
+
+    return {f: rebuild(node, renamed) for (f, _), node in zip(monoid.fields, monoid.lift, strict=True)}
+
+
+def _leaf(element: str, part: str) -> str:
+    return f"~{element}.{part}"  # no name of a system begins like this
+
+
+def _types(monoid: Monoid) -> tuple[str, ...]:
+    return monoid.types or ("real",) * len(monoid.fields)
 
 
 def combine(monoid: Monoid, a: Element, b: Element) -> Element:
@@ -83,16 +109,42 @@ def _open(equation: Tensor, known: Mapping[str, tuple[tuple[str, ...], Node]]) -
     return rebuild(equation.rhs, change)
 
 
-def _law(system: System, monoid: Monoid, law: str, left: Element, right: Element, names: str, what: str) -> Verdict:
-    refuted, _ = _search(system, monoid, left, right, names, what, most=_FIRST)
+def _law(
+    system: System, monoid: Monoid, law: str, names: str, what: str, sides: Callable[..., tuple[Element, Element]]
+) -> Verdict:
+    """Does a law hold of all elements? Where it does not, and `lift` makes only some of them, of those that can occur?"""
+    verdict = _of_all(system, monoid, law, {n: _free(monoid, n) for n in names}, what, sides)
+    if not isinstance(verdict, Refuted) or len({n.attr for n in monoid.lift if n.op == "read"}) == len(monoid.lift):
+        return verdict
+    one = {n: _lifted(monoid, n) for n in names}
+    two = {n: combine(monoid, one[n], _lifted(monoid, f"{n}'")) for n in names}
+    total = 0
+    for elements in (one, two):
+        refuted, tried = _search(system, monoid, elements, what, sides)
+        if refuted is not None:
+            return refuted
+        total += tried
+    return Tested(total, 0.0, "exact evaluation, of what `lift` makes and what is combined of it") if total else verdict
+
+
+def _of_all(
+    system: System,
+    monoid: Monoid,
+    law: str,
+    elements: Mapping[str, Element],
+    what: str,
+    sides: Callable[..., tuple[Element, Element]],
+) -> Verdict:
+    refuted, _ = _search(system, monoid, elements, what, sides, most=_FIRST)
     if refuted is not None:
         return refuted
+    left, right = sides(*elements.values())
     if all(same(system, left[f], right[f]) for f in left):
         return Proved(law, "symbolic identity: equal canonical forms, for all sizes")
-    refuted, tried = _search(system, monoid, left, right, names, what)
+    refuted, tried = _search(system, monoid, elements, what, sides)
     if refuted is not None:
         return refuted
-    if _by_order_types(system, monoid, left, right, names):
+    if _by_order_types(system, monoid, left, right, tuple(elements)):
         return Proved(law, "all cases: the operator only compares and selects, so order types are all there is")
     if all(_equal_in_sympy(left[f], right[f]) for f in left):
         return Proved(law, "symbolic identity (sympy), entry by entry")
@@ -104,7 +156,9 @@ def _law(system: System, monoid: Monoid, law: str, left: Element, right: Element
 _SELECTING = frozenset("where lt le eq ne and or not maximum minimum read index".split())
 
 
-def _by_order_types(system: System, monoid: Monoid, left: Element, right: Element, names: str) -> bool:
+def _by_order_types(
+    system: System, monoid: Monoid, left: Element, right: Element, names: tuple[str, ...]
+) -> bool:
     """An operator that only compares entries of one field with each other, and selects, is decided by the order types
     of its operands: as many different values as there are operands cover them all."""
     if any(idx for _, idx in monoid.fields):
@@ -116,12 +170,12 @@ def _by_order_types(system: System, monoid: Monoid, left: Element, right: Elemen
             if node.op in ("lt", "le", "eq", "ne", "maximum", "minimum"):
                 if len({str(r.attr).split(".")[1] for r in reads(node)}) > 1 and node.op not in ("maximum", "minimum"):
                     return False
-    slots = [(f"{n}.{f}", ()) for n in names for f, _ in monoid.fields]
-    values = [Fraction(k) for k in range(len(names))]
-    if len(values) ** len(slots) > _SEARCH:
+    slots = [(_leaf(n, f), ()) for n in names for f, _ in monoid.fields]
+    ranks = {t: [Fraction(k) for k in range(2 if t == "bool" else len(names))] for t in ("bool", "int", "real")}
+    if "complex" in _types(monoid) or len(names) ** len(slots) > _SEARCH:
         return False
-    for chosen in product(values, repeat=len(slots)):
-        assignment: dict[tuple[str, tuple[int, ...]], Number] = dict(zip(slots, chosen, strict=True))
+    for chosen in product(*(ranks[t] for _ in names for t in _types(monoid))):
+        assignment: dict[tuple[str, Point], Number] = dict(zip(slots, chosen, strict=True))
         world = World(system, draw=_values(assignment))
         if _difference(monoid, left, right, world) is not None:
             return False
@@ -129,17 +183,23 @@ def _by_order_types(system: System, monoid: Monoid, left: Element, right: Elemen
 
 
 def _values(
-    assignment: Mapping[tuple[str, tuple[int, ...]], Number],
-) -> Callable[[str, tuple[int, ...]], Number | None]:
+    assignment: Mapping[tuple[str, Point], Number],
+) -> Callable[[str, Point], Number | None]:
     return lambda name, point: assignment.get((name, point))
 
 
 def _search(
-    system: System, monoid: Monoid, left: Element, right: Element, names: str, what: str, most: int | None = None
+    system: System,
+    monoid: Monoid,
+    elements: Mapping[str, Element],
+    what: str,
+    sides: Callable[..., tuple[Element, Element]],
+    most: int | None = None,
 ) -> tuple[Refuted | None, int]:
     """The first assignment, smallest numbers first, under which the sides differ; and how many were tried."""
     tried = 0
-    for assignment in islice(_assignments(system, monoid, names), most):
+    left, right = sides(*elements.values())
+    for assignment in islice(_assignments(system, elements), most):
         world = World(system, seed=0, draw=_values(assignment))
         try:
             gap = _difference(monoid, left, right, world)
@@ -148,33 +208,57 @@ def _search(
         tried += 1
         if gap is not None:
             field, one, other = gap
-            shown = "; ".join(f"{n} = {_element(monoid, n, assignment)}" for n in names)
+            shown = "; ".join(f"{n} = {_element(monoid, element, world)}" for n, element in elements.items())
             whole = f"`{monoid.name}`" if len(monoid.fields) == 1 else f"the field `{field}`"
             text = f"{shown}: {what} give {show_number(one)} and {show_number(other)} in {whole}"
             return Refuted(text, (("left", show_number(one)), ("right", show_number(other)))), tried
     return None, tried
 
 
-def _assignments(system: System, monoid: Monoid, names: str) -> Iterator[dict[tuple[str, tuple[int, ...]], Number]]:
+def _assignments(system: System, elements: Mapping[str, Element]) -> Iterator[dict[tuple[str, Point], Number]]:
     """The smallest combinations of integers where there are few entries, then random ones, then random rationals."""
     world = World(system)
-    slots = [(f"{n}.{f}", p) for n in names for f, idx in monoid.fields
-             for p in product(*(range(world.size(i)) for i in idx))]  # fmt: skip
-    if len(SMALL) ** len(slots) <= _SEARCH:
-        for values in islice(sorted(product(SMALL, repeat=len(slots)), key=_magnitude), _SMALLEST):
-            yield dict(zip(slots, values, strict=True))
+    leaves = dict.fromkeys(r for e in elements.values() for node in e.values() for r in reads(node) if str(r.attr)[0] == "~")
+    types = {(str(r.attr), p): r.dtype for r in leaves
+             for p in product(*(range(world.size(str(i.attr))) for i in r.args))}  # fmt: skip
+    choices = [_small(t) for t in types.values()]
+    if prod(map(len, choices)) <= _SEARCH:
+        for values in islice(sorted(product(*choices), key=_magnitude), _SMALLEST):
+            yield dict(zip(types, values, strict=True))
     else:
         rng = Random(0)
         for _ in range(_TRIALS):
-            yield {s: rng.choice(SMALL[:3]) for s in slots}
+            yield {s: rng.choice(values[:3]) for s, values in zip(types, choices, strict=True)}
     rng = Random(1)
     for _ in range(_TRIALS):
-        yield {s: Fraction(rng.randint(-9, 9), rng.choice((1, 2, 3, 5))) for s in slots}
+        yield {s: _drawn(t, rng) for s, t in types.items()}
 
 
-def _magnitude(values: tuple[Fraction, ...]) -> tuple[Fraction, int, list[Fraction]]:
+def _small(dtype: str) -> tuple[Number, ...]:
+    """The smallest values of a type, what breaks most laws first."""
+    return SMALL[:2] if dtype == "bool" else (*SMALL[:2], *_TURNED, SMALL[2]) if dtype == "complex" else SMALL
+
+
+def _drawn(dtype: str, rng: Random) -> Number:
+    """Any value of a type."""
+    if dtype == "bool":
+        return Fraction(rng.randint(0, 1))
+    if dtype == "complex":
+        return Complex(_rational(rng), _rational(rng))
+    return Fraction(rng.randint(-9, 9)) if dtype == "int" else _rational(rng)
+
+
+def _rational(rng: Random) -> Fraction:
+    return Fraction(rng.randint(-9, 9), rng.choice((1, 2, 3, 5)))
+
+
+def _magnitude(values: tuple[Number, ...]) -> tuple[Fraction, int, list[Fraction]]:
     """Smallest first, positive before negative: 0, 0, 1 before 0, 0, -1 before 0, 1, 0."""
-    return sum((abs(v) for v in values), Fraction(0)), sum(v < 0 for v in values), [abs(v) for v in values]
+    parts: list[Real] = []
+    for x in values:
+        parts += [x.re, x.im] if isinstance(x, Complex) else [x]
+    sizes = [abs(Fraction(v)) for v in parts]
+    return sum(sizes, Fraction(0)), sum(v < 0 for v in parts), sizes
 
 
 def _difference(monoid: Monoid, left: Element, right: Element, world: World) -> tuple[str, Number, Number] | None:
@@ -188,10 +272,11 @@ def _difference(monoid: Monoid, left: Element, right: Element, world: World) -> 
     return None
 
 
-def _element(monoid: Monoid, name: str, assignment: Mapping[tuple[str, tuple[int, ...]], Number]) -> str:
+def _element(monoid: Monoid, element: Element, world: World) -> str:
     parts = []
-    for field, _ in monoid.fields:
-        values = [show_number(v) for (n, _), v in assignment.items() if n == f"{name}.{field}"]
+    for field, indices in monoid.fields:
+        points = product(*(range(world.size(i)) for i in indices))
+        values = [show_number(evaluate(element[field], dict(zip(indices, p, strict=True)), world)) for p in points]
         parts.append(values[0] if len(values) == 1 else "[" + ", ".join(islice(values, 4)) + "]")
     return parts[0] if len(parts) == 1 else "(" + ", ".join(parts) + ")"
 

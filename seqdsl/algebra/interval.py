@@ -40,6 +40,16 @@ class Bounds:
                 self._learn(a, (None, self.of(b)[1]))
                 self._learn(b, (self.of(a)[0], None))
 
+    @property
+    def contradiction(self) -> Node | None:
+        """A conjunct of the condition that no values fulfil beside the others, if one is found."""
+        for fact in build.conjuncts(self.condition) if self.condition is not None else []:
+            if fact.op in ("lt", "le", "eq") and all(a.dtype != "bool" for a in fact.args):
+                (least, most), (low, high) = (self.of(a) for a in fact.args)
+                if _above(least, high, fact.op == "lt") or fact.op == "eq" and _above(low, most, False):
+                    return fact
+        return None
+
     def _learn(self, node: Node, new: Interval) -> None:
         if node.op == "neg":
             self._learn(node.args[0], negated(new))
@@ -147,6 +157,10 @@ class Bounds:
         if tensor.name in {r.attr for r in reads(tensor.rhs)} or not build.can_substitute(tensor.rhs, at):
             return None
         return build.substitute(tensor.rhs, at)
+
+
+def _above(a: Bound, b: Bound, or_equal: bool) -> bool:
+    return a is not None and b is not None and (a > b or or_equal and a == b)
 
 
 def _same(a: Node, b: Node) -> bool:

@@ -299,7 +299,8 @@ def _agree(a: Real, b: Real) -> bool:
 def show_number(value: Number) -> str:
     """For evidence: a rational as it is, others to 6 digits."""
     if isinstance(value, Complex):
-        return f"{show_number(value.re)} + {show_number(value.im)}i"
+        sign, size = ("-", -value.im) if value.im < 0 else ("+", value.im)
+        return f"{show_number(value.re)} {sign} {show_number(size)}i"
     if isinstance(value, Fraction):
         return str(value)
     if value.is_infinite():

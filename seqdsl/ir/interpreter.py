@@ -62,6 +62,9 @@ def _prepare(system: System, inputs: Mapping[str, Any], sizes: dict[str, int], s
         entries, steppable = (), False
     names = {".".join(path): name for name, path in record_paths(e.name for e in entries).items()}
     flat = {names.get(key, key): value for key, value in flat.items()}
+    strange = next((key for key in flat if steppable and key not in names.values()), None)
+    if strange is not None:
+        raise SizeError("bad-input", f"`{system.name}` keeps no state `{strange}`", f"it keeps: {', '.join(names) or 'none'}")
     arrays = {t.name: _input(t, inputs) for t in system.inputs()}
     lengths: dict[str, int] = {}
     for tensor in system.inputs():
@@ -135,6 +138,9 @@ def _with_past(run: Run, tensor: Tensor, data: Array, past: tuple[int, Array] | 
         own = stream[0] if stream and tensor.indices[stream[0]].rstrip("'") == run.system.stream else None
         return Store(data, axis=own, base=run.offset if own is not None else 0)
     axis, before = past
+    shapes = [list(x.shape[:axis] + x.shape[axis + 1 :]) for x in (before, data)]
+    if shapes[0] != shapes[1]:
+        raise SizeError("size-mismatch", f"the state `{tensor.name}` has the shape {shapes[0]}, and must have {shapes[1]}")
     whole = np.concatenate([before.astype(data.dtype), data], axis)
     return Store(whole, axis=axis, base=run.offset - before.shape[axis])
 

@@ -63,8 +63,11 @@ def record_paths(names: Iterable[str]) -> dict[str, list[str]]:
     return paths
 
 
+MOST_KEPT = 2**20  # positions of one tensor: further back nothing is kept
+
+
 class NotSteppable(Exception):
-    """Something on the streamed axis is read later than the current position (rule 22)."""
+    """Something on the streamed axis is read later than the current position (rule 22), or too far back to be kept."""
 
     def __init__(self, reader: str, read: Node | None) -> None:
         self.reader, self.read = reader, read
@@ -213,7 +216,7 @@ def _needs(system: System, stream: str, reader: Tensor, read: Node, facts: tuple
         gap = distance(system, stream, subscript, facts)
         if gap == 0:
             continue
-        if isinstance(gap, int) and gap < 0:
+        if isinstance(gap, int) and not 0 <= gap <= MOST_KEPT:
             raise NotSteppable(reader.name, read)
         if sum(system.axis(i) == stream for i in tensor.indices) > 1:
             raise NotSteppable(reader.name, read)  # its row at an earlier position is longer by now

@@ -94,6 +94,7 @@ class Monoid:
     project: tuple[Tensor, ...]
     output: str
     claims: tuple[Claim, ...] = ()
+    types: tuple[str, ...] = ()  # of the fields, by what its use lifts into them; empty before types are inferred
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,8 @@ def _entry_line(entry: StateEntry) -> str:
 
 def _monoid_lines(monoid: Monoid) -> Iterator[str]:
     yield f"monoid {name_text(monoid.name)}"
-    yield from (f"  field {_header(*field)}" for field in monoid.fields)
+    types = [f": {t}" for t in monoid.types] or [""] * len(monoid.fields)
+    yield from (f"  field {_header(*field)}{t}" for field, t in zip(monoid.fields, types, strict=True))
     yield from (f"  argument {_header(*param)}" for param in monoid.lift_params)
     yield from (f"  lift {text_of(node)}" for node in monoid.lift)
     yield from (f"  identity {text_of(node)}" for node in monoid.identity or ())
@@ -265,6 +266,8 @@ def _monoid(lines: _Lines, line: Line) -> Monoid:
     while (inner := lines.next()) and (word := lines.word()) not in ("", "end"):
         if word in ("field", "argument"):
             draft.add(word, _named(inner))
+            if word == "field" and inner.take(":"):
+                draft.add("type", inner.choice("type", TYPES))
         elif word in ("lift", "identity"):
             draft.add(word, expression(inner))
         elif word in ("combine", "project"):
@@ -279,8 +282,11 @@ def _monoid(lines: _Lines, line: Line) -> Monoid:
     _end(lines)
     if len(draft.all("output")) != 1:
         line.fail("a monoid has one output", line.tokens[0])
+    if len(draft.all("type")) not in (0, len(draft.all("field"))):
+        line.fail("either all fields of a monoid have a type, or none", line.tokens[0])
     return Monoid(name, draft.all("field"), draft.all("argument"), draft.all("lift"), draft.all("identity") or None,
-                  draft.all("combine"), draft.all("project"), draft.all("output")[0], draft.all("claim"))
+                  draft.all("combine"), draft.all("project"), draft.all("output")[0], draft.all("claim"),
+                  draft.all("type"))
 
 
 def _claim(lines: _Lines, line: Line) -> Claim:

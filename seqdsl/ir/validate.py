@@ -255,9 +255,10 @@ def _check_monoid(system: System, monoid: Monoid, shapes: Shapes) -> None:
     """Its equations are typed by the elements they meet, not by themselves: their types are not checked."""
     place = f"monoid `{monoid.name}`"
     names = [n for n, _ in monoid.fields]
-    counts = {len(monoid.fields), len(monoid.lift), len(names if monoid.identity is None else monoid.identity)}
+    counts = {len(names), len(monoid.lift), len(monoid.types or names)}
+    counts.add(len(names if monoid.identity is None else monoid.identity))
     if len(counts) > 1:
-        _refuse(place, f"it has {len(names)} fields, and its lift or its identity another number")
+        _refuse(place, f"it has {len(names)} fields, and its lift, its identity or its types another number")
     for name, indices in (*monoid.fields, *monoid.lift_params):
         _check_indices(system, f"{place}, `{name}`", indices)
     shapes = {name: (count, _ANY) for name, (count, _) in shapes.items()}

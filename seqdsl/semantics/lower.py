@@ -19,6 +19,7 @@ from seqdsl.ir.validate import checked
 from seqdsl.semantics import body as bodies
 from seqdsl.semantics import claims as claim_forms
 from seqdsl.semantics import tidy, types
+from seqdsl.semantics.cumulative import unroll_sums
 from seqdsl.semantics.files import load_file
 from seqdsl.semantics.parameters import TYPES, order_parameters
 from seqdsl.semantics.scope import Builder, File, Ref, Scope
@@ -227,7 +228,7 @@ def _finish(
     )
     system = types.infer(system)
     Faults([*types.check_types(system), *check_sizes(system, mixer)]).check()
-    system = tidy.narrow(tidy.inline_copies(system), builder.mapped)
+    system = unroll_sums(tidy.narrow(tidy.inline_copies(system), builder.mapped))
     check_well_founded(system)
     return checked(live(system), "lower")
 

@@ -1,7 +1,6 @@
 """Types inside a declared monoid: its elements have the types that one use lifts into them (rule 34).
 
-Architecture invariant: a monoid's own nodes stay untyped in the system; what is typed here is a copy for the checks,
-and the dtype of the fold.
+Every use has a monoid of its own (`folds`), so its nodes are typed like a tensor's, once what it lifts is known.
 """
 
 from __future__ import annotations
@@ -48,8 +47,9 @@ def retype(node: Node, dtypes: Mapping[str, str], folds: Mapping[str, str] | Non
 
 @dataclass(frozen=True)
 class Elements:
-    """The dtypes of what each part of a monoid reads, by name, and of what a fold gives."""
+    """The dtypes of the fields, of what each part of a monoid reads, by name, and of what a fold gives."""
 
+    fields: Mapping[str, str]
     lift: Mapping[str, str]
     combine: Mapping[str, str]
     project: Mapping[str, str]
@@ -69,7 +69,7 @@ def elements(monoid: Monoid, given: tuple[str, ...], dtypes: Mapping[str, str]) 
             break
         fields = risen
     project = _equations(monoid.project, {**dtypes, **fields})
-    return Elements(lift, combine, project, _join("real", project[monoid.output]))
+    return Elements(fields, lift, combine, project, _join("real", project[monoid.output]))
 
 
 def _equations(equations: tuple[Tensor, ...], known: Mapping[str, str]) -> dict[str, str]:
@@ -94,4 +94,5 @@ def typed_equations(monoid: Monoid, types: Elements) -> Iterator[tuple[Tensor, d
         for equation in equations:
             assert equation.rhs is not None
             done = retype(equation.rhs, dtypes)
-            yield replace(equation, rhs=done[equation.rhs]), reads, {new: old for old, new in done.items()}
+            typed = replace(equation, rhs=done[equation.rhs], dtype=dtypes.get(equation.name, equation.dtype))
+            yield typed, reads, {new: old for old, new in done.items()}

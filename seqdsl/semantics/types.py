@@ -16,7 +16,7 @@ from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS
 from seqdsl.ir.order import difference, upper_bound
 from seqdsl.ir.show import SIGN
-from seqdsl.ir.system import Claim, System, Tensor, folds
+from seqdsl.ir.system import Claim, Monoid, System, Tensor, folds
 from seqdsl.semantics.absence import unguarded_reads
 from seqdsl.semantics.builtins import ABSENCE_MATTERS
 from seqdsl.semantics.monoid_types import ORDER, Elements, dtype_of, elements, retype, typed_equations
@@ -28,14 +28,16 @@ def infer(system: System) -> System:
     """The system with every read, fold and tensor typed; spans follow the nodes."""
     dtypes = {t.name: t.dtype if t.kind != "derived" else "bool" for t in system.tensors.values()}
     folded: dict[str, str] = {}
+    lifted: dict[str, Elements] = {}
     changed = True
     while changed:
         changed = False
         for tensor in system.derived():
             for fold in folds(tensor.rhs):
-                name, found = str(fold.attr[0]), _elements(system, fold, dtypes, folded).output
-                if folded.setdefault(name, "real") != found:
-                    folded[name], changed = found, True
+                name, found = str(fold.attr[0]), _elements(system, fold, dtypes, folded)
+                lifted[name] = found
+                if folded.setdefault(name, "real") != found.output:
+                    folded[name], changed = found.output, True
             known = [dtype_of(tensor.rhs, dtypes, folded) if tensor.rhs is not None else "bool"]
             known += [dtypes[e.tensor] for e in tensor.edges]
             new = max([*known, dtypes[tensor.name]], key=ORDER.index)
@@ -44,7 +46,8 @@ def infer(system: System) -> System:
     spans = dict(system.spans)
     tensors = {n: _typed(t, dtypes, folded, spans) for n, t in system.tensors.items()}
     claims = tuple(_typed_claim(c, dtypes, folded, spans) for c in system.claims)
-    return replace(system, tensors=tensors, claims=claims, spans=spans)
+    monoids = {n: _typed_monoid(m, lifted[n], spans) if n in lifted else m for n, m in system.monoids.items()}
+    return replace(system, tensors=tensors, claims=claims, monoids=monoids, spans=spans)
 
 
 def _elements(system: System, fold: Node, dtypes: Mapping[str, str], folded: Mapping[str, str]) -> Elements:
@@ -62,6 +65,21 @@ def _typed(tensor: Tensor, dtypes: dict[str, str], folded: dict[str, str], spans
             spans.setdefault((tensor.name, new), span)
     edges = tuple(replace(e, point=retype(e.point, dtypes)[e.point]) for e in tensor.edges)
     return replace(tensor, rhs=done[tensor.rhs], dtype=dtypes[tensor.name], edges=edges)
+
+
+def _typed_monoid(monoid: Monoid, types: Elements, spans: dict[object, Span]) -> Monoid:
+    lift: list[Tensor] = []
+    combine: list[Tensor] = []
+    project: list[Tensor] = []
+    parts = [lift] * len(monoid.lift) + [combine] * len(monoid.combine) + [project] * len(monoid.project)
+    for part, (equation, _, before) in zip(parts, typed_equations(monoid, types), strict=True):
+        part.append(equation)
+        for new, old in before.items():
+            if (equation.name, old) in spans:
+                spans.setdefault((equation.name, new), spans[(equation.name, old)])
+    values = tuple(t.rhs for t in lift if t.rhs is not None)
+    kinds = tuple(types.fields.values())
+    return replace(monoid, lift=values, combine=tuple(combine), project=tuple(project), types=kinds)
 
 
 def _typed_claim(claim: Claim, dtypes: dict[str, str], folded: dict[str, str], spans: dict[object, Span]) -> Claim:

@@ -114,7 +114,7 @@ def _statement(statement: tree.Statement, values: dict[str, int], budget: list[i
 
 def evaluate(expr: tree.Expr, values: Mapping[str, int], what: str) -> int:
     """An integer known before the mixer is built."""
-    if isinstance(expr, tree.Number) and expr.text.isdigit() and len(expr.text) < 10:
+    if isinstance(expr, tree.Number) and expr.text.isdigit():
         return int(expr.text)
     if isinstance(expr, tree.Name) and len(expr.parts) == 1 and expr.parts[0] in values:
         return values[str(expr.parts[0])]

@@ -34,9 +34,9 @@ class Bounds:
 
 def bounds_of(system: System, claim: Claim | None = None) -> dict[str, Bounds]:
     """Intervals of inputs, from the `when` clauses of the claims. What `a == 0` says is no domain but a special case, and
-    holds for the claim that says it."""
+    holds for the claim that says it. A claim of stability says itself where it holds."""
     found: dict[str, Bounds] = {}
-    others = (c for c in system.claims if c is not claim)
+    others = () if _grows(claim) else (c for c in system.claims if c is not claim)
     for each in (*others, claim) if claim is not None else others:
         for fact in build.conjuncts(each.condition) if each.condition is not None else ():
             if fact.op not in ("lt", "le", "eq"):
@@ -50,6 +50,11 @@ def bounds_of(system: System, claim: Claim | None = None) -> dict[str, Bounds]:
             elif b.op == "read" and (value := _number(a)) is not None:
                 found[str(b.attr)] = _tighter(found.get(str(b.attr), Bounds()), Bounds(low=value))
     return {n: b for n, b in found.items() if system.tensors[n].kind == "input"}
+
+
+def _grows(claim: Claim | None) -> bool:
+    """Is growth what the claim denies? Then nothing keeps it out of the test but the claim's own condition."""
+    return claim is not None and claim.kind == "stable"
 
 
 def _number(node: Node) -> float | None:
@@ -127,7 +132,7 @@ def draw_inputs(
 ) -> dict[str, Array]:
     """One array for each input, for a test of `claim` where there is one. Integers stay within the axes they index."""
     bounds = bounds_of(system, claim)
-    logs = log_decays(system)
+    logs = set() if _grows(claim) else log_decays(system)
     found: dict[str, Array] = {}
     for tensor in system.inputs():
         shape = tuple(sizes[i] for i in tensor.indices)

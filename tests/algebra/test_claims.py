@@ -94,3 +94,25 @@ def test_what_is_false_is_refuted_with_numbers(claim: str, body: str) -> None:
     system = loaded(body, claim)
     found = verdict_of(system, system.claims[-1])
     assert isinstance(found, Refuted) and "|t| = " in found.counterexample
+
+
+DECAY = "mixer m(x[t], a[t]) -> y[t]:\n    y[t] = exp(a) * y[t-1] + x\n    claim {claim}\n"
+
+
+@pytest.mark.parametrize(
+    ("claim", "verdict"),
+    [
+        ("stable(y)", Refuted),  # inputs that stand in an exponent are drawn above 0, too
+        ("stable(y) when a <= 1", Refuted),
+        ("stable(y) when a <= 0", Proved),
+        ("linear(x) when a <= 0\n    claim stable(y)", Refuted),  # the domain of one claim is not the other's
+        ("stable(y) when a < 0 and a > 1", Unknown),
+        ("stable(y) when 0 < a < 0", Unknown),
+        ("linear(x) when a == 1.0 and a == 2.0", Unknown),
+    ],
+)
+def test_a_claim_is_about_all_that_its_condition_admits(claim: str, verdict: type[Verdict]) -> None:
+    system = load_system(DECAY.format(claim=claim))
+    found = verdict_of(system, system.claims[-1])
+    assert isinstance(found, verdict)
+    assert verdict is not Unknown or "never holds" in found.describe()

@@ -48,6 +48,39 @@ def test_declared_monoids_get_the_right_verdict(path: Path) -> None:
         assert isinstance(verdicts["identity"], Refuted)
 
 
+TYPED = """
+monoid m(x):
+    identity = ({identity})
+    {lift}
+    combine(a, b):
+        x = {combine}
+
+mixer f(x[t]: {dtype}) -> y:
+    y = m[t](x)
+"""
+
+
+@pytest.mark.parametrize(
+    ("dtype", "lift", "combine", "identity", "associative", "neutral"),
+    [
+        ("complex", "lift(x) = x", "a.x * conj(b.x)", "1", False, False),  # of real numbers it is
+        ("bool", "lift(x) = x", "a.x and b.x", "0 == 0", True, True),
+        ("bool", "lift(x) = x", "a.x != b.x", "1 == 1", True, False),
+        ("int", "lift(x) = x", "xor(a.x, b.x)", "0", True, True),  # of 6/5 it is not
+        ("int", "lift(x) = x", "floor(a.x + b.x)", "0", True, True),
+        ("real", "lift(x) = x", "floor(a.x + b.x)", "0", False, False),
+        ("real", "lift(x) = exp(x)", "abs(a.x * b.x)", "1", True, True),  # of -1 it is not
+        ("real", "lift(x) = x^2", "abs(a.x - b.x)", "0", False, True),
+    ],
+)
+def test_a_law_is_of_the_elements_that_can_occur(
+    dtype: str, lift: str, combine: str, identity: str, associative: bool, neutral: bool
+) -> None:
+    text = TYPED.format(dtype=dtype, lift=lift, combine=combine, identity=identity)
+    verdicts = monoid_verdicts(load_system(text, "f"), "m")
+    assert (verdicts["associative"].holds, verdicts["identity"].holds) == (associative, neutral)
+
+
 MONOID = """
 monoid m(x):
     {identity}

@@ -135,6 +135,10 @@ CALLS: list[tuple[dict[str, Any], dict[str, Any], str]] = [  # inputs, further a
     ({"x": ONES, "n": COUNT}, {"sizes": {"H": 0}}, "bad-size"),
     ({"x": ONES, "n": COUNT}, {"sizes": {"Q": 2}}, "unknown-size"),
     ({"x": ONES, "n": COUNT}, {"state": 3}, "bad-input"),
+    ({"x": ONES, "n": COUNT}, {"state": {"S": COUNT}}, "bad-input"),
+    ({"x": ONES, "n": COUNT}, {"state": {"y": COUNT}}, "size-mismatch"),
+    ({"x": ONES, "n": COUNT}, {"sizes": [2]}, "bad-input"),
+    ({"x": ONES, "n": COUNT}, {"params": [2]}, "bad-input"),
     ({"x": ONES, "n": COUNT}, {"form": "nope"}, "unknown-form"),
 ]
 

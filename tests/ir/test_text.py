@@ -59,7 +59,7 @@ def test_any_name_and_text(a: str, b: str, text: str, n: int) -> None:
                     (Edge(n, point, b), Edge(1, other, a)), (text, b), (a, b), text)
     carry = Tensor(b, (), "int", "carry", point, path=(text,))
     monoid = Monoid(a, ((b, (a,)),), ((a, ()),), (other,), (other,) if n else None, (carry,), (tensor,), b,
-                    (Claim(b, (a, b), text),))
+                    (Claim(b, (a, b), text),), ("bool",) if n else ())
     entry = StateEntry(a, b, n, None if n else point, other if n else None)
     inner = System(b, {}, {}, {}, ())
     claims = (Claim(a, (b,), text, other, inner, (point, other)), Claim(b, (), text))
@@ -178,7 +178,7 @@ def test_every_field_is_in_the_text() -> None:
         System: "name options indices tensors outputs claims monoids checks constraints doc finals record spans",
         Tensor: "name indices dtype kind rhs edges path fan_in comment", Index: "name axis size",
         Edge: "position point tensor", Claim: "kind args text condition system nodes span",
-        Monoid: "name fields lift_params lift identity combine project output claims",
+        Monoid: "name fields lift_params lift identity combine project output claims types",
         SizeCheck: "label value least span", StateEntry: "name tensor position tail boundary",
     }  # fmt: skip
     for kind, names in known.items():

@@ -155,6 +155,27 @@ def momentum(i: Given, p: Given, s: Finals) -> tuple[Outputs, Finals]:
     return loop(i.x.shape[1], s, step)
 
 
+def running_sums(i: Given, p: Given, s: Finals) -> tuple[Outputs, Finals]:
+    def step(t: int, a: Tensor, b: Tensor, c: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+        a = a + i.x[:, t] ** 2
+        b, mark = b + i.u[:, t] * a, i.mark[:, t, None]
+        c = c + torch.where(mark, i.x[:, t], 0)
+        return (a, b, c), torch.sin(a / 50) + b / 10 + torch.where(mark, c, 0)
+
+    zero = torch.zeros_like(i.x[:, 0])
+    return loop(i.x.shape[1], {"a": zero, "b": zero, "c": zero}, step)[0], {}
+
+
+def fed_by_a_sum(i: Given, p: Given, s: Finals) -> tuple[Outputs, Finals]:
+    def step(t: int, a: Tensor, S: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        a = a + i.x[:, t]
+        S = i.g[:, t].exp() * S + a
+        return (a, S), S
+
+    outputs, finals = loop(i.x.shape[1], {"a": torch.zeros_like(i.x[:, 0]), **s}, step)
+    return outputs, {"S": finals["S"]}
+
+
 learned_start.begin = lambda i, p, s: {"S": p["S0"].expand_as(s["S"])}  # type: ignore[attr-defined]
 given_start.begin = lambda i, p, s: {"S": outer(i.a, i.b)}  # type: ignore[attr-defined]
 
@@ -183,5 +204,7 @@ CASES = [
     Case("states", mixed_use, "q[t,c] x[t,c] g[t,c]:decay", "S[c]", forms="scan chunkwise"),
     Case("states", shared_key, "q[t,d] k[t,d]:key v[t,h,e] g[t,h]:decay", "S[h,d,e]", forms=MATRIX),
     Case("states", grouped, "q[t,i,d] k[t,h,d]:key v[t,h,e] g[t,h]:decay", "S[h,d,e]", forms="scan chunkwise"),
+    Case("states", running_sums, "x[t,c] u[t,c] mark[t]:bool", forms="scan chunkwise"),
+    Case("states", fed_by_a_sum, "x[t,c] g[t,c]:decay", "S[c]", forms="scan chunkwise"),
     Case("states", momentum, "x[t,c] g[t,c]:decay f[t,c]:decay", "m[c] y[c]", forms="scan chunkwise"),
 ]

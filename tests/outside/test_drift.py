@@ -100,3 +100,24 @@ def test_one_step_at_a_time(name: str, form: str) -> None:
             y, state = module.step(*(x[:, t] for x in inputs), state)
             rows.append(y)
         assert error(torch.stack(rows, 1), by_hand(name, inputs)) < 2e-6
+
+
+def test_weights_that_a_recurrence_multiplies_sum_to_one() -> None:
+    """The forward algorithm: levels of thousands, and a gradient that is the product of all steps' weights."""
+    program = seqdsl.load("""
+mixer m(x[t,n], A[t,n,m]) -> z[t,n]:
+    index m over n
+    z[-1,n] = 0
+    z[t,n] = logsumexp[m](z[t-1,m] + A) + x
+""")
+    generator = torch.Generator().manual_seed(0)
+    given = [torch.randn(s, generator=generator) for s in ((1, 1024, 4), (1, 1024, 4, 4), (1, 1024, 4))]
+
+    def gradients(form: str, dtype: torch.dtype) -> list[Tensor]:
+        x, A, weight = (v.to(dtype, copy=True).requires_grad_() for v in given)
+        (program.module(form)(x, A) * weight).sum().backward()
+        return [v.grad for v in (x, A) if v.grad is not None]
+
+    wanted = gradients("recurrent", torch.float64)
+    for found, g in zip(gradients("auto", torch.float32), wanted, strict=True):
+        assert error(found, g) < 6e-5

@@ -18,12 +18,14 @@ from torch import Tensor
 import seqdsl
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import FORMS
-from tests.outside import attention, decays, invariant, layers, semiring, states, stepped
+from tests.outside import attention, decays, folds, invariant, layers, semiring, states, stepped
 from tests.outside.case import BATCH, SIZES, Case, Spec, draw, specs
 
 HERE = Path(__file__).resolve().parent
 CASES = {
-    c.mixer: c for module in (decays, states, invariant, semiring, layers, attention, stepped) for c in module.CASES
+    c.mixer: c
+    for module in (decays, states, invariant, semiring, layers, attention, stepped, folds)
+    for c in module.CASES
 }
 LIMITS = {torch.float64: (1e-9, 1e-9), torch.float32: (2e-6, 1e-5), torch.bfloat16: (5e-3, 1e-2)}
 GATE_KINDS = ("decay", "mild", "raw", "gate")

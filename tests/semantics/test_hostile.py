@@ -81,7 +81,7 @@ HOSTILE = {
     "a loop that runs backwards": (HEADER + "for i in 5..0:\n        z{i}[t,c] = x\n    y[t,c] = x\n", ""),
     "an endless bound": (
         HEADER + f"for i in 0..{HUGE}:\n        z{{i}}[t,c] = x\n    y[t,c] = x\n",
-        "dynamic-loop-bound",
+        "too-many-iterations",
     ),
     "duplicate inputs": ("mixer f(x[t], x[t]) -> y[t]:\n    y[t] = x\n", "name-clash"),
     "duplicate options": ("mixer f(x[t]; N = 1, N = 2) -> y[t]:\n    y[t] = x\n", "name-clash"),

@@ -68,27 +68,29 @@ class _OnlineSoftmax:
 
 
 class _OnlineSoftmaxFunction(torch.autograd.Function):
-    """Keeps operands, result and log-sum-exp; the backward computes each block's scores once more.
+    """Keeps operands, result, maximum and denominator; the backward computes each block's scores once more.
 
     With p the weights, d_p = f (d_o . v) and delta = d_o . o - d_level, the scores get d_z = p (d_p - delta), a factor
-    f gets p (d_o . v), and the operands the rest by the block's own vjp.
+    f gets p (d_o . v), and the operands the rest by the block's own vjp. Weights are exp(z - maximum) / denominator:
+    exp(z - level) would not sum to 1 where levels are large, and along a recurrence that adds up.
     """
 
     @staticmethod
-    def forward(plan: _OnlineSoftmax, values: Tensor, *operands: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(plan: _OnlineSoftmax, values: Tensor, *operands: Tensor) -> tuple[Tensor, ...]:
         return _online_softmax_blocks(plan, values, operands)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.plan = inputs[0]
+        ctx.mark_non_differentiable(*output[2:])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs[1:], *output)
+        ctx.save_for_backward(*inputs[1:], output[0], *output[2:])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        values, *operands, o, level = ctx.saved_tensors
+        values, *operands, o, top, total = ctx.saved_tensors
         d_o = torch.zeros_like(o) if grads[0] is None else grads[0]
-        d_level = torch.zeros_like(level) if grads[1] is None else grads[1]
+        d_level = torch.zeros_like(top) if grads[1] is None else grads[1]
         needed = [k for k in range(len(operands)) if ctx.needs_input_grad[2 + k]]
         if torch.is_grad_enabled():
 
@@ -98,8 +100,9 @@ class _OnlineSoftmaxFunction(torch.autograd.Function):
 
             d_values, *found = torch.func.vjp(whole, values, *(operands[k] for k in needed))[1]((d_o, d_level))
         else:
-            delta = (d_o * o).sum(-1) - d_level
-            d_values, found = _online_softmax_adjoint(ctx.plan, values, tuple(operands), level, d_o, delta, needed)
+            delta = ((d_o * o).sum(-1) - d_level) / total
+            d_o = d_o / total.unsqueeze(-1)
+            d_values, found = _online_softmax_adjoint(ctx.plan, values, tuple(operands), top, d_o, delta, needed)
         pulled = dict(zip(needed, found, strict=True))
         return None, d_values, *(pulled.get(k) for k in range(len(operands)))
 
@@ -107,46 +110,48 @@ class _OnlineSoftmaxFunction(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[Any, ...], plan: _OnlineSoftmax, *inputs: Tensor) -> tuple[Any, Any]:
         """The block function knows no mapped axis: the whole softmax, mapped."""
         mapped = torch.vmap(lambda values, *rest: _online_softmax_plain(plan, values, rest), in_dims[1:])
-        return mapped(*inputs), (0, 0)
+        o, level = mapped(*inputs)
+        return (o, level, level.detach(), torch.ones_like(level)), (0, 0, 0, 0)
 
 
-def _online_softmax_blocks(plan: _OnlineSoftmax, values: Tensor, operands: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    """Running maximum m, sum of exp(z - m) and of exp(z - m) v; o is their quotient, the level m + log of the sum."""
+def _online_softmax_blocks(plan: _OnlineSoftmax, values: Tensor, operands: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Running maximum m, sum of exp(z - m) and of exp(z - m) v; o is their quotient, the level m + log of the sum. Also m
+    and the sum, 1 where nothing counts."""
     dtype = torch.promote_types(values.dtype, torch.float32)
     o = values.new_zeros(*plan.lead, plan.rows, values.shape[-1], dtype=dtype)
-    level = values.new_full((*plan.lead, plan.rows), -torch.inf, dtype=dtype)
-    total = torch.zeros_like(level)
+    top = values.new_full((*plan.lead, plan.rows), -torch.inf, dtype=dtype)
+    total = torch.zeros_like(top)
     for row, rows, column, columns in plan.blocks(values):
         scores, mask, factor = plan.scores(*plan.cut(operands, row, rows, column, columns))
         scores = plan.masked(scores.to(dtype), mask)
         here = slice(row, row + rows)
-        top, denominator, read = level[..., here].unsqueeze(-1), total[..., here].unsqueeze(-1), o[..., here, :]
-        higher = torch.maximum(top, scores.amax(-1, keepdim=True))
+        before, denominator, read = top[..., here].unsqueeze(-1), total[..., here].unsqueeze(-1), o[..., here, :]
+        higher = torch.maximum(before, scores.amax(-1, keepdim=True))
         shift = torch.where(higher == -torch.inf, 0.0, higher)  # nothing counted yet: exp(-inf - 0) = 0
         weights = torch.exp_(scores - shift)
-        shrink = torch.exp_(top - shift)
+        shrink = torch.exp_(before - shift)
         denominator.mul_(shrink).add_(weights.sum(-1, keepdim=True))
         weights = weights if factor is None else weights * plan.flat(factor)
         read.mul_(shrink).add_(weights @ plan.part(values, column, columns).to(dtype))
-        top.copy_(higher)
+        before.copy_(higher)
     empty = total == 0
     total = torch.where(empty, 1.0, total)
-    return o.div_(total.unsqueeze(-1)), torch.where(empty, -torch.inf, level + total.log_())
+    return o.div_(total.unsqueeze(-1)), torch.where(empty, -torch.inf, top + total.log()), top, total
 
 
 def _online_softmax_adjoint(
     plan: _OnlineSoftmax,
     values: Tensor,
     operands: tuple[Tensor, ...],
-    level: Tensor,
+    top: Tensor,
     d_o: Tensor,
     delta: Tensor,
     needed: list[int],
 ) -> tuple[Tensor, list[Tensor]]:
-    """Gradients of the values and of the operands that need one."""
+    """Gradients of the values and of the operands that need one; `d_o` and `delta` are divided by the denominator."""
     d_values = torch.zeros_like(values)
     found = {k: torch.zeros_like(operands[k]) for k in needed}
-    shift = torch.where(level == -torch.inf, 0.0, level).unsqueeze(-1)
+    shift = torch.where(top == -torch.inf, 0.0, top).unsqueeze(-1)
     for row, rows, column, columns in plan.blocks(values):
         parts = [x.detach() for x in plan.cut(operands, row, rows, column, columns)]
         with torch.enable_grad():
@@ -211,5 +216,5 @@ def online_softmax(
     tensors = [x for x, _, _ in operands]
     if torch.compiler.is_compiling():
         return _online_softmax_plain(plan, values, tensors)
-    result: tuple[Tensor, Tensor] = _OnlineSoftmaxFunction.apply(plan, values, *tensors)  # type: ignore[no-untyped-call]
-    return result
+    o, level, _, _ = _OnlineSoftmaxFunction.apply(plan, values, *tensors)  # type: ignore[no-untyped-call]
+    return o, level

@@ -72,6 +72,8 @@ class Recurrences:
                 raise Refused("its `combine` is not shown to be associative")
             if any(tuple(i for i in own if i in indices) != indices for _, indices in monoid.fields):
                 raise Refused("fields whose indices stand in different orders")
+            if not {*monoid.types} <= {"int", "real"}:
+                raise Refused("fields that are not real")
             earlier, later = ({f: build.read(f"{side}.{f}", [], "real") for f, _ in monoid.fields} for side in "ab")
             after = _combined(monoid, [*earlier.values(), *later.values()])
             states = [(f, earlier[f], after[f]) for f in earlier]

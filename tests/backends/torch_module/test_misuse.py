@@ -60,6 +60,9 @@ CALLS: list[tuple[Callable[[Any], Any], str]] = [
     (lambda m: m(X[:1], cu_seqlens=torch.tensor([0.0, 5.0])), "must rise from 0"),
     (lambda m: m(X[:1], cu_seqlens=torch.tensor([[0, 5]])), "must rise from 0"),
     (lambda m: m(X[:1], cu_seqlens=5), "must rise from 0"),
+    (lambda m: m(X[:1], cu_seqlens=[False, 5]), "must rise from 0"),
+    (lambda m: m(X, state={"o": {"S": S * 1j}}), r"state\[\"o\"\]\[\"S\"\] must be real, and is torch.complex64"),
+    (lambda m: m.init_state(-1), "`batch` of a state is -1"),
     (lambda m: m(X[:1], cu_seqlens=[0, 2, 5], state=m.init_state(3)), "the state is of 3 sequences, and cu_seqlens of 2"),
 ]  # fmt: skip
 
@@ -87,6 +90,36 @@ def test_integers_and_booleans_are_not_converted() -> None:
     with pytest.raises(ValueError, match="`tokens` must be int, and is torch.bool"):
         model(torch.ones(2, 4, dtype=torch.bool))
     assert torch.equal(model(torch.ones(2, 4, dtype=torch.int32)), model(torch.ones(2, 4, dtype=torch.long)))
+
+
+DECLARED = """
+mixer m(x[t,c: C], w[j: |c| - 1], r[t]: bool; C = 4) -> y[t], n[t]:
+    n[t] = where(r, 0, n[t-1] + 1)
+    y[t] = n * w[0] * sum[c] x
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"x": torch.zeros(1, 5, 3)}, "m: the axis `c` has length 3, and its declaration says 4"),
+        ({"w": torch.zeros(1, 2)}, "m: the axis `j` has length 2, and its declaration says 3"),
+        ({"w": torch.zeros(1, 3, device="meta")}, "m: `w` is on meta, and `x` on cpu"),
+        ({"state": {"n": torch.zeros(1)}}, r"m: state\[\"n\"\] must be int, and is torch.float32"),
+    ],
+)
+def test_lengths_devices_and_kinds_as_declared(given: dict[str, Any], message: str) -> None:
+    module = seqdsl.load(DECLARED).module()
+    fitting = {"x": torch.ones(1, 5, 4), "w": torch.ones(1, 3), "r": torch.zeros(1, 5) > 1}
+    assert module(**fitting, state={"n": torch.zeros(1, dtype=torch.int32)})[0].tolist() == [[4, 8, 12, 16, 20]]
+    with pytest.raises(ValueError, match=message):
+        module(**{**fitting, **given})
+
+
+def test_a_recurrence_that_reads_too_far_back() -> None:
+    program = seqdsl.load("mixer m(x[t]) -> y[t]:\n    y[t] = 0.5 * y[t-1000000000] + x\n")
+    with pytest.raises(SeqError, match="`y`, which reads itself 1000000000 positions away: at most 10000"):
+        program.module()
 
 
 def test_a_length_that_comes_out_negative() -> None:

@@ -300,11 +300,11 @@ def test_blocks_in_which_nothing_counts_are_left_out(name: str, blocks: int) -> 
 # Mutants ---------------------------------------------------------------------------------------------------------
 
 MUTANTS = {
-    "no rescaling": ("shrink = torch.exp_(top - shift)", "shrink = torch.ones_like(top)"),
-    "the first maximum kept": ("higher = torch.maximum(top, scores.amax(-1, keepdim=True))",
-                               "higher = torch.where(top == -torch.inf, scores.amax(-1, keepdim=True), top)"),
+    "no rescaling": ("shrink = torch.exp_(before - shift)", "shrink = torch.ones_like(before)"),
+    "the first maximum kept": ("higher = torch.maximum(before, scores.amax(-1, keepdim=True))",
+                               "higher = torch.where(before == -torch.inf, scores.amax(-1, keepdim=True), before)"),
     "no delta": ("d_weights - delta[..., here, None]", "d_weights"),
-    "the level forgets the sum": ("level + total.log_()", "level"),
+    "weights that do not sum to 1": ("d_o = d_o / total.unsqueeze(-1)", "d_o = d_o * 1"),
     "a block of columns lost": ("range(low, high, max(width, 1))", "range(low, max(high - width, min(high, 1)), max(width, 1))"),
     "columns too few": ("min(high, last)", "min(high, last - 1)"),
     "rows unshifted": ("x.narrow(cut[0], row, rows)", "x.narrow(cut[0], 0, rows)"),
