@@ -19,13 +19,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-import networkx as nx
-
 from seqdsl.diagnostics import SeqError
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, Step, schedule
 from seqdsl.ir.derivatives import ELEMENTWISE
 from seqdsl.ir.differentiate import NotDifferentiable, pull
+from seqdsl.ir.graphs import reachable, turned
 from seqdsl.ir.node import Node, rebuild, walk
 from seqdsl.ir.ops import OPS, bound, remake
 from seqdsl.ir.order import difference
@@ -219,14 +218,11 @@ def _with_before(
 
 def _active(system: System, wanted: set[str]) -> set[str]:
     """The tensors that the wanted ones reach, and that reach an output, through real and complex values."""
-    graph: nx.DiGraph = nx.DiGraph()
-    graph.add_nodes_from(system.tensors)
+    needs: dict[str, set[str]] = {name: set() for name in system.tensors}
     for tensor in system.derived():
         if tensor.dtype in _SMOOTH:
-            graph.add_edges_from((s, tensor.name) for s in sources(system, tensor) if system.tensors[s].dtype in _SMOOTH)
-    below = set().union(*(nx.descendants(graph, n) | {n} for n in wanted)) if wanted else set()
-    above = set().union(*(nx.ancestors(graph, n) | {n} for n in system.outputs)) if system.outputs else set()
-    return below & above
+            needs[tensor.name] = {s for s in sources(system, tensor) if system.tensors[s].dtype in _SMOOTH}
+    return reachable(turned(needs), wanted) & reachable(needs, system.outputs)
 
 
 def _suffix(system: System) -> str:

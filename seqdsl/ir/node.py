@@ -67,15 +67,19 @@ class Node:
 def walk(node: Node) -> Iterator[Node]:
     """Every distinct node below and including `node`, operands before operators."""
     seen: set[Node] = set()
-    stack: list[tuple[Node, bool]] = [(node, False)]
+    stack: list[Node | None] = [node]  # None stands before a node whose operands are done
     while stack:
-        current, done = stack.pop()
-        if done:
-            yield current
+        current = stack.pop()
+        if current is None:
+            done = stack.pop()
+            assert done is not None
+            yield done
         elif current not in seen:
             seen.add(current)
-            stack.append((current, True))
-            stack.extend((arg, False) for arg in reversed(current.args))
+            if current.args:
+                stack += (current, None, *current.args[::-1])
+            else:
+                yield current
 
 
 _LONGEST = 400  # nodes of a term in a message; terms are shared, so one written out may be of any length
