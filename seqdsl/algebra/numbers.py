@@ -16,6 +16,7 @@ from typing import Union
 
 Real = Union[Fraction, Decimal]
 DIGITS = 50
+_LAST = Decimal(10) ** -(DIGITS + 5)  # a term of a series that is smaller than this part of the sum changes no digit
 
 
 @contextmanager
@@ -74,6 +75,8 @@ def _pair(a: Real, b: Real) -> tuple[Decimal, Decimal]:
 
 def plus(a: Number, b: Number) -> Number:
     """a + b"""
+    if type(a) is type(b) is Fraction:
+        return a + b
     if isinstance(a, Complex) or isinstance(b, Complex):
         x, y = _as_complex(a), _as_complex(b)
         return Complex(_plus(x.re, y.re), _plus(x.im, y.im))
@@ -89,6 +92,8 @@ def _plus(a: Real, b: Real) -> Real:
 
 def times(a: Number, b: Number) -> Number:
     """a * b"""
+    if type(a) is type(b) is Fraction:
+        return a * b
     if isinstance(a, Complex) or isinstance(b, Complex):
         x, y = _as_complex(a), _as_complex(b)
         return Complex(_plus(_times(x.re, y.re), -_times(x.im, y.im)), _plus(_times(x.re, y.im), _times(x.im, y.re)))
@@ -188,7 +193,7 @@ def _sine_cosine(x: Decimal) -> tuple[Decimal, Decimal]:
     while abs(x) > Decimal("0.1"):
         x, halvings = x / 2, halvings + 1
     sine, cosine, term, k = x, Decimal(1), x, 1
-    while abs(term) > Decimal(10) ** -(DIGITS + 5):
+    while abs(term) > _LAST:
         term = term * x / (k + 1)
         k += 1
         sign = -1 if k % 4 in (2, 3) else 1
@@ -207,7 +212,7 @@ def _erf(x: Number) -> Number:
     if abs(value) > 12:  # 1 - erf(12) < 1e-64
         return Decimal(1).copy_sign(value)
     term, total, n = value, value, 0
-    while abs(term) > Decimal(10) ** -(DIGITS + 5) * abs(total):
+    while abs(term) > _LAST * abs(total):
         n += 1
         term = term * 2 * value * value / (2 * n + 1)
         total += term

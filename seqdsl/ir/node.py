@@ -19,8 +19,9 @@ Operators along axes have `attr = (indices, options)` or `(consumed, made, optio
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
+from functools import lru_cache
 from typing import Any
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 _interned: WeakValueDictionary[tuple[Any, ...], Node] = WeakValueDictionary()
 
@@ -36,14 +37,13 @@ class Node:
     free: frozenset[str]
 
     def __new__(cls, op: str, args: tuple[Node, ...], attr: Hashable, dtype: str, free: frozenset[str]) -> Node:
-        key = (op, args, type(attr), attr, dtype)
-        found = _interned.get(key)
+        found = interned(op, args, attr, dtype)
         if found is not None:
             return found
         node = object.__new__(cls)
         for slot, value in zip(cls.__slots__, (op, args, attr, dtype, free), strict=False):
             object.__setattr__(node, slot, value)
-        _interned[key] = node
+        _interned[op, args, type(attr), attr, dtype] = node
         return node
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -62,6 +62,11 @@ class Node:
         from seqdsl.ir.show import show
 
         return show(_shortened(self))
+
+
+def interned(op: str, args: tuple[Node, ...], attr: Hashable, dtype: str) -> Node | None:
+    """The node, if it is there already: the rest of it follows from these."""
+    return _interned.get((op, args, type(attr), attr, dtype))
 
 
 def walk(node: Node) -> Iterator[Node]:
@@ -110,17 +115,13 @@ def rebuild(node: Node, change: Callable[[Node], Node | None]) -> Node:
     return done[node]
 
 
-_read_names: WeakKeyDictionary[Node, frozenset[str]] = WeakKeyDictionary()
+@lru_cache(20_000)
+def reads(node: Node) -> tuple[Node, ...]:
+    """Every distinct read below `node`; remembered, because nodes never change."""
+    return tuple([n for n in walk(node) if n.op == "read"])
 
 
+@lru_cache(20_000)
 def read_names(node: Node) -> frozenset[str]:
-    """The names of the tensors that are read below `node`; remembered, because nodes never change."""
-    found = _read_names.get(node)
-    if found is None:
-        found = _read_names[node] = frozenset(str(n.attr) for n in walk(node) if n.op == "read")
-    return found
-
-
-def reads(node: Node) -> Iterator[Node]:
-    """Every distinct read below `node`."""
-    return (n for n in walk(node) if n.op == "read")
+    """The names of the tensors that are read below `node`."""
+    return frozenset([str(read.attr) for read in reads(node)])

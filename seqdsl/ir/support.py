@@ -89,7 +89,7 @@ def _reads(system: System, node: Node, facts: Facts) -> Iterator[tuple[Node, Fac
     elif node.op == "and":
         # In `s <= t and doc[s] == doc[t]` what is read beside a plain comparison matters only where that holds.
         parts = build.conjuncts(node)
-        plain = [c for c in parts if next(reads(c), None) is None]
+        plain = [c for c in parts if not reads(c)]
         for part in parts:
             yield from _reads(system, part, (*facts, *(c for c in plain if c is not part)))
     else:
