@@ -216,6 +216,10 @@ def _applied(function: Callable[..., Number], args: tuple[Node, ...]) -> tuple[i
 @lru_cache(_REMEMBERED)
 def point_of(read: Node) -> tuple[int, Callable[[At, World], Point]]:
     """Where a read reads, as `rule` says what it is."""
+    names = [str(a.attr) for a in read.args if a.op == "index"]
+    if len(names) == len(read.args) > 1:  # as in nearly all reads
+        here = operator.itemgetter(*names)
+        return len(names), lambda at, world: here(at)
     places = [_position(a) for a in read.args]
     return sum(c for c, _ in places), lambda at, world: tuple([place(at, world) for _, place in places])
 

@@ -75,8 +75,8 @@ def _pair(a: Real, b: Real) -> tuple[Decimal, Decimal]:
 
 def plus(a: Number, b: Number) -> Number:
     """a + b"""
-    if type(a) is type(b) is Fraction:
-        return a + b
+    if type(a) is type(b) is not Complex:
+        return a + b  # type: ignore[operator]
     if isinstance(a, Complex) or isinstance(b, Complex):
         x, y = _as_complex(a), _as_complex(b)
         return Complex(_plus(x.re, y.re), _plus(x.im, y.im))
@@ -92,8 +92,8 @@ def _plus(a: Real, b: Real) -> Real:
 
 def times(a: Number, b: Number) -> Number:
     """a * b"""
-    if type(a) is type(b) is Fraction:
-        return a * b
+    if type(a) is type(b) is not Complex:
+        return a * b  # type: ignore[operator]
     if isinstance(a, Complex) or isinstance(b, Complex):
         x, y = _as_complex(a), _as_complex(b)
         return Complex(_plus(_times(x.re, y.re), -_times(x.im, y.im)), _plus(_times(x.re, y.im), _times(x.im, y.re)))

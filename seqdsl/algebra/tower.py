@@ -130,16 +130,15 @@ class Tower:
         self.loose = loose
         return found
 
-    def read(self, node: Node, at: At) -> Value:
-        count, place = point_of(node)
-        self.world.spend(count)
-        key = name, point = str(node.attr), place(at, self.world)
+    def read(self, name: str, point: Point, dtype: str) -> Value:
+        """A tensor at a point."""
+        key = name, point
         if key not in self.done:
             opened = self.world.opened(name, point)
             if opened is not None:
                 self.done[key] = self.value(*opened)
             else:
-                self.done[key] = self._of_number(self.world.value(name, point, node.dtype))
+                self.done[key] = self._of_number(self.world.value(name, point, dtype))
         return self.done[key]
 
     def _of_number(self, x: Number) -> Value:
@@ -206,6 +205,8 @@ class Tower:
 def rule(node: Node) -> tuple[int, Callable[[Tower, At], Value]]:
     """How a node is evaluated, and how many nodes that takes; as for numbers (`exact.rule`)."""
     op = node.op
+    if op == "read":
+        return _read(node)
     if op == "sqrt" and not read_names(node):
         return 1, lambda tower, at: tower.root_of_number(node, at)
     if op in RULES:
@@ -218,6 +219,17 @@ def rule(node: Node) -> tuple[int, Callable[[Tower, At], Value]]:
     otherwise = Tower.reduced if OPS[op].binding == "reduce" else Tower.whole
     how = _AT_POINTS.get(op, otherwise)
     return 1, lambda tower, at: how(tower, node, at)
+
+
+def _read(node: Node) -> tuple[int, Callable[[Tower, At], Value]]:
+    count, place = point_of(node)
+    name, dtype = str(node.attr), node.dtype
+
+    def read(tower: Tower, at: At) -> Value:
+        tower.world.spend(count)
+        return tower.read(name, place(at, tower.world), dtype)
+
+    return 1, read
 
 
 def _applied(function: Callable[..., Value], node: Node) -> tuple[int, Callable[[Tower, At], Value]]:
@@ -306,7 +318,7 @@ BY_ORDER: dict[str, Callable[..., Node]] = {
 }  # fmt: skip
 
 _AT_POINTS: dict[str, Callable[[Tower, Node, At], Value]] = {
-    "read": Tower.read, "where": Tower.chosen, "maximum": Tower.extreme, "minimum": Tower.extreme, "softmax": Tower.softmax,
+    "where": Tower.chosen, "maximum": Tower.extreme, "minimum": Tower.extreme, "softmax": Tower.softmax,
     **dict.fromkeys(BY_ORDER, Tower.by_order),
 }  # fmt: skip
 
