@@ -18,7 +18,7 @@ Operators along axes have `attr = (indices, options)` or `(consumed, made, optio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from functools import lru_cache
 from typing import Any
 from weakref import WeakValueDictionary
@@ -108,11 +108,18 @@ def rebuild(node: Node, change: Callable[[Node], Node | None]) -> Node:
 
     done: dict[Node, Node] = {}
     for current in walk(node):
-        args = tuple(done[arg] for arg in current.args)
+        args = tuple([done[arg] for arg in current.args])
         new = current if args == current.args else remake(current, args)
         changed = change(new)
         done[current] = new if changed is None else changed
     return done[node]
+
+
+def rebuild_reads(node: Node, names: Collection[str], change: Callable[[Node], Node | None]) -> Node:
+    """`rebuild` of the reads of some tensors alone."""
+    if read_names(node).isdisjoint(names):
+        return node
+    return rebuild(node, lambda n: change(n) if n.op == "read" and n.attr in names else None)
 
 
 @lru_cache(20_000)
