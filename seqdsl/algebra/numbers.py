@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal, getcontext, localcontext
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from typing import Union
 
 Real = Union[Fraction, Decimal]
@@ -140,7 +140,12 @@ def exp(x: Number) -> Number:
         scale = real(exp(x.re))
         sine, cosine = _sine_cosine(decimal(x.im))
         return Complex(_times(scale, cosine), _times(scale, sine))
-    return Fraction(1) if x == 0 else decimal(x).exp()
+    return Fraction(1) if x == 0 else _exp(x, getcontext().prec)
+
+
+@lru_cache(10_000)  # one exponential to 50 digits takes as long as hundreds of products, and monoids are tried on few numbers
+def _exp(x: Real, digits: int) -> Decimal:
+    return decimal(x).exp()
 
 
 def log(x: Number) -> Number:
@@ -149,7 +154,12 @@ def log(x: Number) -> Number:
         return Fraction(0)
     if value < 0:
         raise Undefined("the logarithm of a negative number")
-    return decimal(value).ln()
+    return _log(value, getcontext().prec)
+
+
+@lru_cache(10_000)
+def _log(x: Real, digits: int) -> Decimal:
+    return decimal(x).ln()
 
 
 def _sqrt(x: Number) -> Number:
@@ -208,7 +218,12 @@ def _sine_cosine(x: Decimal) -> tuple[Decimal, Decimal]:
 
 def _erf(x: Number) -> Number:
     """2 / sqrt(pi) exp(-x^2) sum[n] 2^n x^(2n+1) / (1 3 5 .. (2n+1)): all terms have one sign, so no digits cancel."""
-    value = decimal(real(x))
+    return _erf_of(real(x), getcontext().prec)
+
+
+@lru_cache(10_000)
+def _erf_of(x: Real, digits: int) -> Decimal:
+    value = decimal(x)
     if abs(value) > 12:  # 1 - erf(12) < 1e-64
         return Decimal(1).copy_sign(value)
     term, total, n = value, value, 0

@@ -105,6 +105,7 @@ def negative(a: Value) -> Value:
     return tuple([(-x % p, -y % p) for (x, y), p in zip(a, primes(), strict=False)])
 
 
+@lru_cache(10_000)
 def inverse(a: Value) -> Value:
     """1 / a. Errors: `Undefined` for 0 in some field, where the draw is thrown away."""
     result = []
@@ -115,6 +116,18 @@ def inverse(a: Value) -> Value:
         scale = pow(norm, -1, p)
         result.append((x * scale % p, -y * scale % p))
     return tuple(result)
+
+
+@lru_cache(10_000)
+def root(x: Value) -> Value | None:
+    """Of a square the square root that is itself a square; None for anything else."""
+    roots = []
+    for (re, im), p in zip(x, primes(), strict=False):
+        found = pow(re, (p + 1) // 4, p)
+        if im or found * found % p != re:
+            return None
+        roots.append((found, 0))
+    return tuple(roots)
 
 
 def total(values: list[Value]) -> Value:

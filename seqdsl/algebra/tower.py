@@ -37,6 +37,7 @@ from seqdsl.algebra.residues import (
     primes,
     product,
     rational,
+    root,
     small,
     times,
     total,
@@ -182,13 +183,7 @@ class Tower:
     def root(self, x: Value) -> Value:
         """The square root: of a square the one that is itself a square; of anything else a hash."""
         self.opaque = self.loose = True
-        roots = []
-        for (re, im), p in zip(x, primes(), strict=False):
-            root = pow(re, (p + 1) // 4, p)
-            if im or root * root % p != re:
-                return self.hashed("sqrt", (x,))
-            roots.append((root, 0))
-        return tuple(roots)
+        return root(x) or self.hashed("sqrt", (x,))
 
     def power(self, x: Value, y: Value) -> Value:
         """x ^ y: for a whole exponent by multiplication, else exp(y log x)."""
