@@ -335,7 +335,8 @@ def candidates(system: System) -> list[Derived]:
     for row in FORMS.values():
         if row.rewrite is None:
             continue
-        derived = apply(system, row, refuse=RISKS.get(row.name))
+        risks = RISKS.get(row.name)
+        derived = apply(system, row) if risks is None else apply(system, row, risks)  # as `derive` asks, and it is known
         if derived.rewritten:
             found.append(derived)
     return found

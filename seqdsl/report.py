@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from seqdsl.algebra import check_claim, check_folds, classify_all, monoid_of, monoid_verdicts, prove_equal
-from seqdsl.algebra.affine import monomials
 from seqdsl.algebra.classify import Recurrence
 from seqdsl.algebra.interval import Bounds
+from seqdsl.algebra.monomials import monomials
 from seqdsl.algebra.verdict import Proved, Refuted, Unknown, Verdict
 from seqdsl.diagnostics import Diagnostic, SeqError
 from seqdsl.ir.state import NotSteppable, state_record

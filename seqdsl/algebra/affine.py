@@ -7,15 +7,16 @@ follows + - * / and `where`, moves what does not depend on the state out of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Compute, Loop, Step, build_not
-from seqdsl.ir.node import Node, read_names, reads, rebuild, walk
+from seqdsl.ir.dependence import Compute, Loop, Step
+from seqdsl.ir.node import Node, read_names, reads, rebuild, rebuild_reads, walk
 from seqdsl.ir.ops import OPS, bound
 from seqdsl.ir.remember import once_for_each
-from seqdsl.ir.system import System, Tensor
+from seqdsl.ir.system import Index, System, Tensor
 
 
 class NotAffine(Exception):
@@ -104,25 +105,41 @@ def _contraction(node: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term]
 LONGEST_TO_EXPAND = 64  # terms: a step that is nonlinear in many places multiplies out to thousands of products
 
 
-def split_update(system: System, rhs: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term], Node]:
-    """`split`, and where it fails once more on the canonical form: (h + x)^2 - h^2 is affine after cancellation."""
+def split_update(system: System, rhs: Node, names: Collection[str]) -> tuple[list[Term], Node]:
+    """`split` by the reads of some tensors, and where it fails once more on the canonical form: (h + x)^2 - h^2 is affine
+    after cancellation."""
+    found = _split_update(rhs, read_names(rhs).intersection(names), system.indices_of(rhs))
+    if isinstance(found, str):
+        raise NotAffine(found)
+    return list(found[0]), found[1]
+
+
+@lru_cache(5000)
+def _split_update(
+    rhs: Node, names: frozenset[str], indices: tuple[Index, ...]
+) -> tuple[tuple[Term, ...], Node] | str:
+    """The same, or why not. Of a system the indices are all that matters: the same updates are met in every form, of one
+    system after another."""
     rhs = apart(rhs)
     try:
-        return split(rhs, wanted)
+        terms, rest = split(rhs, lambda r: r.attr in names)
+        return tuple(terms), rest
     except NotAffine as reason:
         if sum(1 for _ in walk(rhs)) > LONGEST_TO_EXPAND:
-            raise
+            return str(reason)
         from seqdsl.algebra.canon import Canon
         from seqdsl.algebra.poly import to_node
 
-        states = frozenset(str(r.attr) for r in reads(rhs) if wanted(r))
+        system = System("", {}, {i.name: i for i in indices}, {}, ())
         try:
-            simplified = to_node(Canon(system, states).poly(rhs))
-            return split(apart(simplified), wanted)
+            simplified = to_node(Canon(system, names).poly(rhs))
+            terms, rest = split(apart(simplified), lambda r: r.attr in names)
+            return tuple(terms), rest
         except (NotAffine, RecursionError, AssertionError, KeyError, ValueError, OverflowError):
-            raise reason from None
+            return str(reason)
 
 
+@lru_cache(5000)
 def apart(node: Node) -> Node:
     """The same expression with no summed index that has the name of a free one, or of one summed inside it: what is
     multiplied into a sum is then not captured by it."""
@@ -212,8 +229,6 @@ def _inline(system: System, loop: Loop, carried: list[str]) -> dict[str, Node]:
         tensor = system.tensors[step.tensor]
 
         def open_up(node: Node, reader: Tensor = tensor) -> Node | None:
-            if node.op != "read" or node.attr not in done:
-                return None
             own = system.tensors[str(node.attr)]
             at = dict(zip(own.indices, node.args, strict=True))
             if _offset(system, reader.name, members[reader.name], node, members[own.name]) != 0:
@@ -222,7 +237,7 @@ def _inline(system: System, loop: Loop, carried: list[str]) -> dict[str, Node]:
                 raise NotAffine(f"`{node!r}` cannot be written out in `{reader.name}`")
             return build.substitute(done[own.name], at)
 
-        done[tensor.name] = rebuild(_rhs(system, tensor.name), open_up)
+        done[tensor.name] = rebuild_reads(_rhs(system, tensor.name), done, open_up)
         if _occurrences(done[tensor.name], frozenset(members)) > MOST_READS:
             raise NotAffine(
                 f"`{tensor.name}` reads the state more than {MOST_READS} times once the step is written out"
@@ -248,7 +263,7 @@ def diagonal(system: System, loop: Loop) -> list[Diagonal]:
     updates = states_and_updates(system, loop)
     names = {u.state.name for u in updates}
     for update in updates:
-        terms, write = split_update(system, update.rhs, lambda r: r.attr in names)
+        terms, write = split_update(system, update.rhs, names)
         decay = build.ZERO
         for term in terms:
             if term.read.attr != update.state.name:
@@ -316,83 +331,6 @@ def _cheap_definition(system: System, read: Node) -> Node | None:
     at = dict(zip(tensor.indices, read.args, strict=True))
     recursive = any(r.attr == tensor.name for r in reads(tensor.rhs))
     return None if recursive or not build.can_substitute(tensor.rhs, at) else build.substitute(tensor.rhs, at)
-
-
-def factors(node: Node) -> list[Node]:
-    """The factors of a product, signs and divisors included (as factors of their own)."""
-    if node.op == "mul":
-        return factors(node.args[0]) + factors(node.args[1])
-    if node.op == "neg":
-        return [build.const(-1), *factors(node.args[0])]
-    if node.op == "div":
-        return [*factors(node.args[0]), build.div(build.const(build.Fraction(1)), node.args[1])]
-    return [node]
-
-
-Monomial = tuple[list[Node], tuple[str, ...]]
-
-
-def monomials(node: Node, avoid: frozenset[str] = frozenset(), rows: frozenset[str] | None = None) -> list[Monomial]:
-    """A sum of products: for each product its factors and the indices it is summed over (unguarded sums only).
-
-    Summed indices get fresh names, so that a product may be moved to where `avoid` and the old names mean something.
-    With `rows`, only the sums that tie what varies along the rows to what does not stay open: in
-    `sum[j] (x[j] * w[j]) * k[rows]` the sum is one factor, and not a rank of the write.
-    """
-    taken = {*avoid, *(i for n in walk(node) for i in n.free)}
-    found = _monomials(node, taken)
-    return found if rows is None else [_closed(parts, over, rows) for parts, over in found]
-
-
-def _closed(parts: list[Node], over: tuple[str, ...], rows: frozenset[str]) -> Monomial:
-    """The sums whose factors are all along the rows, or all not, as factors again."""
-    left = [f for f in parts if f.free & rows]
-    right = [f for f in parts if not f.free & rows]
-    tied = {i for i in over if any(i in f.free for f in left) and any(i in f.free for f in right)}
-    if len(tied) == len(over):
-        return parts, over
-    done: list[Node] = []
-    for side in (left, right):
-        own = tuple(i for i in over if i not in tied and any(i in f.free for f in side))
-        summed = [f for f in side if f.free & set(own)]
-        done += [f for f in side if not f.free & set(own)]
-        done += [build.reduce("sum", own, build.product(summed))] if own else []
-    alone = [i for i in over if not any(i in f.free for f in parts)]
-    return [*done, *(build.size(i) for i in alone)], tuple(i for i in over if i in tied)
-
-
-def _monomials(node: Node, taken: set[str]) -> list[Monomial]:
-    if node is build.ZERO:
-        return []
-    if node.op in ("add", "sub"):
-        left, right = (_monomials(a, taken) for a in node.args)
-        return left + [([build.const(-1), *f], o) for f, o in right] if node.op == "sub" else left + right
-    if node.op == "neg":
-        return [([build.const(-1), *f], o) for f, o in _monomials(node.args[0], taken)]
-    if node.op == "where":
-        condition, yes, no = node.args
-        return _chosen(condition, yes, taken) + _chosen(build_not(condition), no, taken)
-    if node.op == "sum" and node.args[1] is build.TRUE:
-        names = {}
-        for name in bound(node):
-            names[name] = build.fresh(name + "'", taken)
-            taken.add(names[name])
-        body = build.rename_here(node, names).args[0]
-        return [(f, (*names.values(), *o)) for f, o in _monomials(body, taken)]
-    if node.op == "mul":
-        left, right = (_monomials(a, taken) for a in node.args)
-        return [([*f, *g], (*o, *p)) for f, o in left for g, p in right]
-    return [(factors(node), ())]
-
-
-def _chosen(condition: Node, node: Node, taken: set[str]) -> list[Monomial]:
-    """`where(condition, node, 0)`: a condition may stand at every factor, and must, lest 0 meets a NaN."""
-    found = []
-    for parts, over in _monomials(node, taken):
-        chosen = [f if build.value_of(f) is not None else build.where(condition, f, build.ZERO) for f in parts]
-        bare = all(build.value_of(f) is not None for f in parts)
-        found.append(([*chosen, build.where(condition, build.ONE, build.ZERO)] if bare else chosen, over))
-    return found
 
 
 def uses(node: Node, names: set[str]) -> bool:

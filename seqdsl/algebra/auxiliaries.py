@@ -7,7 +7,7 @@ from dataclasses import replace
 from seqdsl.algebra.affine import apart, states_and_updates, uses
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop
-from seqdsl.ir.node import Node, rebuild, walk
+from seqdsl.ir.node import Node, rebuild_reads, walk
 from seqdsl.ir.ops import OPS
 from seqdsl.ir.system import System
 
@@ -21,8 +21,6 @@ def without_auxiliaries(system: System, loop: Loop) -> System:
     inlined: dict[str, Node] = {}
 
     def written_out(node: Node) -> Node | None:
-        if node.op != "read" or node.attr not in inlined:
-            return None
         own = system.tensors[str(node.attr)]
         if node.args[members[own.name]].op != "index":
             return None  # outside the axis it would be 0, and its expression need not be
@@ -35,7 +33,8 @@ def without_auxiliaries(system: System, loop: Loop) -> System:
         tensor = system.tensors[name]
         if name in states or tensor.rhs is None:
             continue
-        rhs = rebuild(apart(tensor.rhs), written_out) if uses(tensor.rhs, set(inlined)) else tensor.rhs
+        uses_some = uses(tensor.rhs, set(inlined))
+        rhs = rebuild_reads(apart(tensor.rhs), inlined, written_out) if uses_some else tensor.rhs
         if name in members and not tensor.edges and not contracts(rhs, states):
             inlined[name] = rhs
         elif rhs is not tensor.rhs:

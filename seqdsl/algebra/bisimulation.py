@@ -157,7 +157,7 @@ def _with_ratio(known: Definitions, pair: Pair) -> Pair | None:
     """The factor as what the right step writes over what the left one writes, if that is one product."""
     names = {pair.left.state.name, pair.right.state.name}
     try:
-        writes = [split_update(known.system, u.rhs, lambda r: r.attr in names)[1] for u in (pair.left, pair.right)]
+        writes = [split_update(known.system, u.rhs, names)[1] for u in (pair.left, pair.right)]
         renamed = _in_indices_of_left(pair, writes[1])
         found = Canon(known.system).poly(make("div", renamed, writes[0])).terms
     except (NotAffine, *FAILURES):

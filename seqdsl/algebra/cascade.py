@@ -75,7 +75,7 @@ def linear_terms(system: System, loop: Loop) -> list[tuple[Update, Term]]:
     """What each state of a recurrence reads of the states, term by term. Raises `NotAffine`."""
     updates = states_and_updates(system, loop)
     names = {u.state.name for u in updates}
-    return [(u, t) for u in updates for t in split_update(system, u.rhs, lambda r: r.attr in names)[0]]
+    return [(u, t) for u in updates for t in split_update(system, u.rhs, names)[0]]
 
 
 def _depends(system: System, names: set[str], on: set[str]) -> bool:

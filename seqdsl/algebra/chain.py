@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from seqdsl.algebra.affine import NotAffine, Term, Update, split_update
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop
-from seqdsl.ir.node import Node, reads, rebuild
+from seqdsl.ir.node import Node, reads, rebuild_reads
 from seqdsl.ir.system import System, Tensor
 
 
@@ -79,8 +79,6 @@ def _opened(system: System, tensor: Tensor, opened: dict[str, Node]) -> Node | N
 
     def change(node: Node) -> Node | None:
         nonlocal safe
-        if node.op != "read" or node.attr not in opened:
-            return None
         at = dict(zip(system.tensors[str(node.attr)].indices, node.args, strict=True))
         if not build.can_substitute(opened[str(node.attr)], at):
             safe = False
@@ -88,7 +86,7 @@ def _opened(system: System, tensor: Tensor, opened: dict[str, Node]) -> Node | N
         return build.substitute(opened[str(node.attr)], at)
 
     assert tensor.rhs is not None
-    rhs = rebuild(tensor.rhs, change)
+    rhs = rebuild_reads(tensor.rhs, opened, change)
     return rhs if safe else None
 
 
@@ -97,7 +95,7 @@ def _link(system: System, tensor: Tensor, position: int, rhs: Node, source: Tens
     if {str(r.attr) for r in reads(rhs)} & members != {source.name}:
         return None
     try:
-        terms, rest = split_update(system, rhs, lambda r: r.attr == source.name)
+        terms, rest = split_update(system, rhs, (source.name,))
     except NotAffine:
         return None
     return Link(Update(tensor, tensor.indices[position], position, -1, rhs), tuple(terms), rest)

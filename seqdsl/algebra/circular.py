@@ -57,7 +57,7 @@ def with_spectrum(system: System, loop: Loop, start: Node) -> tuple[System, Loop
     state = update.state
     if state.dtype not in ("real", "complex"):
         raise NotAffine(f"`{state.name}` is {state.dtype}: a transform would round it")
-    terms, rest = split_update(system, update.rhs, lambda r: r.attr == state.name)
+    terms, rest = split_update(system, update.rhs, (state.name,))
     moved = [shifts(system, update, t) for t in terms]
     axes = [i for i in state.indices if any(i in m for m in moved)]
     if not axes:

@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from seqdsl.algebra.affine import NotAffine, Term, Update, factors, log_of, split, split_update, states_and_updates
+from seqdsl.algebra.affine import NotAffine, Term, Update, log_of, split, split_update, states_and_updates
 from seqdsl.algebra.chain import Link, chained
 from seqdsl.algebra.circular import shifts, with_spectrum
 from seqdsl.algebra.held import has_boundaries, with_held
 from seqdsl.algebra.lags import has_lags, with_companions
 from seqdsl.algebra.lift import LAW, step_by_lift
 from seqdsl.algebra.micro import base_step, micro_steps
+from seqdsl.algebra.monomials import factors
 from seqdsl.algebra.semirings import ring_of
 from seqdsl.algebra.verdict import Proved, Verdict
 from seqdsl.ir import build
@@ -253,7 +254,7 @@ def _affine(system: System, loop: Loop, updates: list[Update], is_complex: bool)
     writes: list[tuple[str, Node]] = []
     found = []
     for update in updates:
-        terms, rest = split_update(system, update.rhs, lambda r: r.attr in states)
+        terms, rest = split_update(system, update.rhs, states)
         found.append((update, terms, rest))
         parts += [_part(system, update, states[str(t.read.attr)], t) for t in terms]
         writes.append((update.state.name, rest))

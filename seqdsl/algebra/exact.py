@@ -11,6 +11,7 @@ only the rows that write norms through sums (`expand`).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, getcontext
@@ -28,6 +29,7 @@ from seqdsl.algebra.numbers import (
     NoValue,
     Number,
     TooMuch,
+    Undefined,
     digits,
     exp,
     folded,
@@ -45,7 +47,9 @@ from seqdsl.ir.sizes import Sizes
 from seqdsl.ir.system import System
 
 BUDGET = 60_000  # nodes evaluated; a system that needs more is left to floats
+_REMEMBERED = 10_000  # nodes whose rules are known
 Point = tuple[int, ...]
+At = Mapping[str, int]  # where the free indices are
 
 
 @dataclass
@@ -71,9 +75,9 @@ class World:
         """The expression that gives a tensor's value at a point, and where to evaluate it; None where it is a draw."""
         return None
 
-    def spend(self) -> None:
-        """Called once for every node evaluated. Raises `TooMuch` beyond the budget."""
-        self.spent += 1
+    def spend(self, count: int) -> None:
+        """Called for every node evaluated, for many at once. Raises `TooMuch` beyond the budget."""
+        self.spent += count
         if self.spent > BUDGET:
             raise TooMuch("more than fits an exact evaluation")
 
@@ -151,7 +155,7 @@ def _rational(rng: Random) -> Fraction:
     return Fraction(rng.choice([k for k in range(-9, 10) if k]), rng.choice((1, 2, 3, 4, 5)))
 
 
-def evaluate(node: Node, at: Mapping[str, int], world: World) -> Number:
+def evaluate(node: Node, at: At, world: World) -> Number:
     """The value where the free indices are at `at`. Raises `NotExact`."""
     if getcontext().prec == DIGITS:  # inside another evaluation
         return _evaluate(node, at, world)
@@ -159,44 +163,113 @@ def evaluate(node: Node, at: Mapping[str, int], world: World) -> Number:
         return _evaluate(node, at, world)
 
 
-def _evaluate(node: Node, at: Mapping[str, int], world: World) -> Number:
-    op = node.op
-    world.spend()
-    function = FUNCTIONS.get(op)
-    if function is not None:
-        return function(*[_evaluate(a, at, world) for a in node.args])
+def _evaluate(node: Node, at: At, world: World) -> Number:
+    count, value = rule(node)
+    world.spend(count)
+    return value(at, world)
+
+
+@lru_cache(_REMEMBERED)
+def rule(node: Node) -> tuple[int, Callable[[At, World], Number]]:
+    """How a node is evaluated, with what there is to look up looked up once, for terms are evaluated at many points; and
+    how many nodes that takes, but for those of branches and of bodies, which are counted when they are evaluated."""
+    op, args = node.op, node.args
+    if (known := whole(node)) is not None:
+        count, number = known
+        return count, lambda at, world: fraction(number(at, world))
+    if op in FUNCTIONS:
+        return _applied(FUNCTIONS[op], args)
     if op == "read":
-        return world.value(str(node.attr), tuple([position(a, at, world) for a in node.args]), node.dtype)
+        count, place = point_of(node)
+        name, dtype = str(node.attr), node.dtype
+        return 1 + count, lambda at, world: world.value(name, place(at, world), dtype)
     if op == "const":
-        return _constant(node)
-    if op == "index":
-        return Fraction(at[str(node.attr)])
-    if op == "size":
-        return Fraction(world.size(str(node.attr)))
-    if op == "first":
-        return Fraction(0)
-    if op == "option":
-        return Fraction(world.option(str(node.attr)))
+        return 1, lambda at, world: _constant(node)
     if op == "where":
-        return _evaluate(node.args[1 if _evaluate(node.args[0], at, world) != 0 else 2], at, world)
+        count, condition = rule(args[0])
+        return 1 + count, lambda at, world: _evaluate(args[1 if condition(at, world) != 0 else 2], at, world)
     if OPS[op].binding == "reduce":
-        row = row_of(node, at)
-        if row not in world.totals:
-            world.totals[row] = _reduce(node, at, world)
-        return world.totals[row]
+        return 1, lambda at, world: _reduced(node, at, world)
     if op in ALONG:
-        return ALONG[op](node, at, world)
+        return 1, lambda at, world: ALONG[op](node, at, world)
     if op in NORMS:
-        return _evaluate(expanded(node), at, world)
+        count, value = rule(expanded(node))
+        return 1 + count, value
+    return 1, lambda at, world: _no_value(op)
+
+
+def _no_value(op: str) -> Number:
     raise NoValue(f"`{op}`")
 
 
-def position(subscript: Node, at: Mapping[str, int], world: World) -> int:
-    """Where a subscript reads."""
-    if subscript.op == "index":
-        world.spend()
-        return at[str(subscript.attr)]
-    return int(real(_evaluate(subscript, at, world)))
+def _applied(function: Callable[..., Number], args: tuple[Node, ...]) -> tuple[int, Callable[[At, World], Number]]:
+    rules = [rule(a) for a in args]
+    count = 1 + sum(c for c, _ in rules)
+    a, b = rules[0][1], rules[-1][1]
+    if len(rules) == 1:
+        return count, lambda at, world: function(a(at, world))
+    if len(rules) == 2:
+        return count, lambda at, world: function(a(at, world), b(at, world))
+    return count, lambda at, world: function(*[value(at, world) for _, value in rules])
+
+
+@lru_cache(_REMEMBERED)
+def point_of(read: Node) -> tuple[int, Callable[[At, World], Point]]:
+    """Where a read reads, as `rule` says what it is."""
+    names = [str(a.attr) for a in read.args if a.op == "index"]
+    if len(names) == len(read.args) > 1:  # as in nearly all reads
+        here = operator.itemgetter(*names)
+        return len(names), lambda at, world: here(at)
+    places = [_position(a) for a in read.args]
+    return sum(c for c, _ in places), lambda at, world: tuple([place(at, world) for _, place in places])
+
+
+def _position(subscript: Node) -> tuple[int, Callable[[At, World], int]]:
+    if (known := whole(subscript)) is not None:
+        return known
+    count, value = rule(subscript)
+    return count, lambda at, world: int(real(value(at, world)))
+
+
+@lru_cache(_REMEMBERED)
+def whole(node: Node) -> tuple[int, Callable[[At, World], int]] | None:
+    """The rule of what is made of positions and sizes alone, by arithmetic and comparisons of whole numbers; else None."""
+    name = str(node.attr)
+    match node.op:
+        case "index":
+            return 1, lambda at, world: at[name]
+        case "size":
+            return 1, lambda at, world: world.size(name)
+        case "option":
+            return 1, lambda at, world: world.option(name)
+        case "first":
+            return 1, lambda at, world: 0
+        case "const" if isinstance(node.attr, int):
+            number = int(node.attr)
+            return 1, lambda at, world: number
+    operands = [known for a in node.args if (known := whole(a)) is not None] if node.op in WHOLE else []
+    if not operands or len(operands) < len(node.args):
+        return None
+    function, count = WHOLE[node.op], 1 + sum(c for c, _ in operands)
+    a, b = operands[0][1], operands[-1][1]
+    if len(operands) == 1:
+        return count, lambda at, world: function(a(at, world))
+    return count, lambda at, world: function(a(at, world), b(at, world))
+
+
+def _divisor(x: int) -> int:
+    if x == 0:
+        raise Undefined("division by zero")
+    return x
+
+
+WHOLE: dict[str, Callable[..., int]] = {
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "neg": operator.neg,
+    "floor_div": lambda a, b: a // _divisor(b), "mod": lambda a, b: a % _divisor(b), "maximum": max, "minimum": min,
+    "lt": operator.lt, "le": operator.le, "eq": operator.eq, "ne": operator.ne,
+    "and": lambda a, b: bool(a and b), "or": lambda a, b: bool(a or b), "not": operator.not_,
+}  # fmt: skip
+fraction = lru_cache(1000)(Fraction)  # of whole numbers, the same few again and again
 
 
 @lru_cache(1000)
@@ -215,18 +288,18 @@ def expanded(node: Node) -> Node:
     return EXPAND[node.op](node)
 
 
-def points(node: Node, guard: Node, at: Mapping[str, int], world: World) -> list[dict[str, int]]:
+def points(node: Node, guard: Node, at: At, world: World) -> list[dict[str, int]]:
     """The bound points of a reduction at which the guard holds, in row-major order: each is `at` and they."""
     if read_names(guard):
         return list(_points(node, guard, at, world))
     names = bound(node)
-    key = names, guard, tuple((n, at[n]) for n in sorted(guard.free.difference(names)))
+    key = names, guard, tuple([at[n] for n in _others(guard, names)])
     if key not in world.ranges:
         world.ranges[key] = [{n: p[n] for n in names} for p in _points(node, guard, at, world)]
     return [{**at, **p} for p in world.ranges[key]]
 
 
-def _points(node: Node, guard: Node, at: Mapping[str, int], world: World) -> Iterator[dict[str, int]]:
+def _points(node: Node, guard: Node, at: At, world: World) -> Iterator[dict[str, int]]:
     names = bound(node)
     for point in product(*(range(world.size(n)) for n in names)):
         here = {**at, **dict(zip(names, point, strict=True))}
@@ -234,7 +307,14 @@ def _points(node: Node, guard: Node, at: Mapping[str, int], world: World) -> Ite
             yield here
 
 
-def _reduce(node: Node, at: Mapping[str, int], world: World) -> Number:
+def _reduced(node: Node, at: At, world: World) -> Number:
+    row = row_of(node, at)
+    if row not in world.totals:
+        world.totals[row] = _reduce(node, at, world)
+    return world.totals[row]
+
+
+def _reduce(node: Node, at: At, world: World) -> Number:
     body, guard = node.args
     values = [_evaluate(body, here, world) for here in points(node, guard, at, world)]
     if node.op in ("sum", "mean"):
@@ -255,7 +335,7 @@ def _reduce(node: Node, at: Mapping[str, int], world: World) -> Number:
     raise NotExact(f"`{node.op}`")
 
 
-def _softmax(node: Node, at: Mapping[str, int], world: World) -> Number:
+def _softmax(node: Node, at: At, world: World) -> Number:
     body, guard = node.args
     if _evaluate(guard, at, world) == 0:
         return Fraction(0)
@@ -266,17 +346,17 @@ def _softmax(node: Node, at: Mapping[str, int], world: World) -> Number:
     return times(exp(_evaluate(body, at, world)), inverse(world.totals[row]))
 
 
-def row_of(node: Node, at: Mapping[str, int]) -> tuple[Node, tuple[int, ...]]:
+def row_of(node: Node, at: At) -> tuple[Node, tuple[int, ...]]:
     """What decides a reduction, and what the entries of an operator along an axis share: where its other indices are."""
-    return node, tuple([at[n] for n in _others(node)])
+    return node, tuple([at[n] for n in _others(node, bound(node))])
 
 
 @lru_cache(1000)
-def _others(node: Node) -> tuple[str, ...]:
-    return tuple(sorted(node.free.difference(bound(node))))
+def _others(node: Node, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(node.free.difference(names)))
 
 
-def _rank(node: Node, at: Mapping[str, int], world: World) -> Number:
+def _rank(node: Node, at: At, world: World) -> Number:
     """How many entries beat this one, ties to the lower index (LANGUAGE 15)."""
     body, guard = node.args
     names = bound(node)
@@ -285,7 +365,7 @@ def _rank(node: Node, at: Mapping[str, int], world: World) -> Number:
     return Fraction(sum(v > own or (v == own and p < place) for v, p in others))
 
 
-def _cumsum(node: Node, at: Mapping[str, int], world: World) -> Number:
+def _cumsum(node: Node, at: At, world: World) -> Number:
     body, guard = node.args
     if _evaluate(guard, at, world) == 0:
         return Fraction(0)
@@ -294,7 +374,7 @@ def _cumsum(node: Node, at: Mapping[str, int], world: World) -> Number:
     return folded(plus, [_evaluate(body, p, world) for p in earlier], Fraction(0))
 
 
-ALONG: dict[str, Callable[[Node, Mapping[str, int], World], Number]] = {
+ALONG: dict[str, Callable[[Node, At, World], Number]] = {
     "softmax": _softmax, "rank": _rank, "cumsum": _cumsum,
 }  # fmt: skip
 NORMS = frozenset(("rms_norm", "layer_norm", "l2_norm"))

@@ -54,7 +54,7 @@ def micro_steps(system: System, loop: Loop) -> MicroSteps:
     state = update.state
     if not any(e.position == update.position and e.tensor == outer[0] for e in state.edges):
         raise NotAffine("the recurrence runs over two axes at once")
-    terms, rest = split_update(system, update.rhs, lambda r: r.attr in (state.name, outer[0]))
+    terms, rest = split_update(system, update.rhs, (state.name, outer[0]))
     position = dict(loop.positions)[state.name]
     time, base = state.indices[position], system.tensors[outer[0]]
     for term in terms:
@@ -82,7 +82,7 @@ def _with_base(system: System, found: MicroSteps) -> MicroSteps:
     """The factor of the base case; it may add nothing, and must read the last micro-step of the step before."""
     state, base = found.state, found.base
     assert base.rhs is not None
-    terms, rest = split_update(system, base.rhs, lambda r: r.attr in (state.name, base.name))
+    terms, rest = split_update(system, base.rhs, (state.name, base.name))
     before = build.sub(build.index(found.time), build.ONE)
     for term in terms:
         wanted = [build.index(i) for i in state.indices]

@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal, getcontext, localcontext
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from typing import Union
 
 Real = Union[Fraction, Decimal]
 DIGITS = 50
+_LAST = Decimal(10) ** -(DIGITS + 5)  # a term of a series that is smaller than this part of the sum changes no digit
 
 
 @contextmanager
@@ -74,6 +75,8 @@ def _pair(a: Real, b: Real) -> tuple[Decimal, Decimal]:
 
 def plus(a: Number, b: Number) -> Number:
     """a + b"""
+    if type(a) is type(b) is not Complex:
+        return a + b  # type: ignore[operator]
     if isinstance(a, Complex) or isinstance(b, Complex):
         x, y = _as_complex(a), _as_complex(b)
         return Complex(_plus(x.re, y.re), _plus(x.im, y.im))
@@ -89,6 +92,8 @@ def _plus(a: Real, b: Real) -> Real:
 
 def times(a: Number, b: Number) -> Number:
     """a * b"""
+    if type(a) is type(b) is not Complex:
+        return a * b  # type: ignore[operator]
     if isinstance(a, Complex) or isinstance(b, Complex):
         x, y = _as_complex(a), _as_complex(b)
         return Complex(_plus(_times(x.re, y.re), -_times(x.im, y.im)), _plus(_times(x.re, y.im), _times(x.im, y.re)))
@@ -135,7 +140,12 @@ def exp(x: Number) -> Number:
         scale = real(exp(x.re))
         sine, cosine = _sine_cosine(decimal(x.im))
         return Complex(_times(scale, cosine), _times(scale, sine))
-    return Fraction(1) if x == 0 else decimal(x).exp()
+    return Fraction(1) if x == 0 else _exp(x, getcontext().prec)
+
+
+@lru_cache(10_000)  # one exponential to 50 digits takes as long as hundreds of products, and monoids are tried on few numbers
+def _exp(x: Real, digits: int) -> Decimal:
+    return decimal(x).exp()
 
 
 def log(x: Number) -> Number:
@@ -144,7 +154,12 @@ def log(x: Number) -> Number:
         return Fraction(0)
     if value < 0:
         raise Undefined("the logarithm of a negative number")
-    return decimal(value).ln()
+    return _log(value, getcontext().prec)
+
+
+@lru_cache(10_000)
+def _log(x: Real, digits: int) -> Decimal:
+    return decimal(x).ln()
 
 
 def _sqrt(x: Number) -> Number:
@@ -188,7 +203,7 @@ def _sine_cosine(x: Decimal) -> tuple[Decimal, Decimal]:
     while abs(x) > Decimal("0.1"):
         x, halvings = x / 2, halvings + 1
     sine, cosine, term, k = x, Decimal(1), x, 1
-    while abs(term) > Decimal(10) ** -(DIGITS + 5):
+    while abs(term) > _LAST:
         term = term * x / (k + 1)
         k += 1
         sign = -1 if k % 4 in (2, 3) else 1
@@ -203,11 +218,16 @@ def _sine_cosine(x: Decimal) -> tuple[Decimal, Decimal]:
 
 def _erf(x: Number) -> Number:
     """2 / sqrt(pi) exp(-x^2) sum[n] 2^n x^(2n+1) / (1 3 5 .. (2n+1)): all terms have one sign, so no digits cancel."""
-    value = decimal(real(x))
+    return _erf_of(real(x), getcontext().prec)
+
+
+@lru_cache(10_000)
+def _erf_of(x: Real, digits: int) -> Decimal:
+    value = decimal(x)
     if abs(value) > 12:  # 1 - erf(12) < 1e-64
         return Decimal(1).copy_sign(value)
     term, total, n = value, value, 0
-    while abs(term) > Decimal(10) ** -(DIGITS + 5) * abs(total):
+    while abs(term) > _LAST * abs(total):
         n += 1
         term = term * 2 * value * value / (2 * n + 1)
         total += term

@@ -1,10 +1,9 @@
 """Evaluation in a tower of prime fields, where `exp` is an exact homomorphism (DERIVATIONS 6.3).
 
-The primes are chained, p[i] = k p[i+1] + 1, so that the field of p[i] has elements of order p[i+1]. A value is its
-residues over all of them (a Gaussian residue x + i y over each: every p is 3 modulo 4), and exp(x) at level i is
-G[i] ^ x[i+1]: exp(a + b) = exp(a) exp(b) without a rounding. Each `exp` uses up the last level. What is decided by
-order, `max`, `where`, a guard, and what is whole, a position, comes from the exact evaluation of the same node beside
-it (`exact.World`): the order oracle.
+A value is the residues of a number over chained primes (`residues`), and exp(x) at level i is G[i] ^ x[i+1]:
+exp(a + b) = exp(a) exp(b) without a rounding. Each `exp` uses up the last level. What is decided by order, `max`, `where`,
+a guard, and what is whole, a position, comes from the exact evaluation of the same node beside it (`exact.World`): the
+order oracle.
 
 `sqrt` is multiplicative on squares; exp(log p) = p, log(exp x) = x and -inf = log 0; otherwise `log`, `sin`, `cos` and
 `erf` are uninterpreted, a keyed hash of their operand: equal operands give equal values, and nothing more is known of
@@ -18,69 +17,36 @@ Source: Schwartz 1980 and Zippel 1979 for polynomials; with `exp` the bound is h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache, lru_cache
+from functools import lru_cache
 from hashlib import blake2b
 from math import isqrt
 
-from seqdsl.algebra.exact import BUDGET, NORMS, World, evaluate, expanded, points, position, row_of
-from seqdsl.algebra.numbers import Complex, NotExact, Number, TooMuch, Undefined, real
+from seqdsl.algebra.exact import BUDGET, NORMS, At, Point, World, evaluate, expanded, point_of, points, row_of
+from seqdsl.algebra.numbers import Complex, NotExact, Number, TooMuch, real
+from seqdsl.algebra.residues import (
+    LEVELS,
+    Value,
+    exponential,
+    inverse,
+    minus,
+    negative,
+    plus,
+    primes,
+    product,
+    rational,
+    root,
+    small,
+    times,
+    total,
+)
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, read_names
 from seqdsl.ir.ops import OPS
 
-LEVELS = 8
-_SMALLEST = 2**61
 _FACTORED = 10**6  # numbers below are searched for square factors
-Residue = tuple[int, int]  # x + i y
-Value = tuple[Residue, ...]  # by level; `exp` shortens it
-
-
-@cache
-def primes() -> tuple[int, ...]:
-    """The tower, largest first: every prime but the last is one more than a multiple of the next; all 3 modulo 4."""
-    found = [_next_prime(_SMALLEST + 3, 4)]
-    while len(found) < LEVELS:
-        found.append(_next_prime(2 * found[-1] + 1, 4 * found[-1]))
-    return tuple(reversed(found))
-
-
-def _next_prime(start: int, step: int) -> int:
-    while not _is_prime(start):
-        start += step
-    return start
-
-
-def _is_prime(n: int) -> bool:
-    """Miller and Rabin, to the first twelve prime bases."""
-    bases = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
-    if any(n % b == 0 for b in bases):
-        return n in bases
-    odd, twos = n - 1, 0
-    while odd % 2 == 0:
-        odd, twos = odd // 2, twos + 1
-    return all(_passes(n, pow(b, odd, n), twos) for b in bases)
-
-
-def _passes(n: int, x: int, twos: int) -> bool:
-    if x in (1, n - 1):
-        return True
-    for _ in range(twos - 1):
-        x = x * x % n
-        if x == n - 1:
-            return True
-    return False
-
-
-@cache
-def _generator(level: int, base: int) -> int:
-    """An element of order p[level + 1] in the field of p[level]."""
-    p, q = primes()[level], primes()[level + 1]
-    found = pow(base, (p - 1) // q, p)
-    assert found != 1
-    return found
 
 
 class TooDeep(NotExact):
@@ -99,7 +65,7 @@ class Tower:
     spent: int = 0
     logarithms: dict[Value, Value] = field(default_factory=dict)  # log x -> x
     exponents: dict[Value, Value] = field(default_factory=dict)  # exp x -> x
-    done: dict[tuple[str, tuple[int, ...]], Value] = field(default_factory=dict)
+    done: dict[tuple[str, Point], Value] = field(default_factory=dict)
     totals: dict[object, Value] = field(default_factory=dict)
 
     def deepen(self) -> None:
@@ -108,47 +74,39 @@ class Tower:
         for known in (self.logarithms, self.exponents, self.done, self.totals):
             known.clear()
 
-    def value(self, node: Node, at: Mapping[str, int]) -> Value:
+    def value(self, node: Node, at: At) -> Value:
         """The residues of a real or complex expression where the free indices are at `at`."""
-        op = node.op
-        self.spent += 1
+        count, found = rule(node)
+        self.spent += count
         if self.spent > BUDGET:
             raise TooMuch("more than fits an exact evaluation")
-        if op == "read":
-            return self._read(node, at)
-        if op == "sqrt" and not read_names(node):
-            return self._root_of_number(node, at)
-        if op in RULES:
-            return RULES[op](self, *[self.value(a, at) for a in node.args])
-        if op == "where":
-            chosen = evaluate(node.args[0], at, self.world) != 0
-            return self.value(node.args[1 if chosen else 2], at)
-        if op in ("maximum", "minimum"):
-            a, b = (real(evaluate(x, at, self.world)) for x in node.args)
-            return self.value(node.args[0 if (a >= b) == (op == "maximum") else 1], at)
-        if OPS[op].binding == "reduce":
-            row = row_of(node, at)
-            if row not in self.totals:
-                self.totals[row] = self._reduce(node, at)
-            return self.totals[row]
-        if op in BY_ORDER:
-            return self.value(BY_ORDER[op](real(evaluate(node.args[0], at, self.world)), *node.args), at)
-        if op == "softmax":
-            return self._softmax(node, at)
-        if op in NORMS:
-            return self.value(expanded(node), at)
-        if op in UNINTERPRETED:
-            self.loose = self.loose or op == "log2"
-            return self._hashed(op, tuple(self.value(a, at) for a in node.args))
-        return self._whole(node, at)
+        return found(self, at)
 
-    def _whole(self, node: Node, at: Mapping[str, int]) -> Value:
+    def chosen(self, node: Node, at: At) -> Value:
+        chosen = evaluate(node.args[0], at, self.world) != 0
+        return self.value(node.args[1 if chosen else 2], at)
+
+    def extreme(self, node: Node, at: At) -> Value:
+        a, b = (real(evaluate(x, at, self.world)) for x in node.args)
+        return self.value(node.args[0 if (a >= b) == (node.op == "maximum") else 1], at)
+
+    def by_order(self, node: Node, at: At) -> Value:
+        decides = real(evaluate(node.args[0], at, self.world))
+        return self.value(BY_ORDER[node.op](decides, *node.args), at)
+
+    def reduced(self, node: Node, at: At) -> Value:
+        row = row_of(node, at)
+        if row not in self.totals:
+            self.totals[row] = self._reduce(node, at)
+        return self.totals[row]
+
+    def whole(self, node: Node, at: At) -> Value:
         """A rational that the exact evaluation gives: a constant, a position, a bracket, a rounded number."""
         found = evaluate(node, at, self.world)
         parts = (found.re, found.im) if isinstance(found, Complex) else (found, Fraction(0))
         if not all(isinstance(x, Fraction) for x in parts):
             if node.op == "const" and node.attr == "pi":
-                return self._hashed("pi", ())
+                return self.hashed("pi", ())
             if node.op == "const":
                 self.loose = True
                 return negative(log(self, self.rational(Fraction(0))))
@@ -159,7 +117,7 @@ class Tower:
         """The residues of a (Gaussian) rational, at the levels that this evaluation begins with."""
         return rational(re, im)[: self.levels]
 
-    def _root_of_number(self, node: Node, at: Mapping[str, int]) -> Value:
+    def root_of_number(self, node: Node, at: At) -> Value:
         """The root of a number that no input decides, such as |d|: a rational number times the root of one without square
         factors, of which no formula over rationals can tell the two apart."""
         square = evaluate(node.args[0], at, self.world)
@@ -173,16 +131,15 @@ class Tower:
         self.loose = loose
         return found
 
-    def _read(self, node: Node, at: Mapping[str, int]) -> Value:
-        point = tuple([position(a, at, self.world) for a in node.args])
-        name = str(node.attr)
-        key = (name, point)
+    def read(self, name: str, point: Point, dtype: str) -> Value:
+        """A tensor at a point."""
+        key = name, point
         if key not in self.done:
             opened = self.world.opened(name, point)
             if opened is not None:
                 self.done[key] = self.value(*opened)
             else:
-                self.done[key] = self._of_number(self.world.value(name, point, node.dtype))
+                self.done[key] = self._of_number(self.world.value(name, point, dtype))
         return self.done[key]
 
     def _of_number(self, x: Number) -> Value:
@@ -191,7 +148,7 @@ class Tower:
             raise NotExact("a number that is not rational")
         return self.rational(*parts)  # type: ignore[arg-type]
 
-    def _reduce(self, node: Node, at: Mapping[str, int]) -> Value:
+    def _reduce(self, node: Node, at: At) -> Value:
         body, guard = node.args
         here = points(node, guard, at, self.world)
         if node.op in ("sum", "mean", "prod", "logsumexp"):
@@ -199,15 +156,15 @@ class Tower:
             if node.op == "logsumexp":
                 return log(self, total([exp(self, v) for v in values]))
             if node.op == "prod":
-                return _folded(times, values, rational(Fraction(1)))
-            scale = Fraction(1, len(values)) if node.op == "mean" and values else Fraction(1)
-            return times(total(values), rational(scale))
+                return product(values)
+            found = total(values)
+            return times(found, rational(Fraction(1, len(values)))) if node.op == "mean" and values else found
         if node.op in ("max", "min") and here:
             pick = max if node.op == "max" else min
             return self.value(body, pick(here, key=lambda p: real(evaluate(body, p, self.world))))
-        return self._whole(node, at)
+        return self.whole(node, at)
 
-    def _softmax(self, node: Node, at: Mapping[str, int]) -> Value:
+    def softmax(self, node: Node, at: At) -> Value:
         body, guard = node.args
         if evaluate(guard, at, self.world) == 0:
             return rational(Fraction(0))
@@ -216,7 +173,7 @@ class Tower:
             self.totals[row] = total([exp(self, self.value(body, p)) for p in points(node, guard, at, self.world)])
         return times(exp(self, self.value(body, at)), inverse(self.totals[row]))
 
-    def _hashed(self, name: str, operands: tuple[Value, ...]) -> Value:
+    def hashed(self, name: str, operands: tuple[Value, ...]) -> Value:
         self.opaque = True
         text = f"{name}:{operands}".encode()
         levels = range(min((len(v) for v in operands), default=self.levels))
@@ -226,83 +183,64 @@ class Tower:
     def root(self, x: Value) -> Value:
         """The square root: of a square the one that is itself a square; of anything else a hash."""
         self.opaque = self.loose = True
-        roots = []
-        for (re, im), p in zip(x, primes(), strict=False):
-            root = pow(re, (p + 1) // 4, p)
-            if im or root * root % p != re:
-                return self._hashed("sqrt", (x,))
-            roots.append((root, 0))
-        return tuple(roots)
+        return root(x) or self.hashed("sqrt", (x,))
 
     def power(self, x: Value, y: Value) -> Value:
         """x ^ y: for a whole exponent by multiplication, else exp(y log x)."""
-        exponent = _small(y)
+        exponent = small(y)
         if exponent is None:
-            half = _small(times(y, rational(Fraction(2))))
+            half = small(times(y, rational(Fraction(2))))
             return self.power(self.root(x), rational(Fraction(half))) if half is not None else exp(
                 self, times(y, _logarithm(self, x))
             )
-        return _folded(times, [x if exponent >= 0 else inverse(x)] * abs(exponent), rational(Fraction(1)))
+        return product([x if exponent >= 0 else inverse(x)] * abs(exponent))
 
 
 @lru_cache(10_000)
-def rational(re: Fraction, im: Fraction = Fraction(0)) -> Value:
-    """The residues of a (Gaussian) rational."""
-    return tuple((_residue(re, p), _residue(im, p)) for p in primes())
+def rule(node: Node) -> tuple[int, Callable[[Tower, At], Value]]:
+    """How a node is evaluated, and how many nodes that takes; as for numbers (`exact.rule`)."""
+    op = node.op
+    if op == "read":
+        return _read(node)
+    if op == "sqrt" and not read_names(node):
+        return 1, lambda tower, at: tower.root_of_number(node, at)
+    if op in RULES:
+        return _applied(RULES[op], node)
+    if op in UNINTERPRETED:
+        return _applied(lambda tower, *values: _uninterpreted(tower, op, values), node)
+    if op in NORMS:
+        count, value = rule(expanded(node))
+        return 1 + count, value
+    otherwise = Tower.reduced if OPS[op].binding == "reduce" else Tower.whole
+    how = _AT_POINTS.get(op, otherwise)
+    return 1, lambda tower, at: how(tower, node, at)
 
 
-def _residue(x: Fraction, p: int) -> int:
-    return x.numerator * pow(x.denominator, -1, p) % p
+def _read(node: Node) -> tuple[int, Callable[[Tower, At], Value]]:
+    count, place = point_of(node)
+    name, dtype = str(node.attr), node.dtype
+
+    def read(tower: Tower, at: At) -> Value:
+        tower.world.spend(count)
+        return tower.read(name, place(at, tower.world), dtype)
+
+    return 1, read
 
 
-def _small(x: Value) -> int | None:
-    """The whole number between -200 and 200 that these are the residues of."""
-    re, p = x[0][0], primes()[0]
-    n = re if re < p // 2 else re - p
-    return n if abs(n) < 200 and x == rational(Fraction(n))[: len(x)] else None
+def _applied(function: Callable[..., Value], node: Node) -> tuple[int, Callable[[Tower, At], Value]]:
+    rules = [rule(a) for a in node.args]
+    count = 1 + sum(c for c, _ in rules)
+    a, b = rules[0][1], rules[-1][1]
+    if len(rules) == 1:
+        return count, lambda tower, at: function(tower, a(tower, at))
+    if len(rules) == 2:
+        return count, lambda tower, at: function(tower, a(tower, at), b(tower, at))
+    return count, lambda tower, at: function(tower, *[value(tower, at) for _, value in rules])
 
 
-def plus(a: Value, b: Value) -> Value:
-    """a + b"""
-    return tuple([((x + u) % p, (y + v) % p) for (x, y), (u, v), p in zip(a, b, primes(), strict=False)])
-
-
-def times(a: Value, b: Value) -> Value:
-    """a * b"""
-    return tuple(
-        [
-            ((x * u - y * v) % p, (x * v + y * u) % p) if y or v else (x * u % p, 0)
-            for (x, y), (u, v), p in zip(a, b, primes(), strict=False)
-        ]
-    )
-
-
-def negative(a: Value) -> Value:
-    """-a"""
-    return tuple((-x % p, -y % p) for (x, y), p in zip(a, primes(), strict=False))
-
-
-def inverse(a: Value) -> Value:
-    """1 / a. Errors: `Undefined` for 0 in some field, where the draw is thrown away."""
-    result = []
-    for (x, y), p in zip(a, primes(), strict=False):
-        norm = (x * x + y * y) % p
-        if norm == 0:
-            raise Undefined("division by zero")
-        scale = pow(norm, -1, p)
-        result.append((x * scale % p, -y * scale % p))
-    return tuple(result)
-
-
-def total(values: list[Value]) -> Value:
-    """The sum."""
-    return _folded(plus, values, rational(Fraction(0)))
-
-
-def _folded(op: Callable[[Value, Value], Value], values: list[Value], start: Value) -> Value:
-    for v in values:
-        start = op(start, v)
-    return start
+def _uninterpreted(tower: Tower, op: str, values: tuple[Value, ...]) -> Value:
+    tower.loose = tower.loose or op == "log2"
+    return tower.hashed(op, values)
 
 
 def exp(tower: Tower, x: Value) -> Value:
@@ -310,22 +248,16 @@ def exp(tower: Tower, x: Value) -> Value:
 
     H is real: of exp(i b) only the homomorphism is kept, not that it has modulus 1, so a mismatch then says nothing.
     """
-    known, opposite = tower.logarithms.get(x), tower.logarithms.get(negative(x))
-    if known is not None:
-        return known
-    if opposite is not None:
-        return inverse(opposite)
+    if x in tower.logarithms:
+        return tower.logarithms[x]
+    if tower.logarithms and (opposite := negative(x)) in tower.logarithms:
+        return inverse(tower.logarithms[opposite])
     if len(x) < 2:
         raise TooDeep(f"`exp` nested more than {tower.levels - 1} deep")
     is_real = not any(im for _, im in x)
     tower.opaque = tower.opaque or not is_real
     tower.loose = tower.loose or not is_real
-    result = []
-    for level, (re, im) in enumerate(x[1:]):
-        p = primes()[level]
-        real_part = pow(_generator(level, 3), re, p)
-        result.append((real_part * pow(_generator(level, 5), im, p) % p if im else real_part, 0))
-    found = tuple(result)
+    found = exponential(x)
     if is_real:
         tower.exponents.setdefault(found, x)
     return found
@@ -337,7 +269,7 @@ def log(tower: Tower, x: Value) -> Value:
         return rational(Fraction(0))[: len(x)]
     if x in tower.exponents:
         return tower.exponents[x]
-    found = tower._hashed("log", (x,))
+    found = tower.hashed("log", (x,))
     tower.logarithms[found] = x
     return found
 
@@ -359,19 +291,15 @@ def _softplus(tower: Tower, x: Value) -> Value:
     return log(tower, plus(_ONE, exp(tower, x)))
 
 
-def _minus(a: Value, b: Value) -> Value:
-    return plus(a, negative(b))
-
-
 RULES: dict[str, Callable[..., Value]] = {
-    "add": lambda t, a, b: plus(a, b), "sub": lambda t, a, b: _minus(a, b), "mul": lambda t, a, b: times(a, b),
+    "add": lambda t, a, b: plus(a, b), "sub": lambda t, a, b: minus(a, b), "mul": lambda t, a, b: times(a, b),
     "neg": lambda t, a: negative(a), "div": lambda t, a, b: times(a, inverse(b)), "stop": lambda t, a: a,
     "exact_div": lambda t, a, b: times(a, inverse(b)), "pow": Tower.power, "sqrt": Tower.root,
-    "exp": exp, "log": _logarithm, "sigmoid": _sigmoid, "softplus": _softplus, "expm1": lambda t, x: _minus(exp(t, x), _ONE),
-    "tanh": lambda t, x: _minus(times(rational(Fraction(2)), _sigmoid(t, plus(x, x))), _ONE),
+    "exp": exp, "log": _logarithm, "sigmoid": _sigmoid, "softplus": _softplus, "expm1": lambda t, x: minus(exp(t, x), _ONE),
+    "tanh": lambda t, x: minus(times(rational(Fraction(2)), _sigmoid(t, plus(x, x))), _ONE),
     "silu": lambda t, x: times(x, _sigmoid(t, x)), "log_sigmoid": lambda t, x: negative(_softplus(t, negative(x))),
     "log1p": lambda t, x: _logarithm(t, plus(_ONE, x)),
-    "inv_softplus": lambda t, x: _logarithm(t, _minus(exp(t, x), _ONE)),
+    "inv_softplus": lambda t, x: _logarithm(t, minus(exp(t, x), _ONE)),
     "logaddexp": lambda t, a, b: log(t, plus(exp(t, a), exp(t, b))),
     "re": lambda t, x: tuple((re, 0) for re, _ in x), "im": lambda t, x: tuple((im, 0) for _, im in x),
     "conj": lambda t, x: tuple((re, -im % p) for (re, im), p in zip(x, primes(), strict=False)),
@@ -382,6 +310,11 @@ BY_ORDER: dict[str, Callable[..., Node]] = {
     "relu": lambda v, x: x if v > 0 else build.ZERO, "abs": lambda v, x: x if v >= 0 else build.neg(x),
     "elu": lambda v, x: x if v > 0 else build.make("expm1", x),
     "clamp": lambda v, x, low, high: build.make("minimum", build.make("maximum", x, low), high),
+}  # fmt: skip
+
+_AT_POINTS: dict[str, Callable[[Tower, Node, At], Value]] = {
+    "where": Tower.chosen, "maximum": Tower.extreme, "minimum": Tower.extreme, "softmax": Tower.softmax,
+    **dict.fromkeys(BY_ORDER, Tower.by_order),
 }  # fmt: skip
 
 UNINTERPRETED = frozenset(("sin", "cos", "erf", "gelu", "log2"))

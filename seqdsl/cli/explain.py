@@ -9,7 +9,6 @@ from typing import Any
 
 from seqdsl.algebra import classify_all
 from seqdsl.api import load_backend
-from seqdsl.cli.bench import usual_sizes
 from seqdsl.cli.codes import explanation
 from seqdsl.cli.common import console, escape, mark, print_json, systems
 from seqdsl.diagnostics import SeqError
@@ -20,7 +19,6 @@ from seqdsl.ir.show import show
 from seqdsl.ir.system import System
 from seqdsl.plan import cost
 from seqdsl.report import Report, report
-from seqdsl.verify.modules import module_sizes
 
 LENGTH, HEADS, WIDTH = 8192, 96, 128  # one usual shape on GPUs, for counting what launches move
 
@@ -94,6 +92,9 @@ def backward(system: System) -> dict[str, Any]:
 
 def launches(found: Report, backend: Any) -> dict[str, Any]:
     """What every launch of a backend's kernels moves, in the form that is chosen, at one usual shape; or why it is not known."""
+    from seqdsl.cli.bench import usual_sizes
+    from seqdsl.verify.modules import module_sizes
+
     try:
         system = derive(found.system, found.chosen).system
         sizes = usual_sizes(system, LENGTH, WIDTH, h=HEADS)

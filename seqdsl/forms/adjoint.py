@@ -19,14 +19,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-import networkx as nx
-
 from seqdsl.diagnostics import SeqError
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, Step, schedule
 from seqdsl.ir.derivatives import ELEMENTWISE
 from seqdsl.ir.differentiate import NotDifferentiable, pull
-from seqdsl.ir.node import Node, rebuild, walk
+from seqdsl.ir.graphs import reachable, turned
+from seqdsl.ir.node import Node, rebuild, rebuild_reads, walk
 from seqdsl.ir.ops import OPS, bound, remake
 from seqdsl.ir.order import difference
 from seqdsl.ir.state import POSITION, NotSteppable, needed, state_record
@@ -191,8 +190,6 @@ def _with_before(
     axis = system.axis(own)
 
     def change(node: Node) -> Node | None:
-        if node.op != "read" or node.attr != name:
-            return None
         subscript = node.args[position]
         (at,) = subscript.free if len(subscript.free) == 1 else ("",)
         if not at or system.axis(at) != axis or difference(subscript, build.index(at)) != {None: step}:
@@ -204,7 +201,7 @@ def _with_before(
 
     changed = []
     for other in system.derived():
-        rhs = rebuild(other.rhs, change) if other.rhs is not None else None
+        rhs = rebuild_reads(other.rhs, (name,), change) if other.rhs is not None else None
         if rhs is not other.rhs:
             changed.append(replace(other, rhs=rhs))
     if not changed:
@@ -219,14 +216,11 @@ def _with_before(
 
 def _active(system: System, wanted: set[str]) -> set[str]:
     """The tensors that the wanted ones reach, and that reach an output, through real and complex values."""
-    graph: nx.DiGraph = nx.DiGraph()
-    graph.add_nodes_from(system.tensors)
+    needs: dict[str, set[str]] = {name: set() for name in system.tensors}
     for tensor in system.derived():
         if tensor.dtype in _SMOOTH:
-            graph.add_edges_from((s, tensor.name) for s in sources(system, tensor) if system.tensors[s].dtype in _SMOOTH)
-    below = set().union(*(nx.descendants(graph, n) | {n} for n in wanted)) if wanted else set()
-    above = set().union(*(nx.ancestors(graph, n) | {n} for n in system.outputs)) if system.outputs else set()
-    return below & above
+            needs[tensor.name] = {s for s in sources(system, tensor) if system.tensors[s].dtype in _SMOOTH}
+    return reachable(turned(needs), wanted) & reachable(needs, system.outputs)
 
 
 def _suffix(system: System) -> str:
@@ -273,7 +267,7 @@ def _without_aliases(system: System) -> System:
         for tensor in system.derived():
             if tensor.rhs is None or tensor is alias:
                 continue
-            rhs = rebuild(tensor.rhs, lambda n, a=alias: _opened(n, a))  # type: ignore[misc]
+            rhs = rebuild_reads(tensor.rhs, (alias.name,), lambda n, a=alias: _opened(n, a))  # type: ignore[misc]
             if rhs is not tensor.rhs:
                 changed.append(replace(tensor, rhs=_simplified(rhs)))
         system = system.with_tensors(*changed, drop=(alias.name,))
@@ -287,9 +281,7 @@ def _repeats(system: System, tensor: Tensor) -> bool:
     return rhs is build.ZERO or (rhs.op == "read" and rhs.attr != tensor.name and set(rhs.args) <= own)
 
 
-def _opened(node: Node, alias: Tensor) -> Node | None:
-    if node.op != "read" or node.attr != alias.name:
-        return None
+def _opened(node: Node, alias: Tensor) -> Node:
     assert alias.rhs is not None
     return build.substitute(alias.rhs, dict(zip(alias.indices, node.args, strict=True)))
 

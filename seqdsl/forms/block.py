@@ -21,17 +21,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import (
-    Monomial,
-    NotAffine,
-    factors,
-    log_of,
-    monomials,
-    split_update,
-    states_and_updates,
-    uses,
-)
+from seqdsl.algebra.affine import NotAffine, log_of, split_update, states_and_updates, uses
 from seqdsl.algebra.cascade import linear_terms
+from seqdsl.algebra.monomials import Monomial, factors, monomials
 from seqdsl.forms.any_scan import to_any_scan
 from seqdsl.forms.block_reads import Block, alone, entries_of, read_out, reads_of, with_finals, writes_of
 from seqdsl.forms.feedback import (
@@ -112,7 +104,7 @@ def _taken_apart(system: System, loop: Loop) -> tuple[System, Block, list[_Unkno
         raise NotAffine(f"the states read each other, and have different indices: {listed}")
     if len(updates) > LARGEST:
         raise NotAffine(f"{len(updates)} states are coupled: products of blocks so large cost more than they save")
-    split_ones = [split_update(system, u.rhs, lambda r: r.attr in names) for u in updates]
+    split_ones = [split_update(system, u.rhs, names) for u in updates]
     readers = [t.rhs for t in system.derived() if t.rhs is not None and uses(t.rhs, set(names))]
     taken = frozenset(system.indices) | frozenset(i for rhs in readers for n in walk(rhs) for i in n.free)
     for terms, rest in split_ones:

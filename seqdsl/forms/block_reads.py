@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import Monomial, NotAffine, Update, factors, split, uses
+from seqdsl.algebra.affine import NotAffine, Update, split, uses
 from seqdsl.algebra.held import begins, held_name
 from seqdsl.algebra.lags import lag_name
+from seqdsl.algebra.monomials import Monomial, factors
 from seqdsl.forms.feedback import along
 from seqdsl.forms.reads import final_tensor, is_strict, outermost, query
 from seqdsl.ir import build

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, log_of, monomials
+from seqdsl.algebra.affine import Diagonal, NotAffine, log_of
 from seqdsl.algebra.chain import Link
+from seqdsl.algebra.monomials import monomials
 from seqdsl.forms.feedback import (
     along,
     before_decay,

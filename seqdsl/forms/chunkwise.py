@@ -20,22 +20,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqdsl.algebra.affine import (
-    Diagonal,
-    NotAffine,
-    Term,
-    diagonal,
-    factors,
-    monomials,
-    split,
-    uses,
-)
+from seqdsl.algebra.affine import Diagonal, NotAffine, Term, diagonal, split, uses
 from seqdsl.algebra.auxiliaries import without_auxiliaries
 from seqdsl.algebra.cascade import with_followers
 from seqdsl.algebra.chain import chained
 from seqdsl.algebra.classify import classify
 from seqdsl.algebra.held import has_boundaries, with_held
 from seqdsl.algebra.lags import has_lags, with_companions
+from seqdsl.algebra.monomials import factors, monomials
 from seqdsl.forms.any_scan import to_any_scan
 from seqdsl.forms.block import coupled, to_blocks
 from seqdsl.forms.chain import without_chain

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, factors, monomials, split, uses
+from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, split, uses
+from seqdsl.algebra.monomials import factors, monomials
 from seqdsl.forms.reads import final_tensor, without_steps
 from seqdsl.forms.scan import starting_value
 from seqdsl.ir import build

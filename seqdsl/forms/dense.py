@@ -71,7 +71,7 @@ def matrix_step(system: System, loop: Loop) -> tuple[System, MatrixStep]:
         listed = ", ".join(f"{u.state.name}[{','.join(u.state.indices)}]" for u in updates)
         raise NotAffine(f"the states read each other, and have different indices: {listed}")
     names = {u.state.name: n for n, u in enumerate(updates)}
-    split = [split_update(system, u.rhs, lambda r: r.attr in names) for u in updates]
+    split = [split_update(system, u.rhs, names) for u in updates]
     system, components = _components(system, updates, [terms for terms, _ in split])
     rows, starts, carry = [], [], []
     for update, (terms, _) in zip(updates, split, strict=True):

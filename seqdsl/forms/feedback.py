@@ -22,18 +22,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import (
-    Diagonal,
-    Monomial,
-    NotAffine,
-    Term,
-    Update,
-    factors,
-    log_of,
-    monomials,
-    split_update,
-    states_and_updates,
-)
+from seqdsl.algebra.affine import Diagonal, NotAffine, Term, Update, log_of, split_update, states_and_updates
+from seqdsl.algebra.monomials import Monomial, factors, monomials
 from seqdsl.forms.scan import starting_value
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
@@ -99,7 +89,7 @@ def _taken_apart(
     states, carry, inner = [], [], []
     taken = frozenset(system.indices)
     for n, update in enumerate(updates):
-        terms, rest = split_update(system, update.rhs, lambda r: r.attr in names)
+        terms, rest = split_update(system, update.rhs, names)
         for term in terms:
             if not term.over:
                 own_place(update, term)

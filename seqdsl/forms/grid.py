@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from seqdsl.algebra.affine import NotAffine
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Dependence, Loop, dependence_graph
+from seqdsl.ir.dependence import Dependence, Loop, dependences_among
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import make
 from seqdsl.ir.order import difference
@@ -119,8 +119,8 @@ def geometry(system: System, loop: Loop) -> Grid:
     along = _side(system, names, loop.axis, loop.reverse)
     across = _side(system, names, *inner.pop())
     found: set[tuple[str, int, int]] = set()
-    for _, _, data in dependence_graph(system).subgraph(names).edges(data=True):
-        found.add(_distance(system, data["dependence"], along, across))
+    for edge in dependences_among(system, names):
+        found.add(_distance(system, edge, along, across))
     slope = 1
     for _, back, left in found:
         if back:

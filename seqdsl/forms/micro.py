@@ -18,8 +18,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import NotAffine, log_of, monomials, uses
+from seqdsl.algebra.affine import NotAffine, log_of, uses
 from seqdsl.algebra.micro import MicroSteps, last_index, micro_steps
+from seqdsl.algebra.monomials import monomials
 from seqdsl.forms.feedback import (
     Feedback,
     along,

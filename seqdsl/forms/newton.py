@@ -117,7 +117,7 @@ def _needs_none(system: System, loop: Loop, updates: list[Update]) -> bool:
     names = {u.state.name for u in updates}
     try:
         for update in updates:
-            split_update(system, update.rhs, lambda r: r.attr in names)
+            split_update(system, update.rhs, names)
         return True
     except NotAffine:
         pass

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqdsl.algebra.affine import factors
+from seqdsl.algebra.monomials import factors
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, rebuild
 from seqdsl.ir.ops import make

@@ -8,7 +8,8 @@ to be kept for. Its other factors, constant along the contracted indices, stay o
 
 from __future__ import annotations
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, factors, uses
+from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, uses
+from seqdsl.algebra.monomials import factors
 from seqdsl.forms.scan import starting_value
 from seqdsl.forms.writes import Writes, writes_of
 from seqdsl.ir import build

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from seqdsl.algebra.affine import NotAffine, Update, factors, uses
+from seqdsl.algebra.affine import NotAffine, Update, uses
+from seqdsl.algebra.monomials import factors
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, rebuild, walk
 from seqdsl.ir.system import System, Tensor, reached

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import NotAffine, Term, monomials, split, uses
+from seqdsl.algebra.affine import NotAffine, Term, split, uses
+from seqdsl.algebra.monomials import monomials
 from seqdsl.forms.convolution import convolve, lag_index, named, reread, split_write
 from seqdsl.forms.dense import MatrixStep, matrix_step, scanned
 from seqdsl.forms.reads import final_name, final_tensor, without_steps

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqdsl.algebra.affine import Diagonal, monomials
+from seqdsl.algebra.affine import Diagonal
+from seqdsl.algebra.monomials import monomials
 from seqdsl.ir import build
 from seqdsl.ir.node import Node
 

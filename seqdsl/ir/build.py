@@ -201,7 +201,7 @@ def substitute(node: Node, values: Mapping[str, Node]) -> Node:
 def can_substitute(node: Node, values: Mapping[str, Node]) -> bool:
     """Is there a term for the substitution? Not where an operator works along an index whose value is no index."""
     moved = {k for k, v in values.items() if v.op != "index"}
-    return not any(moved & set(made(n)) for n in walk(node) if OPS[n.op].binding)
+    return not moved or not any(moved & set(made(n)) for n in walk(node) if OPS[n.op].binding)
 
 
 def _substitute(node: Node, values: dict[str, Node], done: dict[tuple[Node, tuple[str, ...]], Node]) -> Node:

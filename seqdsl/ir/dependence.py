@@ -7,20 +7,19 @@ not negative (or only not positive: then the axis runs downwards) and some posit
 edges it carries are dropped, and what remains is analysed again (Allen and Kennedy 1987, loop distribution). Picking
 any such axis is complete: carrying an edge never hurts another one.
 
-Architecture invariant: knows nothing of what a recurrence computes. Entry points: `dependence_graph`, `schedule`.
+Architecture invariant: knows nothing of what a recurrence computes. Entry points: `dependences`, `schedule`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Union
 
-import networkx as nx
-
 from seqdsl.ir import build
-from seqdsl.ir.node import Node
+from seqdsl.ir.graphs import components, cycle, in_order
+from seqdsl.ir.node import Node, read_names, reads
 from seqdsl.ir.ops import OPS, bound
 from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.system import System, Tensor, folds, monoid_reads
@@ -75,37 +74,37 @@ class NotWellFounded(Exception):
         super().__init__(" -> ".join(d.reader for d in cycle))
 
 
-def dependence_graph(system: System) -> nx.MultiDiGraph:
-    """Nodes are derived tensors; an edge from the read tensor to its reader carries `dependence`."""
-    graph = nx.MultiDiGraph()
-    derived = {t.name for t in system.derived()}
-    graph.add_nodes_from(t.name for t in system.derived())
-    for tensor in system.derived():
-        for dependence in dependences(system, tensor):
-            if dependence.tensor in derived:
-                graph.add_edge(dependence.tensor, tensor.name, dependence=dependence)
-    return graph
+def dependences_among(system: System, names: Collection[str]) -> list[Dependence]:
+    """Those of some tensors on each other."""
+    return [d for name in names for d in dependences(system, system.tensors[name], names)]
 
 
-def dependences(system: System, reader: Tensor) -> Iterator[Dependence]:
-    """One for each read below the tensor's expression (and each edge of the tensor read), with its distances."""
+def dependences(system: System, reader: Tensor, among: Collection[str] | None = None) -> Iterator[Dependence]:
+    """One for each read below the tensor's expression (and each edge of the tensor read), with its distances; only of
+    the tensors `among` which it is asked for."""
     assert reader.rhs is not None
     for read, facts in _all_reads(reader.rhs):
-        yield from _of_read(system, reader, read, facts)
-    for fold in folds(reader.rhs):
-        for name in sorted(monoid_reads(system.monoids[str(fold.attr[0])])):
+        for tensor, inner in _with_edges(system, read):
+            if among is None or tensor.name in among:
+                distances = _distances(system, reader, tensor, inner.args, facts)
+                yield Dependence(reader.name, tensor.name, inner, distances)
+    for name in sorted(_read_by_folds(system, reader.rhs)):
+        if among is None or name in among:
             yield Dependence(reader.name, name, None, ())
 
 
-def _of_read(system: System, reader: Tensor, read: Node, facts: tuple[Node, ...]) -> Iterator[Dependence]:
+def _with_edges(system: System, read: Node) -> Iterator[tuple[Tensor, Node]]:
+    """The tensor that is read; and, as a read that may leave the axis needs the edge's tensor as well, that one."""
     tensor = system.tensors[str(read.attr)]
-    yield Dependence(reader.name, tensor.name, read, _distances(system, reader, tensor, read.args, facts))
-    for edge in tensor.edges:  # a read that may leave the axis needs the edge's tensor as well
+    yield tensor, read
+    for edge in tensor.edges:
         if may_equal(read.args[edge.position], edge.point):
             rest = read.args[: edge.position] + read.args[edge.position + 1 :]
-            target = system.tensors[edge.tensor]
-            inner = build.read(target.name, rest, target.dtype)
-            yield from _of_read(system, reader, inner, facts)
+            yield from _with_edges(system, build.read(edge.tensor, rest, system.tensors[edge.tensor].dtype))
+
+
+def _read_by_folds(system: System, rhs: Node) -> set[str]:
+    return set().union(*(monoid_reads(system.monoids[str(fold.attr[0])]) for fold in folds(rhs)))
 
 
 def may_equal(subscript: Node, point: Node) -> bool:
@@ -190,39 +189,62 @@ def _distances(
 @once_for_each
 def schedule(system: System) -> tuple[Step, ...]:
     """An order in which every tensor is computed after what it reads. Raises `NotWellFounded`."""
-    graph = dependence_graph(system)
-    order = {t.name: k for k, t in enumerate(system.derived())}
-    return tuple(_steps(system, graph, order, frozenset()))
+    rank = {t.name: k for k, t in enumerate(system.derived())}
+    graph: dict[str, set[str]] = {name: set() for name in rank}  # from what is read to its readers
+    for reader in system.derived():
+        for name in _needed(system, reader).intersection(rank):
+            graph[name].add(reader.name)
+    return tuple(_steps(system, graph, rank, None, frozenset()))
 
 
-def _steps(system: System, graph: nx.MultiDiGraph, order: dict[str, int], carried: frozenset[str]) -> Iterator[Step]:
-    components = nx.condensation(nx.DiGraph(graph))
-    members = {n: sorted(d["members"], key=order.__getitem__) for n, d in components.nodes(data=True)}
-    for node in nx.lexicographical_topological_sort(components, key=lambda n: order[members[n][0]]):
-        names = members[node]
-        if len(names) == 1 and not graph.has_edge(names[0], names[0]):
-            yield Compute(names[0])
+def _needed(system: System, reader: Tensor) -> set[str]:
+    """The tensors that an equation reads."""
+    assert reader.rhs is not None
+    found = set(read_names(reader.rhs))
+    if any(system.tensors[name].edges for name in found):
+        found = {tensor.name for read in reads(reader.rhs) for tensor, _ in _with_edges(system, read)}
+    return found | _read_by_folds(system, reader.rhs)
+
+
+def _steps(
+    system: System,
+    graph: Mapping[str, set[str]],
+    rank: Mapping[str, int],
+    known: list[Dependence] | None,
+    carried: frozenset[str],
+) -> Iterator[Step]:
+    """Distances matter inside a component only: there they are worked out, once, and `known` to the loops inside."""
+    parts = {min(part, key=rank.__getitem__): part for part in components(graph)}
+    first = {name: head for head, part in parts.items() for name in part}
+    above = {head: {first[end] for n in part for end in graph[n]} - {head} for head, part in parts.items()}
+    for head in in_order(above, rank.__getitem__):
+        names = sorted(parts[head], key=rank.__getitem__)
+        if len(names) == 1 and head not in graph[head]:
+            yield Compute(head)
         else:
-            yield _loop(system, graph.subgraph(names).copy(), order, carried)
+            among = dependences_among(system, names) if known is None else known
+            edges = [d for d in among if d.tensor in parts[head] and d.reader in parts[head]]
+            yield _loop(system, names, edges, rank, carried)
 
 
-def _loop(system: System, graph: nx.MultiDiGraph, order: dict[str, int], carried: frozenset[str]) -> Loop:
-    names = sorted(graph.nodes, key=order.__getitem__)
+def _loop(
+    system: System, names: list[str], edges: list[Dependence], rank: Mapping[str, int], carried: frozenset[str]
+) -> Loop:
     shared = [a for a in _axes(system, names[0]) if a not in carried and all(a in _axes(system, n) for n in names)]
-    edges = [d["dependence"] for _, _, d in graph.edges(data=True)]
     for axis in shared:
         for reverse in (False, True):
             signs = [sign(e.along(axis), reverse) for e in edges]
             if all(s >= 0 for s in signs) and any(s > 0 for s in signs):
-                inner = nx.MultiDiGraph()
-                inner.add_nodes_from(names)
-                for u, v, d in graph.edges(data=True):
-                    if sign(d["dependence"].along(axis), reverse) == 0:
-                        inner.add_edge(u, v, **d)
-                body = tuple(_steps(system, inner, order, carried | {axis}))
+                inner = [e for e, s in zip(edges, signs, strict=True) if s == 0]
+                body = tuple(_steps(system, _between(names, inner), rank, inner, carried | {axis}))
                 positions = tuple((n, _axes(system, n).index(axis)) for n in names)
                 return Loop(axis, reverse, body, positions)
-    raise NotWellFounded(_cycle(graph))
+    raise NotWellFounded(_cycle(names, edges))
+
+
+def _between(names: list[str], edges: list[Dependence]) -> dict[str, set[str]]:
+    """The graph from what is read to its readers."""
+    return {name: {e.reader for e in edges if e.tensor == name} for name in names}
 
 
 def _axes(system: System, name: str) -> list[str]:
@@ -238,9 +260,10 @@ def sign(d: Distance, reverse: bool) -> int:
     return 1 if d == ahead else 0 if d == level else -1
 
 
-def _cycle(graph: nx.MultiDiGraph) -> list[Dependence]:
-    cycle = nx.find_cycle(graph)
-    return [graph.edges[edge]["dependence"] for edge in cycle]
+def _cycle(names: list[str], edges: list[Dependence]) -> list[Dependence]:
+    found = cycle({name: [e.reader for e in edges if e.tensor == name] for name in names})
+    pairs = zip(found, (*found[1:], found[0]), strict=True)
+    return [next(e for e in edges if (e.tensor, e.reader) == pair) for pair in pairs]
 
 
 def recurrences(system: System) -> list[Loop]:

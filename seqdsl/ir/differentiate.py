@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-import networkx as nx
-
 from seqdsl.ir import build
 from seqdsl.ir.dependence import may_equal
 from seqdsl.ir.derivatives import ALONG, ELEMENTWISE, MAPS, PARTS, STOPS, reduction_cotangent
-from seqdsl.ir.node import Node, reads, rebuild
+from seqdsl.ir.graphs import cycle, in_order, reachable, turned
+from seqdsl.ir.node import Node, read_names, reads, rebuild
 from seqdsl.ir.ops import OPS, bound, make
 from seqdsl.ir.order import difference
 from seqdsl.ir.system import Index, Tensor
@@ -67,21 +66,17 @@ def _reverse(
     axis: Callable[[str], str], indices: Mapping[str, Index], region: list[Tensor], scalar: str, target: Tensor
 ) -> tuple[list[Tensor], Node]:
     tensors = {t.name: t for t in (*region, target)}
-    graph: nx.DiGraph = nx.DiGraph()
-    graph.add_nodes_from(tensors)
-    for tensor in tensors.values():
-        for read in reads(tensor.rhs) if tensor.rhs is not None and tensor is not target else ():
-            if read.attr in tensors:
-                graph.add_edge(read.attr, tensor.name)
-    between = (nx.descendants(graph, target.name) | {target.name}) & (nx.ancestors(graph, scalar) | {scalar})
-    inner = graph.subgraph(between)
-    if not nx.is_directed_acyclic_graph(inner):
-        raise GradientOfRecurrence(nx.find_cycle(inner)[0][0])
+    read = {t.name: [] if t.rhs is None or t is target else read_names(t.rhs) & tensors.keys() for t in tensors.values()}
+    users = turned(read)
+    between = reachable(users, [target.name]) & reachable(read, [scalar])
+    inner = {name: [user for user in users[name] if user in between] for name in tensors if name in between}
+    if circle := cycle(inner):
+        raise GradientOfRecurrence(circle[0])
     if target.name not in between:
         return [], build.ZERO
     contributions: dict[str, list[Node]] = {scalar: [build.const(build.Fraction(1))]}
     equations: list[Tensor] = []
-    for name in reversed(list(nx.lexicographical_topological_sort(inner))):
+    for name in reversed(in_order(inner, str)):
         cotangent = build.total(contributions.get(name, []))
         if name == target.name:
             return equations, cotangent

@@ -7,6 +7,7 @@ that nothing is read where nothing is evaluated, and every read is checked again
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,7 +34,6 @@ class Evaluation:
     local: Mapping[str, tuple[tuple[str, ...], Value]] = field(default_factory=dict)
     done: dict[tuple[Node, int], Value] = field(default_factory=dict)
     masks: list[Value] = field(default_factory=list)
-    extra: Mapping[str, int] = field(default_factory=dict)  # lengths of dimensions that are no indices
 
     def value(self, node: Node, mask: Value | None) -> Value:
         """The value of a node where the mask holds (anything elsewhere)."""
@@ -57,10 +57,12 @@ class Evaluation:
             case "option":
                 return Value((), np.asarray(self.run.sizes.options[str(node.attr)]))
             case "read":
-                subscripts = [self.value(a, mask) for a in node.args]
                 if node.attr in self.local:
-                    return self._local(str(node.attr), subscripts)
-                return self._read(self.run.system.tensors[str(node.attr)], subscripts, mask)
+                    return self._local(str(node.attr), [self.value(a, mask) for a in node.args])
+                stored = self._stored(node, mask)
+                if stored is not None:
+                    return stored
+                return self._read(self.run.system.tensors[str(node.attr)], [self.value(a, mask) for a in node.args], mask)
             case "where":
                 condition = self.value(node.args[0], mask)
                 yes, no = self._and(mask, condition), self._and(mask, Value(condition.dims, ~condition.data))
@@ -94,24 +96,41 @@ class Evaluation:
         assert reference is not None
         return Value(dims, np.asarray(reference(*(a.spread(dims) for a in args), **options(node))))
 
+    def _stored(self, node: Node, mask: Value | None) -> Value | None:
+        """A read at one position or at a bare index on each axis, `X[t-1,c]` at some t, as the piece of what is stored there.
+        None for any other read, and where some of it is outside the axes or not computed."""
+        store = self.run.stores[str(node.attr)]
+        dims: list[str] = []
+        where: list[int | slice] = []
+        for k, subscript in enumerate(node.args):
+            base, name = store.base if k == store.axis else 0, str(subscript.attr)
+            if subscript.op == "index" and name not in self.looped:
+                start, length = self.run.extent(name)
+                where.append(slice(start - base, start - base + length))
+                dims.append(name)
+            else:
+                place = self.value(subscript, mask)
+                if place.dims:
+                    return None
+                start, length = int(place.data), 1
+                where.append(start - base)
+            if not base <= start <= start + length <= base + store.data.shape[k]:
+                return None
+        if len(set(dims)) < len(dims) or store.known is not None and not store.known[tuple(where)].all():
+            return None
+        return Value(tuple(dims), np.asarray(store.data[tuple(where)]))
+
     def _read(self, tensor: Tensor, subscripts: list[Value], mask: Value | None) -> Value:
-        store = self.run.stores[tensor.name]
-        dims = union([*subscripts, mask]) if mask is not None else union(subscripts)
-        ones = self._ones(dims)
-        at = [s.spread(dims) + 0 * ones for s in subscripts]
-        needed = mask.spread(dims) & (ones == 0) if mask is not None else ones == 0
-        if not at:
-            if store.known is not None and not store.known and np.any(needed):
-                raise Undefined(f"`{tensor.name}` is read before it is computed")
-            return Value((), np.asarray(store.data[()]))
-        inside, shifted = [], []
-        for k, positions in enumerate(at):
-            base = store.base if k == store.axis else 0
-            shifted.append(positions - base)
-            inside.append((positions >= base) & (positions < base + store.data.shape[k]))
-        within = np.logical_and.reduce(inside)
+        """A gather at the positions; `needed` are the points of them that some point of the mask asks for."""
+        store, dims = self.run.stores[tensor.name], union(subscripts)
+        at = [s.spread(dims) for s in subscripts]
+        mask = self.without(mask, tuple(d for d in mask.dims if d not in dims)) if mask is not None else None
+        needed = mask.spread(dims) if mask is not None else np.asarray(True)
+        base = [store.base if k == store.axis else 0 for k in range(len(at))]
+        inside = [(p >= b) & (p < b + n) for p, b, n in zip(at, base, store.data.shape, strict=True)]
+        within = functools.reduce(np.logical_and, inside, np.asarray(True))
         if store.data.size:
-            clipped = tuple(np.where(within, s, 0) for s in shifted)
+            clipped = tuple(np.where(i, p - b, 0) for i, p, b in zip(inside, at, base, strict=True))
             result = np.where(within, store.data[clipped], np.zeros((), store.data.dtype))
             if store.known is not None and not np.all(store.known[clipped] | ~within | ~needed):
                 raise Undefined(f"`{tensor.name}` is read before it is computed")
@@ -130,7 +149,7 @@ class Evaluation:
         needed: Array,
     ) -> Value:
         """Edges, and the boundary value of a state record, where a read leaves the axes."""
-        handled = np.logical_and.reduce(inside)
+        handled = functools.reduce(np.logical_and, inside, np.asarray(True))
         if store.boundary is not None and store.axis is not None:
             early = ~handled & (at[store.axis] >= 0) & (at[store.axis] < store.base)
             rest = tuple(np.where(early, p, 0) for k, p in enumerate(at) if k != store.axis)
@@ -140,18 +159,12 @@ class Evaluation:
             point = self.value(edge.point, None).spread(dims)
             chosen = ~handled & ~inside[edge.position] & (at[edge.position] == point)
             if np.any(chosen & needed):
-                rest_values = [Value(dims, p) for k, p in enumerate(at) if k != edge.position]
+                rest_values = [Value(dims, np.broadcast_to(p, result.shape)) for k, p in enumerate(at) if k != edge.position]
                 owner = self.run.system.tensors[edge.tensor]
-                found = self._read(owner, rest_values, Value(dims, chosen & needed))
+                found = self._read(owner, rest_values, Value(dims, np.broadcast_to(chosen & needed, result.shape)))
                 result = np.where(chosen, found.spread(dims), result)
             handled = handled | chosen
         return Value(dims, result)
-
-    def _ones(self, dims: tuple[str, ...]) -> Array:
-        return np.zeros(
-            [1 if d in self.looped else self.extra[d] if d in self.extra else self.run.extent(d)[1] for d in dims],
-            np.int64,
-        )
 
     def _flat(self, value: Value, last: tuple[str, ...]) -> tuple[tuple[str, ...], Array]:
         """The array with `last` as its last axes, spelled out and flattened."""

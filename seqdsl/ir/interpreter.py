@@ -210,7 +210,7 @@ def _final_state(run: Run) -> dict[str, Any]:
             Value(("@past",), places) if k == entry.position else evaluation._positions(i)
             for k, i in enumerate(tensor.indices)
         ]
-        value = Evaluation(run, {}, extra={"@past": len(places)})._read(tensor, subscripts, None)
+        value = evaluation._read(tensor, subscripts, None)
         kept = value.spread(tuple("@past" if k == entry.position else i for k, i in enumerate(tensor.indices)))
         shape = [len(places) if k == entry.position else run.extent(i)[1] for k, i in enumerate(tensor.indices)]
         kept = np.broadcast_to(kept, shape)

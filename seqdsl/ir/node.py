@@ -18,9 +18,10 @@ Operators along axes have `attr = (indices, options)` or `(consumed, made, optio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
+from functools import lru_cache
 from typing import Any
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 _interned: WeakValueDictionary[tuple[Any, ...], Node] = WeakValueDictionary()
 
@@ -36,14 +37,13 @@ class Node:
     free: frozenset[str]
 
     def __new__(cls, op: str, args: tuple[Node, ...], attr: Hashable, dtype: str, free: frozenset[str]) -> Node:
-        key = (op, args, type(attr), attr, dtype)
-        found = _interned.get(key)
+        found = interned(op, args, attr, dtype)
         if found is not None:
             return found
         node = object.__new__(cls)
         for slot, value in zip(cls.__slots__, (op, args, attr, dtype, free), strict=False):
             object.__setattr__(node, slot, value)
-        _interned[key] = node
+        _interned[op, args, type(attr), attr, dtype] = node
         return node
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -64,18 +64,27 @@ class Node:
         return show(_shortened(self))
 
 
+def interned(op: str, args: tuple[Node, ...], attr: Hashable, dtype: str) -> Node | None:
+    """The node, if it is there already: the rest of it follows from these."""
+    return _interned.get((op, args, type(attr), attr, dtype))
+
+
 def walk(node: Node) -> Iterator[Node]:
     """Every distinct node below and including `node`, operands before operators."""
     seen: set[Node] = set()
-    stack: list[tuple[Node, bool]] = [(node, False)]
+    stack: list[Node | None] = [node]  # None stands before a node whose operands are done
     while stack:
-        current, done = stack.pop()
-        if done:
-            yield current
+        current = stack.pop()
+        if current is None:
+            done = stack.pop()
+            assert done is not None
+            yield done
         elif current not in seen:
             seen.add(current)
-            stack.append((current, True))
-            stack.extend((arg, False) for arg in reversed(current.args))
+            if current.args:
+                stack += (current, None, *current.args[::-1])
+            else:
+                yield current
 
 
 _LONGEST = 400  # nodes of a term in a message; terms are shared, so one written out may be of any length
@@ -99,24 +108,27 @@ def rebuild(node: Node, change: Callable[[Node], Node | None]) -> Node:
 
     done: dict[Node, Node] = {}
     for current in walk(node):
-        args = tuple(done[arg] for arg in current.args)
+        args = tuple([done[arg] for arg in current.args])
         new = current if args == current.args else remake(current, args)
         changed = change(new)
         done[current] = new if changed is None else changed
     return done[node]
 
 
-_read_names: WeakKeyDictionary[Node, frozenset[str]] = WeakKeyDictionary()
+def rebuild_reads(node: Node, names: Collection[str], change: Callable[[Node], Node | None]) -> Node:
+    """`rebuild` of the reads of some tensors alone."""
+    if read_names(node).isdisjoint(names):
+        return node
+    return rebuild(node, lambda n: change(n) if n.op == "read" and n.attr in names else None)
 
 
+@lru_cache(20_000)
+def reads(node: Node) -> tuple[Node, ...]:
+    """Every distinct read below `node`; remembered, because nodes never change."""
+    return tuple([n for n in walk(node) if n.op == "read"])
+
+
+@lru_cache(20_000)
 def read_names(node: Node) -> frozenset[str]:
-    """The names of the tensors that are read below `node`; remembered, because nodes never change."""
-    found = _read_names.get(node)
-    if found is None:
-        found = _read_names[node] = frozenset(str(n.attr) for n in walk(node) if n.op == "read")
-    return found
-
-
-def reads(node: Node) -> Iterator[Node]:
-    """Every distinct read below `node`."""
-    return (n for n in walk(node) if n.op == "read")
+    """The names of the tensors that are read below `node`."""
+    return frozenset([str(read.attr) for read in reads(node)])

@@ -49,12 +49,13 @@ Binding:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib import import_module
 from typing import Any
 
-from seqdsl.ir.node import Node
+from seqdsl.ir.node import Node, interned
 
 
 class _Names:
@@ -68,6 +69,7 @@ ref = _Names()
 _ORDER = ("bool", "int", "real", "complex")
 
 
+@cache
 def _join(*dtypes: str) -> str:
     return max(dtypes, key=_ORDER.index)
 
@@ -110,7 +112,7 @@ class Op:
     options: tuple[tuple[str, Hashable], ...] = ()  # names and defaults of options the user may set
     domain: str = "complex"  # the largest dtype operands may have
 
-    @property
+    @cached_property
     def reference(self) -> Callable[..., Any] | None:
         """The float64 numpy meaning; None for leaves, random draws and folds."""
         if self.meaning is None:
@@ -274,7 +276,8 @@ def make(op: str, *args: Node, attr: Hashable = (), dtype: str | None = None) ->
     """The interned node; the dtype is inferred unless given (leaves: const, read, and folds give it)."""
     row = OPS[op]
     assert row.arity is None or row.arity == len(args), f"{op} takes {row.arity} operands, not {len(args)}"
-    return Node(op, args, attr, row.dtype(*(a.dtype for a in args)) if dtype is None else dtype, _free(op, args, attr))
+    kind = row.dtype(*[a.dtype for a in args]) if dtype is None else dtype
+    return interned(op, args, attr, kind) or Node(op, args, attr, kind, _free(op, args, attr))
 
 
 def remake(node: Node, args: tuple[Node, ...]) -> Node:
@@ -285,21 +288,12 @@ def remake(node: Node, args: tuple[Node, ...]) -> Node:
 
 def bound(node: Node) -> tuple[str, ...]:
     """The indices that a node binds (a reduction's, a fold's) or works along (those stay free)."""
-    parts: dict[str, tuple[int, ...]] = {
-        "reduce": (0,),
-        "along": (0,),
-        "map": (0,),
-        "last": (0,),
-        "scan": (0, 1),
-        "fold": (1,),
-    }
-    return _part(node, parts.get(OPS[node.op].binding, ()))
+    return _part(node, _BOUND)
 
 
 def made(node: Node) -> tuple[str, ...]:
     """The indices that appear by the node: an along operator's own, a map's made ones."""
-    parts: dict[str, tuple[int, ...]] = {"along": (0,), "scan": (0,), "map": (1,)}
-    return _part(node, parts.get(OPS[node.op].binding, ()))
+    return _part(node, _MADE)
 
 
 def operand_axes(node: Node) -> tuple[tuple[str, ...], ...]:
@@ -313,8 +307,14 @@ def operand_axes(node: Node) -> tuple[tuple[str, ...], ...]:
     return (produced if node.op == "qr" else consumed,) * len(node.args)
 
 
-def _part(node: Node, positions: tuple[int, ...]) -> tuple[str, ...]:
-    return tuple(name for position in positions for name in node.attr[position])
+# Which parts of an operator's `attr` list the indices, by its binding.
+_BOUND = {"reduce": (0,), "along": (0,), "map": (0,), "last": (0,), "scan": (0, 1), "fold": (1,)}
+_MADE = {"along": (0,), "scan": (0,), "map": (1,)}
+
+
+def _part(node: Node, parts: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+    binding = OPS[node.op].binding
+    return tuple([name for position in parts.get(binding, ()) for name in node.attr[position]]) if binding else ()
 
 
 def options(node: Node) -> dict[str, Any]:
@@ -328,7 +328,7 @@ def options(node: Node) -> dict[str, Any]:
 def _free(op: str, args: tuple[Node, ...], attr: Any) -> frozenset[str]:
     if op == "index":
         return frozenset((attr,))
-    below = frozenset().union(*(a.free for a in args))
+    below = args[0].free if len(args) == 1 else frozenset().union(*[a.free for a in args])
     binding = OPS[op].binding
     if not binding:
         return below

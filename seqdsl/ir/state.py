@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from seqdsl.ir import build
@@ -180,7 +181,13 @@ def _ends_here(system: System, stream: str, node: Node, name: str) -> bool:
 
 
 def _mentions(system: System, node: Node, stream: str) -> bool:
-    return any(n.op == "size" and system.axis(str(n.attr)) == stream for n in walk(node))
+    return any(system.axis(name) == stream for name in _lengths(node))
+
+
+@lru_cache(5000)
+def _lengths(node: Node) -> frozenset[str]:
+    """The indices whose lengths an expression reads."""
+    return frozenset([str(n.attr) for n in walk(node) if n.op == "size"])
 
 
 def _merge(old: StateEntry | None, new: StateEntry) -> StateEntry:
@@ -264,7 +271,7 @@ def _bounded(
         size = system.index(str(term.attr)).size if term.op == "index" else None
         known = term.op == "index" and system.axis(str(term.attr)) != stream and factor > 0
         if not known or (
-            size is not None and any(n.op == "size" and system.axis(str(n.attr)) == stream for n in walk(size))
+            size is not None and _mentions(system, size, stream)
         ):
             written = repr(subscript).replace("'", "")  # a summed index is primed while facts are gathered
             yield StateEntry(f"{tensor.name}[{written}]", tensor.name, position, None)

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 from seqdsl.ir import build
 from seqdsl.ir.dependence import build_not, may_equal, unshadowed
-from seqdsl.ir.node import Node, reads
+from seqdsl.ir.node import Node, read_names, reads
 from seqdsl.ir.ops import OPS
 from seqdsl.ir.order import distance
 from seqdsl.ir.remember import once_for_each
-from seqdsl.ir.system import System, Tensor
+from seqdsl.ir.system import System, Tensor, sources
 
 Facts = tuple[Node, ...]
 
@@ -48,7 +48,7 @@ def support(system: System, node: Node, depth: int = 4) -> Facts:
             tensor.rhs is None
             or tensor.edges
             or tensor.rhs.dtype == "bool"
-            or tensor.name in {r.attr for r in reads(tensor.rhs)}
+            or tensor.name in read_names(tensor.rhs)
         ):
             return ()
         at = dict(zip(tensor.indices, node.args, strict=True))
@@ -89,7 +89,7 @@ def _reads(system: System, node: Node, facts: Facts) -> Iterator[tuple[Node, Fac
     elif node.op == "and":
         # In `s <= t and doc[s] == doc[t]` what is read beside a plain comparison matters only where that holds.
         parts = build.conjuncts(node)
-        plain = [c for c in parts if next(reads(c), None) is None]
+        plain = [c for c in parts if not reads(c)]
         for part in parts:
             yield from _reads(system, part, (*facts, *(c for c in plain if c is not part)))
     else:
@@ -137,7 +137,7 @@ def _weights(system: System) -> dict[str, Facts]:
     while changed:
         changed = False
         for reader in system.derived():
-            if reader.rhs is None:
+            if reader.rhs is None or sources(system, reader).isdisjoint(assumed):
                 continue
             for read, facts in _reads(system, reader.rhs, assumed.get(reader.name, ())):
                 name = str(read.attr)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from seqdsl.diagnostics import Span
 from seqdsl.ir.node import Node, reads, walk
+from seqdsl.ir.ops import bound, made
 
 if TYPE_CHECKING:
     from seqdsl.ir.state import StateEntry
@@ -145,6 +146,11 @@ class System:
         """The index of that name; a primed one is its original on the same axis."""
         return self.indices[name.rstrip("'")]
 
+    def indices_of(self, node: Node) -> tuple[Index, ...]:
+        """The indices that an expression mentions, free, bound or by their lengths, and those that name their axes."""
+        own = [self.index(name) for name in index_names(node)]
+        return tuple(dict.fromkeys([*own, *(self.indices[i.axis] for i in own)]))
+
     def axis(self, name: str) -> str:
         """The axis (its first index's name) that an index runs over."""
         return self.index(name).axis
@@ -171,6 +177,13 @@ class System:
         """Tensors replaced or added by name, and others dropped."""
         tensors = {n: t for n, t in self.tensors.items() if n not in drop}
         return replace(self, tensors={**tensors, **{t.name: t for t in changed}})
+
+
+@lru_cache(5000)
+def index_names(node: Node) -> tuple[str, ...]:
+    """The indices that an expression mentions, as it names them."""
+    below = [(str(n.attr),) if n.op in ("index", "size", "first") else (*bound(n), *made(n)) for n in walk(node)]
+    return tuple(sorted({name for names in below for name in names}))
 
 
 def sources(system: System, tensor: Tensor) -> set[str]:

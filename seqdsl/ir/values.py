@@ -28,6 +28,8 @@ class Value:
         """The array over `dims`, of length 1 along those that the value does not vary along."""
         if dims == self.dims:
             return self.data
+        if not self.dims:
+            return self.data.reshape([1] * len(dims))
         lengths = dict(zip(self.dims, self.data.shape, strict=True))
         return self.data.transpose([self.dims.index(d) for d in dims if d in lengths]).reshape([lengths.get(d, 1) for d in dims])
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from seqdsl.diagnostics import SeqError, Span
 from seqdsl.ir import build
-from seqdsl.ir.node import Node
+from seqdsl.ir.graphs import cycle, in_order
+from seqdsl.ir.node import Node, read_names
 from seqdsl.ir.ops import make
 from seqdsl.ir.system import Claim, Monoid, Tensor
 from seqdsl.semantics import equations, expressions, operators, parameters
@@ -257,25 +258,15 @@ def _equations(
 
 def _sorted(tensors: list[Tensor], spans: Mapping[object, Span]) -> list[Tensor]:
     """Definitions before uses; the given order otherwise."""
-    import networkx as nx
-
-    from seqdsl.ir.node import reads
-
     by_name = {t.name: t for t in tensors}
-    graph: nx.DiGraph = nx.DiGraph()
-    graph.add_nodes_from(by_name)
-    for tensor in tensors:
-        for read in reads(tensor.rhs) if tensor.rhs is not None else ():
-            if read.attr in by_name:
-                graph.add_edge(read.attr, tensor.name)
-    if not nx.is_directed_acyclic_graph(graph):
-        cycle = [edge[1] for edge in nx.find_cycle(graph)]
-        shown = " -> ".join(f"`{name}`" for name in cycle)
+    users = {name: [t.name for t in tensors if t.rhs is not None and name in read_names(t.rhs)] for name in by_name}
+    if circle := cycle(users):
+        shown = " -> ".join(f"`{name}`" for name in circle)
         raise SeqError(
             "not-well-founded",
             f"{shown} depends on itself, and a monoid has no recurrences",
-            spans.get(cycle[0]),
+            spans.get(circle[0]),
             help="a monoid's equations are computed once for two elements, in their order",
         )
     order = {n: k for k, n in enumerate(by_name)}
-    return [by_name[n] for n in nx.lexicographical_topological_sort(graph, key=order.__getitem__)]
+    return [by_name[n] for n in in_order(users, order.__getitem__)]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import networkx as nx
-
 from seqdsl.diagnostics import SeqError
 from seqdsl.ir import build
+from seqdsl.ir.graphs import cycle, in_order
 from seqdsl.ir.node import Node, reads, walk
 from seqdsl.ir.ops import make
 from seqdsl.ir.system import Tensor
@@ -252,9 +251,8 @@ def is_random(node: Node) -> bool:
 
 def order_parameters(builder: Builder) -> None:
     """Initialisers are evaluated at build: from parameters alone, and each after those that it reads."""
-    graph: nx.DiGraph = nx.DiGraph()
     names = {n: k for k, (n, t) in enumerate(builder.tensors.items()) if t.kind in ("param", "const")}
-    graph.add_nodes_from(names)
+    users: dict[str, list[str]] = {name: [] for name in names}
     for name in names:
         rhs = builder.tensors[name].rhs
         for read in reads(rhs) if rhs is not None else ():
@@ -266,17 +264,16 @@ def order_parameters(builder: Builder) -> None:
                     span,
                     help="multiply by it where the parameter is used",
                 )
-            graph.add_edge(read.attr, name)
-    if not nx.is_directed_acyclic_graph(graph):
-        cycle = [edge[1] for edge in nx.find_cycle(graph)]
-        shown = " -> ".join(f"`{name}`" for name in cycle)
+            users[str(read.attr)].append(name)
+    if circle := cycle(users):
+        shown = " -> ".join(f"`{name}`" for name in circle)
         raise SeqError(
             "not-well-founded",
             f"{shown} depends on itself, and a parameter has no recurrences",
-            builder.spans.get(cycle[0]),
+            builder.spans.get(circle[0]),
             help="an initialiser is a function of indices, sizes and other parameters",
         )
-    ordered = list(nx.lexicographical_topological_sort(graph, key=names.__getitem__))
+    ordered = in_order(users, names.__getitem__)
     if ordered != list(names):
         rest = {n: t for n, t in builder.tensors.items() if n not in names}
         tensors = {**{n: builder.tensors[n] for n in ordered}, **rest}

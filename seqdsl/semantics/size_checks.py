@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import networkx as nx
-
 from seqdsl.diagnostics import Diagnostic, Faults
+from seqdsl.ir.graphs import cycle
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.sizes import SizeError, evaluate_size
 from seqdsl.ir.system import System
@@ -41,16 +40,14 @@ def check_sizes(system: System, mixer: tree.Mixer) -> Faults:
 
 def _circles(system: System) -> Faults:
     """An axis whose size, through other axes and defaults, is its own size."""
-    graph: nx.DiGraph = nx.DiGraph()
-    for name, index in system.indices.items():
-        if index.axis == name and index.size is not None:
-            graph.add_edges_from((name, system.axis(other)) for other in _axes(system, index.size))
-    if nx.is_directed_acyclic_graph(graph):
+    sizes = {name: index.size for name, index in system.indices.items() if index.axis == name}
+    graph = {n: [] if size is None else [system.axis(i) for i in _axes(system, size)] for n, size in sizes.items()}
+    circle = cycle(graph)
+    if not circle:
         return Faults()
-    circle = [edge[0] for edge in nx.find_cycle(graph)]
     shown = " -> ".join(f"`|{name}|`" for name in (*circle, circle[0]))
-    sizes = [system.indices[name].size for name in circle]
-    span = next((c.span for c in system.checks if c.value in sizes), None)
+    around = [sizes[name] for name in circle]
+    span = next((c.span for c in system.checks if c.value in around), None)
     return Faults([Diagnostic("bad-size", f"the size of `{circle[0]}` depends on itself", span, notes=(shown,))])
 
 

@@ -32,7 +32,8 @@ from seqdsl.algebra.numbers import (
     real,
     show_number,
 )
-from seqdsl.algebra.tower import LEVELS, TooDeep, Tower
+from seqdsl.algebra.residues import LEVELS
+from seqdsl.algebra.tower import TooDeep, Tower
 from seqdsl.algebra.verdict import Refuted, Tested, Unknown, Verdict
 from seqdsl.ir import build
 from seqdsl.ir.initial import RANDOM

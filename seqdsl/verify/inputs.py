@@ -8,15 +8,16 @@ same bounds shape the inputs of every test of the mixer. Within them values are 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from seqdsl.ir import build
-from seqdsl.ir.node import Node, walk
+from seqdsl.ir.node import Node, read_names, walk
 from seqdsl.ir.ops import OPS
+from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.sizes import SizeError, Sizes, bind
 from seqdsl.ir.system import Claim, System, Tensor
 
@@ -84,8 +85,7 @@ def draw_sizes(
     Errors: `SizeError` of the last try, if none fits.
     """
     fixed = dict(fixed or {})
-    terms = [t.rhs for t in system.tensors.values() if t.rhs is not None]
-    powers = {str(n.attr[0][0]) for rhs in terms for n in walk(rhs) if n.op == "hadamard"}
+    powers = _powers_of_two(system)
     last: SizeError | None = None
     for attempt in range(tries):
         lengths = {n: int(rng.integers(1, 5)) for n, i in system.indices.items() if i.axis == n and i.size is None}
@@ -114,6 +114,13 @@ def draw_sizes(
     raise last if last is not None else SizeError("bad-size", f"no small sizes fit `{system.name}`")
 
 
+@once_for_each
+def _powers_of_two(system: System) -> set[str]:
+    """The indices whose lengths have to be."""
+    terms = [t.rhs for t in system.tensors.values() if t.rhs is not None]
+    return {str(n.attr[0][0]) for rhs in terms for n in walk(rhs) if n.op == "hadamard"}
+
+
 def small_options(system: System, rng: np.random.Generator) -> dict[str, int]:
     """Options of the order of the lengths that are drawn: a window's edge shows only where the window is the shorter."""
     return {name: int(rng.integers(1, 5)) for name in system.options}
@@ -121,10 +128,14 @@ def small_options(system: System, rng: np.random.Generator) -> dict[str, int]:
 
 def entries(system: System, sizes: Sizes) -> int:
     """How many numbers the interpreter writes: every tensor, and the body of every reduction."""
+    return sum(math.prod([max(sizes[i], 1) for i in shape]) for shape in _shapes(system))  # beside an empty axis too
+
+
+@once_for_each
+def _shapes(system: System) -> list[Iterable[str]]:
     terms = [t.rhs for t in system.derived() if t.rhs is not None]
-    bodies = {frozenset(n.args[0].free) for rhs in terms for n in walk(rhs) if OPS[n.op].binding}
-    shapes = (*(t.indices for t in system.derived()), *bodies)
-    return sum(math.prod(max(sizes[i], 1) for i in shape) for shape in shapes)  # beside an empty axis too
+    bodies = {n.args[0].free for rhs in terms for n in walk(rhs) if OPS[n.op].binding}
+    return [*(t.indices for t in system.derived()), *bodies]
 
 
 def draw_inputs(
@@ -163,11 +174,12 @@ def _real(shape: tuple[int, ...], limit: Bounds, rng: np.random.Generator, *, ha
     return x if limit.low is None else limit.low + np.abs(x)
 
 
+@once_for_each
 def log_decays(system: System) -> set[str]:
     """Inputs that stand alone in the exponent of a recurrence's coefficient, where growth would drown every test."""
     names: set[str] = set()
     for tensor in system.derived():
-        if tensor.rhs is None or not any(n.op == "read" and n.attr == tensor.name for n in walk(tensor.rhs)):
+        if tensor.rhs is None or tensor.name not in read_names(tensor.rhs):
             continue
         for node in walk(tensor.rhs):
             if (

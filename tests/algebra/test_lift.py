@@ -26,7 +26,7 @@ def taken_apart(text: str):
     system = load_system(text)
     (loop,) = recurrences(system)
     (update,) = states_and_updates(system, loop)
-    return system, update, *split_update(system, update.rhs, lambda r: r.attr == update.state.name)
+    return system, update, *split_update(system, update.rhs, (update.state.name,))
 
 
 def test_the_terms_of_a_step_add_up_to_it() -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from seqdsl.algebra.exact import World, evaluate
 from seqdsl.algebra.numbers import NotExact
-from seqdsl.algebra.tower import LEVELS, TooDeep, Tower, primes, rational
+from seqdsl.algebra.residues import LEVELS, primes, rational
+from seqdsl.algebra.tower import TooDeep, Tower
 from seqdsl.ir.node import Node
 from seqdsl.semantics import load_system
 

@@ -321,7 +321,7 @@ def test_29_initialisers_read_parameters() -> None:
     text = "mixer f(x[t], s) -> y[t]:\n    param w = {}\n    const a = 4\n    param b = w\n    y[t] = w * x + b\n"
     check(text.format("2 * a"), 8 * A + 8, x=A, s=1.0)
     refuse(text.format("s"), "input-in-parameter", "s")
-    refuse(text.format("a + b"), "not-well-founded", None, "`b` -> `w` depends on itself")
+    refuse(text.format("a + b"), "not-well-founded", None, "`w` -> `b` depends on itself")
 
 
 RNG = np.random.default_rng(7)
