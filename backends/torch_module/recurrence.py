@@ -143,13 +143,9 @@ def _open(ctx: Context, tensor: Tensor, all_keys: dict[str, tuple[int, ...]], lo
     boundary = ctx.records.get(f"{tensor.name}@boundary") if ctx.stateful else None
     further = entry is not None and entry.tail is not build.ONE and boundary is not None  # the next boundary may be there
     if (further or not simple) and entry is not None and stream_key is not None:
-        _restore(ctx, tensor, place, stream_key)
-    if boundary is not None and boundary.boundary is not None:
-        ctx.block.add("if state is not None:")
-        before, ctx.fixed = ctx.fixed, {**ctx.fixed, str(ctx.system.stream): "(past - 1)"}
-        at = expressions.emit(ctx, boundary.boundary)
-        ctx.fixed = before
-        ctx.block.add(f"    {name}.setdefault({at.text}, {history.state_path(ctx, boundary.name)})")
+        _restore(ctx, tensor, place, stream_key, entry)
+    if boundary is not None and boundary.boundary is not None and stream_key is not None:
+        _restore(ctx, tensor, place, stream_key, boundary)
 
 
 def _rhs(ctx: Context, name: str) -> Node:
@@ -222,18 +218,23 @@ def _primed(
     return items, True
 
 
-def _restore(ctx: Context, tensor: Tensor, place: Looped, key: int) -> None:
-    """Put the state's entries into a dictionary with several looped indices, or with a tail."""
+def _restore(ctx: Context, tensor: Tensor, place: Looped, key: int, entry: StateEntry) -> None:
+    """Put the state's entries into a dictionary with several looped indices, or with a tail; or what it keeps of the
+    last boundary, where that is further back."""
     from .sizes import size_value
 
-    entry = ctx.records[tensor.name]
+    last = ""
+    if entry.boundary is not None:
+        before, ctx.fixed = ctx.fixed, {**ctx.fixed, str(ctx.system.stream): "(past - 1)"}
+        last = expressions.emit(ctx, entry.boundary).text
+        ctx.fixed = before
     ctx.block.add("if state is not None:")
     others = [k for k in place.keys if k != key]
     names = {k: ctx.names.passing(f"i{n}") for n, k in enumerate(others)}
     held = history.state_path(ctx, entry.name)
     past = "past" if ctx.past else "0"
     depth = 1
-    single = entry.tail is build.ONE
+    single = entry.tail is build.ONE or bool(last)
     if not single:
         count = "past" if entry.tail is None else size_value(ctx, entry.tail).at(CHOICE + 9)
         names[key] = ctx.names.passing("n")
@@ -241,7 +242,7 @@ def _restore(ctx: Context, tensor: Tensor, place: Looped, key: int) -> None:
         depth += 1
         at_key = f"{past} - {count} + {names[key]}"
     else:
-        at_key = f"{past} - 1"
+        at_key = last or f"{past} - 1"
     for k in others:
         ctx.block.add("    " * depth + f"for {names[k]} in range({ctx.length(tensor.indices[k])}):")
         depth += 1
@@ -254,7 +255,8 @@ def _restore(ctx: Context, tensor: Tensor, place: Looped, key: int) -> None:
             held += f".select({dim}, {names[k]})"
             removed += 1
     at = ", ".join(at_key if k == key else names[k] for k in place.keys)
-    ctx.block.add("    " * depth + f"{place.name}[{at}] = {held}")
+    put = f".setdefault({f'({at})' if len(place.keys) > 1 else at}, {held})" if last else f"[{at}] = {held}"
+    ctx.block.add("    " * depth + place.name + put)
 
 
 def _loop(ctx: Context, loop: Loop) -> None:

@@ -6,19 +6,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import seqdsl.backends.torch_module as backend
 import torch
 
 import seqdsl
+from seqdsl import api
 from seqdsl.algebra.classify import classify_all
 from seqdsl.diagnostics import SeqError
-from seqdsl.forms import FORMS, derive
+from seqdsl.forms import FORMS, Derived, derive
 from seqdsl.forms.adjoint import adjoint
 from seqdsl.ir.dependence import recurrences
 from seqdsl.ir.nest import closed, opened
 from seqdsl.ir.system import System
 from seqdsl.semantics import load_system
+from seqdsl.verify.suite import run_suite
 
 UNNAMED = Path(__file__).resolve().parent.parent / "unnamed"
+NESTS = (
+    "depth_of_decays", "deep_erase", "from_the_top", "every_depth_below", "rows_of_a_grid", "depth_of_grids", "deep_cells",
+    "held_at_every_depth",
+)  # fmt: skip
 STACK = """
 import {layer} from {file}
 
@@ -91,6 +98,17 @@ def test_a_recurrence_that_resists_inside_a_loop_is_said() -> None:
     text = (UNNAMED / "deep_cells.seq").read_text()
     with pytest.raises(SeqError, match="two reads of the state are multiplied"):
         derive(load_system(text), "scan")
+
+
+@pytest.mark.parametrize("name", NESTS)
+def test_the_modules_of_a_nest_equal_its_equations(name: str) -> None:
+    """In every form: outputs, states, gradients, steps, packed sequences."""
+    system = load_system(UNNAMED / f"{name}.seq")
+
+    def emit(derived: Derived) -> tuple[str, str]:
+        return api.emit(derived.system, "Nest", backend, form=derived.form), "Nest"
+
+    assert [o for o in run_suite(system, emit, backend, examples=3) if not o.ok] == []
 
 
 def counted(module: torch.nn.Module, function: str) -> list[int]:
