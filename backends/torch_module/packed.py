@@ -6,7 +6,7 @@ sequence (`target.StandIn.packed`): everything else is computed position by posi
 
 from __future__ import annotations
 
-from seqdsl.ir.dependence import Compute, schedule
+from seqdsl.ir.dependence import Compute, Step, schedule
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import OPS, bound, made
 from seqdsl.ir.system import System
@@ -25,11 +25,16 @@ FUNCTIONS = {
 def packs(system: System, steps: Stepping, target: Target) -> bool:
     """Does a module of this target take packed sequences as they are?"""
     counted = bool(steps.refusal) or steps.past  # positions are then no longer those of one sequence
-    if system.stream is None or counted or target.chains is not None or not all(isinstance(s, Compute) for s in schedule(system)):
+    if system.stream is None or counted or target.chains is not None or not _abreast(system, schedule(system)):
         return False
     return any(s.packed for s in target.calls.values()) and all(
         t.rhs is None or _is_local(system, t.rhs, target) for t in system.derived()
     )
+
+
+def _abreast(system: System, steps: tuple[Step, ...]) -> bool:
+    """Are all positions computed side by side? Loops over other axes, as over depth, do not cross time."""
+    return all(isinstance(s, Compute) or s.axis != system.stream and _abreast(system, s.body) for s in steps)
 
 
 def _is_local(system: System, node: Node, target: Target) -> bool:
