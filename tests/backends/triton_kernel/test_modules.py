@@ -14,6 +14,8 @@ import torch
 import seqdsl
 from seqdsl.diagnostics import SeqError
 
+UNNAMED = Path(__file__).resolve().parents[2] / "unnamed"
+
 # Elementwise and matrix states, every placement of the decay, a layer with a feature map, feedback.
 MIXERS = ["gla", "retention", "hgrn", "rwkv6", "gated_delta_rule", "delta_rule", "ema"]
 STRANGE = """
@@ -126,6 +128,23 @@ def test_packed_sequences_in_one_call_are_the_sequences_one_by_one(name: str) ->
     torch.manual_seed(0)
     shapes = [SHAPES[x.name].replace("h", "") if name == "hgrn" else SHAPES[x.name] for x in program.system().inputs()]
     shapes = ["td"] * 3 if name == "hgrn" else shapes
+    inputs = [-torch.rand(1, *(sizes[i] for i in s), dtype=torch.float64).requires_grad_() for s in shapes]
+    ends = torch.tensor([0, 5, 5, 33, 70])
+    together = getattr(sys.modules[type(module).__module__], name)(*inputs, cu_seqlens=ends)  # as a GPU does it
+    apart = module(*inputs, cu_seqlens=ends)
+    weights = torch.randn_like(apart)
+    found, wanted = ([y, *torch.autograd.grad(y, inputs, weights)] for y in (together, apart))
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "form"), [("depth_of_decays", "scan"), ("deep_erase", "chunkwise")])
+def test_packed_sequences_of_a_stack_in_one_call(name: str, form: str) -> None:
+    program = seqdsl.load(UNNAMED / f"{name}.seq")
+    module = program.module(form, "triton")
+    sizes = {"l": 2, "t": 70, "d": 4, "e": 3}
+    torch.manual_seed(0)
+    shapes = [x.indices for x in program.system().inputs()]
     inputs = [-torch.rand(1, *(sizes[i] for i in s), dtype=torch.float64).requires_grad_() for s in shapes]
     ends = torch.tensor([0, 5, 5, 33, 70])
     together = getattr(sys.modules[type(module).__module__], name)(*inputs, cu_seqlens=ends)  # as a GPU does it
