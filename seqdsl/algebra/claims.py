@@ -30,9 +30,11 @@ def check_claim(system: System, claim: Claim) -> Verdict:
 
 
 def brings_zeros_in(system: System, index: str) -> bool:
-    """Is a shift along the index one that brings zeros in (an axis claimed or shown to be causal), not a circular one?"""
-    claimed = any(c.kind == "causal" and c.args[0] == index for c in system.claims)
-    return claimed or isinstance(_causal(system, Claim("causal", (index,), "causal")), Proved)
+    """Is a shift along the index one that brings zeros in, not a circular one? So it is where causality is claimed, and along
+    the stream where it holds."""
+    if any(c.kind == "causal" and c.args[0] == index for c in system.claims):
+        return True
+    return index == system.stream and isinstance(_causal(system, Claim("causal", (index,), "causal")), Proved)
 
 
 def _shift(system: System, claim: Claim) -> Verdict:
