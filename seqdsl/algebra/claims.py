@@ -30,8 +30,11 @@ def check_claim(system: System, claim: Claim) -> Verdict:
 
 
 def brings_zeros_in(system: System, index: str) -> bool:
-    """Is a shift along the index one that brings zeros in (a causal axis), not a circular one?"""
-    return any(c.kind == "causal" and c.args[0] == index for c in system.claims)
+    """Is a shift along the index one that brings zeros in, not a circular one? So it is where causality is claimed, and along
+    the stream where it holds."""
+    if any(c.kind == "causal" and c.args[0] == index for c in system.claims):
+        return True
+    return index == system.stream and isinstance(_causal(system, Claim("causal", (index,), "causal")), Proved)
 
 
 def _shift(system: System, claim: Claim) -> Verdict:
@@ -86,6 +89,10 @@ def _linear(system: System, claim: Claim) -> Verdict:
     for tensor in system.derived():
         if tensor.name not in reached or tensor.rhs is None:
             continue
+        for edge in tensor.edges:
+            start = system.tensors[edge.tensor]
+            if edge.tensor not in reached and (start.rhs is None or start.kind != "derived" or not _is_zero(start.rhs)):
+                return Unknown(f"`{tensor.name}` begins with a value without `{name}`")
         try:
             _, rest = split(tensor.rhs, lambda r: r.attr in reached)
             fault = None if _is_zero(rest) else f"`{tensor.name}` has a part without `{name}`, `{rest!r}`"

@@ -159,14 +159,15 @@ def draw_inputs(
             found[tensor.name] = z
         else:
             limit = bounds.get(tensor.name, Bounds(high=0.0) if tensor.name in logs else Bounds())
-            found[tensor.name] = _real(shape, limit, rng, harsh=harsh and tensor.name in logs)
+            spread = 3.0 if _grows(claim) else 1.0  # what grows at all may do so far from 0 only
+            found[tensor.name] = _real(shape, limit, rng, harsh=harsh and tensor.name in logs, spread=spread)
     return found
 
 
-def _real(shape: tuple[int, ...], limit: Bounds, rng: np.random.Generator, *, harsh: bool) -> Array:
+def _real(shape: tuple[int, ...], limit: Bounds, rng: np.random.Generator, *, harsh: bool, spread: float = 1.0) -> Array:
     if harsh:
         return rng.choice(HARSH, shape)
-    x = rng.standard_normal(shape)
+    x = spread * rng.standard_normal(shape)
     if limit.low is not None and limit.high is not None:
         return limit.low + (limit.high - limit.low) / (1 + np.exp(-x))
     if limit.high is not None:

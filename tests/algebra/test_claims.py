@@ -116,3 +116,23 @@ def test_a_claim_is_about_all_that_its_condition_admits(claim: str, verdict: typ
     found = verdict_of(system, system.claims[-1])
     assert isinstance(found, verdict)
     assert verdict is not Unknown or "never holds" in found.describe()
+
+
+STEADY = "mixer m(x[t], a[t]) -> y[t]:\n    {body}\n    claim {claim}\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "claim", "verdict"),
+    [
+        ("y[-1] = 1;y[t] = sigmoid(a) * y[t-1] + x", "linear(x)", Refuted),  # of x = 0 it is not 0
+        ("y[-1] = 0;y[t] = sigmoid(a) * y[t-1] + x", "linear(x)", Proved),
+        ("y[t] = 0.5 * y[t-1] + x", "shift(t)", Proved),  # zeros come in, whether or not causality is claimed
+        ("y[-1] = 1;y[t] = 0.5 * y[t-1] + x", "shift(t)", Refuted),
+        ("y[t] = clamp(a, -2, 1) * y[t-1] + x", "stable(y)", Refuted),  # where `a` stays below -1
+        ("y[t] = (1 - a) * y[t-1] + x", "stable(y) when a >= 0", Refuted),
+        ("y[t] = (1 - a) * y[t-1] + x", "stable(y) when 0 <= a <= 2", Proved),
+    ],
+)
+def test_starts_and_inputs_that_stay_as_they_are(body: str, claim: str, verdict: type[Verdict]) -> None:
+    system = load_system(STEADY.format(body=body.replace(";", "\n    "), claim=claim))
+    assert isinstance(verdict_of(system, system.claims[-1]), verdict)
