@@ -1,8 +1,9 @@
 """The value of one expression, literally: the inner half of the reference interpreter (`interpreter` is the outer one).
 
-A value is an array with named dimensions, one for each index it varies along; operands are aligned by name. A read is
-a gather at integer positions, with `System`'s rules for what lies outside. Guards and `where` travel down as a mask, so
-that nothing is read where nothing is evaluated, and every read is checked against what has been computed.
+A value is an array with named dimensions, one for each index it varies along; operands are aligned by name. A read at
+bare indices is a piece of what is stored; any other one is a gather at integer positions, with `System`'s rules for what
+lies outside. Guards and `where` travel down as a mask, so that nothing is read where nothing is evaluated, and every read
+is checked against what has been computed.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The reference interpreter: a system's equations, evaluated literally in float64. The truth that all else must equal.
 
 A value is an array with named dimensions, one for each index it varies along; operands are aligned by name. A read is
-a gather at integer positions, with `System`'s rules for what lies outside. Guards and `where` travel down as a mask, so
-that nothing is read where nothing is evaluated. Tensors are computed in the order of `dependence.schedule`; inside a
-loop the looped index is one position at a time, and every read is checked against what has been computed: the
-interpreter trusts the schedule with nothing.
+a piece of what is stored, or a gather at integer positions, with `System`'s rules for what lies outside. Guards and
+`where` travel down as a mask, so that nothing is read where nothing is evaluated. Tensors are computed in the order of
+`dependence.schedule`; inside a loop the looped index is one position at a time, and every read is checked against what has
+been computed: the interpreter trusts the schedule with nothing.
 
 Architecture invariant: short, slow, never optimised. Units: as the equations have them; there is no batch axis.
 """

@@ -43,3 +43,13 @@ def test_erf_keeps_its_digits_where_its_power_series_would_cancel(x: int, tail: 
         for sign in (1, -1):
             found = FUNCTIONS["erf"](Decimal(sign * x))
             assert abs(found - sign * (1 - Decimal(tail))) < Decimal("1e-47")
+
+
+@pytest.mark.parametrize(("t", "nodes"), [(0, 1 + 3 + 4), (1, 1 + 3 + 6)])
+def test_what_is_evaluated_is_counted_and_a_branch_only_where_it_is_taken(t: int, nodes: int) -> None:
+    system = load_system("mixer m(x[t]) -> z[t]:\n    z[t] = where(t < 1, x + 1, exp(x * x))\n")
+    node = system.tensors["z"].rhs
+    assert node is not None
+    world = World(system)
+    evaluate(node, {"t": t}, world)
+    assert world.spent == nodes
