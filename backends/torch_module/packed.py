@@ -27,9 +27,9 @@ def packs(system: System, steps: Stepping, target: Target) -> bool:
     counted = bool(steps.refusal) or steps.past  # positions are then no longer those of one sequence
     if system.stream is None or counted or target.chains is not None or not _abreast(system, schedule(system)):
         return False
-    return any(s.packed for s in target.calls.values()) and all(
-        t.rhs is None or _is_local(system, t.rhs, target) for t in system.derived()
-    )
+    ends = set(system.finals.values())  # no state is asked for where sequences are packed in one call
+    computed = [t.rhs for t in system.derived() if t.rhs is not None and t.name not in ends]
+    return any(s.packed for s in target.calls.values()) and all(_is_local(system, rhs, target) for rhs in computed)
 
 
 def _abreast(system: System, steps: tuple[Step, ...]) -> bool:
