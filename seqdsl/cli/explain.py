@@ -50,7 +50,7 @@ def _code(code: str, text: str, example: str) -> None:
 
 
 def derivation(system: System, backend: Any = None) -> dict[str, Any]:
-    """For each form: the equations it changes, the law it relies on, its cost; or why it cannot be had. Of a backend, what
+    """For each form: the equations it changes, the law it relies on, the loops that stay, its cost; or why it cannot be had. Of a backend, what
     runs in kernels of its own."""
     found: dict[str, Any] = {}
     for name in FORMS:
@@ -64,6 +64,7 @@ def derivation(system: System, backend: Any = None) -> dict[str, Any]:
             "equations": [f"{_signature(t.name, t.indices)} = {_text(t.rhs)}" for t in changed if t.rhs is not None],
             "law": [f"{o.law}: {o.because}" for o in derived.obligations],
             "proof": {law: v.to_dict() for o in derived.obligations if o.prove for law, v in o.prove().items()},
+            "loops": [f"{names}: {why.removeprefix('= ')}" for names, why in derived.kept if derived.rewritten],
             "cost": cost(derived.system).to_dict(),
         }
         if backend is not None:
@@ -159,6 +160,8 @@ def _explain(found: Report, backend: Any) -> None:
             out.print(escape(f"    relies on: {line}"))
         for law, verdict in form["proof"].items():
             out.print(escape(f"      {law}: {verdict['verdict']}, {verdict.get('how', '')}"))
+        for line in form["loops"]:
+            out.print(escape(f"    stays a loop: {line}"))
         for line in form["equations"]:
             out.print(escape(f"    {line}"))
         out.print(escape("    cost: " + "; ".join(f"{k} {v}" for k, v in form["cost"].items())))

@@ -12,6 +12,7 @@ import torch
 import seqdsl
 from seqdsl import api
 from seqdsl.algebra.classify import classify_all
+from seqdsl.cli.explain import derivation
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import FORMS, Derived, derive
 from seqdsl.forms.adjoint import adjoint
@@ -92,6 +93,12 @@ def test_the_adjoint_of_a_stack_is_chunkwise_in_every_layer() -> None:
     found = derive(adjoint(load_system(UNNAMED / "deep_erase.seq")), "chunkwise")
     steps = {step.axis for loop in recurrences(found.system) for step in loop.body if hasattr(step, "axis")}
     assert steps == set() and found.rewritten
+
+
+def test_explain_says_which_loop_stays() -> None:
+    found = derivation(load_system(UNNAMED / "deep_cells.seq"))
+    assert found["newton"]["loops"] == ["z, r: a loop over `l`, in the steps of which it recurs"]
+    assert found["recurrent"]["loops"] == []
 
 
 def test_a_recurrence_that_resists_inside_a_loop_is_said() -> None:
