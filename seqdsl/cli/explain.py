@@ -50,8 +50,8 @@ def _code(code: str, text: str, example: str) -> None:
 
 
 def derivation(system: System, backend: Any = None) -> dict[str, Any]:
-    """For each form: the equations it changes, the law it relies on, the loops that stay, its cost; or why it cannot be had. Of a backend, what
-    runs in kernels of its own."""
+    """For each form: the equations it changes, the law it relies on, the loops that stay, its cost; or why it cannot be
+    had. Of a backend, what runs in kernels of its own."""
     found: dict[str, Any] = {}
     for name in FORMS:
         try:
