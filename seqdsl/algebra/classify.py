@@ -24,7 +24,7 @@ from seqdsl.algebra.semirings import ring_of
 from seqdsl.algebra.verdict import Proved, Verdict
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, Step, schedule
-from seqdsl.ir.nest import opened
+from seqdsl.ir.nest import as_written, opened, told
 from seqdsl.ir.node import Node, reads, walk
 from seqdsl.ir.system import System
 
@@ -77,10 +77,19 @@ def classify_all(system: System) -> tuple[Recurrence, ...]:
 def _below(system: System, step: Step) -> list[Recurrence]:
     if not isinstance(step, Loop):
         return []
-    found = [classify(system, step)]
-    if any(isinstance(inner, Loop) for inner in step.body):
-        system = opened(system, step)  # at one of its steps, the ones before are known
-    return [*found, *(r for inner in step.body for r in _below(system, inner))]
+    found = classify(system, step)
+    if not any(isinstance(inner, Loop) for inner in step.body):
+        return [found]
+    system = opened(system, step)  # at one of its steps, the ones before are known
+    return [found, *(_as_written(r, step) for inner in step.body for r in _below(system, inner))]
+
+
+def _as_written(found: Recurrence, loop: Loop) -> Recurrence:
+    """A recurrence in a step of a loop, in the terms of the system that the loop is of."""
+    parts = tuple(replace(p, coefficient=as_written(p.coefficient, loop)) for p in found.parts)
+    writes = tuple((name, as_written(write, loop)) for name, write in found.writes)
+    log_decay = None if found.log_decay is None else as_written(found.log_decay, loop)
+    return replace(found, parts=parts, writes=writes, log_decay=log_decay, evidence=told(found.evidence))
 
 
 def classify(system: System, loop: Loop) -> Recurrence:
@@ -221,18 +230,21 @@ def _without_update(system: System, loop: Loop, names: tuple[str, ...], reason: 
             if any(_is_rough(n, members) for n in walk(rhs)):
                 kind = "sequential"
             break
-    if kind == "dense":
+    affine = kind == "dense"
+    if affine:
         kind = _kind_of_terms(system, names)
         why = f"affine; {reason}"
+    structure = "by structure: every equation is affine in what it reads of the recurrence, and a step computes one after another"
     return Recurrence(
         loop,
         loop.axis,
         loop.reverse,
         names,
         kind,
-        "+ *" if kind not in ("nonlinear", "sequential") else "",
+        "+ *" if affine else "",
         complex=is_complex,
         evidence=why,
+        lifted=lambda: (Proved(LAW, structure),) if affine else (),
     )
 
 

@@ -33,9 +33,9 @@ def monoid_of(system: System, recurrence: Recurrence) -> MonoidForm | None:
         return None
     if recurrence.kind == "semiring":
         return _semiring(recurrence)
-    if recurrence.kind == "diagonal" and len(recurrence.states) == 1 and len(recurrence.parts) <= 1:
+    if recurrence.kind == "diagonal" and len(recurrence.states) == 1 and len(recurrence.parts) <= 1 and recurrence.writes:
         coefficient = repr(recurrence.parts[0].coefficient) if recurrence.parts else "0"
-        write = repr(recurrence.writes[0][1]) if recurrence.writes else "0"
+        write = repr(recurrence.writes[0][1])
         return MonoidForm(
             "(a, b), entry by entry",
             "(1, 0)",

@@ -26,7 +26,7 @@ from seqdsl.forms.recurrent import steadied
 from seqdsl.forms.texts import with_texts
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, loop_again, recurrences
-from seqdsl.ir.nest import closed, opened
+from seqdsl.ir.nest import closed, opened, told
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.state import NotSteppable, state_record
@@ -261,7 +261,7 @@ def _inside(
                 objection = f"= a loop over `{loop.axis}`, in the steps of which it recurs"
                 rewritten += done
             kept += left_over
-        kept.append((names, objection))
+        kept.append((names, told(objection)))
     return system, rewritten, kept
 
 

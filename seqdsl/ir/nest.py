@@ -8,6 +8,7 @@ analyses or rewrites recurrences needs to know nothing of nests. `closed` puts t
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from fractions import Fraction
 
@@ -32,6 +33,13 @@ def opened(system: System, loop: Loop) -> System:
 
 def closed(system: System, before: System, loop: Loop) -> System:
     """The tensors in place of their stand-ins, after a rewriting of what `opened` has made of the system `before`."""
+    changed = [replace(t, rhs=as_written(t.rhs, loop)) for t in system.tensors.values() if t.rhs is not None]
+    drop = tuple(_stand_in(name, loop) for name in loop.tensors())
+    return replace(system.with_tensors(*changed, drop=drop), outputs=before.outputs)
+
+
+def as_written(node: Node, loop: Loop) -> Node:
+    """An expression with the tensors in place of their stand-ins."""
     stood_for = {_stand_in(name, loop): name for name in loop.tensors()}
 
     def back(node: Node) -> Node | None:
@@ -39,8 +47,12 @@ def closed(system: System, before: System, loop: Loop) -> System:
             return None
         return build.read(stood_for[str(node.attr)], list(node.args), node.dtype)
 
-    changed = [replace(t, rhs=rebuild(t.rhs, back)) for t in system.tensors.values() if t.rhs is not None]
-    return replace(system.with_tensors(*changed, drop=tuple(stood_for)), outputs=before.outputs)
+    return rebuild(node, back)
+
+
+def told(text: str) -> str:
+    """A sentence about a system that was opened, for people."""
+    return re.sub(r"@earlier\.\w+", "", text)
 
 
 def _stand_in(name: str, loop: Loop) -> str:
