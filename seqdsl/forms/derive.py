@@ -127,6 +127,7 @@ _ROWS = [
         to_any_convolution,
         "with coefficients that do not read t, the read is a convolution with c a^l b",
         "the product of l equal steps, decays or matrices, is their power",
+        nests=False,
     ),
     Form(
         "newton",
