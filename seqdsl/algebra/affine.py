@@ -210,6 +210,7 @@ def _offset(system: System, reader: str, mine: int, read: Node, position: int) -
 MOST_READS = 100  # of the state in one update: a chain of equations that each read twice doubles them every time
 
 
+@lru_cache(5000)
 def _occurrences(node: Node, names: frozenset[str]) -> int:
     """How many reads of the tensors there are below a node, each counted as often as it is written."""
     counts: dict[Node, int] = {}

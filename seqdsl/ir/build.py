@@ -204,24 +204,27 @@ def can_substitute(node: Node, values: Mapping[str, Node]) -> bool:
     return not moved or not any(moved & set(made(n)) for n in walk(node) if OPS[n.op].binding)
 
 
-def _substitute(node: Node, values: dict[str, Node], done: dict[tuple[Node, tuple[str, ...]], Node]) -> Node:
-    values = {k: v for k, v in values.items() if k in node.free}
-    if not values:
+_Done = dict[tuple[Node, frozenset[tuple[str, Node]]], Node]
+
+
+def _substitute(node: Node, values: dict[str, Node], done: _Done) -> Node:
+    if node.free.isdisjoint(values):
         return node
-    key = (node, tuple(sorted(f"{k}={id(v)}" for k, v in values.items())))
+    values = {k: v for k, v in values.items() if k in node.free}
+    key = node, frozenset(values.items())
     if key in done:
         return done[key]
     if node.op == "index":
         result = values[str(node.attr)]
     elif not OPS[node.op].binding:
-        result = remake(node, tuple(_substitute(a, values, done) for a in node.args))
+        result = remake(node, tuple([_substitute(a, values, done) for a in node.args]))
     else:
         result = _substitute_binder(node, values, done)
     done[key] = result
     return result
 
 
-def _substitute_binder(node: Node, values: dict[str, Node], done: dict[tuple[Node, tuple[str, ...]], Node]) -> Node:
+def _substitute_binder(node: Node, values: dict[str, Node], done: _Done) -> Node:
     moved = {n: values[n] for n in made(node) if n in values}
     assert all(v.op == "index" for v in moved.values()), f"{node.op} along {set(moved)} needs a tensor of its own"
     renames = {n: str(v.attr) for n, v in moved.items()}
