@@ -26,6 +26,7 @@ from seqdsl.diagnostics import SeqError
 from seqdsl.forms import Derived
 from seqdsl.forms.adjoint import adjoint
 from seqdsl.ir.sizes import SizeError
+from seqdsl.ir.state import POSITION, NotSteppable, flatten, record_paths, state_record
 from seqdsl.ir.system import System
 from seqdsl.plan import in_form
 from seqdsl.report import Report, report
@@ -108,6 +109,7 @@ class Program:
             check_inputs(system, inputs, integers)
             if state is not None and not isinstance(state, Mapping):
                 raise SeqError("bad-input", "a state is a mapping from names to arrays")
+            check_state(system, state or {})
             return interpret(system, inputs=inputs, params=params, sizes=sizes, state=state)
         except SizeError as error:
             raise size_error(error) from None
@@ -195,6 +197,19 @@ def check_inputs(system: System, inputs: Mapping[str, Any], sizes: Mapping[str, 
         for index, length in zip(tensor.indices, array.shape, strict=False):
             if sizes.get(index, length) != length:
                 raise SeqError("size-mismatch", f"`{name}` has length {length} along `{index}`, not {sizes[index]}")
+
+
+def check_state(system: System, state: Mapping[str, Any]) -> None:
+    """Entries that the mixer keeps, where it keeps any. Errors: `bad-input`."""
+    try:
+        paths = record_paths(e.name for e in state_record(system))
+        kept = {*paths, *(".".join(path) for path in paths.values())}
+    except NotSteppable:
+        return
+    strange = next((name for name in flatten(state) if name not in kept | {POSITION}), None)
+    if strange is not None:
+        listed = ", ".join(sorted(kept)) or "none"
+        raise SeqError("bad-input", f"`{system.name}` keeps no state `{strange}`", help=f"it keeps: {listed}")
 
 
 def load_backend(name: str) -> Any:

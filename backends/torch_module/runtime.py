@@ -356,7 +356,8 @@ def _blocks(x: Tensor, heads: int, columns: int) -> Tensor:
 def _stack(steps: Sequence[Tensor], dim: int, shape: Sequence[int], dtype: torch.dtype, like: Tensor) -> Tensor:
     """The steps of a loop as one tensor; where there are none, an empty one that depends on `like`."""
     if not steps:
-        return (like.sum() * 0).to(dtype).expand(tuple(shape))
+        none = like.sum() * 0
+        return (none.real if none.is_complex() and not dtype.is_complex else none).to(dtype).expand(tuple(shape))
     whole = torch.broadcast_shapes(*(s.shape for s in steps))
     return torch.stack([s.expand(whole) for s in steps], dim)
 

@@ -62,9 +62,6 @@ def _prepare(system: System, inputs: Mapping[str, Any], sizes: dict[str, int], s
         entries, steppable = (), False
     names = {".".join(path): name for name, path in record_paths(e.name for e in entries).items()}
     flat = {names.get(key, key): value for key, value in flat.items()}
-    strange = next((key for key in flat if steppable and key not in names.values()), None)
-    if strange is not None:
-        raise SizeError("bad-input", f"`{system.name}` keeps no state `{strange}`", f"it keeps: {', '.join(names) or 'none'}")
     arrays = {t.name: _input(t, inputs) for t in system.inputs()}
     lengths: dict[str, int] = {}
     for tensor in system.inputs():

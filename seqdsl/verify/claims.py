@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,11 @@ from seqdsl.ir.sizes import SizeError, Sizes, evaluate_size
 from seqdsl.ir.state import flatten, nest
 from seqdsl.ir.system import Claim, System
 from seqdsl.verify.equality import DIFFERENT, fixed_sizes, test_equality
-from seqdsl.verify.inputs import draw_inputs, draw_sizes, small_options
+from seqdsl.verify.inputs import Bounds, bounds_of, draw_inputs, draw_sizes, reach, small_options, thresholds
 
 Array = np.ndarray[Any, Any]
 STREAMS = (1, 2, 3, 5, 8, 4, 7, 6)  # lengths of the first axis
+FARTHEST = 130  # whole numbers up to here decide a length
 ENTRIES = 200_000  # of all tensors of one trial
 TOLERANCE = 1e-11  # relative to the largest entry; the interpreter works in float64
 
@@ -60,8 +62,9 @@ def test_claim(system: System, claim: Claim, *, count: int = 12, seed: int = 0) 
     rng = np.random.default_rng(seed)
     worst, done, unmet, why = 0.0, 0, 0, "it could not be tried"
     fits = lambda sizes: _holds(target, claim.condition, sizes)  # noqa: E731
+    beyond, streams = thresholds(target), (*STREAMS, reach(target, FARTHEST))
     for attempt in range(6 * count):
-        stream = STREAMS[attempt % len(STREAMS)]
+        stream = streams[attempt % len(streams)]
         fixed = {**(small_options(target, rng) if attempt % 2 else {}), **fixed_sizes(claim)}
         try:
             sizes = draw_sizes(target, rng, stream=stream, fixed=fixed, fits=fits, most=ENTRIES)
@@ -70,7 +73,10 @@ def test_claim(system: System, claim: Claim, *, count: int = 12, seed: int = 0) 
             if unmet == 2 * len(STREAMS):
                 break
             continue
-        trial = Trial(target, sizes, draw_inputs(target, sizes, rng, claim=claim))
+        inputs = draw_inputs(target, sizes, rng, claim=claim)
+        if beyond and attempt % 2:
+            _cross(target, claim, inputs, beyond, rng)
+        trial = Trial(target, sizes, inputs)
         try:
             error_size, evidence = tester(trial, claim, rng)
         except SizeError as error:
@@ -83,6 +89,19 @@ def test_claim(system: System, claim: Claim, *, count: int = 12, seed: int = 0) 
         if done == count:
             break
     return Tested(done, worst, "random inputs, float64") if done else Unknown(why)
+
+
+def _cross(
+    system: System, claim: Claim, inputs: dict[str, Array], beyond: list[Fraction], rng: np.random.Generator
+) -> None:
+    """Put some entries of real inputs beyond the numbers that the equations compare with, within the claim's bounds."""
+    bounds = bounds_of(system, claim)
+    for name, array in inputs.items():
+        if system.tensors[name].dtype == "real" and array.size:
+            far = 1.25 * rng.choice([float(v) for v in beyond], array.shape)
+            limit = bounds.get(name, Bounds())
+            fits = (far >= (-np.inf if limit.low is None else limit.low)) & (far <= (np.inf if limit.high is None else limit.high))
+            array[...] = np.where(fits & (rng.random(array.shape) < 0.2), far, array)
 
 
 def _shown(sizes: Sizes) -> str:

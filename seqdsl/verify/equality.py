@@ -40,7 +40,7 @@ from seqdsl.ir.initial import RANDOM
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.sizes import SizeError, Sizes
 from seqdsl.ir.system import Claim, System, Tensor
-from seqdsl.verify.inputs import Bounds, bounds_of, draw_inputs, draw_sizes, small_options
+from seqdsl.verify.inputs import Bounds, bounds_of, draw_inputs, draw_sizes, reach, small_options, thresholds
 
 Inputs = dict[str, dict[Point, Number]]
 LENGTHS = (1, 2, 3, 4, 7)
@@ -48,7 +48,7 @@ _FAR = 3  # equal at shorter lengths only is left to floats: the second step of 
 _ENOUGH = 100_000  # nodes evaluated; what has shown itself equal that far is drawn once more, at the last length
 _DRAWS = 3
 _TRIES = 6
-_LONGEST = 16  # constants up to here decide a length
+_LONGEST = 130  # constants up to here decide a length
 _DENOMINATOR = 1009
 _SHALLOW = 2  # levels of residues to begin with: in most formulas no exponential is nested in another
 _POINTS = 60  # entries of the two sides that one draw compares
@@ -95,7 +95,7 @@ def test_equality(system: System, claim: Claim, *, seed: int = 0) -> Verdict:
         fixed = {**own, **fixed_sizes(claim)}
         try:
             sizes = draw_sizes(system, rng, stream=length, fixed=fixed, tries=1 + 2 * attempt)
-            if _entries(system, claim, sizes) > _POINTS:
+            if _entries(system, claim, sizes) > max(_POINTS, 2 * length):
                 continue
             inputs = draw(system, claim, sizes, Random(f"{seed}:{length}:{attempt}"), small=attempt < 2 and length < 4)
             outcome = Outcome() if inputs is None else compare(system, claim, sizes, inputs)
@@ -120,9 +120,7 @@ def test_equality(system: System, claim: Claim, *, seed: int = 0) -> Verdict:
 
 def _lengths(system: System) -> tuple[int, ...]:
     """Small ones, and one beyond the largest constant: a window or a lag shows only past its end."""
-    nodes = (n for t in system.derived() if t.rhs is not None for n in walk(t.rhs))
-    constants = [abs(v) for n in nodes if isinstance(v := build.value_of(n), int) and abs(v) <= _LONGEST]
-    return tuple(sorted({*LENGTHS, max(constants, default=0) + 2}))
+    return tuple(sorted({*LENGTHS, reach(system, _LONGEST)}))
 
 
 def _verdict(done: list[Outcome], why: str, longest: int) -> Verdict:
@@ -211,6 +209,7 @@ def fixed_sizes(claim: Claim) -> dict[str, int]:
 def draw(system: System, claim: Claim, sizes: Sizes, rng: Random, *, small: bool) -> Inputs | None:
     """Rationals for inputs and parameters within the bounds of the claim's condition, checked exactly; None if not."""
     bounds = bounds_of(replace(system, claims=()), claim)
+    beyond = [] if small else thresholds(system)
     whole = draw_inputs(system, sizes, np.random.default_rng(rng.randrange(2**32)))
     inputs: Inputs = {}
     for tensor in (*system.inputs(), *system.params()):
@@ -224,6 +223,8 @@ def draw(system: System, claim: Claim, sizes: Sizes, rng: Random, *, small: bool
         else:
             limit = bounds.get(tensor.name, Bounds())
             inputs[tensor.name] = {p: _entry(tensor, limit, rng, small=small) for p in points}
+            if beyond and tensor.dtype == "real":
+                inputs[tensor.name] |= {p: _beyond(beyond, limit, rng) for p in points if rng.random() < 0.25}
     return inputs if _meets(system, claim.condition, sizes, inputs) else None
 
 
@@ -236,6 +237,13 @@ def _entry(tensor: Tensor, limit: Bounds, rng: Random, *, small: bool) -> Number
     if tensor.dtype == "complex":
         return Complex(draw_real(limit, rng), draw_real(Bounds(), rng))
     return draw_real(limit, rng)
+
+
+def _beyond(numbers: list[Fraction], limit: Bounds, rng: Random) -> Fraction:
+    """Beyond one of the numbers that the equations compare with, if it is within the bounds."""
+    low, high = _ends(limit)
+    value = rng.choice(numbers) * Fraction(5, 4)
+    return value if low <= value <= high else _rational(limit, rng)
 
 
 def _small(limit: Bounds, rng: Random) -> Fraction:

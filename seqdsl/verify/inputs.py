@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from seqdsl.ir.sizes import SizeError, Sizes, bind
 from seqdsl.ir.system import Claim, System, Tensor
 
 Array = np.ndarray[Any, Any]
+MOST = 10**6  # larger numbers stand for infinity
 HARSH = (0.0, -1e-6, -1e-3, -0.1, -1.0, -20.0, -200.0)
 
 
@@ -173,6 +175,28 @@ def _real(shape: tuple[int, ...], limit: Bounds, rng: np.random.Generator, *, ha
     if limit.high is not None:
         return limit.high - np.abs(x)
     return x if limit.low is None else limit.low + np.abs(x)
+
+
+def thresholds(system: System) -> list[Fraction]:
+    """Numbers that real values are compared with: what a clamp or a condition does shows only beyond them."""
+    found: dict[Fraction, None] = {}
+    for tensor in system.derived():
+        for node in walk(tensor.rhs) if tensor.rhs is not None else ():
+            if node.op in ("lt", "le", "maximum", "minimum", "clamp") and any(a.dtype == "real" for a in node.args):
+                values = [Fraction(v) for a in node.args if (v := build.value_of(a)) is not None]
+                found.update(dict.fromkeys(v for v in values if 2 < abs(v) <= MOST))
+    return list(found)
+
+
+def reach(system: System, most: int) -> int:
+    """Beyond the largest whole number up to `most` that positions are compared with, or reads are away."""
+    found = 0
+    for tensor in system.derived():
+        for node in walk(tensor.rhs) if tensor.rhs is not None else ():
+            if node.dtype == "int" or node.op in ("lt", "le", "eq", "ne") and node.args[0].dtype == "int":
+                values = (build.value_of(a) for a in node.args)
+                found = max([found, *(abs(v) for v in values if isinstance(v, int) and abs(v) <= most)])
+    return found + 2
 
 
 @once_for_each

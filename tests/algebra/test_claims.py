@@ -136,3 +136,30 @@ STEADY = "mixer m(x[t], a[t]) -> y[t]:\n    {body}\n    claim {claim}\n"
 def test_starts_and_inputs_that_stay_as_they_are(body: str, claim: str, verdict: type[Verdict]) -> None:
     system = load_system(STEADY.format(body=body.replace(";", "\n    "), claim=claim))
     assert isinstance(verdict_of(system, system.claims[-1]), verdict)
+
+
+FAR = """
+mixer whole(x[t]) -> z[t]:
+    z[t] = {whole}
+
+mixer m(x[t]) -> y[t]:
+    index s over t
+    y[t] = {body}
+    claim {claim}
+"""
+
+
+@pytest.mark.parametrize(
+    ("whole", "body", "claim"),
+    [
+        ("z[t-1] + x", "sum[s | t - 64 < s <= t] x[s]", "y == whole(x)"),  # the same up to 64 positions
+        ("x", "clamp(x, -10, 10)", "y == whole(x)"),
+        ("x", "where(x > 50, 0, x)", "y == whole(x)"),
+        ("x", "x + where(t == 100, 1, 0)", "y == whole(x)"),
+        ("x", "sum[s | s <= t or s == 40] x[s]", "causal"),
+        ("x", "where(x > 20, x^2, x)", "linear(x)"),
+    ],
+)
+def test_what_shows_beyond_the_numbers_in_the_equations_only(whole: str, body: str, claim: str) -> None:
+    system = load_system(FAR.format(whole=whole, body=body, claim=claim), "m")
+    assert isinstance(verdict_of(system, system.claims[-1]), Refuted)

@@ -89,11 +89,41 @@ def frozen_and_fresh(i: Given, p: Given, s: Finals) -> tuple[Outputs, Finals]:
     return loop(i.q.shape[1], {"W": zero, "held": zero}, step)[0], {}
 
 
+def complex_delta(i: Given, p: Given, s: Finals) -> tuple[Outputs, Finals]:
+    def step(t: int, S: Tensor) -> Step:
+        u = i.k[:, t] / 4
+        change = torch.sigmoid(i.b[:, t, None]) * (i.v[:, t] - read(u.conj(), S))
+        S = torch.exp(i.g[:, t] + 1j * i.w[:, t])[:, None, None] * S + outer(u, change)
+        return S, read(i.q[:, t], S).real
+
+    return loop(i.q.shape[1], s, step)
+
+
+def slots(i: Given, p: Given, s: Finals) -> tuple[Outputs, Finals]:
+    rows = torch.arange(len(i.x))
+
+    def step(t: int, S: Tensor) -> Step:
+        w = torch.nn.functional.one_hot(i.into[:, t], 4) * torch.sigmoid(i.b[:, t, None])
+        after = (1 - w)[..., None] * S + outer(w, i.x[:, t])
+        return after, S[rows, i.from_[:, t]]
+
+    return loop(i.x.shape[1], s, step)
+
+
 CASES = [
     Case("stepped", erase_and_write, "q[t,h,d] k[t,h,d]:unit v[t,h,e] b[t,h] g[t,h,d]:decay", "S[h,d,e]"),
     Case("stepped", turned, "x[t,c,n] A[t,n,n]", "y[c,n]"),
     Case("stepped", gated_unit, "x[t,c]", "h[m]", params="W[c,m] U[m,m]:small", sizes=(("c", 4),)),
     Case("stepped", exchange, "x[t,c] w[t,c]", "a[c] b[c]"),
+    Case(
+        "stepped",
+        complex_delta,
+        "q[t,d]:complex k[t,d]:complex v[t,e] b[t] g[t]:decay w[t]",
+        "S[d,e]:complex",
+        forms="recurrent scan chunkwise quadratic",
+        bf16=2,
+    ),
+    Case("stepped", slots, "x[t,c] b[t] into[t]:small_int from_[t]:small_int", "S[j,c]"),
     Case("stepped", second_order, "x[t,c] f[t,c]"),
     Case(
         "stepped",
