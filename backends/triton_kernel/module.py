@@ -22,7 +22,8 @@ from ..torch_module.load import build_from, load_text
 from ..torch_module.target import StandIn, Target
 from .count import Count, counted
 from .emit.chains import Chains
-from .emit.groups import Grouped, grouped
+from .emit.groups import grouped
+from .emit.parts import Grouped
 from .emit.recurrences import Recurrences
 from .emit.write import Online
 from .kernels import kernels_text

@@ -16,8 +16,8 @@ from seqdsl.ir.system import System, Tensor
 
 from ...torch_module.names import Names, safe
 from ...torch_module.values import ATOM, BATCH, UNARY
-from .groups import REDUCTIONS, Group
 from .numbers import is_fixed, named
+from .parts import REDUCTIONS, Group
 from .texts import Writer
 
 NEUTRAL = {"sum": "0.0", "max": 'float("-inf")', "min": 'float("inf")'}

@@ -20,9 +20,9 @@ from ...torch_module.names import quoted, tuple_text
 from ...torch_module.narrow import whole_input
 from ...torch_module.values import BATCH, Value
 from .chain import Kernel
-from .groups import Group, Grouped
 from .numbers import given as given_numbers
 from .numbers import kinds
+from .parts import Group, Grouped
 
 
 @dataclass
