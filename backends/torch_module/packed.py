@@ -25,7 +25,8 @@ FUNCTIONS = {
 def packs(system: System, steps: Stepping, target: Target) -> bool:
     """Does a module of this target take packed sequences as they are?"""
     counted = bool(steps.refusal) or steps.past  # positions are then no longer those of one sequence
-    if system.stream is None or counted or target.chains is not None or not all(isinstance(s, Compute) for s in schedule(system)):
+    one = target.chains is not None and target.chains.one_position
+    if system.stream is None or counted or one or not all(isinstance(s, Compute) for s in schedule(system)):
         return False
     return any(s.packed for s in target.calls.values()) and all(
         t.rhs is None or _is_local(system, t.rhs, target) for t in system.derived()

@@ -14,7 +14,7 @@ import torch
 
 from seqdsl.forms.one_position import one_position
 from seqdsl.ir import build
-from seqdsl.ir.state import POSITION
+from seqdsl.ir.state import POSITION, needed
 from seqdsl.ir.system import System
 
 from .. import torch_module
@@ -25,6 +25,8 @@ from .emit.chains import Chains
 from .emit.groups import grouped
 from .emit.parts import Grouped
 from .emit.recurrences import Recurrences
+from .emit.sequence_calls import Sequences
+from .emit.sequences import over_sequences
 from .emit.write import Online
 from .kernels import kernels_text
 
@@ -45,9 +47,9 @@ def emit_module(
     """The text of a Python file with one class, which imports its kernels from the file that `companions` gives.
 
     `stepper` are the equations one position at a time, for which `step` has kernels written."""
-    found = _stepped(stepper)
+    found, over = _stepped(stepper), over_sequences(needed(system))
     return torch_module.emit_module(
-        system, class_name=class_name, header=header, form=form, target=_target(system, found),
+        over.system, class_name=class_name, header=header, form=form, target=_target(system, found, over),
         stepper=None if found is None else found.system,
     )
 
@@ -59,10 +61,12 @@ def _stepped(system: System | None) -> Grouped | None:
     return found if found is not None and found.groups else None
 
 
-def _target(system: System, step: Grouped | None = None) -> Target:
+def _target(system: System, step: Grouped | None = None, over: Grouped | None = None) -> Target:
     written: dict[str, str] = {}
     name = system.name.lower() + ("_layer" if system.params() else "") + "_kernels"
     target = Target(name, STAND_INS, Online(written), Recurrences(written), written)
+    if over is not None and over.groups:
+        target = replace(target, chains=Sequences(over, written, one_position=False))
     return target if step is None else replace(target, step=replace(target, chains=Chains(step, written)))
 
 

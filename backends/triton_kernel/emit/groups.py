@@ -168,15 +168,6 @@ class _Search(Parts):
                     self.kept.pop(tensor.name, None)
                     found = True
 
-    def arrange(self, group: Group) -> None:
-        """The indices in the order of the largest tensor's memory."""
-        tensors = [self.system.tensors[n] for n in group.tensors]
-        reads = [n for t in tensors if t.rhs is not None for n in self.inside(t.rhs) if n.op == "read"]
-        orders = [*(t.indices for t in tensors), *(tuple(str(a.attr) for a in n.args) for n in reads)]
-        widest = max(orders, key=len)
-        group.space = (*(i for i in group.space if i not in widest), *widest)
-        group.whole = tuple(i for i in group.space if i in group.whole)
-
     def _is_gate(self, tensor: Tensor, group: Group) -> bool:
         readers, rhs = self.readers.get(tensor.name, set()), tensor.rhs
         if rhs is None or tensor.name in {*group.tensors, *self.ends} or not readers <= set(group.tensors):

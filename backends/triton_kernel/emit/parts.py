@@ -5,13 +5,13 @@ What a kernel has text for is said by whoever groups equations: `Parts.plain`. E
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import bound, remake
-from seqdsl.ir.system import System, Tensor
+from seqdsl.ir.system import System, Tensor, sources
 
 from .numbers import is_fixed
 
@@ -21,18 +21,28 @@ REDUCTIONS = ("sum", "max", "min")
 @dataclass
 class Group:
     """Tensors that one kernel computes, in order. `space` are all their indices, in the order of the widest tensor;
-    `whole` those that are summed over: a program holds all their positions."""
+    `whole` those that are summed over: a program holds all their positions. `sequence`: the stream is among them, and a
+    program takes several positions of what is not in its tile."""
 
     tensors: list[str]
     space: tuple[str, ...]
     whole: tuple[str, ...]
     after: set[str] = field(default_factory=set)  # what PyTorch computes from the group: nothing of it can come back
     parts: tuple[str, ...] = ()  # tensors of their own for what no kernel computes
+    sequence: bool = False
 
     @property
     def column(self) -> str:
-        """The index along which programs share a tile's work: the innermost that is not summed over."""
+        """The index along which programs share a tile's work: the innermost that is not summed over; "" where a tile has
+        no more than what is summed over."""
+        if self.sequence and self.space[-1] in self.whole:
+            return ""
         return next(i for i in reversed(self.space) if i not in self.whole)
+
+    @property
+    def tile(self) -> tuple[str, ...]:
+        """The indices that a program has several positions of, in the order of memory."""
+        return tuple(i for i in self.space if i in self.whole or i == self.column)
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,14 @@ class Parts:
         """The indices of its sums, and of what works along them."""
         return tuple(dict.fromkeys(i for n in self.inside(self.right(tensor.name)) for i in bound(n)))
 
+    def arrange(self, group: Group) -> None:
+        """The indices in the order of the largest tensor's memory."""
+        reads = [n for name in group.tensors for n in self.inside(self.right(name)) if n.op == "read"]
+        orders = [*(self.system.tensors[n].indices for n in group.tensors), *(tuple(str(a.attr) for a in n.args) for n in reads)]
+        widest = max(orders, key=len)
+        group.space = (*(i for i in group.space if i not in widest), *widest)
+        group.whole = tuple(i for i in group.space if i in group.whole)
+
     def outlined(self, group: Group) -> list[Tensor]:
         """The group's equations with their foreign parts as reads of tensors, and those tensors."""
         made: dict[Node, Tensor] = {}
@@ -114,19 +132,34 @@ class Parts:
                 taken.add(label)
                 indices = tuple(i for i in (*tensor.indices, *group.whole) if i in part.free)
                 made[part] = Tensor(label, tuple(dict.fromkeys(indices)), part.dtype, "derived", part)
-            if parts:
-                changed.append(replace(tensor, rhs=with_reads(self.right(tensor.name), made)))
+            if parts and tensor.rhs is not None:
+                changed.append(replace(tensor, rhs=exchanged(tensor.rhs, {n: read_of(t) for n, t in made.items()})))
         group.parts = tuple(t.name for t in made.values())
         return [*made.values(), *changed]
 
 
-def with_reads(node: Node, made: dict[Node, Tensor]) -> Node:
-    """Reads of tensors in the place of what they are made of."""
-    names = {part: build.read(t.name, [build.index(i) for i in t.indices], t.dtype) for part, t in made.items()}
+def exchanged(node: Node, others: Mapping[Node, Node]) -> Node:
+    """An expression with other parts in the place of some; what is inside those stays as it is."""
+    known = dict(others)
 
-    def replaced(node: Node) -> Node:
-        if node not in names:
-            names[node] = remake(node, tuple(replaced(a) for a in node.args)) if node.args else node
-        return names[node]
+    def changed(node: Node) -> Node:
+        if node not in known:
+            args = tuple(map(changed, node.args))
+            known[node] = node if args == node.args else remake(node, args)
+        return known[node]
 
-    return replaced(node)
+    return changed(node)
+
+
+def read_of(tensor: Tensor) -> Node:
+    """The read of a tensor at its own place."""
+    return build.read(tensor.name, [build.index(i) for i in tensor.indices], tensor.dtype)
+
+
+def read_outside(system: System, group: Group) -> tuple[str, ...]:
+    """The tensors of a group that something else needs."""
+    wanted = {*system.outputs, *system.finals.values(), *(e.tensor for e in system.record or ())}
+    for tensor in system.derived():
+        if tensor.name not in group.tensors:
+            wanted |= sources(system, tensor)
+    return tuple(n for n in group.tensors if n in wanted)
