@@ -161,9 +161,11 @@ class Kernel:
         return " & ".join(tests) if len(tests) > 1 else tests[0].strip("()") if tests else ""
 
     def _load(self, leaf: Loaded) -> None:
-        steps = [
-            f"{'batch' if d == BATCH else self.index[d]} * {leaf.name}_{'batch' if d == BATCH else safe(d)}" for d in leaf.dims
-        ]
+        steps = []
+        for d in leaf.dims:
+            at = "batch" if d == BATCH else self.index[d]
+            at = f"tl.cast({at}, tl.int64)" if self.rows and d in self.group.tile else at  # strides may be long
+            steps.append(f"{at} * {leaf.name}_{'batch' if d == BATCH else safe(d)}")
         inside = self._mask(leaf.dims)
         place = " + ".join([leaf.name, "origin", *steps])
         cast = ".to(tl.float32)" if leaf.node.dtype == "real" else ""

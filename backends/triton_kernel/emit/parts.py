@@ -30,6 +30,7 @@ class Group:
     after: set[str] = field(default_factory=set)  # what PyTorch computes from the group: nothing of it can come back
     parts: tuple[str, ...] = ()  # tensors of their own for what no kernel computes
     sequence: bool = False
+    moved: tuple[int, int] = (0, 0)  # of a sequence: how many tensors of its size the kernel moves, and PyTorch would
 
     @property
     def column(self) -> str:

@@ -20,6 +20,7 @@ from seqdsl.ir.node import Node, rebuild, walk
 from seqdsl.ir.ops import bound
 from seqdsl.ir.system import System, Tensor, sources
 
+from ...torch_module.loops import sink
 from ...torch_module.table import UNSAFE
 from .derivatives import DERIVATIVES
 from .normal import POWERS, SHIFTED, SUMS, multiplied, through_sums
@@ -40,7 +41,10 @@ def over_sequences(system: System) -> Grouped:
     changed: list[Tensor] = []
     for group in search.groups:
         changed += search.outlined(group)
-    return Grouped(search.system.with_tensors(*changed), tuple(search.groups), search.kept)
+    found = search.system.with_tensors(*changed)
+    steps = {s.tensor for s in sink(found, schedule(found)) if isinstance(s, Compute)}
+    assert all(n in steps for g in search.groups for n in g.tensors), "a group's equation was taken into a loop"
+    return Grouped(found, tuple(search.groups), search.kept)
 
 
 def _inlined(system: System, tensors: dict[str, Tensor]) -> System:
@@ -179,8 +183,8 @@ class _Search(_Sequences):
     kept: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> None:
-        """Find the groups."""
-        plan = schedule(self.system)
+        """Find the groups. What stands in a loop stays there."""
+        plan = sink(self.system, schedule(self.system))
         places = {name: k for k, step in enumerate(plan) for name in _tensors(step)}
         for step in plan:
             if isinstance(step, Compute) and self.may(self.system.tensors[step.tensor]):
@@ -188,9 +192,9 @@ class _Search(_Sequences):
         for group in list(self.groups):
             group.tensors.sort(key=places.__getitem__)
             self.arrange(group)
-            moved, before = self.tensors_moved(group)
-            if moved >= before:
-                why = f"a kernel would move {moved} tensors of its size, and PyTorch moves {before}"
+            group.moved = self.tensors_moved(group)
+            if group.moved[0] >= group.moved[1]:
+                why = "a kernel would move {} tensors of its size, and PyTorch moves {}".format(*group.moved)
                 self.groups.remove(group)
                 self.kept |= dict.fromkeys(group.tensors, why)
 

@@ -12,9 +12,11 @@ import torch
 import triton
 from torch import Tensor
 
-from .fused_chain import CHAIN_PROGRAMS, CHAIN_TILE, _power
+from .fused_chain import _power
 from .launching import OPS, _has_kernels, _on_device
 
+SEQUENCE_TILE = 1024  # entries of a program's tile: 8 for each thread of 4 warps, a whole vector of 16 bits each
+SEQUENCE_PROGRAMS = 128  # rows are cut further as long as there are fewer
 SEQUENCE_MOST = 8192  # entries of a tile that no block can cut
 SEQUENCE_COLUMN = 256  # of the index that is cut
 SEQUENCE_SHARES = 1024  # programs that share what gradients are summed over
@@ -53,15 +55,15 @@ class _Launch(NamedTuple):
         inner = [i for _, i in self.plan.tile]
         return [d for d in ("batch", *self.plan.space) if d not in inner]
 
-    def blocks(self, rows: int, most: int) -> dict[str, int]:
+    def blocks(self, rows: int) -> dict[str, int]:
         """The tile, by the names of the kernel's constants: as many rows as make it as large as a program does well, and
         fewer where there are few programs."""
         found = {}
         for name, i in self.plan.tile:
             length = _power(self.sizes[i])
             found[name] = min(length, SEQUENCE_COLUMN) if i == self.plan.column else length
-        count = min(_power(rows), max(1, most // math.prod(found.values())))
-        while count > 1 and triton.cdiv(rows, count) * self.columns(found) < CHAIN_PROGRAMS:
+        count = min(_power(rows), max(1, SEQUENCE_TILE // math.prod(found.values())))
+        while count > 1 and triton.cdiv(rows, count) * self.columns(found) < SEQUENCE_PROGRAMS:
             count //= 2
         return {**found, "BR": count}
 
@@ -97,20 +99,20 @@ def _sequence_outputs(launch: _Launch, like: Tensor, dtype: torch.dtype) -> list
     ]
 
 
-def _sequence_warps(blocks: dict[str, int], entries: int) -> int:
-    """The warps of a program, with so many entries a thread."""
-    return min(16, max(4, math.prod(blocks.values()) // (32 * entries)))
+def _sequence_warps(blocks: dict[str, int]) -> int:
+    """The warps of a program: 8 entries a thread, 16 at most."""
+    return min(16, max(4, math.prod(blocks.values()) // 256))
 
 
 def _sequence_run(launch: _Launch, tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     plan, found = launch.plan, _sequence_outputs(launch, tensors[0], dtype)
     rows = launch.rows(launch.kept())
-    blocks = launch.blocks(rows, CHAIN_TILE)
+    blocks = launch.blocks(rows)
     programs = triton.cdiv(rows, blocks["BR"]) * launch.columns(blocks)
     if programs:
         given = [*launch.arguments(tensors, plan.leaves), rows, *launch.more()]
         with _on_device(found[0]):
-            plan.forward[(programs,)](*tensors, *found, *given, **blocks, num_warps=_sequence_warps(blocks, 16))
+            plan.forward[(programs,)](*tensors, *found, *given, **blocks, num_warps=_sequence_warps(blocks))
     return found
 
 
@@ -153,7 +155,7 @@ def _sequence_shares(launch: _Launch, blocks: dict[str, int], rows: int) -> tupl
 
 def _sequence_adjoint(launch: _Launch, grads: Sequence[Tensor], leaves: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor]:
     plan, rows = launch.plan, launch.rows(launch.plan.rows)
-    blocks = launch.blocks(rows, CHAIN_TILE // 2)
+    blocks = launch.blocks(rows)
     steps, parts = _sequence_shares(launch, blocks, rows)
     stored = _sequence_stored(launch, leaves, wanted, parts)
     others = launch.rows([d for d in launch.kept() if d not in plan.rows])
@@ -163,9 +165,7 @@ def _sequence_adjoint(launch: _Launch, grads: Sequence[Tensor], leaves: Sequence
         given = [*launch.arguments(tensors, [*plan.leaves, *(dims for dims, _ in plan.outputs)]), rows, steps, *launch.more()]
         flags = dict(zip(plan.adjoint.arg_names[-len(wanted) :], wanted, strict=True))
         with _on_device(grads[0]):
-            plan.adjoint[(programs,)](
-                *tensors, *stored, *given, **blocks, **flags, num_warps=_sequence_warps(blocks, 8)
-            )  # fmt: skip
+            plan.adjoint[(programs,)](*tensors, *stored, *given, **blocks, **flags, num_warps=_sequence_warps(blocks))
     return _sequence_folded(launch, stored, leaves, wanted)
 
 
@@ -222,4 +222,7 @@ def runs_fused(tensors: Sequence[Tensor], whole: Sequence[int]) -> bool:
     first, wide = tensors[0], (torch.float64, torch.complex64, torch.complex128)
     if not _has_kernels(first) or any(x.dtype in wide or x.device != first.device for x in tensors):
         return False
-    return math.prod(map(_power, whole)) <= SEQUENCE_MOST
+    tile = 1
+    for length in whole:
+        tile *= _power(length)
+    return tile <= SEQUENCE_MOST

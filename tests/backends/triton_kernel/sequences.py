@@ -47,6 +47,7 @@ class Whole:
     time: int = TIME
     batch: int = 2
     scale: float = 1.0
+    shares: int = 1024
 
     def program(self) -> Any:
         return seqdsl.load(self.source, self.mixer)
@@ -70,10 +71,10 @@ WHOLE: dict[str, Whole] = {
     "a share of each feature": Whole(
         _mixer("shares(x[t,c], v[t,c]) -> y[t,c]", "p[t,c] = softmax[c](3 * x)", "y[t,c] = p * v - x"), {"c": 19}),
     "moments of one's own": Whole(
-        _mixer("moments(x[t,c]) -> (y[t,c], m[t], s[t])", "m[t] = sum[c] x / |c|", "s[t] = sqrt(mean[c]((x - m)^2) + 0.1)",
+        _mixer("moments(x[t,c]) -> y[t,c], m[t], s[t]", "m[t] = sum[c] x / |c|", "s[t] = sqrt(mean[c]((x - m)^2) + 0.1)",
                "y[t,c] = (x - m) / s^3"), {"c": 21}),
     "five outputs of one input": Whole(
-        _mixer("five(x[t,c], p[t,c]) -> (a[t,c], b[t,c], d[t,c], e[t,c], f[t,c])", "param u[c] = normal(0, 1)",
+        _mixer("five(x[t,c], p[t,c]) -> a[t,c], b[t,c], d[t,c], e[t,c], f[t,c]", "param u[c] = normal(0, 1)",
                "param v[c] = normal(0, 1)", "a[t,c] = x + (p - x) * u", "b[t,c] = x + (p - x) * v", "d[t,c] = x + (p - x) * u * v",
                "e[t,c] = x - (p - x) * u", "f[t,c] = exp(-u^2) * x + p"), {"c": 18}, built={"c": 18}),
     "factors of each head, position and feature": Whole(
@@ -86,16 +87,19 @@ WHOLE: dict[str, Whole] = {
         _mixer("numbered(x[t,h,e], n[t,h]: int, keep[t,h,e]: bool; K = 3) -> y[t,h,e]",
                "y[t,h,e] = where(keep and e < |e| - 1, x * (n + h), 0.5 * x) / (K + |h|) + x^3 / |e|"), {"h": 2, "e": 9}),
     "functions": Whole(
-        _mixer("functions(x[t,c], y[t,c]) -> (s[t,c], r[t,c])",
+        _mixer("functions(x[t,c], y[t,c]) -> s[t,c], r[t,c]",
                "s[t,c] = tanh(x) + log1p(exp(y)) - expm1(x / 9) + gelu(x) + elu(y) + logaddexp(x, y) + softplus(x) * relu(y)^2",
                "r[t,c] = log_sigmoid(y) + abs(x) * clamp(y, -1, 1) + max(x, y) * sin(x) + min(x, 0.3) + erf(y) / sqrt(x^2 + 1)"),
         {"c": 33}),
     "what PyTorch computes in between": Whole(
-        _mixer("between(x[t,c], y[t,c]) -> (o[t,c], k[t,c])", "k[t,c] = tanh(x) * y + y", "s[t,c] = 0.5 * s[t-1] + k",
+        _mixer("between(x[t,c], y[t,c]) -> o[t,c], k[t,c]", "k[t,c] = tanh(x) * y + y", "s[t,c] = 0.5 * s[t-1] + k",
                "o[t,c] = sigmoid(s) * k - s"), {"c": 12}, launches=2),
     "many rows": Whole(
         _mixer("many(x[t,c], b[t,c]) -> y[t,c]", "param w[c] = normal(1, 0.2)", "y[t,c] = rms_norm[c](x) * w + tanh(b * w)"),
-        {"c": 5}, built={"c": 5}, time=2100, batch=3),
+        {"c": 5}, built={"c": 5}, time=2100, batch=3, shares=4),
+    "a logarithm of nothing behind the last row": Whole(
+        _mixer("entropies(x[t,c]) -> y[t,c]", "param w[c] = normal(0, 1)", "y[t,c] = w * log(x^2) + w"),
+        {"c": 5}, built={"c": 5}),
     "wide": Whole(_mixer("wide(x[t,c]) -> y[t,c]", "param w[c] = normal(1, 0.2)", "y[t,c] = layer_norm[c](x) * w"),
                   {"c": 5000}, built={"c": 5000}, time=3),
     "what a projection is applied to": Whole(
@@ -107,7 +111,9 @@ WHOLE: dict[str, Whole] = {
     "a transformer": Whole("transformer_layer", {"c": 12}, 1, "TransformerLayer", {"c": 12, "H": 2}),
 }  # fmt: skip
 HALVES = ("a gate", "a norm with a scale and a shift", "factors of each head, position and feature", "gated linear attention")
-LENGTHS = ("a norm with a scale and a shift", "a gate", "factors of each head, position and feature")  # also of no position, and one
+LENGTHS = (  # also of no position, and of one
+    "a norm with a scale and a shift", "a gate", "factors of each head, position and feature",
+)
 
 
 def built(case: Whole, backend: str = "triton") -> tuple[Any, ModuleType]:
@@ -141,8 +147,8 @@ def exact(case: Whole, module: Any, given: dict[str, Tensor], sent: list[Tensor]
     back = adjoint(system)
     values, slopes = [], []
     for b in range(case.batch):
-        one = {n: x[b % x.shape[0]].double().numpy() if x.is_floating_point() else x[b % x.shape[0]].numpy()
-               for n, x in given.items()}  # fmt: skip
+        each = {n: x.detach()[b % x.shape[0]] for n, x in given.items()}
+        one = {n: x.double().numpy() if x.is_floating_point() else x.numpy() for n, x in each.items()}
         values.append(list(interpret(system, inputs=one, params=params, sizes=case.built)["outputs"].values()))
         grads = {f"{n}.grad": g[b].numpy() for n, g in zip(system.outputs, sent, strict=True)}
         found = interpret(back, inputs={**one, **grads}, params=params, sizes=case.built)["outputs"]
@@ -191,12 +197,11 @@ def compare(case: Whole, dtype: torch.dtype, edit: Callable[[str], str] | None =
     given = {n: x.to(dtype) if x.is_floating_point() else x for n, x in inputs(case).items()}
     module, text = built(case) if edit is None else edited(case, edit)
     module = module.to(device, dtype)
-    wanted = {n: x.clone() for n, x in module.state_dict().items()}
+    vars(text).update(SEQUENCE_SHARES=case.shares, SEQUENCE_PROGRAMS=2)  # several rows to a program, and some behind the last
     calls = counted(text)
     found, sent = run(case, _between_nans(module, device), {n: _guarded(x, device) if x.is_floating_point() else x.to(device)
                                                             for n, x in given.items()})  # fmt: skip
-    assert calls.count("_sequence_run") == calls.count("_sequence_adjoint") == case.launches, (case, calls)
-    del wanted
+    assert case.time == 0 or calls.count("_sequence_run") == calls.count("_sequence_adjoint") == case.launches, (case, calls)
     return [relative(a, b) for a, b in zip(found, exact(case, module.cpu(), given, sent), strict=True)]
 
 
@@ -212,8 +217,202 @@ def edited(case: Whole, edit: Callable[[str], str]) -> tuple[Any, ModuleType]:
     return module, sys.modules[type(module).__module__]
 
 
-if __name__ == "__main__":
-    torch.use_deterministic_algorithms(True)  # which fills fresh memory with NaN
+def _swap(old: str, new: str) -> Callable[[str], str]:
+    return lambda text: text.replace(old, new)
+
+
+# Mistakes that a writer of kernels could make, and a case that shows each.
+MUTANTS: dict[str, tuple[str, Callable[[str], str]]] = {
+    "a mean is a sum": ("a norm with a scale and a shift", _swap(" / (c_2 + 0.0)", "")),
+    "the padding of a tile takes part": ("a norm with a scale and a shift", _swap("tl.where(c < c_count, ", "tl.where(c < 64, ")),
+    "rows behind the last one are summed": (
+        "a logarithm of nothing behind the last row", _swap("tl.where(inside, ", "tl.where(row == row, ")),
+    "only the first share of a sum": ("many rows", _swap("x = x.sum(more)", "x = x.select(more[0], 0)")),
+    "only the last rows of a share": ("many rows", _swap("_sum += tl.sum(", "_sum = tl.sum(")),
+    "the gradient of a norm lacks its sum": ("a norm by head with a scale for each", _swap("total_2 * ", "0.0 * ")),
+    "the first head stands for all": ("factors of each head, position and feature", _swap("h = rest % h_count", "h = rest * 0")),
+    "only the first block of columns": ("a gate", _swap("% blocks * Bc", "* 0")),
+    "a gate's slope is another's": ("a gate", _swap("tl.sigmoid(y_tile)", "tl.sigmoid(x_tile)")),
+    "the largest is not taken away twice": ("a share of each feature", _swap("p_tile = ", "p_tile = 1.0001 * ")),
+    "an output that another one reads sends nothing": ("moments of one's own", _swap("(d_s_tile + ", "(")),
+    "the other operand gets the gradient": ("functions", _swap("tl.where(y_tile < x_tile, shared", "tl.where(x_tile < y_tile, shared")),
+}  # fmt: skip
+
+
+def length_errors(case: Whole, time: int) -> list[float]:
+    """With no position, or one: shapes and values of outputs and gradients."""
+    return compare(replace(case, time=time), torch.float32)
+
+
+def stride_errors(case: Whole) -> list[float]:
+    """Inputs, and gradients of outputs, whose memory is in another order, or the same everywhere."""
+    module, _ = built(case)
+    given = {n: x.transpose(1, -1).contiguous().transpose(1, -1) for n, x in inputs(case).items()}
+    sent = [torch.ones((), dtype=torch.float64).expand(case.batch, case.time, *case.sizes.values())]
+    found, _ = run(case, module, given, sent)
+    return [relative(a, b) for a, b in zip(found, exact(case, module, given, sent), strict=True)]
+
+
+def wanted_errors(case: Whole) -> list[float]:
+    """Where a gradient is asked for of one input alone: how many others were stored; and its error."""
+    module, text = built(case)
+    stored: list[int] = []
+    memory = text._sequence_stored
+
+    def noted(*given: Any) -> Any:
+        found = memory(*given)
+        stored.append(sum(x.numel() > 0 for x in found))
+        return found
+
+    vars(text)["_sequence_stored"] = noted
+    given = inputs(case)
+    first = next(iter(given.values())).requires_grad_()
+    outputs = real(module.requires_grad_(False)(*given.values()))
+    sent = cotangents(outputs)
+    (found,) = torch.autograd.grad(outputs, [first], [g.to(y) for g, y in zip(sent, outputs, strict=True)])
+    return [sum(stored) - 1.0, relative(found, exact(case, module, given, sent)[len(outputs)])]
+
+
+def twice(case: Whole) -> list[float]:
+    """The largest difference of two runs."""
+    found = [run(case, built(case)[0], inputs(case))[0] for _ in range(2)]
+    return [float((a - b).abs().max()) for a, b in zip(*found, strict=True)]
+
+
+def operator_errors(case: Whole) -> list[float]:
+    """0 where what `torch.library.opcheck` tests of an operator holds: schema, derivative, shapes, tracing."""
+    module, text = built(case)
+    seen: list[Any] = []
+    first = text._sequence_run
+    vars(text)["_sequence_run"] = lambda launch, *rest: (seen.append((launch, *rest)), first(launch, *rest))[1]
+    module(*inputs(case).values())
+    vars(text)["_sequence_run"] = first
+    found = {}
+    for launch, tensors, dtype in seen:
+        given = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in tensors]
+        operator = getattr(getattr(torch.ops, text.OPS), launch.plan.name)
+        found |= torch.library.opcheck(operator, (*given, list(launch.sizes.values()), launch.numbers, dtype))
+    return [float(result != "SUCCESS") for result in found.values()]
+
+
+def alone_errors(case: Whole, name: str) -> list[float]:
+    """A leaf that has a batch of 1 is as one that has the same for each sequence: the errors of outputs and gradients."""
+    module, text = built(case)
+    seen: list[Any] = []
+    first = text._sequence_run
+    vars(text)["_sequence_run"] = lambda launch, *rest: (seen.append((launch, *rest)), first(launch, *rest))[1]
+    module(*inputs(case).values())
+    vars(text)["_sequence_run"] = first
+    (launch, tensors, dtype), *_ = seen
+    place = list(inputs(case)).index(name)
+    found = []
+    for alone in (False, True):
+        given = [x.detach().clone() for x in tensors]
+        given[place] = (given[place][:1] if alone else given[place]).requires_grad_()
+        y = vars(text)[launch.plan.name](*given, list(launch.sizes.values()), launch.numbers, dtype)
+        (slope,) = torch.autograd.grad(y, [given[place]], cotangents([y])[0].float())
+        found.append([y.detach(), slope.sum(0, keepdim=True)])
+    return [relative(a, b.double().numpy()) for a, b in zip(*found, strict=True)]
+
+
+def traced_errors(case: Whole) -> list[float]:
+    """Traced as one graph, with gradients, and exported for any length, against the module itself."""
+    module, _ = built(case)
+    given = inputs(case)
+    wanted, sent = run(case, module, given)
+    traced = torch.compile(module, backend="aot_eager", fullgraph=True)
+    outputs = real(traced(*given.values()))
+    names = [x for x in (*given.values(), *module.parameters()) if x.requires_grad]
+    found = [*outputs, *torch.autograd.grad(outputs, names, [g.to(y) for g, y in zip(sent, outputs, strict=True)])]
+    time = torch.export.Dim("time", min=2, max=4096)
+    dims = [{1: time} for _ in given]
+    exported = torch.export.export(module, tuple(x.detach() for x in given.values()), dynamic_shapes=(*dims,)).module()
+    longer = inputs(replace(case, time=11))
+    with torch.no_grad():
+        again, long = real(exported(*longer.values())), real(module(*longer.values()))
+    return [relative(a, b.detach().double().numpy()) for a, b in zip([*found, *again], [*wanted, *long], strict=True)]
+
+
+def interpreted() -> dict[str, list[float]]:
+    """`case dtype` -> errors, from a process in which Triton interprets."""
+    return interpret_in("sequences")
+
+
+def _found() -> Iterator[tuple[str, Callable[[], list[float]]]]:
+    """What is asked for, and how it is found."""
+    scaled, gate, factors = (WHOLE[n] for n in LENGTHS)
     for name, case in WHOLE.items():
-        if not sys.argv[1:] or name in sys.argv[1:]:
-            print(json.dumps([f"{name}, float32", compare(case, torch.float32)]), flush=True)
+        for label in ("float32", "float16") if name in HALVES else ("float32",):
+            yield f"{name}, {label}", lambda case=case, label=label: compare(case, DTYPES[label])
+    for name in LENGTHS:
+        for time in (0, 1):
+            yield f"{name}, {time}", lambda name=name, time=time: length_errors(WHOLE[name], time)
+    yield "other memory", lambda: stride_errors(gate)
+    yield "one gradient", lambda: wanted_errors(scaled)
+    yield "a batch of one", lambda: alone_errors(WHOLE["a table of positions, the same for all sequences"], "p")
+    yield "again", lambda: twice(WHOLE["many rows"])
+    yield "its operator", lambda: operator_errors(factors)
+    yield "traced", lambda: traced_errors(scaled)
+    for name, (broken, edit) in MUTANTS.items():
+        yield name, lambda broken=broken, edit=edit: compare(WHOLE[broken], torch.float32, edit)
+
+
+# What is compiled ahead of time: bfloat16 inputs, at lengths of models.
+AHEAD: dict[str, tuple[Whole, dict[str, int]]] = {
+    "a gate": (WHOLE["a gate"], {"c": 4096}),
+    "a layer norm": (WHOLE["a norm with a scale and a shift"], {"c": 4096}),
+    "a wide layer norm": (WHOLE["a norm with a scale and a shift"], {"c": 8192}),
+    "a gated norm by head": (WHOLE["a norm by head with a scale for each"], {"h": 16, "e": 128}),
+    "five outputs": (WHOLE["five outputs of one input"], {"c": 2048}),
+    "functions": (WHOLE["functions"], {"c": 2048}),
+    "a softmax": (WHOLE["a share of each feature"], {"c": 512}),
+    "moments": (WHOLE["moments of one's own"], {"c": 1000}),
+    "gated linear attention": (WHOLE["gated linear attention"], {"h": 16, "d": 64, "e": 128}),
+}
+TABLE = Path(__file__).with_name("sequences.txt")
+
+
+def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
+    """What both kernels of every group take at the tile that is their default."""
+    for name, (case, lengths) in AHEAD.items():
+        _, text = built(case)
+        for plan, target in product((x for n, x in vars(text).items() if n.endswith("_chain_plan")), targets):
+            if not isinstance(plan, text._Sequence):
+                continue
+            launch = text._launch_of(plan, [8, *(2048 if i == "t" else lengths[i] for i in plan.space)], [])
+            for which, kernel in (("", plan.forward), (" adjoint", plan.adjoint)):
+                constants = dict(launch.blocks(launch.rows(launch.kept())))
+                options = {"num_warps": text._sequence_warps(constants)}
+                types, fixed, wide = _arguments(plan, kernel, which != "")
+                used = compile_one(kernel, types, constants | fixed, target, wide, **options)
+                yield {"name": f"{name}, {plan.name.split('_')[-2]}{which} {target}", **used}
+
+
+def _arguments(plan: Any, kernel: Any, back: bool) -> tuple[dict[str, str], dict[str, Any], tuple[str, ...]]:
+    """Of a kernel: the types of its arguments, those that are constants, and those that are multiples of 16."""
+    names = kernel.arg_names
+    dims = [*plan.leaves, *(d for d, _ in plan.outputs if back)]
+    others = [d for _, d in plan.gradients] if back else [d for d, _ in plan.outputs]
+    narrow = [True] * len(dims) + ["part" not in d for d in others]
+    types = {n: "*bf16" if x else "*fp32" for n, x in zip(names, narrow, strict=False)}
+    steps = names[len(narrow) : names.index(f"{plan.space[0]}_count")]
+    ends = iter(steps)
+    last = [[next(ends) for _ in d.split()][-1] for d in dims]
+    numbers = names[names.index("STEPS" if back else "ROWS") + 1 :]
+    types |= {n: "fp32" for n, kind in zip(numbers, plan.numbers, strict=False) if kind == "f"}
+    fixed = dict.fromkeys(last, 1) | {n: True for n in names if n.startswith("WANTS_")}
+    wide = (*(n for n in steps if n not in last), *(f"{i}_count" for i in plan.space if i != "t"), "ROWS")
+    return types, fixed, wide
+
+
+def compiled_report(targets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """`kernel target` -> what it takes, from a process that compiles."""
+    return compile_in("sequences", "--compile", ",".join(targets))
+
+
+if __name__ == "__main__":
+    answer(compiled, compiled_report, TABLE, tuple(TARGETS))
+    torch.use_deterministic_algorithms(True)  # which fills fresh memory with NaN
+    for name, found in _found():
+        if not sys.argv[1:] or name.rpartition(", ")[0] in sys.argv[1:] or name in sys.argv[1:]:
+            print(json.dumps([name, found()]), flush=True)
