@@ -81,7 +81,7 @@ class Kernel:
 
     def _normal(self, node: Node) -> Node:
         """An equation's right side in operators that kernels have."""
-        return through_sums(multiplied(node)) if self.group.sequence else node
+        return through_sums(multiplied(node)) if self.group.stream else node
 
     def _writer(self, loaded: Iterable[Loaded]) -> Writer:
         """With leaves that are loaded now."""
@@ -204,7 +204,7 @@ class Kernel:
         for node in walk(value):
             if node.op in REDUCTIONS and node not in writer.known:
                 self._reduce(node, writer)
-            elif node.op == "mul" and node not in writer.known and not self.group.sequence:
+            elif node.op == "mul" and node not in writer.known and not self.group.stream:
                 self._decay(node, writer)
         found = writer.text(value)
         self._flush(writer)

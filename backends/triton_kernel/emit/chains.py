@@ -106,7 +106,7 @@ def call(ctx: Context, name: str, kernel: Kernel, values: dict[Node, Value], out
     """The call of a function that launches a kernel."""
     sizes = [ctx.batch, *(ctx.dim_text(i) for i in kernel.group.space)]
     counts, numbers = given_numbers(ctx, kernel.numbers)
-    alone = "," if len(outputs) == 1 and not kernel.group.sequence else ""
+    alone = "," if len(outputs) == 1 and not kernel.group.stream else ""
     ctx.block.add(f"{', '.join(outputs)}{alone} = {name}(")
     ctx.block.add(f"    {', '.join(v.text for v in values.values())},")
     ctx.block.add(f"    [{', '.join([*sizes, *counts])}], [{', '.join(numbers or ['0.0'])}], out_dtype,")

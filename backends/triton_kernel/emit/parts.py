@@ -21,22 +21,22 @@ REDUCTIONS = ("sum", "max", "min")
 @dataclass
 class Group:
     """Tensors that one kernel computes, in order. `space` are all their indices, in the order of the widest tensor;
-    `whole` those that are summed over: a program holds all their positions. `sequence`: the stream is among them, and a
-    program takes several positions of what is not in its tile."""
+    `whole` those that are summed over: a program holds all their positions. Where one of them runs over the stream, it is
+    `stream`, and a program takes several positions of what is not in its tile."""
 
     tensors: list[str]
     space: tuple[str, ...]
     whole: tuple[str, ...]
     after: set[str] = field(default_factory=set)  # what PyTorch computes from the group: nothing of it can come back
     parts: tuple[str, ...] = ()  # tensors of their own for what no kernel computes
-    sequence: bool = False
-    moved: tuple[int, int] = (0, 0)  # of a sequence: how many tensors of its size the kernel moves, and PyTorch would
+    stream: str = ""
+    moved: tuple[int, int] = (0, 0)  # over a stream: how many tensors of its size the kernel moves, and PyTorch would
 
     @property
     def column(self) -> str:
         """The index along which programs share a tile's work: the innermost that is not summed over; "" where a tile has
         no more than what is summed over."""
-        if self.sequence and self.space[-1] in self.whole:
+        if self.stream and self.space[-1] in (*self.whole, self.stream):
             return ""
         return next(i for i in reversed(self.space) if i not in self.whole)
 

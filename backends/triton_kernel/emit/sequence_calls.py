@@ -21,6 +21,14 @@ from .parts import Group, read_outside
 class Sequences(Chains):
     """The groups of one function over whole sequences."""
 
+    def value(self, ctx: Context, node: Node) -> Value:
+        """With all indices of the read: a gradient has them, too."""
+        value = super().value(ctx, node)
+        if {*value.dims} >= node.free:
+            return value
+        dims = (*((BATCH,) if BATCH in value.dims else ()), *(str(a.attr) for a in node.args))
+        return ctx.bind(str(node.attr).rpartition(".")[2], expressions.full(ctx, value, dims, node.dtype))
+
     def call(self, ctx: Context, group: Group) -> None:
         system, stored = ctx.system, read_outside(ctx.system, group)
         values = {node: self.value(ctx, node) for node in leaves(system, group)}

@@ -151,9 +151,8 @@ class _Operands:
     def _tensor(self, operand: Node, name: str) -> Tensor:
         """Its indices in the order of the largest tensor that it is made of."""
         leaves = [*self.parts.foreign(operand), *(n for n in self.parts.inside(operand) if n.op == "read")]
-        orders = [tuple(str(a.attr) for a in n.args) if n.op == "read" else tuple(sorted(n.free)) for n in leaves]
-        reads = [order for n, order in zip(leaves, orders, strict=True) if n.op == "read"]
-        order = dict.fromkeys([*max(reads or orders, key=len), *sorted(operand.free)])
+        plainly = [n for n in leaves if n.op == "read" and all(a.op == "index" for a in n.args)]
+        order = dict.fromkeys([*max(([str(a.attr) for a in n.args] for n in plainly), key=len, default=[]), *sorted(operand.free)])
         taken = {*self.parts.system.tensors, *(t.name for t in self.made.values())}
         return Tensor(build.numbered(name, taken), tuple(i for i in order if i in operand.free), operand.dtype, "derived", operand)
 
@@ -200,7 +199,8 @@ class _Search(_Sequences):
 
     def _take(self, tensor: Tensor, places: dict[str, int]) -> None:
         """Put an equation into a group: of those that it can go with, or of its own."""
-        found = Group([tensor.name], self.space(tensor), self._held(tensor), sequence=True)
+        space = self.space(tensor)
+        found = Group([tensor.name], space, self._held(tensor), stream=next(filter(self.streamed, space)))
         for other in [g for g in self.groups if self._related(g, found)]:
             joined = self._merged(other, found)
             groups = [joined, *(g for g in self.groups if g is not other)]
@@ -233,7 +233,7 @@ class _Search(_Sequences):
 
     def _merged(self, one: Group, two: Group) -> Group:
         whole = tuple(dict.fromkeys([*one.whole, *two.whole]))
-        return Group([*one.tensors, *two.tensors], one.space, whole, sequence=True)
+        return Group([*one.tensors, *two.tensors], one.space, whole, stream=one.stream)
 
     def _possible(self, group: Group) -> bool:
         """Is all that it reads of itself at its own place, and does it fit a program?"""
