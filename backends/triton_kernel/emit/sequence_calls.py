@@ -32,7 +32,7 @@ class Sequences(Chains):
     def call(self, ctx: Context, group: Group) -> None:
         system, stored = ctx.system, read_outside(ctx.system, group)
         values = {node: self.value(ctx, node) for node in leaves(system, group)}
-        name = ctx.names.fresh(f"{system.name}_{stored[-1].removesuffix('.in').rpartition('.')[2]}_chain")
+        name = ctx.names.fresh(f"{system.name}_{stored[-1].removesuffix('.in').rpartition('.')[2]}_sequence")
         forward, adjoint = _kernels(ctx, group, values, stored, name)
         self.written[name] = _text(name, forward, adjoint, ctx)
         outputs = [ctx.names.fresh(n) for n in stored]

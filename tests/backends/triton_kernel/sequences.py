@@ -382,9 +382,7 @@ def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
     """What both kernels of every group take at the tile that is their default."""
     for name, (case, lengths) in AHEAD.items():
         _, text = built(case)
-        for plan, target in product((x for n, x in vars(text).items() if n.endswith("_chain_plan")), targets):
-            if not isinstance(plan, text._Sequence):
-                continue
+        for plan, target in product((x for n, x in vars(text).items() if n.endswith("_sequence_plan")), targets):
             launch = text._launch_of(plan, [8, *(2048 if i == "t" else lengths[i] for i in plan.space)], [])
             for which, kernel in (("", plan.forward), (" adjoint", plan.adjoint)):
                 constants = dict(launch.blocks(launch.rows(launch.kept())))

@@ -176,7 +176,7 @@ def test_it_is_said_which_equations_are_in_which_kernel() -> None:
 def test_the_cpu_and_float64_and_rows_that_are_too_long_are_pytorchs() -> None:
     module, text = built(WHOLE["a norm with a scale and a shift"])
     x = torch.randn(1, 2, 37)
-    vars(text)["scaled_y_chain"] = None
+    vars(text)["scaled_y_sequence"] = None
     assert module(x).shape == (1, 2, 37) and module.double()(x.double()).dtype == torch.float64
     vars(text)["_has_kernels"] = lambda x: True
     assert text.runs_fused((x,), (8192,)) and not text.runs_fused((x,), (8193,)) and not text.runs_fused((x,), (64, 129))
