@@ -195,7 +195,7 @@ class _Search(_Sequences):
             if group.moved[0] >= group.moved[1]:
                 why = "a kernel would move {} tensors of its size, and PyTorch moves {}".format(*group.moved)
                 self.groups.remove(group)
-                self.kept |= dict.fromkeys(group.tensors, why)
+                self.kept |= dict.fromkeys(group.tensors if group.moved[1] else (), why)
 
     def _take(self, tensor: Tensor, places: dict[str, int]) -> None:
         """Put an equation into a group: of those that it can go with, or of its own."""
