@@ -22,6 +22,7 @@ from .normal import multiplied, through_sums
 from .numbers import is_fixed, named
 from .parts import REDUCTIONS, Group, read_of
 from .texts import Writer
+from .windows import Window, exchanged_windows
 
 NEUTRAL = {"sum": "0.0", "max": 'float("-inf")', "min": 'float("inf")'}
 RESERVED = frozenset(
@@ -39,9 +40,20 @@ class Loaded:
     dims: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Summed:
+    """A window that the kernel adds up: its name, what it is made of, and its taps."""
+
+    window: Window
+    name: str
+    source: Loaded
+    taps: Loaded
+
+
 @dataclass
 class Kernel:
-    """Text of one kernel. `given` are the reads of what it does not compute, with their dimensions."""
+    """Text of one kernel. `given` are the reads of what it does not compute, with their dimensions; of `windows` those of
+    what they are made of, and of their taps."""
 
     system: System
     group: Group
@@ -49,6 +61,7 @@ class Kernel:
     outputs: tuple[str, ...]
     rows: tuple[str, ...] = ()
     numbers: dict[Node, str] = field(default_factory=dict)
+    windows: dict[Window, tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
     names: Names = field(default_factory=lambda: Names(RESERVED))
     lines: list[str] = field(default_factory=list)
     depth: int = 1
@@ -60,8 +73,15 @@ class Kernel:
         self.block = {i: self.names.fresh(f"B{safe(i)}") for i in self.group.tile}
         self.dims = [*(["row"] if self.rows else []), *self.group.tile]  # of every value
         self.leaves = [Loaded(n, self.names.fresh(_short(str(n.attr))), d) for n, d in self.given.items()]
+        self.sums = [self._summed(w, *dims) for w, dims in self.windows.items()]
+        self.loaded = [*self.leaves, *(x for s in self.sums for x in (s.source, s.taps))]
         self.stored = {n: self.names.fresh(f"{_short(n)}_out") for n in self.outputs}
         self.first = self.names.fresh(f"first_{self.index[self.group.column]}") if self.group.column else ""
+
+    def _summed(self, window: Window, source: tuple[str, ...], taps: tuple[str, ...]) -> Summed:
+        names = [self.names.fresh(_short(str(n.attr))) for n in (window.read, window.taps)]
+        loaded = [Loaded(n, name, dims) for n, name, dims in zip((window.read, window.taps), names, (source, taps), strict=True)]
+        return Summed(window, self.names.fresh(f"{names[0]}_window"), *loaded)
 
     def add(self, text: str) -> None:
         self.lines.append("    " * self.depth + text)
@@ -71,6 +91,8 @@ class Kernel:
         self._begin(f'{", ".join(self.outputs)} for')
         self._positions()
         writer = self._writer(self.leaves)
+        for summed in self.sums:
+            self._window(summed, writer)
         tensors = [self.system.tensors[n] for n in self.group.tensors]
         values = [self._normal(t.rhs) for t in tensors if t.rhs is not None]
         self._number(values, writer.known)
@@ -81,7 +103,7 @@ class Kernel:
 
     def _normal(self, node: Node) -> Node:
         """An equation's right side in operators that kernels have."""
-        return through_sums(multiplied(node)) if self.group.stream else node
+        return through_sums(multiplied(exchanged_windows(self.system, node)[0])) if self.group.stream else node
 
     def _writer(self, loaded: Iterable[Loaded]) -> Writer:
         """With leaves that are loaded now."""
@@ -92,9 +114,9 @@ class Kernel:
         return Writer(known, 1, prefix="shared")
 
     def _signature(self, name: str) -> list[str]:
-        strides = [f"{leaf.name}_{safe(d) if d != BATCH else 'batch'}" for leaf in self.leaves for d in leaf.dims]
+        strides = [f"{leaf.name}_{safe(d) if d != BATCH else 'batch'}" for leaf in self.loaded for d in leaf.dims]
         given = [
-            [*(leaf.name for leaf in self.leaves), *self.stored.values()],
+            [*(leaf.name for leaf in self.loaded), *self.stored.values()],
             [*strides, *self.count.values(), *self._lengths(), *self.numbers.values()],
             [f"{b}: tl.constexpr" for b in (*self.block.values(), *self._constants())],
         ]
@@ -103,7 +125,7 @@ class Kernel:
 
     def _lengths(self) -> list[str]:
         """More lengths than those of indices."""
-        return ["ROWS"] if self.rows else []
+        return [*(["ROWS"] if self.rows else []), *(f"{s.name}_{n}" for s in self.sums for n in ("before", "taps"))]
 
     def _constants(self) -> list[str]:
         """More constants than the lengths of blocks."""
@@ -161,16 +183,39 @@ class Kernel:
         return " & ".join(tests) if len(tests) > 1 else tests[0].strip("()") if tests else ""
 
     def _load(self, leaf: Loaded) -> None:
-        steps = []
-        for d in leaf.dims:
-            at = "batch" if d == BATCH else self.index[d]
-            at = f"tl.cast({at}, tl.int64)" if self.rows and d in self.group.tile else at  # strides may be long
-            steps.append(f"{at} * {leaf.name}_{'batch' if d == BATCH else safe(d)}")
         inside = self._mask(leaf.dims)
-        place = " + ".join([leaf.name, "origin", *steps])
         cast = ".to(tl.float32)" if leaf.node.dtype == "real" else ""
         mask = f", mask={inside}, other=0" if inside else ""
-        self.add(f"{leaf.name}_tile = tl.load({place}{mask}){cast}")
+        self.add(f"{leaf.name}_tile = tl.load({self._place(leaf, {})}{mask}){cast}")
+
+    def _place(self, leaf: Loaded, others: dict[str, str]) -> str:
+        """Where a leaf's entries are; `others` are positions of some of its dimensions."""
+        steps = []
+        for d in leaf.dims:
+            at = "batch" if d == BATCH else others.get(d) or self.index[d]
+            at = f"tl.cast({at}, tl.int64)" if self.rows and d in self.group.tile else at  # strides may be long
+            steps.append(f"{at} * {leaf.name}_{'batch' if d == BATCH else safe(d)}")
+        return " + ".join([leaf.name, "origin", *steps])
+
+    def _window(self, summed: Summed, writer: Writer) -> None:
+        """A window, tap by tap. What it is made of may begin before the first position, and is 0 before that."""
+        window, name = summed.window, summed.name
+        shape = ", ".join(self.block[d] if d in window.indices else "BR" if d == "row" else "1" for d in self.dims)
+        lag, place = self.names.fresh(safe(window.lag)), f"{name}_place"
+        step = f"{lag}" if window.step == 1 else f"{lag} * {window.step}"
+        skip = f" - {window.skip}" if window.skip else ""
+        self.add(f"{name}_tile = tl.zeros([{shape}], tl.float32)")
+        self.add(f"for {lag} in range({name}_taps):")
+        self.depth += 1
+        self.add(f"{place} = origin + {self.index[window.time]} + {name}_before - {step}{skip}")
+        tests = " & ".join(t for t in (self._mask((*self.rows, *window.indices)), f"({place} >= 0)") if t)
+        taps = self._mask(summed.taps.dims)
+        at = self._place(summed.taps, {window.lag: lag})
+        self.add(f"{name}_tap = tl.load({at}{f', mask={taps}, other=0' if taps else ''}).to(tl.float32)")
+        entry = f"tl.load({self._place(summed.source, {window.time: place})}, mask={tests}, other=0).to(tl.float32)"
+        self.add(f"{name}_tile += {name}_tap * {entry}")
+        self.depth -= 1
+        writer.known[window.leaf] = f"{name}_tile", ATOM
 
     def _number(self, values: list[Node], known: dict[Node, tuple[str, int]]) -> None:
         """Name the largest parts that are numbers Python knows."""

@@ -3,7 +3,8 @@
 It loads what the group's kernel loads, and the gradients of what that stores; what is between is computed again. The
 gradient of a tensor that has all the rows' indices is stored at each position. One that lacks some is a sum: programs add
 up their share of the rows, each stores its sum, and what is left is added up by whoever launches, so that nothing depends
-on the order in which programs run. Entry point: `Adjoint`.
+on the order in which programs run. The gradient of a window's value is stored, too: what it is made of comes from
+that. Entry point: `Adjoint`.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Adjoint(Kernel):
         self.rows = tuple(shared or kept)
         super().__post_init__()
         self.own = [leaf for leaf in self.leaves if leaf.node in own]
+        self.own += [Loaded(s.window.leaf, s.name, (BATCH, *s.window.indices)) for s in self.sums]
         self.stored = {}
 
     def text(self, name: str) -> list[str]:
@@ -79,6 +81,8 @@ class Adjoint(Kernel):
             if leaf not in still:
                 self._load(leaf)
                 writer.known[leaf.node] = f"{leaf.name}_tile", ATOM
+        for summed in self.sums:
+            self._window(summed, writer)
         wanted = [found[g.leaf.node] for g in self.gradients]
         self._number(wanted, writer.known)
         writer.count(wanted)
@@ -123,7 +127,8 @@ class Adjoint(Kernel):
         self.add("rest = rest // parts")
 
     def _lengths(self) -> list[str]:
-        return ["ROWS", "STEPS"]
+        first, *rest = super()._lengths()
+        return [first, "STEPS", *rest]
 
     def _constants(self) -> list[str]:
         return ["BR", *(f"WANTS_{g.name}" for g in self.gradients)]

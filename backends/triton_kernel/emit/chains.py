@@ -22,7 +22,7 @@ from ...torch_module.values import BATCH, Value
 from .chain import Kernel
 from .numbers import given as given_numbers
 from .numbers import kinds
-from .parts import Group, Grouped, read_outside
+from .parts import Group, Grouped, read_outside, rights
 
 
 @dataclass
@@ -71,14 +71,14 @@ class Chains:
     def call(self, ctx: Context, group: Group) -> None:
         """The call of a group's kernel; the tensors that it gives have their places then."""
         system, stored = ctx.system, read_outside(ctx.system, group)
-        values = {node: self.value(ctx, node) for node in leaves(system, group)}
+        values = {node: self.value(ctx, node) for node in leaves(group, rights(system, group))}
         kernel = Kernel(system, group, {node: tuple(v.dims) for node, v in values.items()}, stored)
         name = ctx.names.fresh(f"{system.name}_{stored[-1].rpartition('.')[2]}_chain")
         self.written[name] = _text(name, kernel, kernel.text(f"_{name}_kernel"), ctx)
         for tensor in group.tensors:
             ctx.comment(system.tensors[tensor])
         outputs = [ctx.names.fresh(n) for n in stored]
-        call(ctx, name, kernel, values, outputs)
+        call(ctx, name, kernel, (v.text for v in values.values()), outputs)
         for tensor in group.tensors:  # the others are the kernel's own
             dims = (BATCH, *system.tensors[tensor].indices)
             text = outputs[stored.index(tensor)] if tensor in stored else "None"
@@ -102,24 +102,24 @@ def _tensors(step: Step) -> list[str]:
     return [step.tensor] if isinstance(step, Compute) else step.tensors()
 
 
-def call(ctx: Context, name: str, kernel: Kernel, values: dict[Node, Value], outputs: list[str]) -> None:
-    """The call of a function that launches a kernel."""
+def call(
+    ctx: Context, name: str, kernel: Kernel, tensors: Iterable[str], outputs: list[str], more: Iterable[str] = ()
+) -> None:
+    """The call of a function that launches a kernel; `more` are integers behind those of the kernel's numbers."""
     sizes = [ctx.batch, *(ctx.dim_text(i) for i in kernel.group.space)]
     counts, numbers = given_numbers(ctx, kernel.numbers)
     alone = "," if len(outputs) == 1 and not kernel.group.stream else ""
     ctx.block.add(f"{', '.join(outputs)}{alone} = {name}(")
-    ctx.block.add(f"    {', '.join(v.text for v in values.values())},")
-    ctx.block.add(f"    [{', '.join([*sizes, *counts])}], [{', '.join(numbers or ['0.0'])}], out_dtype,")
+    ctx.block.add(f"    {', '.join(tensors)},")
+    ctx.block.add(f"    [{', '.join([*sizes, *counts, *more])}], [{', '.join(numbers or ['0.0'])}], out_dtype,")
     ctx.block.add(")")
 
 
-def leaves(system: System, group: Group) -> list[Node]:
-    """The reads of what the group does not compute, each once."""
+def leaves(group: Group, rights: Iterable[Node]) -> list[Node]:
+    """The reads below right sides of what the group does not compute, each once."""
     found: dict[Node, None] = {}
-    for name in group.tensors:
-        rhs = system.tensors[name].rhs
-        assert rhs is not None
-        found |= dict.fromkeys(n for n in reads_below(rhs) if str(n.attr) not in group.tensors)
+    for right in rights:
+        found |= dict.fromkeys(n for n in reads_below(right) if str(n.attr) not in group.tensors)
     return list(found)
 
 

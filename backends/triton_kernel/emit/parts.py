@@ -65,6 +65,10 @@ class Parts:
         """Has the kernel text for this operator?"""
         raise NotImplementedError
 
+    def whole_leaf(self, node: Node) -> bool:
+        """Is it a leaf, or does the kernel treat it as one?"""
+        return node.op == "read"
+
     def right(self, name: str) -> Node:
         """The right side of an equation."""
         found = self.system.tensors[name].rhs
@@ -97,7 +101,7 @@ class Parts:
             foreign[node] = None
         else:
             inside[node] = None
-            for arg in node.args if node.op != "read" else ():
+            for arg in node.args if not self.whole_leaf(node) else ():
                 self._visit(arg, foreign, inside)
 
     def direct(self, tensor: Tensor) -> set[str]:
@@ -110,7 +114,8 @@ class Parts:
 
     def whole(self, tensor: Tensor) -> tuple[str, ...]:
         """The indices of its sums, and of what works along them."""
-        return tuple(dict.fromkeys(i for n in self.inside(self.right(tensor.name)) for i in bound(n)))
+        inside = [n for n in self.inside(self.right(tensor.name)) if not self.whole_leaf(n)]
+        return tuple(dict.fromkeys(i for n in inside for i in bound(n)))
 
     def arrange(self, group: Group) -> None:
         """The indices in the order of the largest tensor's memory."""
@@ -164,3 +169,8 @@ def read_outside(system: System, group: Group) -> tuple[str, ...]:
         if tensor.name not in group.tensors:
             wanted |= sources(system, tensor)
     return tuple(n for n in group.tensors if n in wanted)
+
+
+def rights(system: System, group: Group) -> list[Node]:
+    """The right sides of a group's equations."""
+    return [t.rhs for t in (system.tensors[n] for n in group.tensors) if t.rhs is not None]

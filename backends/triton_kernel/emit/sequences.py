@@ -27,7 +27,9 @@ from .normal import POWERS, SHIFTED, SUMS, multiplied, through_sums
 from .numbers import is_fixed
 from .parts import Group, Grouped, Parts, exchanged, read_of, read_outside
 from .texts import TEXTS
+from .windows import Window, window
 
+WINDOW = 8  # tensors that a window of two taps moves in PyTorch: a shifted copy, a product, and a sum for each
 MOST = 12  # tensors of its size that a kernel loads and stores: registers bound them
 
 
@@ -76,6 +78,8 @@ class _Sequences(Parts):
             return not self.streamed(str(node.attr))
         if node.op == "read":
             return self._level(node)
+        if self.window(node) is not None:
+            return True
         if node.op in ("sum", *SUMS, *SHIFTED):
             return node.args[1] is build.TRUE and self._covered(node)
         if node.op == "pow":
@@ -85,6 +89,12 @@ class _Sequences(Parts):
         if node.op in ("floor_div", "mod"):
             return node.dtype == "int"
         return node.op in TEXTS and (node.op in DERIVATIVES or node.op in STOPS)
+
+    def window(self, node: Node) -> Window | None:
+        return window(self.system, node) if node.op == "sum" else None
+
+    def whole_leaf(self, node: Node) -> bool:
+        return node.op == "read" or self.window(node) is not None
 
     def streamed(self, index: str) -> bool:
         return self.system.axis(index) == self.system.stream
@@ -98,10 +108,10 @@ class _Sequences(Parts):
         return same and not any(p.startswith("<") for p in tensor.path)
 
     def _covered(self, node: Node) -> bool:
-        """Does a sum read something that has all its indices, so that a tile of that is what it needs? A window is none:
-        it would be larger than what it is made of."""
+        """Does a sum read something that has all its indices, so that a tile of that is what it needs? What is read at other
+        positions would be larger than what it is made of."""
         names, hidden = {*bound(node)}, self.foreign(node.args[0])
-        parts = [*hidden, *(n for n in self.inside(node.args[0]) if n.op == "read")]
+        parts = [*hidden, *(n for n in self.inside(node.args[0]) if self.whole_leaf(n))]
         windows = any(n.op == "read" and n.free & names for n in hidden)
         return not windows and not any(map(self.streamed, names)) and any(n.free >= node.free | names for n in parts)
 
@@ -217,9 +227,9 @@ class _Search(_Sequences):
         return tuple(dict.fromkeys([*self.whole(tensor), *([last] if lacks and not self.streamed(last) else [])]))
 
     def _leaves(self, name: str) -> list[Node]:
-        """What the kernel of an equation loads, or has from another one."""
+        """What the kernel of an equation loads, or has from another one; a window counts as what it is made of."""
         right = self.right(name)
-        return [*self.foreign(right), *(n for n in self.inside(right) if n.op == "read")]
+        return [*self.foreign(right), *(n for n in self.inside(right) if self.whole_leaf(n))]
 
     def _related(self, one: Group, two: Group) -> bool:
         """Does one read the other, or both the same tensor of their size?"""
@@ -250,8 +260,10 @@ class _Search(_Sequences):
         stored = [n for n in read_outside(self.system, group) if {*self.system.tensors[n].indices} == size]
         before, seen = 0, set[Node]()
         for name in group.tensors:
+            windows = [n for n in self.inside(self.right(name)) if self.window(n) is not None]
             parts = {n: build.read(f"@{k}", map(build.index, sorted(n.free)), n.dtype)
-                     for k, n in enumerate(self.foreign(self.right(name)))}  # fmt: skip
+                     for k, n in enumerate([*self.foreign(self.right(name)), *windows])}  # fmt: skip
+            before += WINDOW * len(windows)
             found = [n for n in walk(through_sums(multiplied(exchanged(self.right(name), parts)))) if n not in seen]
             seen |= {*found}
             operations = [n for n in found if n.op not in ("read", "const", "stop") and not is_fixed(n)]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .fused_chain import _power
 from .launching import OPS, _has_kernels, _on_device
+from .window_adjoint import WINDOW_MOST, _Window, _window_adjoint
 
 SEQUENCE_TILE = 1024  # entries of a program's tile: 8 for each thread of 4 warps, a whole vector of 16 bits each
 SEQUENCE_PROGRAMS = 128  # rows are cut further as long as there are fewer
@@ -25,7 +26,7 @@ SEQUENCE_SHARES = 1024  # programs that share what gradients are summed over
 class _Sequence(NamedTuple):
     """A group: its kernels, its indices, those of a tile by the constants for their lengths, the one that is cut ("" if
     none is), the dimensions of what it loads and stores (with whether that is of the outputs' type), those that rows
-    stand for backwards, and of every gradient which leaf's it is and the dimensions that it is stored with."""
+    stand for backwards, and of every gradient which leaf's it is, or behind them window's, and how it is stored."""
 
     name: str
     forward: Any
@@ -38,6 +39,15 @@ class _Sequence(NamedTuple):
     rows: tuple[str, ...]
     gradients: tuple[tuple[int, str], ...]
     numbers: str
+    windows: tuple[_Window, ...] = ()
+
+    def given(self) -> list[str]:
+        """The dimensions of all tensors that are given: the leaves, then of each window the source and the taps."""
+        return [*self.leaves, *(dims for w in self.windows for dims in (w.source, w.taps))]
+
+    def asked(self, needed: Sequence[bool]) -> list[bool]:
+        """Of each gradient, whether it is wanted: that of a window for either of its tensors."""
+        return [any(needed[place] for place in _places(self, k)) for k, _ in self.gradients]
 
 
 class _Launch(NamedTuple):
@@ -45,6 +55,7 @@ class _Launch(NamedTuple):
 
     plan: _Sequence
     sizes: dict[str, int]
+    counts: list[int]
     numbers: list[float]
 
     def rows(self, names: Sequence[str]) -> int:
@@ -79,16 +90,20 @@ class _Launch(NamedTuple):
         return [*strides, *(self.sizes[i] for i in self.plan.space)]
 
     def more(self) -> list[float]:
-        """The kernels' numbers, in their order."""
-        counts, floats = iter(self.sizes[f"count {k}"] for k in range(self.plan.numbers.count("i"))), iter(self.numbers)
-        return [next(counts) if kind == "i" else next(floats) for kind in self.plan.numbers]
+        """Of each window what comes before, and how many taps; then the kernels' numbers, in their order."""
+        counts, floats = iter(self.counts), iter(self.numbers)
+        found = [next(counts) if kind == "i" else next(floats) for kind in self.plan.numbers]
+        return [*self.counts[self.plan.numbers.count("i") :], *found]
+
+    def before(self, k: int) -> int:
+        """How many positions of a window's source come before the first one."""
+        return self.counts[self.plan.numbers.count("i") + 2 * k]
 
 
 def _launch_of(plan: _Sequence, lengths: Sequence[int], numbers: Sequence[float]) -> _Launch:
-    """`lengths`: of the batch and the indices, then the integers of the kernels."""
-    count = 1 + len(plan.space)
+    """`lengths`: of the batch and the indices, then the integers of the kernels, then two for each window."""
     sizes = dict(zip(("batch", *plan.space), lengths, strict=False))
-    return _Launch(plan, sizes | {f"count {k}": n for k, n in enumerate(lengths[count:])}, list(numbers))
+    return _Launch(plan, sizes, list(lengths[1 + len(plan.space) :]), list(numbers))
 
 
 def _sequence_outputs(launch: _Launch, like: Tensor, dtype: torch.dtype) -> list[Tensor]:
@@ -110,7 +125,7 @@ def _sequence_run(launch: _Launch, tensors: Sequence[Tensor], dtype: torch.dtype
     blocks = launch.blocks(rows)
     programs = triton.cdiv(rows, blocks["BR"]) * launch.columns(blocks)
     if programs:
-        given = [*launch.arguments(tensors, plan.leaves), rows, *launch.more()]
+        given = [*launch.arguments(tensors, plan.given()), rows, *launch.more()]
         with _on_device(found[0]):
             plan.forward[(programs,)](*tensors, *found, *given, **blocks, num_warps=_sequence_warps(blocks))
     return found
@@ -120,16 +135,24 @@ def _sequence_stored(launch: _Launch, leaves: Sequence[Tensor], wanted: Sequence
     """Memory for gradients as the kernel stores them; none where they are not wanted."""
     sizes, found = {**launch.sizes, "part": parts}, []
     for (k, dims), w in zip(launch.plan.gradients, wanted, strict=True):
-        shape, leaf = [sizes[d] for d in dims.split()], leaves[k]
-        whole = dims == launch.plan.leaves[k] and shape == list(leaf.shape)
-        found.append(leaf.new_empty(shape if w else (0,), dtype=leaf.dtype if whole else torch.float32))
+        shape, own = [sizes[d] for d in dims.split()], k < len(launch.plan.leaves)
+        whole = own and dims == launch.plan.leaves[k] and shape == list(leaves[k].shape)
+        found.append(leaves[0].new_empty(shape if w else (0,), dtype=leaves[k].dtype if whole else torch.float32))
     return found
 
 
-def _sequence_folded(launch: _Launch, stored: Sequence[Tensor], leaves: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor]:
-    """Gradients in the shapes of their leaves, summed over what those do not vary along."""
-    found = []
+def _sequence_folded(launch: _Launch, stored: Sequence[Tensor], leaves: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor]:
+    """Gradients in the shapes of their leaves, summed over what those do not vary along; of a window, of its tensors."""
+    found: list[Tensor] = []
+    count, wanted = len(launch.plan.leaves), launch.plan.asked(needed)
     for (k, dims), x, w in zip(launch.plan.gradients, stored, wanted, strict=True):
+        if k >= count:
+            one, two = _places(launch.plan, k)
+            asked = [needed[one], needed[two]]
+            window, before = launch.plan.windows[k - count], launch.before(k - count)
+            found += _window_adjoint(window, x, dims, leaves[one], leaves[two], before, asked) if w else [
+                leaves[one].new_empty(0), leaves[two].new_empty(0)]  # fmt: skip
+            continue
         names, own = dims.split(), launch.plan.leaves[k].split()
         more = [place for place, d in enumerate(names) if d not in own]
         if w and more:
@@ -153,25 +176,28 @@ def _sequence_shares(launch: _Launch, blocks: dict[str, int], rows: int) -> tupl
     return steps, triton.cdiv(count, steps)
 
 
-def _sequence_adjoint(launch: _Launch, grads: Sequence[Tensor], leaves: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor]:
-    plan, rows = launch.plan, launch.rows(launch.plan.rows)
+def _sequence_adjoint(launch: _Launch, grads: Sequence[Tensor], leaves: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor]:
+    plan, rows, count = launch.plan, launch.rows(launch.plan.rows), len(launch.plan.leaves)
+    wanted = plan.asked(needed)
     blocks = launch.blocks(rows)
     steps, parts = _sequence_shares(launch, blocks, rows)
     stored = _sequence_stored(launch, leaves, wanted, parts)
     others = launch.rows([d for d in launch.kept() if d not in plan.rows])
     programs = parts * others * launch.columns(blocks)
     if programs and any(wanted):
-        tensors = [*leaves, *grads]
-        given = [*launch.arguments(tensors, [*plan.leaves, *(dims for dims, _ in plan.outputs)]), rows, steps, *launch.more()]
+        tensors = [*leaves[:count], *grads, *leaves[count:]]
+        every = [*plan.leaves, *(dims for dims, _ in plan.outputs), *plan.given()[count:]]
+        given = [*launch.arguments(tensors, every), rows, steps, *launch.more()]
         flags = dict(zip(plan.adjoint.arg_names[-len(wanted) :], wanted, strict=True))
         with _on_device(grads[0]):
             plan.adjoint[(programs,)](*tensors, *stored, *given, **blocks, **flags, num_warps=_sequence_warps(blocks))
-    return _sequence_folded(launch, stored, leaves, wanted)
+    return _sequence_folded(launch, stored, leaves, needed)
 
 
 def fused_sequence(plan: _Sequence) -> Callable[..., Any]:
     """A function of (*tensors, sizes, numbers, dtype) that gives what a group stores, as a tuple if that is several."""
-    count, made = len(plan.leaves), len(plan.outputs)
+    count, made = len(plan.given()), len(plan.outputs)
+    back = [place for k, _ in plan.gradients for place in _places(plan, k)]  # of each result of the adjoint, whose it is
     rest = "SymInt[] sizes, float[] numbers, ScalarType dtype"
     given = ", ".join(f"Tensor x{k}" for k in range(count))
     results = "Tensor" if made == 1 else f"({', '.join(['Tensor'] * made)})"
@@ -188,7 +214,7 @@ def fused_sequence(plan: _Sequence) -> Callable[..., Any]:
         return packed(_sequence_outputs(_launch_of(plan, *inputs[count:-1]), inputs[0], inputs[-1]))
 
     sent = ", ".join(f"Tensor g{k}" for k in range(made))
-    known = "SymInt[] sizes, float[] numbers, bool[] wanted"
+    known = "SymInt[] sizes, float[] numbers, bool[] needed"
 
     @torch.library.custom_op(
         f"{OPS}::{plan.name}_adjoint", mutates_args=(), schema=f"({sent}, {given}, {known}) -> Tensor[]"
@@ -199,30 +225,37 @@ def fused_sequence(plan: _Sequence) -> Callable[..., Any]:
 
     @adjoint.register_fake
     def _(*inputs: Any) -> list[Tensor]:
-        leaves = inputs[made:-3]
-        return [leaves[k].new_empty(leaves[k].shape if w else (0,)) for (k, _), w in zip(plan.gradients, inputs[-1], strict=True)]
+        leaves, needed = inputs[made:-3], inputs[-1]
+        return [leaves[k].new_empty(leaves[k].shape if needed[k] else (0,)) for k in back]
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.rest = inputs[count:-1]
         ctx.save_for_backward(*inputs[:count])
 
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        wanted = [ctx.needs_input_grad[k] for k, _ in plan.gradients]
+        needed = list(ctx.needs_input_grad[:count])
         every: list[Tensor | None] = [None] * count
-        for (k, _), g, w in zip(plan.gradients, adjoint(*grads, *ctx.saved_tensors, *ctx.rest, wanted), wanted, strict=True):
-            every[k] = g if w else None
+        for k, g in zip(back, adjoint(*grads, *ctx.saved_tensors, *ctx.rest, needed), strict=True):
+            every[k] = g if needed[k] else None
         return *every, None, None, None
 
     run.register_autograd(backward, setup_context=setup)
     return run
 
 
-def runs_fused(tensors: Sequence[Tensor], whole: Sequence[int]) -> bool:
-    """May a group run in kernels? Not in float64 or on the CPU, nor where a program would have to hold too much."""
+def _places(plan: _Sequence, k: int) -> list[int]:
+    """Of a leaf, or behind them a window, where its tensors are among those given."""
+    count = len(plan.leaves)
+    return [k] if k < count else [2 * k - count, 2 * k - count + 1]
+
+
+def runs_fused(tensors: Sequence[Tensor], whole: Sequence[int], taps: Sequence[int] = ()) -> bool:
+    """May a group run in kernels? Not in float64 or on the CPU, nor where a program would have to hold too much, or a window
+    is long."""
     first, wide = tensors[0], (torch.float64, torch.complex64, torch.complex128)
     if not _has_kernels(first) or any(x.dtype in wide or x.device != first.device for x in tensors):
         return False
     tile = 1
     for length in whole:
         tile *= _power(length)
-    return tile <= SEQUENCE_MOST
+    return tile <= SEQUENCE_MOST and all(n <= WINDOW_MOST for n in taps)

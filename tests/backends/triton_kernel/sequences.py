@@ -109,8 +109,24 @@ WHOLE: dict[str, Whole] = {
     "what a projection is applied to": Whole(
         _mixer("applied(x[t,c], g[t,c]; E = 6) -> y[t,e]", "param w[c] = normal(1, 0.2)",
                "y[t, e: E] = linear[c](rms_norm[c](x) * w * silu(g))"), {"c": 10}, built={"c": 10}),
+    "a window with a gate": Whole(
+        _mixer("echoes(x[t,c], g[t,c]; W = 4) -> y[t,c]", "param w[j: W, c] = normal(0, 0.5)", "param b[c] = normal(0, 0.5)",
+               "y[t,c] = silu(b + sum[j] w * x[t-j]) * sigmoid(g) + x"), {"c": 10}, built={"c": 10}),
+    "a window alone": Whole(
+        _mixer("alone(x[t,c]; W = 3) -> y[t,c]", "param w[j: W, c] = normal(0, 0.5)", "y[t,c] = sum[j] w * x[t-j]"),
+        {"c": 130}, built={"c": 130}, time=12),
+    "positions far apart": Whole(
+        _mixer("far(x[t,h,e]; W = 3) -> y[t,h,e]", "param w[h, j: W] = normal(0, 0.5)",
+               "y[t,h,e] = tanh(sum[j] w * x[t-2*j-1]) * x"), {"h": 2, "e": 5}, built={"h": 2}),
+    "two windows of what is computed": Whole(
+        _mixer("double(x[t,c], y[t,c]; W = 4, V = 2) -> z[t,c]", "param w[j: W, c] = normal(0, 0.5)",
+               "param v[k: V] = normal(0, 1)", "a[t,c] = tanh(x) * y + x",
+               "z[t,c] = rms_norm[c](sum[j] w * a[t-j]) * gelu(sum[k] v * y[t-k]) + a"), {"c": 9}, 2, built={"c": 9}),
+    "a window over many rows": Whole(
+        _mixer("long(x[t,c]; W = 5) -> y[t,c]", "param w[j: W, c] = normal(0, 0.5)", "y[t,c] = silu(sum[j] w * x[t-j])"),
+        {"c": 5}, built={"c": 5}, time=2100, shares=4),
     "gated linear attention": Whole("gla", {"c": 16}, 2, "GLA", {"c": 16, "H": 2}),
-    "a delta rule": Whole("delta_rule", {"c": 12}, 3, "DeltaNet", {"c": 12, "H": 2}),
+    "a delta rule": Whole("delta_rule", {"c": 12}, 4, "DeltaNet", {"c": 12, "H": 2}),
     "a state space": Whole("mamba", {"c": 6}, 3, "Mamba", {"c": 6, "N": 5}),
     "an average of the past": Whole("rwkv4", {"c": 12}, 2, "RWKV4", {"c": 12}),
     "a transformer": Whole("transformer_layer", {"c": 12}, 1, "TransformerLayer", {"c": 12, "H": 2}),
