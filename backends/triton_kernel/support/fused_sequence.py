@@ -16,7 +16,7 @@ from .fused_chain import _power
 from .launching import OPS, _has_kernels, _on_device
 from .window_adjoint import WINDOW_MOST, _Window, _window_adjoint
 
-SEQUENCE_TILE = 1024  # entries of a program's tile: 8 for each thread of 4 warps, a whole vector of 16 bits each
+SEQUENCE_TILE, SEQUENCE_BACK = 2048, 1024  # entries of a tile forwards and backwards, where more of them are on their way
 SEQUENCE_PROGRAMS = 128  # rows are cut further as long as there are fewer
 SEQUENCE_MOST = 8192  # entries of a tile that no block can cut
 SEQUENCE_COLUMN = 256  # of the index that is cut
@@ -66,14 +66,14 @@ class _Launch(NamedTuple):
         inner = [i for _, i in self.plan.tile]
         return [d for d in ("batch", *self.plan.space) if d not in inner]
 
-    def blocks(self, rows: int) -> dict[str, int]:
+    def blocks(self, rows: int, most: int) -> dict[str, int]:
         """The tile, by the names of the kernel's constants: as many rows as make it as large as a program does well, and
         fewer where there are few programs."""
         found = {}
         for name, i in self.plan.tile:
             length = _power(self.sizes[i])
             found[name] = min(length, SEQUENCE_COLUMN) if i == self.plan.column else length
-        count = min(_power(rows), max(1, SEQUENCE_TILE // math.prod(found.values())))
+        count = min(_power(rows), max(1, most // math.prod(found.values())))
         while count > 1 and triton.cdiv(rows, count) * self.columns(found) < SEQUENCE_PROGRAMS:
             count //= 2
         return {**found, "BR": count}
@@ -114,20 +114,20 @@ def _sequence_outputs(launch: _Launch, like: Tensor, dtype: torch.dtype) -> list
     ]
 
 
-def _sequence_warps(blocks: dict[str, int]) -> int:
-    """The warps of a program: 8 entries a thread, 16 at most."""
-    return min(16, max(4, math.prod(blocks.values()) // 256))
+def _sequence_warps(blocks: dict[str, int], most: int) -> int:
+    """The warps of a program: as many entries a thread as 4 warps have in a tile of that size."""
+    return min(16, max(4, 4 * math.prod(blocks.values()) // most))
 
 
 def _sequence_run(launch: _Launch, tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     plan, found = launch.plan, _sequence_outputs(launch, tensors[0], dtype)
     rows = launch.rows(launch.kept())
-    blocks = launch.blocks(rows)
+    blocks = launch.blocks(rows, SEQUENCE_TILE)
     programs = triton.cdiv(rows, blocks["BR"]) * launch.columns(blocks)
     if programs:
         given = [*launch.arguments(tensors, plan.given()), rows, *launch.more()]
         with _on_device(found[0]):
-            plan.forward[(programs,)](*tensors, *found, *given, **blocks, num_warps=_sequence_warps(blocks))
+            plan.forward[(programs,)](*tensors, *found, *given, **blocks, num_warps=_sequence_warps(blocks, SEQUENCE_TILE))
     return found
 
 
@@ -179,7 +179,7 @@ def _sequence_shares(launch: _Launch, blocks: dict[str, int], rows: int) -> tupl
 def _sequence_adjoint(launch: _Launch, grads: Sequence[Tensor], leaves: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor]:
     plan, rows, count = launch.plan, launch.rows(launch.plan.rows), len(launch.plan.leaves)
     wanted = plan.asked(needed)
-    blocks = launch.blocks(rows)
+    blocks = launch.blocks(rows, SEQUENCE_BACK)
     steps, parts = _sequence_shares(launch, blocks, rows)
     stored = _sequence_stored(launch, leaves, wanted, parts)
     others = launch.rows([d for d in launch.kept() if d not in plan.rows])
@@ -190,7 +190,8 @@ def _sequence_adjoint(launch: _Launch, grads: Sequence[Tensor], leaves: Sequence
         given = [*launch.arguments(tensors, every), rows, steps, *launch.more()]
         flags = dict(zip(plan.adjoint.arg_names[-len(wanted) :], wanted, strict=True))
         with _on_device(grads[0]):
-            plan.adjoint[(programs,)](*tensors, *stored, *given, **blocks, **flags, num_warps=_sequence_warps(blocks))
+            warps = _sequence_warps(blocks, SEQUENCE_BACK)
+            plan.adjoint[(programs,)](*tensors, *stored, *given, **blocks, **flags, num_warps=warps)
     return _sequence_folded(launch, stored, leaves, needed)
 
 

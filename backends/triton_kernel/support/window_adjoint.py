@@ -34,7 +34,8 @@ def _window_lanes(window: _Window, x: Tensor, dims: str) -> Tensor:
     """[B, positions, lanes], in one piece of memory."""
     names = dims.split()
     order = [names.index(d) for d in ("batch", window.time, *window.features())]
-    return x.permute(order).reshape(*(x.shape[k] for k in order[:2]), -1).contiguous()
+    batch, time, *lanes = x.permute(order).shape
+    return x.permute(order).reshape(batch, time, math.prod(lanes)).contiguous()
 
 
 def _window_taps(window: _Window, w: Tensor, lengths: Sequence[int]) -> Tensor:

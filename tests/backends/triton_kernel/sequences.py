@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 
 import seqdsl
+from backends.triton_kernel.support import window_adjoint as lanes
+from backends.triton_kernel.support import window_kernels as window
 from seqdsl.api import load_backend
 from seqdsl.forms.adjoint import adjoint
 from seqdsl.ir.interpreter import interpret
@@ -124,16 +126,17 @@ WHOLE: dict[str, Whole] = {
                "z[t,c] = rms_norm[c](sum[j] w * a[t-j]) * gelu(sum[k] v * y[t-k]) + a"), {"c": 9}, 2, built={"c": 9}),
     "a window over many rows": Whole(
         _mixer("long(x[t,c]; W = 5) -> y[t,c]", "param w[j: W, c] = normal(0, 0.5)", "y[t,c] = silu(sum[j] w * x[t-j])"),
-        {"c": 5}, built={"c": 5}, time=2100, shares=4),
+        {"c": 5}, built={"c": 5}, time=2100, shares=40),
     "gated linear attention": Whole("gla", {"c": 16}, 2, "GLA", {"c": 16, "H": 2}),
     "a delta rule": Whole("delta_rule", {"c": 12}, 4, "DeltaNet", {"c": 12, "H": 2}),
     "a state space": Whole("mamba", {"c": 6}, 3, "Mamba", {"c": 6, "N": 5}),
     "an average of the past": Whole("rwkv4", {"c": 12}, 2, "RWKV4", {"c": 12}),
     "a transformer": Whole("transformer_layer", {"c": 12}, 1, "TransformerLayer", {"c": 12, "H": 2}),
 }  # fmt: skip
-HALVES = ("a gate", "a norm with a scale and a shift", "factors of each head, position and feature", "gated linear attention")
+HALVES = ("a gate", "a norm with a scale and a shift", "factors of each head, position and feature", "a window with a gate",
+          "gated linear attention")  # fmt: skip
 LENGTHS = (  # also of no position, and of one
-    "a norm with a scale and a shift", "a gate", "factors of each head, position and feature",
+    "a norm with a scale and a shift", "a gate", "factors of each head, position and feature", "a window with a gate",
 )
 
 
@@ -218,7 +221,8 @@ def compare(case: Whole, dtype: torch.dtype, edit: Callable[[str], str] | None =
     given = {n: x.to(dtype) if x.is_floating_point() else x for n, x in inputs(case).items()}
     module, text = built(case) if edit is None else edited(case, edit)
     module = module.to(device, dtype)
-    vars(text).update(SEQUENCE_SHARES=case.shares, SEQUENCE_PROGRAMS=2)  # several rows to a program, and some behind the last
+    # several rows to a program, and some behind the last one
+    vars(text).update(SEQUENCE_SHARES=case.shares, WINDOW_SHARES=case.shares, SEQUENCE_PROGRAMS=2)
     calls = counted(text)
     found, sent = run(case, _between_nans(module, device), {n: _guarded(x, device) if x.is_floating_point() else x.to(device)
                                                             for n, x in given.items()})  # fmt: skip
@@ -252,6 +256,14 @@ MUTANTS: dict[str, tuple[str, Callable[[str], str]]] = {
     "only the last rows of a share": ("many rows", _swap("_sum += tl.sum(", "_sum = tl.sum(")),
     "the gradient of a norm lacks its sum": ("a norm by head with a scale for each", _swap("total_2 * ", "0.0 * ")),
     "the first head stands for all": ("factors of each head, position and feature", _swap("h = rest % h_count", "h = rest * 0")),
+    "a window looks ahead": ("a window with a gate", _swap("_window_before - j", "_window_before + j")),
+    "what the state holds is left out": ("a window with a gate", _swap("_window_before - j", "_window_before * 0 - j")),
+    "positions next to each other": ("positions far apart", _swap(" - j * 2 - 1", " - j - 1")),
+    "what is sent to a window comes from before": ("a window alone", _swap("- before + j * step", "- before - j * step")),
+    "the taps of other positions": ("a window alone", _swap("+ before - j * step - skip", "+ before - j * step - skip - 1")),
+    "the first tap stands for all": ("a window over many rows", _swap("w + tl.cast(j, tl.int64) * L", "w + 0 * L")),
+    "only the first share of taps": ("a window over many rows", _swap("found = sums.sum(0)", "found = sums[0]")),
+    "a tap of each feature": ("positions far apart", _swap("found = found.sum(more) if more", "found = found.amax(more) if more")),
     "only the first block of columns": ("a gate", _swap("% blocks * Bc", "* 0")),
     "a gate's slope is another's": ("a gate", _swap("tl.sigmoid(y_tile)", "tl.sigmoid(x_tile)")),
     "the largest is not taken away twice": ("a share of each feature", _swap("p_tile = ", "p_tile = 1.0001 * ")),
@@ -300,6 +312,24 @@ def twice(case: Whole) -> list[float]:
     return [float((a - b).abs().max()) for a, b in zip(*found, strict=True)]
 
 
+def split_errors(case: Whole) -> list[float]:
+    """A sequence in two pieces and a last step, with gradients of what is between them, and packed with another, against
+    the torch module in float64."""
+    found = []
+    for backend, dtype in (("triton", torch.float32), ("torch", torch.float64)):
+        module = built(case, backend)[0].to(dtype)
+        given = [x.to(dtype).requires_grad_() for x in inputs(replace(case, time=9)).values()]
+        first, state = module(*(x[:, :4] for x in given), return_state=True)
+        second, state = module(*(x[:, 4:8] for x in given), state=state, return_state=True)
+        last, state = module.step(*(x[:, 8] for x in given), state)
+        packed = module(*(x[:1] for x in given), cu_seqlens=[0, 2, 2, 9])
+        outputs = [torch.cat([first, second, last.unsqueeze(1)], 1), packed, *(x for x in state.values() if isinstance(x, Tensor))]
+        wanted = [*given, *module.parameters()]
+        slopes = torch.autograd.grad(outputs, wanted, [g.to(dtype) for g in cotangents(outputs)])
+        found.append([*(y.detach() for y in outputs), *slopes])
+    return [relative(a, b.numpy()) for a, b in zip(*found, strict=True)]
+
+
 def operator_errors(case: Whole) -> list[float]:
     """0 where what `torch.library.opcheck` tests of an operator holds: schema, derivative, shapes, tracing."""
     module, text = built(case)
@@ -312,7 +342,7 @@ def operator_errors(case: Whole) -> list[float]:
     for launch, tensors, dtype in seen:
         given = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in tensors]
         operator = getattr(getattr(torch.ops, text.OPS), launch.plan.name)
-        found |= torch.library.opcheck(operator, (*given, list(launch.sizes.values()), launch.numbers, dtype))
+        found |= torch.library.opcheck(operator, (*given, [*launch.sizes.values(), *launch.counts], launch.numbers, dtype))
     return [float(result != "SUCCESS") for result in found.values()]
 
 
@@ -330,7 +360,7 @@ def alone_errors(case: Whole, name: str) -> list[float]:
     for alone in (False, True):
         given = [x.detach().clone() for x in tensors]
         given[place] = (given[place][:1] if alone else given[place]).requires_grad_()
-        y = vars(text)[launch.plan.name](*given, list(launch.sizes.values()), launch.numbers, dtype)
+        y = vars(text)[launch.plan.name](*given, [*launch.sizes.values(), *launch.counts], launch.numbers, dtype)
         (slope,) = torch.autograd.grad(y, [given[place]], cotangents([y])[0].float())
         found.append([y.detach(), slope.sum(0, keepdim=True)])
     return [relative(a, b.double().numpy()) for a, b in zip(*found, strict=True)]
@@ -361,7 +391,7 @@ def interpreted() -> dict[str, list[float]]:
 
 def _found() -> Iterator[tuple[str, Callable[[], list[float]]]]:
     """What is asked for, and how it is found."""
-    scaled, gate, factors = (WHOLE[n] for n in LENGTHS)
+    scaled, gate, factors, window = (WHOLE[n] for n in LENGTHS)
     for name, case in WHOLE.items():
         for label in ("float32", "float16") if name in HALVES else ("float32",):
             yield f"{name}, {label}", lambda case=case, label=label: compare(case, DTYPES[label])
@@ -372,8 +402,10 @@ def _found() -> Iterator[tuple[str, Callable[[], list[float]]]]:
     yield "one gradient", lambda: wanted_errors(scaled)
     yield "a batch of one", lambda: alone_errors(WHOLE["a table of positions, the same for all sequences"], "p")
     yield "again", lambda: twice(WHOLE["many rows"])
-    yield "its operator", lambda: operator_errors(factors)
-    yield "traced", lambda: traced_errors(scaled)
+    for name in ("a window with a gate", "positions far apart", "two windows of what is computed"):
+        yield f"{name}, in pieces", lambda name=name: split_errors(WHOLE[name])
+    yield "its operator", lambda: [*operator_errors(factors), *operator_errors(window)]
+    yield "traced", lambda: [*traced_errors(scaled), *traced_errors(window)]
     for name, (broken, edit) in MUTANTS.items():
         yield name, lambda broken=broken, edit=edit: compare(WHOLE[broken], torch.float32, edit)
 
@@ -390,6 +422,8 @@ AHEAD: dict[str, tuple[Whole, dict[str, int]]] = {
     "a softmax": (WHOLE["a share of each feature"], {"c": 512}),
     "moments": (WHOLE["moments of one's own"], {"c": 1000}),
     "gated linear attention": (WHOLE["gated linear attention"], {"h": 16, "d": 64, "e": 128}),
+    "a delta rule": (WHOLE["a delta rule"], {"h": 16, "d": 128, "e": 128}),
+    "a window with a gate": (WHOLE["a window with a gate"], {"c": 2048}),
 }
 TABLE = Path(__file__).with_name("sequences.txt")
 
@@ -400,25 +434,32 @@ def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
         _, text = built(case)
         for plan, target in product((x for n, x in vars(text).items() if n.endswith("_sequence_plan")), targets):
             launch = text._launch_of(plan, [8, *(2048 if i == "t" else lengths[i] for i in plan.space)], [])
-            for which, kernel in (("", plan.forward), (" adjoint", plan.adjoint)):
-                constants = dict(launch.blocks(launch.rows(launch.kept())))
-                options = {"num_warps": text._sequence_warps(constants)}
+            for which, kernel, most in (("", plan.forward, text.SEQUENCE_TILE), (" adjoint", plan.adjoint, text.SEQUENCE_BACK)):
+                constants = dict(launch.blocks(launch.rows(launch.kept()), most))
+                options = {"num_warps": text._sequence_warps(constants, most)}
                 types, fixed, wide = _arguments(plan, kernel, which != "")
                 used = compile_one(kernel, types, constants | fixed, target, wide, **options)
                 yield {"name": f"{name}, {plan.name.split('_')[-2]}{which} {target}", **used}
 
 
+    for kernel, target in product((window._window_source_kernel, window._window_taps_kernel), targets):
+        types = {"grad": "*fp32", "w": "*fp32", "x": "*bf16", "d_x": "*bf16", "sums": "*fp32"}
+        tile = {"BL": lanes.WINDOW_LANES, "BR": lanes.WINDOW_TILE // lanes.WINDOW_LANES, "step": 1, "skip": 0}
+        yield {"name": f"{kernel.__name__.strip('_').removesuffix('_kernel').replace('_', ' ')} {target}",
+               **compile_one(kernel, types, tile, target, ("L",), num_warps=4)}  # fmt: skip
+
+
 def _arguments(plan: Any, kernel: Any, back: bool) -> tuple[dict[str, str], dict[str, Any], tuple[str, ...]]:
     """Of a kernel: the types of its arguments, those that are constants, and those that are multiples of 16."""
     names = kernel.arg_names
-    dims = [*plan.leaves, *(d for d, _ in plan.outputs if back)]
+    dims = [*plan.leaves, *(d for d, _ in plan.outputs if back), *plan.given()[len(plan.leaves) :]]
     others = [d for _, d in plan.gradients] if back else [d for d, _ in plan.outputs]
     narrow = [True] * len(dims) + ["part" not in d for d in others]
     types = {n: "*bf16" if x else "*fp32" for n, x in zip(names, narrow, strict=False)}
     steps = names[len(narrow) : names.index(f"{plan.space[0]}_count")]
     ends = iter(steps)
     last = [[next(ends) for _ in d.split()][-1] for d in dims]
-    numbers = names[names.index("STEPS" if back else "ROWS") + 1 :]
+    numbers = names[names.index("STEPS" if back else "ROWS") + 1 + 2 * len(plan.windows) :]
     types |= {n: "fp32" for n, kind in zip(numbers, plan.numbers, strict=False) if kind == "f"}
     fixed = dict.fromkeys(last, 1) | {n: True for n in names if n.startswith("WANTS_")}
     wide = (*(n for n in steps if n not in last), *(f"{i}_count" for i in plan.space if i != "t"), "ROWS")

@@ -62,6 +62,12 @@ def test_memory_in_any_order_is_read(errors: dict[str, list[float]]) -> None:
         assert errors[name] and all(e < TOLERANCE["float32"] for e in errors[name]), errors[name]
 
 
+@pytest.mark.parametrize("name", ["a window with a gate", "positions far apart", "two windows of what is computed"])
+def test_a_sequence_in_pieces_is_the_whole(name: str, errors: dict[str, list[float]]) -> None:
+    found = errors[f"{name}, in pieces"]
+    assert found and all(e < TOLERANCE["float32"] for e in found), found
+
+
 def test_only_the_gradients_that_are_asked_for_are_stored(errors: dict[str, list[float]]) -> None:
     others, error = errors["one gradient"]
     assert others == 0 and error < TOLERANCE["float32"]
@@ -171,6 +177,15 @@ def test_it_is_said_which_equations_are_in_which_kernel() -> None:
     assert load_backend("triton").explained(one, "recurrent") == [
         "`z` is computed in PyTorch: a kernel would move 3 tensors of its size, and PyTorch moves 3"
     ]
+
+
+def test_a_launch_moves_what_is_said_of_it() -> None:
+    """Counted from the text of the kernels: three tensors of one size forward, and five back."""
+    system = seqdsl.load("gla", "GLA").derived("chunkwise").system
+    found = load_backend("triton").count(system, "chunkwise", [(1, 256, 64)], c=64, H=2)
+    size = 4 * 256 * 64
+    moved = {x.name: x.moved for part in found.launches.values() for x in part}
+    assert moved["GLA_y_sequence"] == 3 * size and moved["GLA_y_sequence_adjoint"] == 5 * size
 
 
 def test_the_cpu_and_float64_and_rows_that_are_too_long_are_pytorchs() -> None:
