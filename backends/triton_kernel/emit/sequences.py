@@ -201,6 +201,7 @@ class _Search(_Sequences):
         for group in list(self.groups):
             group.tensors.sort(key=places.__getitem__)
             self.arrange(group)
+            self._hold(group)
             group.moved = self.tensors_moved(group)
             if group.moved[0] >= group.moved[1]:
                 why = "a kernel would move {} tensors of its size, and PyTorch moves {}".format(*group.moved)
@@ -210,7 +211,7 @@ class _Search(_Sequences):
     def _take(self, tensor: Tensor, places: dict[str, int]) -> None:
         """Put an equation into a group: of those that it can go with, or of its own."""
         space = self.space(tensor)
-        found = Group([tensor.name], space, self._held(tensor), stream=next(filter(self.streamed, space)))
+        found = Group([tensor.name], space, self.whole(tensor), stream=next(filter(self.streamed, space)))
         for other in [g for g in self.groups if self._related(g, found)]:
             joined = self._merged(other, found)
             groups = [joined, *(g for g in self.groups if g is not other)]
@@ -219,12 +220,11 @@ class _Search(_Sequences):
                 found = joined
         self.groups.append(found)
 
-    def _held(self, tensor: Tensor) -> tuple[str, ...]:
-        """The indices that a program must have all positions of: those of sums, and the innermost one if something lacks
-        it, whose gradient is then a sum over it."""
-        last = self.space(tensor)[-1]
-        lacks = any(last not in n.free for n in self._leaves(tensor.name) if n.dtype == "real")
-        return tuple(dict.fromkeys([*self.whole(tensor), *([last] if lacks and not self.streamed(last) else [])]))
+    def _hold(self, group: Group) -> None:
+        """Hold all positions of the column, too, if something lacks it: its gradient is then a sum over it."""
+        real = [n for name in group.tensors for n in self._leaves(name) if n.dtype == "real"]
+        while group.column and any(group.column not in n.free for n in real):
+            group.whole = tuple(i for i in group.space if i in (*group.whole, group.column))
 
     def _leaves(self, name: str) -> list[Node]:
         """What the kernel of an equation loads, or has from another one; a window counts as what it is made of."""

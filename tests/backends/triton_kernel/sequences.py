@@ -82,6 +82,9 @@ WHOLE: dict[str, Whole] = {
     "factors of each head, position and feature": Whole(
         _mixer("factors(x[t,h,e], s[h], f[e], n[t,h]) -> y[t,h,e]", "y[t,h,e] = tanh(s * x + f) * (x + n) + s * f"),
         {"h": 3, "e": 6}, alike=("s",)),
+    "a sum over one axis and factors of another": Whole(
+        _mixer("crossed(x[t,h,e], f[h]) -> y[t,h,e], m[t,e]", "m[t,e] = sum[h] x^2 * f", "y[t,h,e] = x * m * f + tanh(x)"),
+        {"h": 3, "e": 6}),
     "a table of positions, the same for all sequences": Whole(
         _mixer("placed(x[t,c], p[t,c], n[t]) -> y[t,c]", "y[t,c] = (x + p) * sigmoid(x * p) * exp(n)"), {"c": 33},
         alike=("p", "n")),
