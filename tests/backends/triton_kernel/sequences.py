@@ -23,14 +23,13 @@ from torch import Tensor
 import seqdsl
 from backends.triton_kernel.support import window_adjoint as lanes
 from backends.triton_kernel.support import window_kernels as window
-from seqdsl.api import load_backend
 from seqdsl.forms.adjoint import adjoint
 from seqdsl.ir.interpreter import interpret
 from tests.backends.triton_kernel.ahead import TARGETS, answer
 from tests.backends.triton_kernel.ahead import compiled as compile_one
 from tests.backends.triton_kernel.cases import DTYPES, _guarded
 from tests.backends.triton_kernel.processes import compile_in, interpret_in
-from tests.backends.triton_kernel.steps import _source, relative
+from tests.backends.triton_kernel.steps import _source, _swap, edited, relative
 
 TIME = 7
 
@@ -136,8 +135,7 @@ WHOLE: dict[str, Whole] = {
     "an average of the past": Whole("rwkv4", {"c": 12}, 2, "RWKV4", {"c": 12}),
     "a transformer": Whole("transformer_layer", {"c": 12}, 1, "TransformerLayer", {"c": 12, "H": 2}),
 }  # fmt: skip
-HALVES = ("a gate", "a norm with a scale and a shift", "factors of each head, position and feature", "a window with a gate",
-          "gated linear attention")  # fmt: skip
+HALVES = ("a gate", "a norm with a scale and a shift", "factors of each head, position and feature", "a window with a gate")
 LENGTHS = (  # also of no position, and of one
     "a norm with a scale and a shift", "a gate", "factors of each head, position and feature", "a window with a gate",
 )
@@ -233,22 +231,6 @@ def compare(case: Whole, dtype: torch.dtype, edit: Callable[[str], str] | None =
     return [relative(a, b) for a, b in zip(found, exact(case, module.cpu(), given, sent), strict=True)]
 
 
-def edited(case: Whole, edit: Callable[[str], str]) -> tuple[Any, ModuleType]:
-    """The module with its text changed, which must change it."""
-    program, backend = case.program(), load_backend("triton")
-    source = program.source("auto", "triton")
-    changed = edit(source)
-    assert changed != source, "there is nothing to break"
-    torch.manual_seed(0)
-    changed = changed.replace('OPS = "seqdsl_', 'OPS = "broken_')  # its operators must not be those of the whole ones
-    module = backend.build_module(changed, program.class_name, **case.built)
-    return module, sys.modules[type(module).__module__]
-
-
-def _swap(old: str, new: str) -> Callable[[str], str]:
-    return lambda text: text.replace(old, new)
-
-
 # Mistakes that a writer of kernels could make, and a case that shows each.
 MUTANTS: dict[str, tuple[str, Callable[[str], str]]] = {
     "a mean is a sum": ("a norm with a scale and a shift", _swap(" / (c_2 + 0.0)", "")),
@@ -333,15 +315,21 @@ def split_errors(case: Whole) -> list[float]:
     return [relative(a, b.numpy()) for a, b in zip(*found, strict=True)]
 
 
-def operator_errors(case: Whole) -> list[float]:
-    """0 where what `torch.library.opcheck` tests of an operator holds: schema, derivative, shapes, tracing."""
+def launched(case: Whole) -> tuple[Any, list[Any]]:
+    """The Python module of a case, and what each launch of a group forwards was given."""
     module, text = built(case)
     seen: list[Any] = []
     first = text._sequence_run
     vars(text)["_sequence_run"] = lambda launch, *rest: (seen.append((launch, *rest)), first(launch, *rest))[1]
     module(*inputs(case).values())
     vars(text)["_sequence_run"] = first
+    return text, seen
+
+
+def operator_errors(case: Whole) -> list[float]:
+    """0 where what `torch.library.opcheck` tests of an operator holds: schema, derivative, shapes, tracing."""
     found = {}
+    text, seen = launched(case)
     for launch, tensors, dtype in seen:
         given = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in tensors]
         operator = getattr(getattr(torch.ops, text.OPS), launch.plan.name)
@@ -351,13 +339,7 @@ def operator_errors(case: Whole) -> list[float]:
 
 def alone_errors(case: Whole, name: str) -> list[float]:
     """A leaf that has a batch of 1 is as one that has the same for each sequence: the errors of outputs and gradients."""
-    module, text = built(case)
-    seen: list[Any] = []
-    first = text._sequence_run
-    vars(text)["_sequence_run"] = lambda launch, *rest: (seen.append((launch, *rest)), first(launch, *rest))[1]
-    module(*inputs(case).values())
-    vars(text)["_sequence_run"] = first
-    (launch, tensors, dtype), *_ = seen
+    text, ((launch, tensors, dtype), *_) = launched(case)
     place = list(inputs(case)).index(name)
     found = []
     for alone in (False, True):
@@ -396,7 +378,7 @@ def _found() -> Iterator[tuple[str, Callable[[], list[float]]]]:
     """What is asked for, and how it is found."""
     scaled, gate, factors, window = (WHOLE[n] for n in LENGTHS)
     for name, case in WHOLE.items():
-        for label in ("float32", "float16") if name in HALVES else ("float32",):
+        for label in ("float32", *(("float16", "bfloat16") if name in HALVES else ())):
             yield f"{name}, {label}", lambda case=case, label=label: compare(case, DTYPES[label])
     for name in LENGTHS:
         for time in (0, 1):
