@@ -19,17 +19,8 @@ from seqdsl.api import load_backend
 from seqdsl.ir.interpreter import interpret
 from seqdsl.ir.validate import checked
 from tests.backends.triton_kernel.ahead import SHARED, TARGETS, rows
-from tests.backends.triton_kernel.sequences import (
-    HALVES,
-    LENGTHS,
-    MUTANTS,
-    TABLE,
-    WHOLE,
-    built,
-    compiled_report,
-    inputs,
-    interpreted,
-)
+from tests.backends.triton_kernel.sequence_cases import HALVES, LENGTHS, MUTANTS, WHOLE
+from tests.backends.triton_kernel.sequences import TABLE, built, compiled_report, inputs, interpreted
 from tests.backends.triton_kernel.steps import _source
 
 TOLERANCE = {"float32": 2e-6, "float16": 2e-3, "bfloat16": 5e-3}
