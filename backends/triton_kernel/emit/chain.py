@@ -72,14 +72,26 @@ class Kernel:
         self.count = {i: self.names.fresh(f"{safe(i)}_count") for i in self.group.space}
         self.block = {i: self.names.fresh(f"B{safe(i)}") for i in self.group.tile}
         self.dims = [*(["row"] if self.rows else []), *self.group.tile]  # of every value
-        self.leaves = [Loaded(n, self.names.fresh(_short(str(n.attr))), d) for n, d in self.given.items()]
+        self.leaves = [Loaded(n, self._named(_short(str(n.attr)), d), d) for n, d in self.given.items()]
         self.sums = [self._summed(w, *dims) for w, dims in self.windows.items()]
         self.loaded = [*self.leaves, *(x for s in self.sums for x in (s.source, s.taps))]
         self.stored = {n: self.names.fresh(f"{_short(n)}_out") for n in self.outputs}
         self.first = self.names.fresh(f"first_{self.index[self.group.column]}") if self.group.column else ""
 
+    def _named(self, wanted: str, dims: tuple[str, ...]) -> str:
+        """A name with which no variable that is made of it is another's: the strides of what is loaded, and its tile."""
+        found, number = wanted, 1
+        while {found, *(own := self._variables(found, dims))} & self.names.taken:
+            number += 1
+            found = f"{wanted}_{number}"
+        self.names.taken |= {found, *own}
+        return found
+
+    def _variables(self, name: str, dims: tuple[str, ...]) -> list[str]:
+        return [f"{name}_tile", *(f"{name}_{'batch' if d == BATCH else safe(d)}" for d in dims)]
+
     def _summed(self, window: Window, source: tuple[str, ...], taps: tuple[str, ...]) -> Summed:
-        names = [self.names.fresh(_short(str(n.attr))) for n in (window.read, window.taps)]
+        names = [self._named(_short(str(n.attr)), d) for n, d in ((window.read, source), (window.taps, taps))]
         loaded = [Loaded(n, name, dims) for n, name, dims in zip((window.read, window.taps), names, (source, taps), strict=True)]
         return Summed(window, self.names.fresh(f"{names[0]}_window"), *loaded)
 
@@ -238,7 +250,7 @@ class Kernel:
         for line in tensor.comment.splitlines():
             self.add("# " + " ".join(line.split()))
         found = self._value(value, writer)
-        name = f"{self.names.fresh(_short(tensor.name))}_tile"
+        name = f"{self._named(_short(tensor.name), ())}_tile"
         self.add(f"{name} = {found}")
         writer.known[read_of(tensor)] = name, ATOM
         if tensor.name in self.stored:

@@ -68,6 +68,9 @@ WHOLE: dict[str, Whole] = {
     "the stream in the last place": Whole(
         _mixer("turned(x[t,c], y[c,t], s[t]) -> z[c,t]", "param w[c] = normal(1, 0.2)", "z[c,t] = tanh(x * w) * sigmoid(y) + s"),
         {"c": 9}, built={"c": 9}),
+    "names that kernels have themselves": Whole(
+        _mixer("named(first[t,e], c[t,e], blocks[t,e], rest[e]) -> row[t,e]", "total[t,e] = tanh(first) * c + blocks",
+               "row[t,e] = total * sigmoid(rest) + first * c"), {"e": 9}),
     "nothing but the stream": Whole(_mixer("bare(x[t], y[t]) -> z[t]", "z[t] = tanh(x) * sigmoid(y) + x"), {}, time=40),
     "integers, conditions and numbers of the equations": Whole(
         _mixer("numbered(x[t,h,e], n[t,h]: int, keep[t,h,e]: bool; K = 3) -> y[t,h,e]",
