@@ -17,7 +17,7 @@ from .values import ATOM, BATCH, Value, merge, plain, with_ones
 
 
 @dataclass(frozen=True)
-class _Signal:
+class Signal:
     """The read `x[.., t-l, ..]`: its tensor, where the shifted subscript stands, and t."""
 
     read: Node
@@ -51,7 +51,7 @@ def convolution(
     weights = plain(weights)
     if not long and (BATCH in weights.dims or weights.dtype == "complex"):
         return None
-    x, before = _entries(ctx, signal)
+    x, before = entries(ctx, signal)
     if x.dtype == "complex":
         return None
     return (_long if long else _short)(ctx, node, x, weights, signal.time, lag, before)
@@ -62,7 +62,7 @@ def _as_long(ctx: Context, lag: str, time: str) -> bool:
     return size is not None and size.op == "size" and ctx.axis(str(size.attr)) == ctx.axis(time)
 
 
-def _signal(ctx: Context, factor: Node, lag: str) -> _Signal | None:
+def _signal(ctx: Context, factor: Node, lag: str) -> Signal | None:
     if factor.op != "read" or factor.attr in ctx.local or not isinstance(ctx.places.get(str(factor.attr)), Stored):
         return None
     tensor = ctx.system.tensors[str(factor.attr)]
@@ -85,10 +85,10 @@ def _signal(ctx: Context, factor: Node, lag: str) -> _Signal | None:
     )
     if not straight or len({a.attr for a in others}) != len(others) or ctx.axis(time) != ctx.axis(own) or time != own:
         return None
-    return _Signal(factor, tensor, shifted[0], time)
+    return Signal(factor, tensor, shifted[0], time)
 
 
-def _entries(ctx: Context, signal: _Signal) -> tuple[Value, str]:
+def entries(ctx: Context, signal: Signal) -> tuple[Value, str]:
     """The tensor at t, with what a state holds before it; and how many entries that is."""
     tensor, k = signal.tensor, signal.position
     place = ctx.place(tensor.name)

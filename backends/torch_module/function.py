@@ -81,7 +81,8 @@ def write_body(
     chains = target.chains
     late = _late(system, steps, chains.keeps() if chains else set())
     ctx.late = frozenset(late)
-    plan = schedule(system) if chains else sink(system, schedule(system))
+    plan = schedule(system)
+    plan = plan if chains and chains.one_position else sink(system, plan)
     plan = tuple(s for s in plan if not (isinstance(s, Compute) and s.tensor in late))
     plan = chains.order(system, plan) if chains else plan
     for step in plan:
@@ -270,7 +271,7 @@ def _kept(ctx: Context, entry: StateEntry) -> str:
     source = Source(place.value, tensor.indices, tensor.edges, tensor.name)
     record = ctx.records[entry.tensor]
     ctx.order = list(tensor.indices)
-    if record.tail is build.ONE and ctx.target.chains:  # of the one position that there is
+    if record.tail is build.ONE and ctx.target.chains and ctx.target.chains.one_position:  # of the one position that there is
         return f"{_whole(ctx, place.value, tensor.indices, tensor.dtype).at(ATOM)}.select({k + 1}, 0)"
     if record.tail is build.ONE:
         before = history.past_values(ctx, source, k, place.value, record)

@@ -25,7 +25,8 @@ FUNCTIONS = {
 def packs(system: System, steps: Stepping, target: Target) -> bool:
     """Does a module of this target take packed sequences as they are?"""
     counted = bool(steps.refusal) or steps.past  # positions are then no longer those of one sequence
-    if system.stream is None or counted or target.chains is not None or not _abreast(system, schedule(system)):
+    one = target.chains is not None and target.chains.one_position
+    if system.stream is None or counted or one or not _abreast(system, schedule(system)):
         return False
     ends = set(system.finals.values())  # no state is asked for where sequences are packed in one call
     computed = [t.rhs for t in system.derived() if t.rhs is not None and t.name not in ends]

@@ -14,7 +14,7 @@ import torch
 
 from seqdsl.forms.one_position import one_position
 from seqdsl.ir import build
-from seqdsl.ir.state import POSITION
+from seqdsl.ir.state import POSITION, needed
 from seqdsl.ir.system import System
 
 from .. import torch_module
@@ -22,8 +22,11 @@ from ..torch_module.load import build_from, load_text
 from ..torch_module.target import StandIn, Target
 from .count import Count, counted
 from .emit.chains import Chains
-from .emit.groups import Grouped, grouped
+from .emit.groups import grouped
+from .emit.parts import Group, Grouped
 from .emit.recurrences import Recurrences
+from .emit.sequence_calls import Sequences
+from .emit.sequences import over_sequences
 from .emit.write import Online
 from .kernels import kernels_text
 
@@ -44,9 +47,9 @@ def emit_module(
     """The text of a Python file with one class, which imports its kernels from the file that `companions` gives.
 
     `stepper` are the equations one position at a time, for which `step` has kernels written."""
-    found = _stepped(stepper)
+    found, over = _stepped(stepper), over_sequences(needed(system))
     return torch_module.emit_module(
-        system, class_name=class_name, header=header, form=form, target=_target(system, found),
+        over.system, class_name=class_name, header=header, form=form, target=_target(system, found, over),
         stepper=None if found is None else found.system,
     )
 
@@ -58,17 +61,20 @@ def _stepped(system: System | None) -> Grouped | None:
     return found if found is not None and found.groups else None
 
 
-def _target(system: System, step: Grouped | None = None) -> Target:
+def _target(system: System, step: Grouped | None = None, over: Grouped | None = None) -> Target:
     written: dict[str, str] = {}
     name = system.name.lower() + ("_layer" if system.params() else "") + "_kernels"
     target = Target(name, STAND_INS, Online(written), Recurrences(written), written)
+    if over is not None and over.groups:
+        target = replace(target, chains=Sequences(over, written, one_position=False))
     return target if step is None else replace(target, step=replace(target, chains=Chains(step, written)))
 
 
 def explained(system: System, form: str) -> list[str]:
     """What of a module runs in kernels of its own; of a normalised read that does not, why."""
-    target = _target(system)
-    text = torch_module.emit_module(system, class_name="Module", form=form, target=target)
+    over = over_sequences(needed(system))
+    target = _target(system, None, over)
+    text = torch_module.emit_module(over.system, class_name="Module", form=form, target=target)
     found = _IMPORT.search(text)
     lines = [f"kernels of `{name}`" for name in (found[2].split(", ") if found else [])]
     lines += [f"kernels written for the scores of `{tensor}`" for tensor in target.online.read]
@@ -78,7 +84,18 @@ def explained(system: System, form: str) -> list[str]:
     lines += [f"kernels written for the step of `{tensor}`" for tensor in target.steps.walked]
     lines += [f"`{tensor}` is read block by block in PyTorch: {why}" for tensor, why in target.online.kept.items()]
     lines += [f"`{tensor}` is stepped in PyTorch: {why}" for tensor, why in target.steps.kept.items()]
+    lines += [_group_explained(group) for group in over.groups]
+    lines += [f"`{tensor}` is computed in PyTorch: {why}" for tensor, why in over.kept.items()]
     return lines + (_step_explained(system) if form == "recurrent" else [])
+
+
+def _group_explained(group: Group) -> str:
+    """What a kernel computes over whole sequences, and what that saves."""
+    names = ", ".join(f"`{n}`" for n in group.tensors)
+    held = f", with all of {', '.join(f'`{i}`' for i in group.whole)} in a tile" if group.whole else ""
+    parts = f" after {', '.join(f'`{p}`' for p in group.parts)} in PyTorch" if group.parts else ""
+    moved = "which moves {} tensors of that size, and PyTorch {}".format(*group.moved)
+    return f"one kernel for {names}{held}{parts}, and one for the gradients: {moved}"
 
 
 def _step_explained(system: System) -> list[str]:

@@ -180,9 +180,9 @@ def _dot(a: Any, b: Any, acc: Any = None, **_: Any) -> Data:
     return Data((rows, columns))
 
 
-def _reduce(x: Any, axis: int) -> Data:
+def _reduce(x: Any, axis: int, keep_dims: bool = False) -> Data:
     Programs.current.operations += math.prod(_shape(x))
-    return Data(_shape(x)[:axis] + _shape(x)[axis + 1 :])
+    return Data(_shape(x)[:axis] + (1,) * keep_dims + _shape(x)[axis + 1 :])
 
 
 def _either(numbers: Callable[..., Any]) -> Callable[..., Any]:

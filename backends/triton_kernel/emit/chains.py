@@ -20,9 +20,9 @@ from ...torch_module.names import quoted, tuple_text
 from ...torch_module.narrow import whole_input
 from ...torch_module.values import BATCH, Value
 from .chain import Kernel
-from .groups import Group, Grouped
 from .numbers import given as given_numbers
 from .numbers import kinds
+from .parts import Group, Grouped, read_outside, rights
 
 
 @dataclass
@@ -31,6 +31,7 @@ class Chains:
 
     found: Grouped
     written: dict[str, str] = field(default_factory=dict)
+    one_position: bool = True  # has the function one position of the stream?
 
     def keeps(self) -> set[str]:
         """Tensors that are computed where their group is."""
@@ -64,31 +65,26 @@ class Chains:
         if group is None:
             return False
         if not all(n in ctx.places for n in group.tensors):
-            self._call(ctx, group)
+            self.call(ctx, group)
         return True
 
-    def _call(self, ctx: Context, group: Group) -> None:
-        system, stored = ctx.system, _read_outside(ctx, group)
-        values = {node: self._value(ctx, node) for node in _leaves(system, group)}
-        given = {node: tuple(d for d in v.dims) for node, v in values.items()}
-        kernel = Kernel(system, group, given, stored)
+    def call(self, ctx: Context, group: Group) -> None:
+        """The call of a group's kernel; the tensors that it gives have their places then."""
+        system, stored = ctx.system, read_outside(ctx.system, group)
+        values = {node: self.value(ctx, node) for node in leaves(group, rights(system, group))}
+        kernel = Kernel(system, group, {node: tuple(v.dims) for node, v in values.items()}, stored)
         name = ctx.names.fresh(f"{system.name}_{stored[-1].rpartition('.')[2]}_chain")
         self.written[name] = _text(name, kernel, kernel.text(f"_{name}_kernel"), ctx)
-        sizes = [ctx.batch, *(ctx.dim_text(i) for i in group.space)]
-        counts, numbers = given_numbers(ctx, kernel.numbers)
         for tensor in group.tensors:
             ctx.comment(system.tensors[tensor])
         outputs = [ctx.names.fresh(n) for n in stored]
-        ctx.block.add(f"{', '.join(outputs)}{',' if len(outputs) == 1 else ''} = {name}(")
-        ctx.block.add(f"    {', '.join(v.text for v in values.values())},")
-        ctx.block.add(f"    [{', '.join([*sizes, *counts])}], [{', '.join(numbers or ['0.0'])}], out_dtype,")
-        ctx.block.add(")")
+        call(ctx, name, kernel, (v.text for v in values.values()), outputs)
         for tensor in group.tensors:  # the others are the kernel's own
             dims = (BATCH, *system.tensors[tensor].indices)
             text = outputs[stored.index(tensor)] if tensor in stored else "None"
             ctx.places[tensor] = Stored(Value(text, dims, system.tensors[tensor].dtype))
 
-    def _value(self, ctx: Context, node: Node) -> Value:
+    def value(self, ctx: Context, node: Node) -> Value:
         """What a kernel loads: an input, or a parameter, as it is given; the rest in the dtype of the computation."""
         narrow = whole_input(ctx, node)
         value = expressions.emit(ctx, node) if narrow is None else narrow
@@ -106,24 +102,25 @@ def _tensors(step: Step) -> list[str]:
     return [step.tensor] if isinstance(step, Compute) else step.tensors()
 
 
-def _leaves(system: System, group: Group) -> list[Node]:
-    """The reads of what the group does not compute, each once."""
+def call(
+    ctx: Context, name: str, kernel: Kernel, tensors: Iterable[str], outputs: list[str], more: Iterable[str] = ()
+) -> None:
+    """The call of a function that launches a kernel; `more` are integers behind those of the kernel's numbers."""
+    sizes = [ctx.batch, *(ctx.dim_text(i) for i in kernel.group.space)]
+    counts, numbers = given_numbers(ctx, kernel.numbers)
+    alone = "," if len(outputs) == 1 and not kernel.group.stream else ""
+    ctx.block.add(f"{', '.join(outputs)}{alone} = {name}(")
+    ctx.block.add(f"    {', '.join(tensors)},")
+    ctx.block.add(f"    [{', '.join([*sizes, *counts, *more])}], [{', '.join(numbers or ['0.0'])}], out_dtype,")
+    ctx.block.add(")")
+
+
+def leaves(group: Group, rights: Iterable[Node]) -> list[Node]:
+    """The reads below right sides of what the group does not compute, each once."""
     found: dict[Node, None] = {}
-    for name in group.tensors:
-        rhs = system.tensors[name].rhs
-        assert rhs is not None
-        found |= dict.fromkeys(n for n in reads_below(rhs) if str(n.attr) not in group.tensors)
+    for right in rights:
+        found |= dict.fromkeys(n for n in reads_below(right) if str(n.attr) not in group.tensors)
     return list(found)
-
-
-def _read_outside(ctx: Context, group: Group) -> tuple[str, ...]:
-    """The tensors of a group that something else needs."""
-    system = ctx.system
-    wanted = {*system.outputs, *system.finals.values(), *(e.tensor for e in system.record or ())}
-    for tensor in system.derived():
-        if tensor.name not in group.tensors:
-            wanted |= sources(system, tensor)
-    return tuple(n for n in group.tensors if n in wanted)
 
 
 def _held(system: System, group: Group) -> str:
@@ -149,16 +146,16 @@ def _place(system: System, axis: str) -> str:
     return '("", 0)'
 
 
+def dims_text(dims: Iterable[str]) -> str:
+    """Dimensions as a launch is told of them."""
+    return quoted(" ".join("batch" if d == BATCH else d for d in dims))
+
+
 def _text(name: str, kernel: Kernel, lines: list[str], ctx: Context) -> str:
     """The kernel, and the function that launches it."""
     group, system = kernel.group, kernel.system
 
-    def dims(indices: Iterable[str]) -> str:
-        return quoted(" ".join("batch" if d == BATCH else d for d in indices))
-
-    outputs = [
-        f"({dims(system.tensors[n].indices)}, {n in ctx.unread})" for n in kernel.outputs
-    ]
+    outputs = [f"({dims_text(system.tensors[n].indices)}, {n in ctx.unread})" for n in kernel.outputs]
     plan = [
         f"_{name}_plan = _Chain(",
         f"    name={quoted(name)},",
@@ -166,8 +163,8 @@ def _text(name: str, kernel: Kernel, lines: list[str], ctx: Context) -> str:
         f"    space={tuple_text(map(quoted, group.space))},",
         f"    whole={tuple_text(map(quoted, group.whole))},",
         f"    column={quoted(group.column)},",
-        f"    tile={tuple_text(f'({quoted(kernel.block[i])}, {quoted(i)})' for i in kernel.tile)},",
-        f"    leaves={tuple_text(dims(leaf.dims) for leaf in kernel.leaves)},",
+        f"    tile={tuple_text(f'({quoted(kernel.block[i])}, {quoted(i)})' for i in group.tile)},",
+        f"    leaves={tuple_text(dims_text(leaf.dims) for leaf in kernel.leaves)},",
         f"    outputs={tuple_text(outputs)},",
         f'    numbers="{kinds(kernel.numbers)}",',
         ")",

@@ -11,6 +11,7 @@ from fractions import Fraction
 from seqdsl.ir import build
 from seqdsl.ir.derivatives import ELEMENTWISE, STOPS, Row
 from seqdsl.ir.node import Node, walk
+from seqdsl.ir.ops import bound
 
 
 class Refused(Exception):
@@ -39,23 +40,34 @@ def _log_add(node: Node, c: Node) -> tuple[Node, Node]:
 DERIVATIVES: dict[str, Row] = {**ELEMENTWISE, "maximum": _chosen, "minimum": _chosen, "logaddexp": _log_add}
 
 
-def pulled(roots: list[tuple[Node, Node]], leaves: set[Node]) -> dict[Node, Node]:
-    """The cotangents of leaves, from those of some expressions of them. Raises `Refused`."""
-    whole = roots[0][0]
+def pulled(roots: list[tuple[Node, Node]], leaves: set[Node], whole: tuple[str, ...] = ()) -> dict[Node, Node]:
+    """The cotangents of leaves, from those of some expressions of them. Raises `Refused`.
+
+    Sums over the indices `whole` may stand in the expressions; a cotangent varies along none of them that its node does
+    not vary along. Along other indices it may: what it is summed over in the end is for the caller."""
+    every = roots[0][0]
     for root, _ in roots[1:]:
-        whole = build.make("add", whole, root)
+        every = build.make("add", every, root)
     known: dict[Node, Node] = {}
+
+    def send(node: Node, part: Node) -> None:
+        part = build.reduce("sum", [i for i in whole if i in part.free and i not in node.free], part)
+        known[node] = build.add(known[node], part) if node in known else part
+
     for root, cotangent in roots:
-        known[root] = build.add(known[root], cotangent) if root in known else cotangent
-    depends = _dependents(whole, leaves)
-    for node in reversed(list(walk(whole))):
+        send(root, cotangent)
+    depends = _dependents(every, leaves)
+    for node in reversed(list(walk(every))):
         if node not in known or node in leaves or node not in depends or node.op in STOPS:
+            continue
+        if node.op == "sum" and set(bound(node)) <= set(whole):
+            send(node.args[0], build.where(node.args[1], known[node], build.ZERO))
             continue
         if node.op not in DERIVATIVES:
             raise Refused(f"the derivative of `{node.op}`")
         for arg, part in zip(node.args, DERIVATIVES[node.op](node, known[node]), strict=True):
             if part is not None and arg in depends and arg.dtype == "real":
-                known[arg] = build.add(known[arg], part) if arg in known else part
+                send(arg, part)
     return {leaf: known[leaf] for leaf in leaves if leaf in known}
 
 

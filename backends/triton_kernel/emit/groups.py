@@ -8,45 +8,16 @@ Nothing here knows what an equation is called. Entry point: `grouped`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, schedule
 from seqdsl.ir.node import Node, read_names, walk
-from seqdsl.ir.ops import bound, remake
+from seqdsl.ir.ops import bound
 from seqdsl.ir.system import System, Tensor, sources
 
-from .numbers import is_fixed
+from .parts import REDUCTIONS, Group, Grouped, Parts
 from .texts import TEXTS
-
-REDUCTIONS = ("sum", "max", "min")
-
-
-@dataclass
-class Group:
-    """Tensors that one kernel computes, in order. `space` are all their indices, in the order of the widest tensor;
-    `whole` those that are summed over: a program holds all their positions."""
-
-    tensors: list[str]
-    space: tuple[str, ...]
-    whole: tuple[str, ...]
-    after: set[str] = field(default_factory=set)  # what PyTorch computes from the group: nothing of it can come back
-    parts: tuple[str, ...] = ()  # tensors of their own for what no kernel computes
-
-    @property
-    def column(self) -> str:
-        """The index along which programs share a tile's work: the innermost that is not summed over."""
-        return next(i for i in reversed(self.space) if i not in self.whole)
-
-
-@dataclass(frozen=True)
-class Grouped:
-    """The system with foreign parts as tensors of their own, its groups, and the states that no group holds, and why."""
-
-    system: System
-    groups: tuple[Group, ...]
-    kept: dict[str, str]
 
 
 def grouped(system: System) -> Grouped:
@@ -65,13 +36,12 @@ def grouped(system: System) -> Grouped:
         search.arrange(group)
     changed: list[Tensor] = []
     for group in search.groups:
-        changed += _outlined(search, group)
+        changed += search.outlined(group)
     return Grouped(system.with_tensors(*changed), tuple(search.groups), search.kept)
 
 
 @dataclass
-class _Search:
-    system: System
+class _Search(Parts):
     groups: list[Group] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
     why: str = ""
@@ -104,7 +74,7 @@ class _Search:
             return
         if not self._join(tensor):
             self.outside([tensor.name])
-            if tensor.name in self.feeding or self._direct(tensor) & self.states:
+            if tensor.name in self.feeding or self.direct(tensor) & self.states:
                 self.kept[tensor.name] = self.why
 
     def outside(self, names: list[str]) -> None:
@@ -116,9 +86,9 @@ class _Search:
 
     def _join(self, tensor: Tensor) -> bool:
         self.why = self._between(tensor)
-        own = self._direct(tensor)
+        own = self.direct(tensor)
         mine = [g for g in self.groups if own & self._touching(g)]
-        group = Group([tensor.name], _space(tensor, self), _whole(tensor, self))
+        group = Group([tensor.name], self.space(tensor), self.whole(tensor))
         if not mine and not own & self.states or not self._possible(tensor, group):
             return False
         for other in mine:
@@ -145,12 +115,7 @@ class _Search:
 
     def _touching(self, group: Group) -> set[str]:
         """What a group computes, and the states that it reads."""
-        return set(group.tensors).union(*(self._direct(self.system.tensors[n]) & self.states for n in group.tensors))
-
-    def _direct(self, tensor: Tensor) -> set[str]:
-        """The tensors that an equation reads outside its foreign parts."""
-        assert tensor.rhs is not None
-        return {str(n.attr) for n in self.inside(tensor.rhs) if n.op == "read"}
+        return set(group.tensors).union(*(self.direct(self.system.tensors[n]) & self.states for n in group.tensors))
 
     def _possible(self, tensor: Tensor, group: Group) -> bool:
         """Can the kernel of a group compute it?"""
@@ -180,7 +145,7 @@ class _Search:
             self.why = f"it sums over `{min(new)}`, along which the state is cut into blocks"
             return None
         for first, second in ((one, two), (two, one)):
-            between = {str(n.attr) for name in second.tensors for n in self._hidden(name) if n.op == "read"} & set(first.tensors)
+            between = {str(n.attr) for name in second.tensors for n in self.hidden(name) if n.op == "read"} & set(first.tensors)
             if between or any(sources(self.system, self.system.tensors[n]) & first.after for n in second.tensors):
                 self.why = "PyTorch computes something in between"
                 return None
@@ -203,58 +168,21 @@ class _Search:
                     self.kept.pop(tensor.name, None)
                     found = True
 
-    def arrange(self, group: Group) -> None:
-        """The indices in the order of the largest tensor's memory."""
-        tensors = [self.system.tensors[n] for n in group.tensors]
-        reads = [n for t in tensors if t.rhs is not None for n in self.inside(t.rhs) if n.op == "read"]
-        orders = [*(t.indices for t in tensors), *(tuple(str(a.attr) for a in n.args) for n in reads)]
-        widest = max(orders, key=len)
-        group.space = (*(i for i in group.space if i not in widest), *widest)
-        group.whole = tuple(i for i in group.space if i in group.whole)
-
     def _is_gate(self, tensor: Tensor, group: Group) -> bool:
         readers, rhs = self.readers.get(tensor.name, set()), tensor.rhs
         if rhs is None or tensor.name in {*group.tensors, *self.ends} or not readers <= set(group.tensors):
             return False
         if rhs in set(self.foreign(rhs)) or tensor.edges or tensor.dtype == "complex" or rhs.op == "read":
             return False
-        if any(n.op == "read" and n.attr == tensor.name for r in readers for n in self._hidden(r)):
+        if any(n.op == "read" and n.attr == tensor.name for r in readers for n in self.hidden(r)):
             return False  # it is read by a part that PyTorch computes before
         own = build.read(tensor.name, [build.index(i) for i in tensor.indices], tensor.dtype)
-        if any(n.op == "read" and n.attr == tensor.name and n is not own for r in readers for n in walk(_rhs(self.system, r))):
+        if any(n.op == "read" and n.attr == tensor.name and n is not own for r in readers for n in walk(self.right(r))):
             return False  # it is read elsewhere, too
-        space = _space(tensor, self)
+        space = self.space(tensor)
         return set(space) <= set(group.space) and not sources(self.system, tensor) & {*group.tensors, *group.after}
 
-    def _hidden(self, name: str) -> Iterator[Node]:
-        for part in self.foreign(_rhs(self.system, name)):
-            yield from walk(part)
-
-    def foreign(self, node: Node) -> list[Node]:
-        """The largest parts of an expression that no kernel computes."""
-        found: dict[Node, None] = {}
-        self._visit(node, found, {})
-        return list(found)
-
-    def inside(self, node: Node) -> list[Node]:
-        """The nodes that a kernel computes or loads."""
-        found: dict[Node, None] = {}
-        self._visit(node, {}, found)
-        return list(found)
-
-    def _visit(self, node: Node, foreign: dict[Node, None], inside: dict[Node, None]) -> None:
-        if is_fixed(node):
-            inside[node] = None
-        elif node in inside or node in foreign:
-            return
-        elif not self._plain(node):
-            foreign[node] = None
-        else:
-            inside[node] = None
-            for arg in node.args if node.op != "read" else ():
-                self._visit(arg, foreign, inside)
-
-    def _plain(self, node: Node) -> bool:
+    def plain(self, node: Node) -> bool:
         """Has the kernel text for this operator?"""
         if node.dtype == "complex" or any(a.dtype == "complex" for a in node.args):
             return False
@@ -283,51 +211,3 @@ class _Search:
         same = all(self.system.axis(i) == self.system.axis(str(a.attr)) for i, a in pairs)
         computed = tensor.name in self.touched and tensor.kind == "derived"
         return same and (not computed or all(a.attr == i for i, a in pairs))
-
-
-def _rhs(system: System, name: str) -> Node:
-    rhs = system.tensors[name].rhs
-    assert rhs is not None
-    return rhs
-
-
-def _space(tensor: Tensor, search: _Search) -> tuple[str, ...]:
-    """The indices of an equation and of its sums."""
-    return tuple(dict.fromkeys((*tensor.indices, *_whole(tensor, search))))
-
-
-def _whole(tensor: Tensor, search: _Search) -> tuple[str, ...]:
-    assert tensor.rhs is not None
-    return tuple(dict.fromkeys(i for n in search.inside(tensor.rhs) if n.op in REDUCTIONS for i in bound(n)))
-
-
-def _outlined(search: _Search, group: Group) -> list[Tensor]:
-    """The group's equations with their foreign parts as reads of tensors, and those tensors."""
-    made: dict[Node, Tensor] = {}
-    changed: list[Tensor] = []
-    taken = set(search.system.tensors)
-    for name in group.tensors:
-        tensor = search.system.tensors[name]
-        assert tensor.rhs is not None
-        parts = set(search.foreign(tensor.rhs))
-        for part in [n for n in walk(tensor.rhs) if n in parts and n not in made]:
-            label = build.numbered(f"{name}.part", taken)
-            taken.add(label)
-            indices = tuple(i for i in (*tensor.indices, *group.whole) if i in part.free)
-            made[part] = Tensor(label, tuple(dict.fromkeys(indices)), part.dtype, "derived", part)
-        if parts:
-            changed.append(replace(tensor, rhs=_with_parts(tensor.rhs, made)))
-    group.parts = tuple(t.name for t in made.values())
-    return [*made.values(), *changed]
-
-
-def _with_parts(node: Node, made: dict[Node, Tensor]) -> Node:
-    """Reads of the parts in their place."""
-    names = {part: build.read(t.name, [build.index(i) for i in t.indices], t.dtype) for part, t in made.items()}
-
-    def replaced(node: Node) -> Node:
-        if node not in names:
-            names[node] = remake(node, tuple(replaced(a) for a in node.args)) if node.args else node
-        return names[node]
-
-    return replaced(node)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
-from seqdsl.ir.ops import remake
 
 from ...torch_module.names import Names
 from .derivatives import Refused, pulled
+from .normal import multiplied
 from .numbers import is_fixed, named
 from .texts import TEXTS
 
@@ -96,8 +96,8 @@ def step(
     if any(x.kind == "complex" for x in given):
         raise Refused("complex operands")
     leaves = {x.node for x in (*own, *given)} | set(earlier)
-    after = tuple(_multiplied(node, leaves) for _, _, node in wanted)
-    found = Step(own, after, given, max(lanes, 1), earlier, tuple(_multiplied(node, leaves) for node in joined))
+    after = tuple(multiplied(node, leaves) for _, _, node in wanted)
+    found = Step(own, after, given, max(lanes, 1), earlier, tuple(multiplied(node, leaves) for node in joined))
     for node in (*found.after, *found.joined):
         _check(found, node, leaves, taken)
     if kinds == {"real"}:
@@ -129,16 +129,6 @@ def _check(found: Step, node: Node, leaves: set[Node], taken: Names) -> None:
         raise Refused(f"`{node.op}` in a step, or in its derivative")
     for arg in node.args:
         _check(found, arg, leaves, taken)
-
-
-def _multiplied(node: Node, leaves: set[Node]) -> Node:
-    """Small powers as products."""
-    if node in leaves or not node.args:
-        return node
-    args = tuple(_multiplied(a, leaves) for a in node.args)
-    if node.op == "pow" and isinstance(power := build.value_of(args[1]), int) and 1 <= power <= 8:
-        return build.product([args[0]] * power)
-    return node if args == node.args else remake(node, args)
 
 
 def _is_number(node: Node) -> bool:

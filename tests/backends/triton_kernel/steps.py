@@ -204,8 +204,8 @@ def compare(case: Stepped, dtype: torch.dtype, edit: Callable[[str], str] | None
     return [relative(a, b) for a, b in zip(found, exact(case, module, given), strict=True)]
 
 
-def edited(case: Stepped, edit: Callable[[str], str]) -> tuple[Any, ModuleType]:
-    """The module with its text changed, which must change it."""
+def edited(case: Any, edit: Callable[[str], str]) -> tuple[Any, ModuleType]:
+    """The module of a case, with its text changed, which must change it."""
     program, backend = case.program(), load_backend("triton")
     source = program.source("auto", "triton")
     changed = edit(source)

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import seqdsl
-from tests.backends.triton_kernel import reads, steps
+from tests.backends.triton_kernel import reads, sequences, steps
 from tests.backends.triton_kernel.cases import DTYPES, Attend, Case, Read, Rows, Scan, Solve, SolveRead, compare
 from tests.backends.triton_kernel.counts import MIXERS as SOURCES
 from tests.backends.triton_kernel.processes import ROOT
+from tests.backends.triton_kernel.sequence_cases import HALVES, WHOLE
 
 pytestmark = pytest.mark.gpu
 DEVICE = "cuda"
@@ -250,3 +251,11 @@ def test_steps_at_the_sizes_of_models(name: str) -> None:
     for label, tolerance in (("float32", 1e-5), ("bfloat16", 1e-2)):
         found = steps.compare(large, DTYPES[label], device=DEVICE)
         assert all(e < tolerance for e in found), found
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_groups_over_sequences(name: str) -> None:
+    """No GPU has run these kernels when this was written: under the interpreter they are right."""
+    for label in ("float32", "bfloat16") if name in HALVES else ("float32",):
+        found = sequences.compare(WHOLE[name], DTYPES[label], device=DEVICE)
+        assert all(e < (1e-2 if label == "bfloat16" else 1e-5) for e in found), (name, label, found)

@@ -1,0 +1,145 @@
+"""Calls of the kernels for groups over whole sequences, each beside the lines that PyTorch has for the same equations.
+
+Entry point: `Sequences`, which the torch target's emitter asks at every step of a schedule, as it asks `Chains`.
+"""
+
+from __future__ import annotations
+
+from seqdsl.ir.node import Node
+
+from ...torch_module import convolutions, expressions
+from ...torch_module.context import Block, Context, Stored
+from ...torch_module.names import quoted, tuple_text
+from ...torch_module.values import ATOM, BATCH, Value, permuted, plain
+from .chain import Kernel
+from .chain_adjoint import Adjoint
+from .chains import Chains, call, dims_text, leaves
+from .numbers import kinds
+from .parts import Group, read_outside, rights
+from .windows import Window, exchanged_windows
+
+
+class Sequences(Chains):
+    """The groups of one function over whole sequences."""
+
+    def value(self, ctx: Context, node: Node) -> Value:
+        """With all indices of the read: a gradient has them, too."""
+        value = super().value(ctx, node)
+        if {*value.dims} >= node.free:
+            return value
+        dims = (*((BATCH,) if BATCH in value.dims else ()), *(str(a.attr) for a in node.args))
+        return ctx.bind(str(node.attr).rpartition(".")[2], expressions.full(ctx, value, dims, node.dtype))
+
+    def call(self, ctx: Context, group: Group) -> None:
+        system, stored = ctx.system, read_outside(ctx.system, group)
+        parts = [exchanged_windows(system, right) for right in rights(system, group)]
+        windows = dict.fromkeys(w for _, found in parts for w in found)
+        own = {w.leaf for w in windows}
+        values = {node: self.value(ctx, node) for node in leaves(group, (n for n, _ in parts)) if node not in own}
+        summed = {w: (*_source(ctx, w), self.value(ctx, w.taps)) for w in windows}
+        name = ctx.names.fresh(f"{system.name}_{stored[-1].removesuffix('.in').rpartition('.')[2]}_sequence")
+        forward, adjoint = _kernels(ctx, group, values, {w: (x.dims, v.dims) for w, (x, _, v) in summed.items()}, stored, name)
+        self.written[name] = _text(name, forward, adjoint, ctx)
+        tensors = [v.text for v in values.values()] + [v.text for x, _, w in summed.values() for v in (x, w)]
+        taps = {w: ctx.dim_text(w.lag) for w in windows}
+        lengths = [n for w, (_, before, _) in summed.items() for n in (before, taps[w])]
+        outputs = [ctx.names.fresh(n) for n in stored]
+        asked = [tuple_text(tensors), tuple_text(map(ctx.dim_text, group.whole)), *([tuple_text(taps.values())] if taps else [])]
+        outer = ctx.block
+        outer.add(f"if runs_fused({', '.join(asked)}):")
+        ctx.block = Block(outer.indent + 1)
+        for tensor in group.tensors:
+            ctx.comment(system.tensors[tensor])
+        call(ctx, name, forward[0], tensors, outputs, lengths)
+        outer.lines += [*ctx.block.lines, "    " * outer.indent + "else:"]
+        ctx.block = Block(outer.indent + 1)
+        _in_pytorch(ctx, group, values, dict(zip(stored, outputs, strict=True)))
+        outer.lines += ctx.block.lines
+        ctx.block = outer
+
+
+def _source(ctx: Context, window: Window) -> tuple[Value, str]:
+    """What a window is made of, behind what the state holds of it, and how many positions that is."""
+    tensor = ctx.system.tensors[str(window.read.attr)]
+    place, dims = window.indices.index(window.time), (BATCH, *window.indices)
+    value, before = convolutions.entries(ctx, convolutions.Signal(window.read, tensor, place, window.time))
+    value = plain(expressions.convert(ctx, value, "real"))
+    if not before:
+        value = expressions.full(ctx, value, dims, "real")
+    value = permuted(value, dims)
+    assert value.dims == dims, window
+    return value if value.text.isidentifier() else ctx.bind(tensor.name, value), before or "0"
+
+
+def _kernels(
+    ctx: Context,
+    group: Group,
+    values: dict[Node, Value],
+    windows: dict[Window, tuple[tuple[str, ...], tuple[str, ...]]],
+    stored: tuple[str, ...],
+    name: str,
+) -> tuple[tuple[Kernel, list[str]], tuple[Adjoint, list[str]]]:
+    """Both kernels with their lines. They take the same numbers: whatever one of them needs."""
+    given = {node: tuple(v.dims) for node, v in values.items()}
+    rows = (BATCH, *(i for i in group.space if i not in group.tile))
+    numbers: dict[Node, str] = {}
+    while True:
+        forward = Kernel(ctx.system, group, dict(given), stored, rows, dict(numbers), windows)
+        lines = forward.text(f"_{name}_kernel")
+        adjoint = Adjoint(ctx.system, group, dict(given), stored, (), dict(forward.numbers), windows)
+        more = adjoint.text(f"_{name}_adjoint_kernel")
+        if adjoint.numbers == numbers:
+            return (forward, lines), (adjoint, more)
+        numbers = adjoint.numbers
+
+
+def _in_pytorch(ctx: Context, group: Group, values: dict[Node, Value], outputs: dict[str, str]) -> None:
+    """The same equations as the torch target writes them. What a kernel takes as it is given is made wider here."""
+    hoisted, system = ctx.hoisted, ctx.system
+    ctx.caches.append({})
+    wide = {n: Value(f"{v.at(ATOM)}.to(dtype)", v.dims, "real") for n, v in values.items() if n.dtype == "real"}
+    ctx.hoisted = {**hoisted, **values, **{n: v if values[n].weight else ctx.bind("wide", v) for n, v in wide.items()
+                                          if str(n.attr) in ctx.taken}}  # fmt: skip
+    for name in group.tensors:
+        tensor = system.tensors[name]
+        assert tensor.rhs is not None
+        with ctx.equation(tensor):
+            value = expressions.convert(ctx, expressions.emit(ctx, tensor.rhs), tensor.dtype)
+            if name in outputs:
+                dims = (BATCH, *tensor.indices)
+                value = plain(expressions.full(ctx, permuted(value, dims), dims, tensor.dtype))
+                ctx.assign(outputs[name], value)
+                value = Value(outputs[name], dims, tensor.dtype)
+            else:
+                value = ctx.bind(name, value)
+            ctx.places[name] = Stored(value)
+    ctx.caches.pop()
+    ctx.hoisted = hoisted
+
+
+def _text(name: str, forward: tuple[Kernel, list[str]], adjoint: tuple[Adjoint, list[str]], ctx: Context) -> str:
+    """The kernels, and the function that launches them."""
+    (kernel, lines), (back, more), group = forward, adjoint, forward[0].group
+    outputs = [f"({dims_text((BATCH, *ctx.system.tensors[n].indices))}, {n in ctx.unread})" for n in kernel.outputs]
+    order = [*(leaf.node for leaf in kernel.leaves), *(s.window.leaf for s in kernel.sums)]
+    gradients = [f"({order.index(g.leaf.node)}, {dims_text(g.dims)})" for g in back.gradients]
+    windows = [f"_Window({dims_text(s.source.dims)}, {dims_text(s.taps.dims)}, {quoted(s.window.time)}, {quoted(s.window.lag)}, "
+               f"{s.window.step}, {s.window.skip})" for s in kernel.sums]  # fmt: skip
+    plan = [
+        f"_{name}_plan = _Sequence(",
+        f"    name={quoted(name)},",
+        f"    forward=_{name}_kernel,",
+        f"    adjoint=_{name}_adjoint_kernel,",
+        f"    space={tuple_text(map(quoted, group.space))},",
+        f"    tile={tuple_text(f'({quoted(kernel.block[i])}, {quoted(i)})' for i in group.tile)},",
+        f"    column={quoted(group.column)},",
+        f"    leaves={tuple_text(dims_text(leaf.dims) for leaf in kernel.leaves)},",
+        f"    outputs={tuple_text(outputs)},",
+        f"    rows={tuple_text(quoted('batch' if d == BATCH else d) for d in back.rows)},",
+        f"    gradients={tuple_text(gradients)},",
+        f'    numbers="{kinds(kernel.numbers)}",',
+        *([f"    windows={tuple_text(windows)},"] if windows else []),
+        ")",
+    ]
+    parts = ["\n".join(lines), "\n".join(more), "\n".join([*plan, f"{name} = fused_sequence(_{name}_plan)"])]
+    return "\n\n\n".join(parts)
