@@ -26,6 +26,33 @@ def _store_tile(x, tile, row, column, stride, rows, columns):
 
 
 @triton.jit
+def _pairs_inside(row, column, rows):
+    """[i, j]: rows of a chunk's pairs that are there, up to the diagonal, in whole blocks of 16 columns: 32 bytes."""
+    return (row < rows)[:, None] & ((column // 16)[None, :] <= (row // 16)[:, None])
+
+
+@triton.jit
+def _load_pairs(x, row, column, stride, rows):
+    """[C, C] of what rows i have of rows j <= i; zeros elsewhere."""
+    return tl.load(x + row[:, None] * stride + column[None, :], mask=_pairs_inside(row, column, rows), other=0)
+
+
+@triton.jit
+def _store_pairs(x, tile, row, column, stride, rows):
+    """The same place; what is above the diagonal's blocks is not written, and never read."""
+    mask = _pairs_inside(row, column, rows)
+    tl.store(x + row[:, None] * stride + column[None, :], tile.to(x.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _load_start(start, batch, head, key, value, by_batch, by_head, by_key, by_value, keys, values):
+    """[K, V] of the first states [B, H, K, V], which may be one number for all; zeros outside."""
+    mask = (key < keys)[:, None] & (value < values)[None, :]
+    place = key[:, None] * by_key + value[None, :] * by_value
+    return tl.load(start + batch * by_batch + head * by_head + place, mask=mask, other=0)
+
+
+@triton.jit
 def _gates_of(gate):
     """Natural logarithms as base-2 exponents that stay finite."""
     return tl.maximum(gate.to(tl.float32) * LOG2_E, FLOOR)
@@ -124,9 +151,13 @@ def _column_sums(x, row, column, REVERSE: tl.constexpr, NARROW: tl.constexpr):
 
 
 @triton.jit
-def _head_factors(gate, row, column, APART: tl.constexpr, BEFORE: tl.constexpr, NARROW: tl.constexpr):
-    """[C, C] of what is left at row i of row j's write, 0 where j does not count for i; `gate` is what reads meet."""
-    SHIFT: tl.constexpr = APART if BEFORE else 0
-    met = tl.where((row - SHIFT)[:, None] > column[None, :], gate[:, None], 0.0)
-    spans = _column_sums(met, row, column, False, NARROW)
-    return tl.where(_counts(row, column, APART), tl.exp2(spans), 0.0)
+def _head_factors(met, gate, row, column, APART: tl.constexpr):
+    """[C, C] of what is left at row i of row j's write, 0 where j does not count for i; `met` are the gates of reads.
+
+    A difference of sums from the chunk's start, which are float64 numbers in two parts, so that what cancels costs nothing.
+    """
+    upto, until = tl.cumsum(met.to(tl.float64), 0), tl.cumsum(gate.to(tl.float64), 0)
+    read, write = upto.to(tl.float32), until.to(tl.float32)
+    read_rest, write_rest = (upto - read.to(tl.float64)).to(tl.float32), (until - write.to(tl.float64)).to(tl.float32)
+    spans = (read[:, None] - write[None, :]) + (read_rest[:, None] - write_rest[None, :])
+    return tl.exp2(tl.where(_counts(row, column, APART), spans, float("-inf")))
