@@ -45,7 +45,7 @@ def _ask(
             left, right, inverse, x, decay, start, w.dtype, by_head=by_head, apart=1, before=before
         )
         tile = _attend_tile("reads", q, x)
-        _reads_kernel[(batch * heads, triton.cdiv(values, tile["BV"]), count)](
+        _reads_kernel[(batch * heads * triton.cdiv(values, tile["BV"]), count)](
             q if by_head else asked, u, y, g, weights, states, o, scale, time, heads, keys, values,
             BY_HEAD=by_head, **tile,
         )  # fmt: skip
@@ -83,7 +83,7 @@ def _ask_adjoint(
     with _on_device(w):
         states, _ = _attend_states(right, y, decay, None, start, totals=not by_head)
         tile = _attend_tile("values adjoint", q, y)
-        _values_adjoint_kernel[(batch * heads, triton.cdiv(values, tile["BV"]), count)](
+        _values_adjoint_kernel[(batch * heads * triton.cdiv(values, tile["BV"]), count)](
             q, u, d_o, g, weights, answers, scale, time, heads, keys, values,
             BY_HEAD=by_head, **tile,
         )  # fmt: skip

@@ -156,9 +156,10 @@ def _reads_kernel(
     BY_HEAD: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """o = A y + reads S for one chunk, y in v's place. With one decay for each key, q holds the reads and A is in `weights`."""
-    plane, chunk = tl.program_id(0), tl.program_id(2)
+    blocks = tl.cdiv(V, BV)
+    plane, chunk = tl.program_id(0) // blocks, tl.program_id(1)
     batch, head = (plane // H).to(tl.int64), plane % H
-    value = tl.program_id(1) * BV + tl.arange(0, BV)
+    value = tl.program_id(0) % blocks * BV + tl.arange(0, BV)
     row, column = tl.arange(0, C), tl.arange(0, C)
     base = (batch * T + chunk * C) * H + head
     rows = T - chunk * C
@@ -191,9 +192,10 @@ def _values_adjoint_kernel(
     BY_HEAD: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """d_v = A^T d_o for one chunk. With one decay for each key, A is in `weights`."""
-    plane, chunk = tl.program_id(0), tl.program_id(2)
+    blocks = tl.cdiv(V, BV)
+    plane, chunk = tl.program_id(0) // blocks, tl.program_id(1)
     batch, head = (plane // H).to(tl.int64), plane % H
-    value = tl.program_id(1) * BV + tl.arange(0, BV)
+    value = tl.program_id(0) % blocks * BV + tl.arange(0, BV)
     row, column = tl.arange(0, C), tl.arange(0, C)
     base = (batch * T + chunk * C) * H + head
     rows = T - chunk * C
