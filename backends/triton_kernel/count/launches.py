@@ -57,7 +57,8 @@ class _Noting(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.planes = planes
         self.found: list[Launch] = []
-        _Operator.called = self.operators = []
+        self.operators: list[tuple[str, int]] = []
+        _Operator.called = self.operators
 
     def kernel(self, kernel: Kernel, grid: tuple[int, ...], arguments: dict[str, Any]) -> None:
         parts = next(p for p in (*self.planes, 1) if grid[0] % p == 0)

@@ -39,7 +39,7 @@ ATTEND_TILES = {
     "rows adjoint": (32, 64, 4),
     "head adjoint": (128, 64, 8),
 }
-WALK_SLAB, WALK_COLUMNS = 64, 64  # keys and columns in a tile of a walk's state; half of both for float32
+WALK_SLAB = 64  # keys in a tile of a walk's state
 WALK_PROGRAMS, WALK_CHUNKS = 128, 8  # half as many programs cut time into groups, of at least so many chunks
 
 
@@ -113,16 +113,16 @@ def _attend_states(
 
 
 def _walk_tile(by_head: bool, planes: int, keys: int, values: int, like: torch.dtype, tiles: str) -> dict[str, int]:
-    """At most four slabs of keys, and as many columns as spill nothing on sm_90; half where that makes more programs."""
-    wide = like == torch.float32
-    block = _block(keys, WALK_SLAB >> wide)
-    slabs = triton.cdiv(triton.cdiv(keys, block), triton.cdiv(keys, 4 * block))
-    columns = WALK_COLUMNS >> wide
+    """Slabs of keys, and as many columns as spill nothing on sm_90 in 16 bits; half where that makes more programs."""
+    wide = like == torch.float32  # the products of which take three times the registers
+    block, most, columns = (32, 2, 16) if wide else (WALK_SLAB, 4, 64)
+    block = _block(keys, block)
+    slabs = triton.cdiv(triton.cdiv(keys, block), triton.cdiv(keys, most * block))
     if by_head and slabs > 2:  # it finds A, too
         columns //= 2
     if tiles != "sm_90" or planes * triton.cdiv(values, columns) < WALK_PROGRAMS:
         columns //= 2
-    warps, stages = (4, 1) if tiles == "hip" else (8, 2)
+    warps, stages = (4, 1) if wide or tiles == "hip" else (8, 2)
     return {"BK": block, "SLABS": slabs, "BV": _block(values, columns), "num_warps": warps, "num_stages": stages}
 
 
