@@ -43,8 +43,8 @@ def _rows_weights_kernel(
 ):  # fmt: skip
     """One decay for each key: A[i,j] = sum_k q_i k_j 2^(i <- j); reads q 2^(i <- chunk's start); writes k 2^(end <- j).
 
-    q, k, g, reads, writes [B, T, H, K], weights [B, T, H, C], totals [B, N, H, K]: what a whole chunk leaves.
-    ALONE: only the weights; WHOLE: of them also what `_load_pairs` does not read. STRICT: row i has the q of the next.
+    q, k, g, reads, writes [B, T, H, K], weights [B, N, H, pairs], totals [B, N, H, K]: what a whole chunk leaves.
+    ALONE: only the weights; WHOLE: these as squares [B, T, H, C]. STRICT: row i has the q of the next.
     """
     plane, chunk = tl.program_id(0), tl.program_id(1)
     batch, head = (plane // H).to(tl.int64), plane % H
@@ -80,7 +80,7 @@ def _rows_weights_kernel(
     if WHOLE:
         _store_tile(weights + base * C, found * scale, row, column, H * C, rows, C)
     else:
-        _store_pairs(weights + base * C, found * scale, row, column, H * C, rows)
+        _store_pairs(weights, found * scale, (batch * tl.cdiv(T, C) + chunk) * H + head, row, column)
 
 
 @triton.jit
@@ -148,7 +148,7 @@ def _states_kernel(
 def _weights_adjoint_kernel(
     v, d_out, d_weights, scale, T, H, V, C: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr
 ):
-    """d_A = d_o v^T for one chunk, [B, T, H, C]."""
+    """d_A = d_o v^T for one chunk, [B, N, H, pairs]."""
     plane, chunk = tl.program_id(0), tl.program_id(1)
     batch, head = (plane // H).to(tl.int64), plane % H
     row, column = tl.arange(0, C), tl.arange(0, C)
@@ -160,7 +160,7 @@ def _weights_adjoint_kernel(
         v_tile = _load_tile(v + base * V, row, value, H * V, rows, V)
         d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
         found = tl.dot(d_tile, tl.trans(v_tile), found, input_precision=PRECISION)
-    _store_pairs(d_weights + base * C, found * scale, row, column, H * C, rows)
+    _store_pairs(d_weights, found * scale, (batch * tl.cdiv(T, C) + chunk) * H + head, row, column)
 
 
 @triton.jit
@@ -201,11 +201,11 @@ def _rows_adjoint_kernel(
     row, column = tl.arange(0, C), tl.arange(0, C)
     base = (batch * T + chunk * C) * H + head
     rows, stride = T - chunk * C, H * K
-    corner = ((batch * tl.cdiv(T, C) + chunk) * H + head) * K * V
+    place = (batch * tl.cdiv(T, C) + chunk) * H + head
+    corner = place * K * V
     d_reads, d_writes, d_total = _across_adjoint(
         v, d_out, states + corner, d_states + corner, base, row, rows, key, H, K, V, WRITES, C, BK, BV, PRECISION
     )
-    d_weights += base * C
     q_tile = _load_tile(q + base * K, row, key, stride, rows, K)
     k_tile = _load_tile(k + base * K, row, key, stride, rows, K)
     gate = _gates_of(_load_tile(g + base * K, row, key, stride, rows, K))
@@ -223,7 +223,7 @@ def _rows_adjoint_kernel(
     small = 0
     if not BEFORE:
         small, sums = _middle_sums(choices, gate, LEVELS, C, PRECISION)
-        inner = tl.where(_within(row, column, small, APART), _load_pairs(d_weights, row, column, H * C, rows), 0.0)
+        inner = tl.where(_within(row, column, small, APART), _load_pairs(d_weights, place, row, column), 0.0)
         factor, inverse = tl.exp2(sums), tl.exp2(-sums)
         d_read = tl.dot(inner, (k_tile * inverse).to(LIKE), input_precision=PRECISION) * factor
         d_write = tl.dot(tl.trans(inner), (q_tile * factor).to(LIKE), input_precision=PRECISION) * inverse
@@ -234,7 +234,7 @@ def _rows_adjoint_kernel(
         factor = tl.exp2(_sums(choices, level, gate, C, PRECISION))
         read, write = (q_tile * factor).to(LIKE), (k_tile * factor).to(LIKE)
         inside = _across(row, column, level, APART)
-        inner = tl.where(inside, _load_pairs(d_weights, row, column, H * C, rows), 0.0)
+        inner = tl.where(inside, _load_pairs(d_weights, place, row, column), 0.0)
         d_read = tl.dot(inner, write, input_precision=PRECISION) * factor
         d_write = tl.dot(tl.trans(inner), read, input_precision=PRECISION) * factor
         d_q_tile += d_read
@@ -263,7 +263,8 @@ def _head_adjoint_kernel(
     row, column = tl.arange(0, C), tl.arange(0, C)
     base = (batch * T + chunk * C) * H + head
     rows, stride = T - chunk * C, H * K
-    corner = ((batch * tl.cdiv(T, C) + chunk) * H + head) * K * V
+    place = (batch * tl.cdiv(T, C) + chunk) * H + head
+    corner = place * K * V
     d_reads, d_writes, d_total = _across_adjoint(
         v, d_out, states + corner, d_states + corner, base, row, rows, key, H, K, V, WRITES, C, BK, BV, PRECISION
     )
@@ -275,7 +276,7 @@ def _head_adjoint_kernel(
         d_k_tile = d_writes * (tl.exp2(tl.cumsum(_write_gates(g, base, row, rows, H), 0, reverse=True)) * sign)[:, None]
     else:
         d_k_tile = _load_tile(d_k + base * K, row, key, stride, rows, K).to(tl.float32)
-    inner = _load_pairs(d_weights + base * C, row, column, H * C, rows)
+    inner = _load_pairs(d_weights, place, row, column)
     # The factors of `_head_factors` by sums of rows: a difference of two vectors is spilled here.
     SHIFT: tl.constexpr = APART if BEFORE else 0
     met = tl.where((row - SHIFT)[:, None] > column[None, :], gate[:, None], 0.0)
@@ -296,8 +297,8 @@ def _head_adjoint_kernel(
             d_gate += tl.sum(tl.where(column[None, :] < row[:, None], writes[None, :], 0.0), 1)
             whole = _read_gates(g, base, row, rows, H, 0, False)
             d_gate += tl.sum(d_total, 0) * tl.exp2(tl.sum(whole, 0))
-        place = tl.program_id(1).to(tl.int64) * B * T * H + base
-        tl.store(d_g + place + row * H, d_gate, mask=row < rows)
+        part = tl.program_id(1).to(tl.int64) * B * T * H
+        tl.store(d_g + part + base + row * H, d_gate, mask=row < rows)
     inner = inner.to(LIKE)
     d_q_tile = tl.dot(inner, k_tile, d_q_tile, input_precision=PRECISION)
     d_k_tile = tl.dot(tl.trans(inner), q_tile, d_k_tile, input_precision=PRECISION)

@@ -4,7 +4,7 @@ A walk reads and writes chunk after chunk with the state in registers, so that f
 bytes for each row and head, 16-bit operands of widths K and V, beside the least, 4 K + 4 V with one decay for each head
 and 6 K + 4 V with one for each key; for T rows the states before and after all add up to 8 K V / T:
 - each head: the walk alone, 4 K + 4 V, which is the least;
-- each of at most 64 keys: first A for all pairs of a chunk, of which 5/8 are stored, up to the diagonal in blocks of 16:
+- each of at most 64 keys: first A for the pairs of a chunk up to the diagonal, in blocks of 16 5/8 of the square:
   6 K + 80, and the walk 6 K + 4 V + 80: at K = V = 64 1.85 times the least;
 - each of more keys: with A reads and writes, decayed, for a walk that would spill with exponentials: 10 K + 80 and
   4 K + 4 V + 80 and twice the totals of the chunks K / 16: at K = V = 128 1.94, at 256 1.88.
@@ -28,6 +28,7 @@ from .walk_kernels import _walk_kernel
 
 CHUNK = 64
 LEVELS = CHUNK.bit_length() - 1
+PAIRS = CHUNK * (CHUNK + 16) // 2  # of its rows that are kept
 # Largest tiles (keys, values) and warps of each kernel for 16-bit operands, spill-free on sm_80 to sm_100; float32
 # operands take half the width along both.
 ATTEND_TILES = {
@@ -161,7 +162,7 @@ def _attend_walk(
         final if start is None else start, entering, out, states, final, scale, time, heads, keys, values, group,
         *(final if start is None else start).stride(),
         BY_HEAD=by_head, TOTALS=totals, SIGNED=signs is not None, STRICT=strict, REVERSE=reverse,
-        HAS_START=start is not None, CUT=group < count, C=CHUNK, LEVELS=LEVELS,
+        HAS_START=start is not None, CUT=group < count, PARTED=parts > 1, C=CHUNK, LEVELS=LEVELS,
         PRECISION=_dot_precision(), **tile,
     )  # fmt: skip
     return out.squeeze(0) if parts == 1 else out.sum(0).to(dtype), final, states

@@ -26,22 +26,27 @@ def _store_tile(x, tile, row, column, stride, rows, columns):
 
 
 @triton.jit
-def _pairs_inside(row, column, rows):
-    """[i, j]: rows of a chunk's pairs that are there, up to the diagonal, in whole blocks of 16 columns: 32 bytes."""
-    return (row < rows)[:, None] & ((column // 16)[None, :] <= (row // 16)[:, None])
+def _pairs_at(place, row, column):
+    """Where the pairs [i, j] of the chunk with the number `place` are, and which: C / 16 blocks of 16 rows one behind the
+    other, the rows of each with the columns up to its end. The rest of the square, above the diagonal, is zeros."""
+    C: tl.constexpr = row.shape[0]
+    block = row // 16
+    first = (8 * block * (block + 1) + row % 16 * (block + 1)) * 16
+    return place * (C * (C + 16) // 2) + first[:, None] + column[None, :], (column // 16)[None, :] <= block[:, None]
 
 
 @triton.jit
-def _load_pairs(x, row, column, stride, rows):
-    """[C, C] of what rows i have of rows j <= i; zeros elsewhere."""
-    return tl.load(x + row[:, None] * stride + column[None, :], mask=_pairs_inside(row, column, rows), other=0)
+def _load_pairs(x, place, row, column):
+    """[C, C] of what rows i of a chunk have of rows j <= i."""
+    at, mask = _pairs_at(place, row, column)
+    return tl.load(x + at, mask=mask, other=0)
 
 
 @triton.jit
-def _store_pairs(x, tile, row, column, stride, rows):
-    """The same place; what is above the diagonal's blocks is not written, and never read."""
-    mask = _pairs_inside(row, column, rows)
-    tl.store(x + row[:, None] * stride + column[None, :], tile.to(x.dtype.element_ty), mask=mask)
+def _store_pairs(x, tile, place, row, column):
+    """The same, written in the tensor's own type."""
+    at, mask = _pairs_at(place, row, column)
+    tl.store(x + at, tile.to(x.dtype.element_ty), mask=mask)
 
 
 @triton.jit

@@ -14,7 +14,7 @@ from .attend_kernels import (
     _rows_weights_kernel,
     _weights_adjoint_kernel,
 )
-from .attending import CHUNK, LEVELS, WALK_SLAB, _attend_choices, _attend_states, _attend_tile, _attend_walk
+from .attending import CHUNK, LEVELS, PAIRS, WALK_SLAB, _attend_choices, _attend_states, _attend_tile, _attend_walk
 from .launching import OPS, _has_kernels, _on_device, _one_device, _restarted, _unasked
 
 
@@ -57,10 +57,11 @@ def _attend_empty(
     batch, time, heads, keys = q.shape
     o = v.new_empty(v.shape, dtype=dtype)
     final = v.new_empty(batch, heads, keys, v.shape[-1], dtype=torch.float32)
-    weights = q.new_empty(0) if g.dim() == 3 else q.new_empty(batch, time, heads, CHUNK)
+    count = (time + CHUNK - 1) // CHUNK
+    weights = q.new_empty(0) if g.dim() == 3 else q.new_empty(batch, count, heads, PAIRS)
     if g.dim() == 3 or keys <= WALK_SLAB:
         return o, final, weights, q.new_empty(0), q.new_empty(0), q.new_empty(0)
-    totals = q.new_empty(batch, (time + CHUNK - 1) // CHUNK, heads, keys, dtype=torch.float32)
+    totals = q.new_empty(batch, count, heads, keys, dtype=torch.float32)
     return o, final, weights, q.new_empty(q.shape), q.new_empty(q.shape), totals
 
 
@@ -75,7 +76,7 @@ def _attend_operands(
     batch, time, heads, keys = q.shape
     values, count = v.shape[-1], triton.cdiv(time, CHUNK)
     d_q, d_k = torch.empty_like(q), torch.empty_like(k) if found is None else found[0]
-    d_weights = q.new_empty(batch, time, heads, CHUNK)
+    d_weights = q.new_empty(batch, count, heads, PAIRS)
     tile = _attend_tile("weights adjoint", q, v)
     _weights_adjoint_kernel[(batch * heads, count)](v, d_o, d_weights, scale, time, heads, values, **tile)
     tile = _attend_tile("head adjoint" if g.dim() == 3 else "rows adjoint", q, v)

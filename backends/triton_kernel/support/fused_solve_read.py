@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from ...torch_module.support.chunk_solve_read import chunk_solve_read
 from .attend_kernels import _rows_weights_kernel
-from .attending import CHUNK, LEVELS, _attend_choices, _attend_states, _attend_tile
+from .attending import CHUNK, LEVELS, PAIRS, _attend_choices, _attend_states, _attend_tile
 from .fused_linear_attention import _attend_logarithm, _attend_operands
 from .fused_solve import SOLVE_KEYS, _solve_empty, _solve_inverse, _solve_scan
 from .launching import OPS, _has_kernels, _on_device, _one_device, _restarted, _unasked
@@ -59,7 +59,9 @@ def _ask_empty(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     y, inverse, reads, writes, totals = _solve_empty(w, u, x, g, start, 1, before, w.dtype)
     final = w.new_empty(w.shape[0], w.shape[2], w.shape[3], x.shape[3], dtype=torch.float32)
-    weights, asked = (q.new_empty(0), q.new_empty(0)) if g.dim() == 3 else (torch.empty_like(inverse), q.new_empty(q.shape))
+    weights, asked = q.new_empty(0), q.new_empty(0)
+    if g.dim() == 4:
+        weights, asked = q.new_empty(*totals.shape[:3], PAIRS), q.new_empty(q.shape)
     return x.new_empty(x.shape, dtype=dtype), final, y, inverse, reads, writes, totals, weights, asked
 
 

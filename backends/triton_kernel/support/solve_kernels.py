@@ -181,7 +181,7 @@ def _reads_kernel(
         factors = _head_factors(gate, gate, row, column, 0)
         weight = (inner * factors * scale).to(v_tile.dtype)
     else:
-        weight = _load_pairs(weights + base * C, row, column, H * C, rows)
+        weight = _load_pairs(weights, (batch * tl.cdiv(T, C) + chunk) * H + head, row, column)
     found = tl.dot(weight, v_tile, found, input_precision=PRECISION)
     _store_tile(out + base * V, found, row, value, H * V, rows, V)
 
@@ -211,6 +211,6 @@ def _values_adjoint_kernel(
         factors = _head_factors(gate, gate, row, column, 0)
         weight = (inner * factors * scale).to(d_tile.dtype)
     else:
-        weight = _load_pairs(weights + base * C, row, column, H * C, rows)
+        weight = _load_pairs(weights, (batch * tl.cdiv(T, C) + chunk) * H + head, row, column)
     found = tl.dot(tl.trans(weight), d_tile, input_precision=PRECISION)
     _store_tile(d_v + base * V, found, row, value, H * V, rows, V)

@@ -30,15 +30,15 @@ def _walk_kernel(
     q, k, v, decay, signs, choices, weights, start, entering, out, states, final, scale, T, H, K, V, PER,
     by_batch, by_head, by_key, by_value,
     BY_HEAD: tl.constexpr, TOTALS: tl.constexpr, SIGNED: tl.constexpr, STRICT: tl.constexpr, REVERSE: tl.constexpr,
-    HAS_START: tl.constexpr, CUT: tl.constexpr, SLABS: tl.constexpr,
+    HAS_START: tl.constexpr, CUT: tl.constexpr, PARTED: tl.constexpr, SLABS: tl.constexpr,
     C: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """o = A v + reads S, S <- total S + writes^T v, for a group of PER chunks; reversed o = A^T v + writes S and so on.
 
     q, k [B, T, H, K], v [B, T, H, V], start (of any strides) and final [B, H, K, V]. `decay` is g, with BY_HEAD [B, T, H],
-    else [B, T, H, K], and A in `weights` [B, T, H, C]; with TOTALS q and k are reads and writes, and `decay` is what whole
+    else [B, T, H, K], and A in `weights` [B, N, H, pairs]; with TOTALS q and k are reads and writes, and `decay` is what whole
     chunks leave [B, N, H, K].
-    A program's state is SLABS tiles of BK keys; what does not fit is another's: out [parts, B, T, H, V].
+    A program's state is SLABS tiles of BK keys; with PARTED that is one of several parts: out [parts, B, T, H, V].
     With CUT there are several groups, and `entering` [B, groups, H, K, V] holds the states on the side where each begins.
     REVERSE keeps the state that leaves every chunk, [B, N, H, K, V]. STRICT: a row reads before its step, which is after
     the step of the row before: a chunk has the outputs of the rows one later, and their q. The first row is the caller's.
@@ -74,7 +74,7 @@ def _walk_kernel(
         chunk = begin + step
         if REVERSE:
             chunk = end - 1 - step
-        base = (batch * T + chunk * C) * H + head
+        base, place = (batch * T + chunk * C) * H + head, (batch * count + chunk) * H + head
         rows = T - chunk * C
         right = _load_tile(v + base * V, row, value, H * V, rows, V)
         written = right
@@ -88,21 +88,22 @@ def _walk_kernel(
             written = (right * writes[:, None]).to(LIKE)  # and not k, which goes into the product as it comes from memory
             inner = tl.zeros([C, C], tl.float32)
         else:
-            weight = _load_pairs(weights + base * C, row, column, H * C, tl.where(part == 0, rows, 0))  # once of all parts
+            weight = _load_pairs(weights, place, row, column)
+            if PARTED:  # of all together A counts once
+                weight = tl.where(part == 0, weight, 0.0).to(LIKE)
         found = tl.zeros([C, BV], tl.float32)
         after = ()
         for slab in tl.static_range(SLABS):
             key = (part * SLABS + slab) * BK + tl.arange(0, BK)
             state = held[slab]
-            place = ((batch * count + chunk) * H + head) * K
             if REVERSE:
-                _store_tile(states + place * V, state, key, value, V, K, V)
+                _store_tile(states + place * K * V, state, key, value, V, K, V)
             reader = _load_tile(q + (base + LATER * H) * K, row, key, H * K, rows - LATER, K)
             writer = _load_tile(k + base * K, row, key, H * K, rows, K)
             if BY_HEAD:
                 inner = tl.dot(reader, tl.trans(writer), inner, input_precision=PRECISION)
             elif TOTALS:
-                total = tl.load(decay + place + key, mask=key < K, other=0)[:, None]
+                total = tl.load(decay + place * K + key, mask=key < K, other=0)[:, None]
             else:
                 gate = _gates_of(_load_tile(decay + base * K, row, key, H * K, rows, K))
                 reader = (reader * tl.exp2(_sums(choices, LEVELS, gate, C, PRECISION)) * scale).to(LIKE)

@@ -55,8 +55,8 @@ def _walk(by: str, reverse: bool, width: int) -> None:
     tile, *others = (_walk_tile(by == "by head", 1024, width, width, torch.bfloat16, tiles) for tiles in ("sm_90", "sm_80", "hip"))
     ELSEWHERE[name] = dict(zip(("sm_80", "gfx942"), others, strict=True))
     options = {option: tile.pop(option) for option in ("num_warps", "num_stages")}
-    flags = {**MODES[by], "STRICT": False, "REVERSE": reverse, "HAS_START": True, "CUT": True, "C": CHUNK, "LEVELS": LEVELS}
-    KERNELS[name] = (walk._walk_kernel, ATTEND, {**flags, "PRECISION": "ieee", **tile}, options)
+    flags = {**MODES[by], "STRICT": False, "REVERSE": reverse, "HAS_START": True, "CUT": True, "PARTED": False}
+    KERNELS[name] = (walk._walk_kernel, ATTEND, {**flags, "C": CHUNK, "LEVELS": LEVELS, "PRECISION": "ieee", **tile}, options)
 
 
 def _solve(name: str, kernel: Any, options: dict[str, int], **constants: Any) -> None:
