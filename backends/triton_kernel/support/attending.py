@@ -8,9 +8,9 @@ and 6 K + 4 V with one for each key; for T rows the states before and after all 
   6 K + 80, and the walk 6 K + 4 V + 80: at K = V = 64 1.85 times the least;
 - each of more keys: with A reads and writes, decayed, for a walk that would spill with exponentials: 10 K + 80 and
   4 K + 4 V + 80 and twice the totals of the chunks K / 16: at K = V = 128 1.94, at 256 1.88.
-Where heads and columns make too few programs, time is cut, and a first launch for the groups' first states reads the
-writes and v once more, 2 K + 2 V: at K = V = 128 1.5, and 2.34 with one decay for each key, for want of programs that
-could wait for memory at all.
+Where heads and columns make too few programs, time is cut: a first launch reads the writes and v once more, 2 K + 2 V,
+for the groups' first states, K V float32 numbers that are written and read. With groups of 512 rows that is 1.75 times
+the least at K = V = 128, and 2.55 with one decay for each key, where too few programs to fill a device wait for memory.
 Blocks of columns of one head are neighbours in the grid: what they share is to come from L2. Not measured on a device.
 """
 
@@ -158,7 +158,7 @@ def _attend_walk(
         )
     _walk_kernel[programs, triton.cdiv(count, group)](
         q, k, v, decay, final if signs is None else signs,
-        _attend_choices(q.device, q.dtype) if decay.shape == q.shape else final, weights,
+        final if by_head or totals else _attend_choices(q.device, q.dtype), weights,
         final if start is None else start, entering, out, states, final, scale, time, heads, keys, values, group,
         *(final if start is None else start).stride(),
         BY_HEAD=by_head, TOTALS=totals, SIGNED=signs is not None, STRICT=strict, REVERSE=reverse,
