@@ -77,6 +77,8 @@ def _carry(ctx: Context, tensor: Tensor) -> Value:
     assert tensor.rhs is not None
     dims = (BATCH, *tensor.indices)
     start = expressions.convert(ctx, expressions.emit(ctx, tensor.rhs), tensor.dtype)
+    if start.static:  # one number, which takes no memory for every entry
+        start = expressions.tensor(ctx, start, tensor.dtype)
     start = expressions.full(ctx, start, dims, tensor.dtype)
     held = history.state_path(ctx, tensor.path[0])
     if tensor.path[-1] == LAST:

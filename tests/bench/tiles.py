@@ -57,7 +57,7 @@ def main(wanted: list[int]) -> None:
         batch, length, heads = SHAPES[width]
         given = [torch.randn(batch, length, heads, width, device="cuda", dtype=torch.bfloat16).requires_grad_() for _ in range(3)]
         launches = recorded(text, module, given)
-        table = text.SOFTMAX_TILES[text._softmax_table(given[0].device)]
+        table = text.SOFTMAX_TILES[text._tiles_of(given[0].device)]
         for which, tiles in TILES[width].items():
             call, extra, flags = launches[which]
             flops = PRODUCTS[which] * 2 * batch * heads * width * length * length / 2

@@ -206,7 +206,7 @@ def steps(*bounds: Any, **_: Any) -> Iterator[Index]:
 _FUNCTIONS = dict.fromkeys("exp exp2 log log2 sqrt sin cos sigmoid".split(), lambda x: _elementwise(x))
 tl = SimpleNamespace(
     **_FUNCTIONS, math=SimpleNamespace(erf=lambda x: _elementwise(x)), constexpr=_same,
-    **{d: getattr(torch, d) for d in ("float32", "bfloat16", "float16", "int32", "int64")},
+    **{d: getattr(torch, d) for d in ("float64", "float32", "bfloat16", "float16", "int32", "int64")},
     program_id=lambda axis: _index(Programs.current.program[axis]),
     num_programs=lambda axis: _index(Programs.current.grid[axis]),
     arange=lambda begin, end: np.arange(begin, end).view(Index),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -42,6 +43,7 @@ class Count:
 
     least: dict[str, int] = field(default_factory=dict)
     launches: dict[str, list[Launch]] = field(default_factory=dict)
+    operators: dict[str, list[tuple[str, int]]] = field(default_factory=dict)  # what each is given, and its first result
 
     def ratio(self, part: str) -> float:
         """How many times the least bytes are moved."""
@@ -55,6 +57,8 @@ class _Noting(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.planes = planes
         self.found: list[Launch] = []
+        self.operators: list[tuple[str, int]] = []
+        _Operator.called = self.operators
 
     def kernel(self, kernel: Kernel, grid: tuple[int, ...], arguments: dict[str, Any]) -> None:
         parts = next(p for p in (*self.planes, 1) if grid[0] % p == 0)
@@ -99,17 +103,22 @@ def _bytes(x: Tensor) -> int:
     return x.element_size() * math.prod(n for n, step in zip(x.shape, x.stride(), strict=True) if step)
 
 
-def operator(*_: Any, **__: Any) -> Callable[[Callable[..., Any]], Any]:
+def operator(name: str, **_: Any) -> Callable[[Callable[..., Any]], Any]:
     """What stands in for `torch.library.custom_op`: the function itself, which PyTorch differentiates as it is told to."""
-    return _Operator
+    return partial(_Operator, name.rpartition("::")[2])
 
 
 class _Operator:
-    def __init__(self, run: Callable[..., Any]) -> None:
-        self.run = run
+    called: list[tuple[str, int]]
+
+    def __init__(self, name: str, run: Callable[..., Any]) -> None:
+        self.name, self.run = name, run
 
     def __call__(self, *arguments: Any) -> Any:
-        return self.run(*arguments)
+        result = self.run(*arguments)
+        first = next(iter(_tensors([result])))
+        _Operator.called.append((self.name, sum(map(_bytes, [*_tensors(arguments), first]))))
+        return result
 
     def register_fake(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return function
@@ -150,13 +159,13 @@ def counted(
         with _Noting(planes) as noting:
             Kernel.launched = noting.kernel
             results = list(_tensors([run()]))
-        found.launches[part] = noting.found
+        found.launches[part], found.operators[part] = noting.found, noting.operators
         found.least[part] = sum(map(_bytes, least + results))
 
     def adjoint(outputs: list[Tensor], gradients: list[Tensor]) -> Callable[[], Any]:
         return lambda: torch.autograd.grad(outputs, wanted, gradients, allow_unused=True)
 
-    Kernel.launched = lambda *_: None  # a first run, for what is made once and kept
+    Kernel.launched, _Operator.called = lambda *_: None, []  # a first run, for what is made once and kept
     outputs = list(_tensors([module(*given)]))
     gradients = [torch.empty_like(y) for y in outputs]
     if backward:

@@ -1,8 +1,8 @@
 """Kernels of chunkwise linear attention: what a chunk's rows weigh, states between chunks, reads, and their adjoints.
 
 A chunk has C = 64 rows. Decays are base-2 logarithms g; what decays from row j to row i has the exponent
-g[j+1] + .. + g[i], always a sum of those terms and never a difference of longer sums, so that strong decays cost nothing.
-One decay for all channels makes a C x C matrix of factors. One for each key is split over the pair (i, j):
+g[j+1] + .. + g[i], always a sum of those terms and never a difference of longer float32 sums, so that strong decays cost
+nothing. One decay for all channels makes a C x C matrix of factors. One for each key is split over the pair (i, j):
 - by halving: where i is in the second half of a block of 2 s rows and j in the first, the read takes the sum from the
   block's middle to i and the write the sum from j to the middle. Neither exponent is positive for decays up to 1, and
   log2 C products of C x C x K tiles cover all pairs.
@@ -19,12 +19,15 @@ import triton.language as tl
 from .decay_kernels import (
     _across,
     _column_sums,
+    _counts,
     _gates_of,
-    _head_factors,
+    _load_pairs,
+    _load_start,
     _load_tile,
     _middle_sums,
     _read_gates,
     _signs_of,
+    _store_pairs,
     _store_tile,
     _sums,
     _within,
@@ -35,12 +38,13 @@ from .decay_kernels import (
 @triton.jit
 def _rows_weights_kernel(
     q, k, g, choices, weights, reads, writes, totals, scale, T, H, K,
-    APART: tl.constexpr, BEFORE: tl.constexpr,
+    APART: tl.constexpr, BEFORE: tl.constexpr, STRICT: tl.constexpr, WHOLE: tl.constexpr, ALONE: tl.constexpr,
     C: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One decay for each key: A[i,j] = sum_k q_i k_j 2^(i <- j); reads q 2^(i <- chunk's start); writes k 2^(end <- j).
 
-    q, k, g, reads, writes [B, T, H, K], weights [B, T, H, C], totals [B, N, H, K]: what a whole chunk leaves.
+    q, k, g, reads, writes [B, T, H, K], weights [B, N, H, pairs], totals [B, N, H, K]: what a whole chunk leaves.
+    ALONE: only the weights; WHOLE: these as squares [B, T, H, C]. STRICT: row i has the q of the next.
     """
     plane, chunk = tl.program_id(0), tl.program_id(1)
     batch, head = (plane // H).to(tl.int64), plane % H
@@ -48,10 +52,11 @@ def _rows_weights_kernel(
     row, column = tl.arange(0, C), tl.arange(0, C)
     base = (batch * T + chunk * C) * H + head
     rows, stride = T - chunk * C, H * K
+    SHIFT: tl.constexpr = 1 if STRICT else 0
     found = tl.zeros([C, C], tl.float32)
     for first in range(0, K, BK):
         key = first + tl.arange(0, BK)
-        q_tile = _load_tile(q + base * K, row, key, stride, rows, K)
+        q_tile = _load_tile(q + (base + SHIFT * H) * K, row, key, stride, rows - SHIFT, K)
         k_tile = _load_tile(k + base * K, row, key, stride, rows, K)
         gate = _gates_of(_load_tile(g + base * K, row, key, stride, rows, K))
         small = 0
@@ -65,26 +70,32 @@ def _rows_weights_kernel(
             read, write = (q_tile * factor).to(LIKE), (k_tile * factor).to(LIKE)
             products = tl.dot(read, tl.trans(write), input_precision=PRECISION)
             found += tl.where(_across(row, column, level, APART), products, 0.0)
-        prefix = tl.exp2(_sums(choices, LEVELS, gate, C, PRECISION))
-        _store_tile(reads + base * K, q_tile * prefix * scale, row, key, stride, rows, K)
-        suffix = tl.exp2(_sums(choices, LEVELS + 1, gate, C, PRECISION))
-        _store_tile(writes + base * K, k_tile * suffix, row, key, stride, rows, K)
-        place = ((batch * tl.num_programs(1) + chunk) * H + head) * K + key
-        tl.store(totals + place, tl.exp2(tl.sum(gate, 0)), mask=key < K)
-    _store_tile(weights + base * C, found * scale, row, column, H * C, rows, C)
+        if not ALONE:
+            prefix = tl.exp2(_sums(choices, LEVELS, gate, C, PRECISION))
+            _store_tile(reads + base * K, q_tile * prefix * scale, row, key, stride, rows, K)
+            suffix = tl.exp2(_sums(choices, LEVELS + 1, gate, C, PRECISION))
+            _store_tile(writes + base * K, k_tile * suffix, row, key, stride, rows, K)
+            place = ((batch * tl.num_programs(1) + chunk) * H + head) * K + key
+            tl.store(totals + place, tl.exp2(tl.sum(gate, 0)), mask=key < K)
+    if WHOLE:
+        _store_tile(weights + base * C, found * scale, row, column, H * C, rows, C)
+    else:
+        _store_pairs(weights, found * scale, (batch * tl.cdiv(T, C) + chunk) * H + head, row, column)
 
 
 @triton.jit
 def _states_kernel(
-    left, right, decay, signs, start, states, final, scale, T, H, K, V,
-    BY_HEAD: tl.constexpr, SIGNED: tl.constexpr, REVERSE: tl.constexpr, HAS_START: tl.constexpr,
-    C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
+    left, right, decay, signs, choices, start, states, final, scale, T, H, K, V, EVERY, by_batch, by_head, by_key, by_value,
+    BY_HEAD: tl.constexpr, TOTALS: tl.constexpr, SIGNED: tl.constexpr, REVERSE: tl.constexpr, HAS_START: tl.constexpr,
+    C: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The state that enters every chunk, and the last: S <- total S + left^T right, chunk after chunk.
+    """The state that enters every EVERY-th chunk, and the last: S <- total S + left^T right, chunk after chunk.
 
-    left [B, T, H, K], right [B, T, H, V], states [B, N, H, K, V], start and final [B, H, K, V] in float32. With one decay
-    for each key, `decay` holds the chunks' totals [B, N, H, K] and left is decayed already; with BY_HEAD it holds
-    g [B, T, H]. REVERSE is the adjoint: from the last chunk to the first, left the reads and right the outputs' gradients.
+    left [B, T, H, K], right [B, T, H, V], states [B, N / EVERY, H, K, V], start and final [B, H, K, V] in float32, of
+    which start has the strides by_batch to by_value. `decay`
+    holds g [B, T, H, K], with BY_HEAD [B, T, H]; with TOTALS left is decayed already and it holds what whole chunks leave
+    [B, N, H, K]. REVERSE is the adjoint: from the last chunk to the first, left the reads and right the outputs'
+    gradients, and the states those that leave the last of EVERY chunks.
     """
     value, key = tl.program_id(1) * BV + tl.arange(0, BV), tl.program_id(2) * BK + tl.arange(0, BK)
     plane, head = tl.program_id(0).to(tl.int64), tl.program_id(0) % H
@@ -95,13 +106,17 @@ def _states_kernel(
     corner = key[:, None] * V + value[None, :]
     state = tl.zeros([BK, BV], tl.float32)
     if HAS_START:
-        state = tl.load(start + plane * K * V + corner, mask=inside, other=0).to(tl.float32)
+        state = _load_start(start, batch, head, key, value, by_batch, by_head, by_key, by_value, K, V)
     for step in range(count):
         chunk = step
         if REVERSE:
             chunk = count - 1 - step
-        place = ((batch * count + chunk) * H + head) * K * V
-        tl.store(states + place + corner, state.to(states.dtype.element_ty), mask=inside)
+            kept = tl.where(((chunk + 1) % EVERY == 0) | (step == 0), K, 0)
+        else:
+            kept = tl.where(chunk % EVERY == 0, K, 0)
+        place = ((batch * tl.cdiv(count, EVERY) + chunk // EVERY) * H + head) * K * V
+        mask = (key < kept)[:, None] & (value < V)[None, :]
+        tl.store(states + place + corner, state.to(states.dtype.element_ty), mask=mask)
         base = (batch * T + chunk * C) * H + head
         rows = T - chunk * C
         left_tile = _load_tile(left + base * K, row, key, H * K, rows, K)
@@ -114,94 +129,26 @@ def _states_kernel(
                 factor = tl.exp2(tl.cumsum(_write_gates(decay, base, row, rows, H), 0, reverse=True)) * sign
             left_tile = (left_tile * factor[:, None]).to(left.dtype.element_ty)
             state *= tl.exp2(tl.sum(gate, 0))
-        else:
+        elif TOTALS:
             place = ((batch * count + chunk) * H + head) * K + key
             state *= tl.load(decay + place, mask=key < K, other=0)[:, None]
+        else:
+            gate = _gates_of(_load_tile(decay + base * K, row, key, H * K, rows, K))
+            if REVERSE:
+                factor = tl.exp2(_sums(choices, LEVELS, gate, C, PRECISION)) * scale
+            else:
+                factor = tl.exp2(_sums(choices, LEVELS + 1, gate, C, PRECISION))
+            left_tile = (left_tile * factor).to(left.dtype.element_ty)
+            state *= tl.exp2(tl.sum(gate, 0))[:, None]
         state = tl.dot(tl.trans(left_tile), right_tile, state, input_precision=PRECISION)
     tl.store(final + plane * K * V + corner, state, mask=inside)
-
-
-@triton.jit
-def _reads_kernel(
-    q, k, v, g, signs, weights, states, out, scale, T, H, K, V,
-    BY_HEAD: tl.constexpr, SIGNED: tl.constexpr,
-    C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """o = A v + reads S for one chunk. With one decay for each key, q holds the reads and A is in `weights`."""
-    plane, chunk = tl.program_id(0), tl.program_id(2)
-    batch, head = (plane // H).to(tl.int64), plane % H
-    value = tl.program_id(1) * BV + tl.arange(0, BV)
-    row, column = tl.arange(0, C), tl.arange(0, C)
-    base = (batch * T + chunk * C) * H + head
-    rows = T - chunk * C
-    states += ((batch * tl.cdiv(T, C) + chunk) * H + head) * K * V
-    found = tl.zeros([C, BV], tl.float32)
-    inner = tl.zeros([C, C], tl.float32)
-    for first in range(0, K, BK):
-        key = first + tl.arange(0, BK)
-        q_tile = _load_tile(q + base * K, row, key, H * K, rows, K)
-        state = _load_tile(states, key, value, V, K, V)
-        found = tl.dot(q_tile, state.to(q_tile.dtype), found, input_precision=PRECISION)
-        if BY_HEAD:
-            k_tile = _load_tile(k + base * K, row, key, H * K, rows, K)
-            inner = tl.dot(q_tile, tl.trans(k_tile), inner, input_precision=PRECISION)
-    v_tile = _load_tile(v + base * V, row, value, H * V, rows, V)
-    if BY_HEAD:
-        gate, sign = _read_gates(g, base, row, rows, H, 0, False), _signs_of(signs, base, row, rows, H, SIGNED)
-        found *= (tl.exp2(tl.cumsum(gate, 0)) * sign * scale)[:, None]
-        factors = _head_factors(gate, row, column, 0, False, q.dtype.element_ty == tl.bfloat16) * sign[:, None] * sign[None, :]
-        weight = (inner * factors * scale).to(v_tile.dtype)
-    else:
-        weight = _load_tile(weights + base * C, row, column, H * C, rows, C)
-    found = tl.dot(weight, v_tile, found, input_precision=PRECISION)
-    _store_tile(out + base * V, found, row, value, H * V, rows, V)
-
-
-@triton.jit
-def _values_adjoint_kernel(
-    q, k, d_out, g, signs, weights, d_states, d_v, scale, T, H, K, V,
-    BY_HEAD: tl.constexpr, SIGNED: tl.constexpr, STATES: tl.constexpr,
-    C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """d_v = A^T d_o, with STATES + writes d_S, for one chunk.
-
-    With one decay for each key, k holds the writes and A is in `weights`.
-    """
-    plane, chunk = tl.program_id(0), tl.program_id(2)
-    batch, head = (plane // H).to(tl.int64), plane % H
-    value = tl.program_id(1) * BV + tl.arange(0, BV)
-    row, column = tl.arange(0, C), tl.arange(0, C)
-    base = (batch * T + chunk * C) * H + head
-    rows = T - chunk * C
-    d_states += ((batch * tl.cdiv(T, C) + chunk) * H + head) * K * V
-    found = tl.zeros([C, BV], tl.float32)
-    inner = tl.zeros([C, C], tl.float32)
-    for first in range(0, K if BY_HEAD or STATES else 0, BK):
-        key = first + tl.arange(0, BK)
-        k_tile = _load_tile(k + base * K, row, key, H * K, rows, K)
-        if STATES:
-            d_state = _load_tile(d_states, key, value, V, K, V)
-            found = tl.dot(k_tile, d_state.to(k_tile.dtype), found, input_precision=PRECISION)
-        if BY_HEAD:
-            q_tile = _load_tile(q + base * K, row, key, H * K, rows, K)
-            inner = tl.dot(q_tile, tl.trans(k_tile), inner, input_precision=PRECISION)
-    d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
-    if BY_HEAD:
-        gate, sign = _read_gates(g, base, row, rows, H, 0, False), _signs_of(signs, base, row, rows, H, SIGNED)
-        found *= (tl.exp2(tl.cumsum(_write_gates(g, base, row, rows, H), 0, reverse=True)) * sign)[:, None]
-        factors = _head_factors(gate, row, column, 0, False, q.dtype.element_ty == tl.bfloat16) * sign[:, None] * sign[None, :]
-        weight = (inner * factors * scale).to(d_tile.dtype)
-    else:
-        weight = _load_tile(weights + base * C, row, column, H * C, rows, C)
-    found = tl.dot(tl.trans(weight), d_tile, found, input_precision=PRECISION)
-    _store_tile(d_v + base * V, found, row, value, H * V, rows, V)
 
 
 @triton.jit
 def _weights_adjoint_kernel(
     v, d_out, d_weights, scale, T, H, V, C: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr
 ):
-    """d_A = d_o v^T for one chunk, [B, T, H, C]."""
+    """d_A = d_o v^T for one chunk, [B, N, H, pairs]."""
     plane, chunk = tl.program_id(0), tl.program_id(1)
     batch, head = (plane // H).to(tl.int64), plane % H
     row, column = tl.arange(0, C), tl.arange(0, C)
@@ -213,7 +160,7 @@ def _weights_adjoint_kernel(
         v_tile = _load_tile(v + base * V, row, value, H * V, rows, V)
         d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
         found = tl.dot(d_tile, tl.trans(v_tile), found, input_precision=PRECISION)
-    _store_tile(d_weights + base * C, found * scale, row, column, H * C, rows, C)
+    _store_pairs(d_weights, found * scale, (batch * tl.cdiv(T, C) + chunk) * H + head, row, column)
 
 
 @triton.jit
@@ -254,11 +201,11 @@ def _rows_adjoint_kernel(
     row, column = tl.arange(0, C), tl.arange(0, C)
     base = (batch * T + chunk * C) * H + head
     rows, stride = T - chunk * C, H * K
-    corner = ((batch * tl.cdiv(T, C) + chunk) * H + head) * K * V
+    place = (batch * tl.cdiv(T, C) + chunk) * H + head
+    corner = place * K * V
     d_reads, d_writes, d_total = _across_adjoint(
         v, d_out, states + corner, d_states + corner, base, row, rows, key, H, K, V, WRITES, C, BK, BV, PRECISION
     )
-    d_weights += base * C
     q_tile = _load_tile(q + base * K, row, key, stride, rows, K)
     k_tile = _load_tile(k + base * K, row, key, stride, rows, K)
     gate = _gates_of(_load_tile(g + base * K, row, key, stride, rows, K))
@@ -276,7 +223,7 @@ def _rows_adjoint_kernel(
     small = 0
     if not BEFORE:
         small, sums = _middle_sums(choices, gate, LEVELS, C, PRECISION)
-        inner = tl.where(_within(row, column, small, APART), _load_tile(d_weights, row, column, H * C, rows, C), 0.0)
+        inner = tl.where(_within(row, column, small, APART), _load_pairs(d_weights, place, row, column), 0.0)
         factor, inverse = tl.exp2(sums), tl.exp2(-sums)
         d_read = tl.dot(inner, (k_tile * inverse).to(LIKE), input_precision=PRECISION) * factor
         d_write = tl.dot(tl.trans(inner), (q_tile * factor).to(LIKE), input_precision=PRECISION) * inverse
@@ -287,7 +234,7 @@ def _rows_adjoint_kernel(
         factor = tl.exp2(_sums(choices, level, gate, C, PRECISION))
         read, write = (q_tile * factor).to(LIKE), (k_tile * factor).to(LIKE)
         inside = _across(row, column, level, APART)
-        inner = tl.where(inside, _load_tile(d_weights, row, column, H * C, rows, C), 0.0)
+        inner = tl.where(inside, _load_pairs(d_weights, place, row, column), 0.0)
         d_read = tl.dot(inner, write, input_precision=PRECISION) * factor
         d_write = tl.dot(tl.trans(inner), read, input_precision=PRECISION) * factor
         d_q_tile += d_read
@@ -316,7 +263,8 @@ def _head_adjoint_kernel(
     row, column = tl.arange(0, C), tl.arange(0, C)
     base = (batch * T + chunk * C) * H + head
     rows, stride = T - chunk * C, H * K
-    corner = ((batch * tl.cdiv(T, C) + chunk) * H + head) * K * V
+    place = (batch * tl.cdiv(T, C) + chunk) * H + head
+    corner = place * K * V
     d_reads, d_writes, d_total = _across_adjoint(
         v, d_out, states + corner, d_states + corner, base, row, rows, key, H, K, V, WRITES, C, BK, BV, PRECISION
     )
@@ -328,15 +276,18 @@ def _head_adjoint_kernel(
         d_k_tile = d_writes * (tl.exp2(tl.cumsum(_write_gates(g, base, row, rows, H), 0, reverse=True)) * sign)[:, None]
     else:
         d_k_tile = _load_tile(d_k + base * K, row, key, stride, rows, K).to(tl.float32)
-    inner = _load_tile(d_weights + base * C, row, column, H * C, rows, C)
-    factors = _head_factors(gate, row, column, APART, BEFORE, LIKE == tl.bfloat16) * sign[:, None] * sign[None, :]
+    inner = _load_pairs(d_weights, place, row, column)
+    # The factors of `_head_factors` by sums of rows: a difference of two vectors is spilled here.
+    SHIFT: tl.constexpr = APART if BEFORE else 0
+    met = tl.where((row - SHIFT)[:, None] > column[None, :], gate[:, None], 0.0)
+    spans = _column_sums(met, row, column, False, LIKE == tl.bfloat16)
+    factors = tl.where(_counts(row, column, APART), tl.exp2(spans), 0.0) * sign[:, None] * sign[None, :]
     inner = inner.to(tl.float32) * factors
     if GATE:
         pairs = inner * tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
         # [t, j]: pairs of j with t and what comes after
         later = _column_sums(pairs, row, column, True, LIKE == tl.bfloat16)
         reads = tl.sum(q_tile * d_q_tile, 1)
-        SHIFT: tl.constexpr = APART if BEFORE else 0
         d_gate = tl.sum(tl.where(column[None, :] < (row - SHIFT)[:, None], later, 0.0), 1)
         d_gate += tl.sum(tl.where(column[None, :] >= row[:, None], reads[None, :], 0.0), 1)
         if BEFORE:  # so far the gradients of what reads meet at a row: the decay of a step before
@@ -346,8 +297,8 @@ def _head_adjoint_kernel(
             d_gate += tl.sum(tl.where(column[None, :] < row[:, None], writes[None, :], 0.0), 1)
             whole = _read_gates(g, base, row, rows, H, 0, False)
             d_gate += tl.sum(d_total, 0) * tl.exp2(tl.sum(whole, 0))
-        place = tl.program_id(1).to(tl.int64) * B * T * H + base
-        tl.store(d_g + place + row * H, d_gate, mask=row < rows)
+        part = tl.program_id(1).to(tl.int64) * B * T * H
+        tl.store(d_g + part + base + row * H, d_gate, mask=row < rows)
     inner = inner.to(LIKE)
     d_q_tile = tl.dot(inner, k_tile, d_q_tile, input_precision=PRECISION)
     d_k_tile = tl.dot(tl.trans(inner), q_tile, d_k_tile, input_precision=PRECISION)

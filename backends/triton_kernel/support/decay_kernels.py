@@ -26,6 +26,38 @@ def _store_tile(x, tile, row, column, stride, rows, columns):
 
 
 @triton.jit
+def _pairs_at(place, row, column):
+    """Where the pairs [i, j] of the chunk with the number `place` are, and which: C / 16 blocks of 16 rows one behind the
+    other, the rows of each with the columns up to its end. The rest of the square, above the diagonal, is zeros."""
+    C: tl.constexpr = row.shape[0]
+    block = row // 16
+    first = (8 * block * (block + 1) + row % 16 * (block + 1)) * 16
+    return place * (C * (C + 16) // 2) + first[:, None] + column[None, :], (column // 16)[None, :] <= block[:, None]
+
+
+@triton.jit
+def _load_pairs(x, place, row, column):
+    """[C, C] of what rows i of a chunk have of rows j <= i."""
+    at, mask = _pairs_at(place, row, column)
+    return tl.load(x + at, mask=mask, other=0)
+
+
+@triton.jit
+def _store_pairs(x, tile, place, row, column):
+    """The same, written in the tensor's own type."""
+    at, mask = _pairs_at(place, row, column)
+    tl.store(x + at, tile.to(x.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _load_start(start, batch, head, key, value, by_batch, by_head, by_key, by_value, keys, values):
+    """[K, V] of the first states [B, H, K, V], which may be one number for all; zeros outside."""
+    mask = (key < keys)[:, None] & (value < values)[None, :]
+    place = key[:, None] * by_key + value[None, :] * by_value
+    return tl.load(start + batch * by_batch + head * by_head + place, mask=mask, other=0)
+
+
+@triton.jit
 def _gates_of(gate):
     """Natural logarithms as base-2 exponents that stay finite."""
     return tl.maximum(gate.to(tl.float32) * LOG2_E, FLOOR)
@@ -124,9 +156,13 @@ def _column_sums(x, row, column, REVERSE: tl.constexpr, NARROW: tl.constexpr):
 
 
 @triton.jit
-def _head_factors(gate, row, column, APART: tl.constexpr, BEFORE: tl.constexpr, NARROW: tl.constexpr):
-    """[C, C] of what is left at row i of row j's write, 0 where j does not count for i; `gate` is what reads meet."""
-    SHIFT: tl.constexpr = APART if BEFORE else 0
-    met = tl.where((row - SHIFT)[:, None] > column[None, :], gate[:, None], 0.0)
-    spans = _column_sums(met, row, column, False, NARROW)
-    return tl.where(_counts(row, column, APART), tl.exp2(spans), 0.0)
+def _head_factors(met, gate, row, column, APART: tl.constexpr):
+    """[C, C] of what is left at row i of row j's write, 0 where j does not count for i; `met` are the gates of reads.
+
+    A difference of sums from the chunk's start, which are float64 numbers in two parts, so that what cancels costs nothing.
+    """
+    upto, until = tl.cumsum(met.to(tl.float64), 0), tl.cumsum(gate.to(tl.float64), 0)
+    read, write = upto.to(tl.float32), until.to(tl.float32)
+    read_rest, write_rest = (upto - read.to(tl.float64)).to(tl.float32), (until - write.to(tl.float64)).to(tl.float32)
+    spans = (read[:, None] - write[None, :]) + (read_rest[:, None] - write_rest[None, :])
+    return tl.exp2(tl.where(_counts(row, column, APART), spans, float("-inf")))

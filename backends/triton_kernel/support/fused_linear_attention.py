@@ -1,147 +1,68 @@
 """Chunkwise linear attention with decays by Triton kernels, forward and adjoint, as operators that compilers see through."""
 
-from functools import cache
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ...torch_module.support.chunk_linear_attention import chunk_linear_attention
 from .attend_kernels import (
     _head_adjoint_kernel,
-    _reads_kernel,
     _rows_adjoint_kernel,
     _rows_weights_kernel,
-    _states_kernel,
-    _values_adjoint_kernel,
     _weights_adjoint_kernel,
 )
-from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device, _one_device, _restarted, _unasked
-from .tuning import _tuned
-
-CHUNK = 64
-LEVELS = CHUNK.bit_length() - 1
-# Largest tiles (keys, values) and warps of each kernel for 16-bit operands, spill-free on sm_80 to sm_100; float32
-# operands take half the width along both.
-ATTEND_TILES = {
-    "weights": (32, 0, 4),
-    "states": (64, 64, 4),
-    "reads": (64, 64, 4),
-    "values adjoint": (64, 64, 4),
-    "weights adjoint": (0, 64, 4),
-    "rows adjoint": (32, 64, 4),
-    "head adjoint": (128, 64, 8),
-}
-
-
-@cache
-def _attend_choices(device: torch.device, dtype: torch.dtype, apart: int = 0, before: bool = False) -> Tensor:
-    """Sums of decays as matrices of 1, 0 and -1 [4 levels + 6, C, C], for row i over l.
-
-    levels + 2: a level has half blocks of 2^level rows. A second half meets the first before its first row, and row i reads
-    past the decays l <= i of its half; a first half meets the second behind its last row, and row i writes before the
-    decays l > i of its half. Then reads of what enters the chunk, and writes to what leaves it.
-    levels + 2: their transposes, the reads and writes that straddle decay i.
-    levels + 1: between the middle of row i's block of 2^level rows and row i, with -1 before the middle.
-    levels + 1: the rows of its block that are not before row i; none for the first, whose decay acts on no pair there.
-    `before`: reads come before the decay of their step of `apart` rows, and take the decays of the steps before it.
-    """
-    row = torch.arange(CHUNK, device=device)
-    upto = row[:, None] >= row
-    met = row[:, None] // apart > row // apart if before else upto
-    halves, middles, later = [], [], []
-    for level in range(LEVELS + 1):
-        block = row >> level
-        same = block[:, None] == block
-        halves.append(same & torch.where(block[:, None] % 2 == 1, met, ~upto))
-        middle = (block << level) + max(1, (1 << level) // 2)  # no row is ahead of it at level 0
-        ahead, behind = same & (row >= middle) & upto, same & (row < middle) & ~upto
-        middles.append(ahead.float() - behind.float())
-        later.append(same & upto.mT & (row > block << level)[:, None])
-    both = torch.stack([*halves[:LEVELS], met, ~upto]).float()
-    found = torch.cat([both, both.mT, torch.stack(middles), torch.stack(later).float()])
-    return found.to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
-
-
-def _attend_tile(name: str, q: Tensor, v: Tensor) -> dict[str, Any]:
-    """The arguments of a launch that set its tile."""
-    keys, values, warps = ATTEND_TILES[name]
-    if q.dtype == torch.float32:
-        keys, values = keys // 2, values // 2
-    found = {"C": CHUNK, "PRECISION": _dot_precision(), "num_warps": warps}
-    if keys:
-        found["BK"] = _block(q.shape[-1], keys)
-    if values:
-        found["BV"] = _block(v.shape[-1], values)
-    return _tuned(name, found, q, q.shape[1], q.shape[-1], v.shape[-1])
-
-
-def _attend_states(
-    left: Tensor, right: Tensor, decay: Tensor, signs: Tensor | None, start: Tensor | None, scale: float,
-    *, by_head: bool, reverse: bool = False,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The state that enters every chunk [B, N, H, K, V], and the last [B, H, K, V]; reversed, what leaves and the first."""
-    batch, time, heads, keys = left.shape
-    values = right.shape[-1]
-    count = triton.cdiv(time, CHUNK)
-    states = left.new_empty(batch, count, heads, keys, values)
-    final = left.new_empty(batch, heads, keys, values, dtype=torch.float32)
-    tile = _attend_tile("states", left, right)
-    grid = (batch * heads, triton.cdiv(values, tile["BV"]), triton.cdiv(keys, tile["BK"]))
-    _states_kernel[grid](
-        left, right, decay, final if signs is None else signs, final if start is None else start, states, final,
-        scale, time, heads, keys, values,
-        BY_HEAD=by_head, SIGNED=signs is not None, REVERSE=reverse, HAS_START=start is not None, **tile,
-    )  # fmt: skip
-    return states, final
+from .attending import CHUNK, LEVELS, PAIRS, WALK_SLAB, _attend_choices, _attend_states, _attend_tile, _attend_walk
+from .launching import OPS, _has_kernels, _on_device, _one_device, _restarted, _unasked
 
 
 @torch.library.custom_op(
     f"{OPS}::attend",
     mutates_args=(),
-    schema="(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? signs, Tensor? start, float scale, ScalarType dtype)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    schema="(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? signs, Tensor? start, float scale, bool strict,"
+    " ScalarType dtype) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def _attend(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, signs: Tensor | None, start: Tensor | None,
-    scale: float, dtype: torch.dtype,
+    scale: float, strict: bool, dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """o in `dtype`, the final state, and with one decay for each key: weights, reads, writes, totals of the chunks."""
-    o, final, weights, reads, writes, totals = _attend_empty(q, k, v, g, signs, start, scale, dtype)
+    """o in `dtype`, the final state, with one decay for each key the weights of the chunks' pairs, and if these are many
+    reads, writes, totals of the chunks."""
+    _, _, weights, reads, writes, totals = _attend_empty(q, k, v, g, signs, start, scale, strict, dtype)
     batch, time, heads, keys = q.shape
-    count, by_head = triton.cdiv(time, CHUNK), g.dim() == 3
+    decayed = totals.numel() > 0
     with _on_device(q):
-        if by_head:
-            left, read, decay = k, q, g
-        else:
-            tile = _attend_tile("weights", q, v)
-            _rows_weights_kernel[(batch * heads, count)](
+        if g.dim() == 4:
+            _rows_weights_kernel[(batch * heads, triton.cdiv(time, CHUNK))](
                 q, k, g, _attend_choices(q.device, q.dtype), weights, reads, writes, totals, scale, time, heads, keys,
-                APART=0, BEFORE=False, LEVELS=LEVELS, **tile,
+                APART=0, BEFORE=False, STRICT=strict, WHOLE=False, ALONE=not decayed, LEVELS=LEVELS,
+                **_attend_tile("weights", q, v),
             )  # fmt: skip
-            left, read, decay = writes, reads, totals
-        states, last = _attend_states(left, v, decay, signs, start, 1.0, by_head=by_head)
-        tile = _attend_tile("reads", q, v)
-        _reads_kernel[(batch * heads, triton.cdiv(v.shape[-1], tile["BV"]), count)](
-            read, k, v, g, v if signs is None else signs, weights, states, o, scale, time, heads, keys, v.shape[-1],
-            BY_HEAD=by_head, SIGNED=signs is not None, **tile,
-        )  # fmt: skip
-    return o, last, weights, reads, writes, totals
+        read, left, decay = (reads, writes, totals) if decayed else (q, k, g)
+        o, final, _ = _attend_walk(
+            read, left, v, decay, signs, weights, start, scale, dtype, totals=decayed, strict=strict
+        )
+    if strict:  # the first row reads what was there before all
+        o[:, 0] = 0 if start is None else torch.einsum("bhk,bhkv->bhv", q[:, 0].float() * scale, start)
+    return o, final, weights, reads, writes, totals
 
 
 @_attend.register_fake
 def _attend_empty(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, signs: Tensor | None, start: Tensor | None,
-    scale: float, dtype: torch.dtype,
+    scale: float, strict: bool, dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     batch, time, heads, keys = q.shape
     o = v.new_empty(v.shape, dtype=dtype)
     final = v.new_empty(batch, heads, keys, v.shape[-1], dtype=torch.float32)
-    if g.dim() == 3:
-        return o, final, q.new_empty(0), q.new_empty(0), q.new_empty(0), q.new_empty(0)
-    totals = q.new_empty(batch, (time + CHUNK - 1) // CHUNK, heads, keys, dtype=torch.float32)
-    return o, final, q.new_empty(batch, time, heads, CHUNK), q.new_empty(q.shape), q.new_empty(q.shape), totals
+    count = (time + CHUNK - 1) // CHUNK
+    weights = q.new_empty(0) if g.dim() == 3 else q.new_empty(batch, count, heads, PAIRS)
+    if g.dim() == 3 or keys <= WALK_SLAB:
+        return o, final, weights, q.new_empty(0), q.new_empty(0), q.new_empty(0)
+    totals = q.new_empty(batch, count, heads, keys, dtype=torch.float32)
+    return o, final, weights, q.new_empty(q.shape), q.new_empty(q.shape), totals
 
 
 def _attend_operands(
@@ -155,7 +76,7 @@ def _attend_operands(
     batch, time, heads, keys = q.shape
     values, count = v.shape[-1], triton.cdiv(time, CHUNK)
     d_q, d_k = torch.empty_like(q), torch.empty_like(k) if found is None else found[0]
-    d_weights = q.new_empty(batch, time, heads, CHUNK)
+    d_weights = q.new_empty(batch, count, heads, PAIRS)
     tile = _attend_tile("weights adjoint", q, v)
     _weights_adjoint_kernel[(batch * heads, count)](v, d_o, d_weights, scale, time, heads, values, **tile)
     tile = _attend_tile("head adjoint" if g.dim() == 3 else "rows adjoint", q, v)
@@ -191,18 +112,13 @@ def _attend_adjoint(
     start: Tensor | None, weights: Tensor, reads: Tensor, writes: Tensor, totals: Tensor, scale: float, gate: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of q, k, v, g and of the first state. The chunks' states are computed again: none is kept."""
-    batch, time, heads, keys = q.shape
-    values, count, by_head = v.shape[-1], triton.cdiv(time, CHUNK), g.dim() == 3
-    left, read, decay = (k, q, g) if by_head else (writes, reads, totals)
-    d_v = torch.empty_like(v)
+    decayed = totals.numel() > 0
+    read, left, decay = (reads, writes, totals) if decayed else (q, k, g)
     with _on_device(q):
-        states, _ = _attend_states(left, v, decay, signs, start, 1.0, by_head=by_head)
-        d_states, d_start = _attend_states(read, d_o, decay, signs, d_final, scale, by_head=by_head, reverse=True)
-        tile = _attend_tile("values adjoint", q, v)
-        _values_adjoint_kernel[(batch * heads, triton.cdiv(values, tile["BV"]), count)](
-            q, left, d_o, g, q if signs is None else signs, weights, d_states, d_v, scale, time, heads, keys, values,
-            BY_HEAD=by_head, SIGNED=signs is not None, STATES=True, **tile,
-        )  # fmt: skip
+        states, _ = _attend_states(left, v, decay, signs, start, totals=decayed)
+        d_v, d_start, d_states = _attend_walk(
+            read, left, d_o, decay, signs, weights, d_final, scale, v.dtype, totals=decayed, reverse=True
+        )
         d_q, d_k, d_g = _attend_operands(q, k, v, g, signs, d_o, states, d_states, scale, gate)
     return d_q, d_k, d_v, d_g, d_start
 
@@ -217,7 +133,7 @@ def _attend_adjoint_empty(
 
 
 def _attend_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *given, ctx.scale, _ = inputs
+    *given, ctx.scale, ctx.strict, _ = inputs
     ctx.mark_non_differentiable(*output[2:])
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*given, *output[2:])
@@ -227,12 +143,25 @@ def _attend_backward(ctx: Any, d_o: Tensor | None, d_final: Tensor | None, *_: T
     q, k, v, g, signs, start, *kept = ctx.saved_tensors
     d_o = torch.zeros_like(v) if d_o is None else d_o.to(v.dtype).contiguous()
     d_final = None if d_final is None else d_final.contiguous()
-    given = (d_o, d_final, q, k, v, g, signs, start, *kept)
-    *found, d_start = _attend_adjoint(*given, ctx.scale, bool(ctx.needs_input_grad[3]))
-    return *found, None, None if start is None else d_start, None, None
+    read, d_read = (_attend_later(q), _attend_later(d_o)) if ctx.strict else (q, d_o)
+    given = (d_read, d_final, read, k, v, g, signs, start, *kept)
+    d_q, *found, d_start = _attend_adjoint(*given, ctx.scale, bool(ctx.needs_input_grad[3]))
+    if ctx.strict:
+        d_first = torch.zeros_like(q[:, 0])
+        if start is not None:  # which the first row reads as it is
+            grad = d_o[:, 0].float() * ctx.scale
+            d_first = torch.einsum("bhv,bhkv->bhk", grad, start).to(q.dtype)
+            d_start = d_start + q[:, 0].float().unsqueeze(-1) * grad.unsqueeze(-2)
+        d_q = torch.cat([d_first.unsqueeze(1), d_q[:, :-1]], 1)
+    return d_q, *found, None, None if start is None else d_start, None, None, None
 
 
 _attend.register_autograd(_attend_backward, setup_context=_attend_setup)
+
+
+def _attend_later(x: Tensor) -> Tensor:
+    """Rows that belong to the step before: a read before a step is one after the step before it."""
+    return torch.cat([x[:, 1:], torch.zeros_like(x[:, :1])], 1)
 
 
 def _attend_logarithm(decay: Tensor, time: int) -> tuple[Tensor, Tensor]:
@@ -303,21 +232,15 @@ def fused_linear_attention(
     g = g.expand(batch, time, heads, -1)
     signs = None if signs is None else signs.expand(batch, time, heads, -1)
     if start is not None:
-        start = start.float().expand(batch, heads, keys, v.shape[-1]).contiguous()
-    before = None
-    if strict:  # a read before the step is a read after the step before it
-        before = q[:, 0].float() * scale
-        q = torch.cat([q[:, 1:], torch.zeros_like(q[:, :1])], 1)
+        start = start.float().expand(batch, heads, keys, v.shape[-1])
     by_row = signs
     if g.shape[-1] == 1:
         g, by_row = g.squeeze(-1), None if signs is None else signs.squeeze(-1).contiguous()
     elif signs is not None:  # one sign for each key goes into the operands, one for each row into the kernels
-        q, k, by_row = q * signs.to(like), k * signs.to(like), None
+        met = pad(signs, (0, 0, 0, 0, 1, 0), value=1.0)[:, :time] if strict else signs
+        q, k, by_row = q * met.to(like), k * signs.to(like), None
     q, k, v, g = q.contiguous(), k.contiguous(), v.contiguous(), g.contiguous()
-    o, final = _attend(q, k, v, g, by_row, start, float(scale), dtype)[:2]
+    o, final = _attend(q, k, v, g, by_row, start, float(scale), strict, dtype)[:2]
     if signs is not None:
         final = final * signs[:, -1].reshape(batch, heads, -1, 1)
-    if before is not None:
-        o_0 = torch.zeros_like(o[:, 0]) if start is None else torch.einsum("bhk,bhkv->bhv", before, start).to(dtype)
-        o = torch.cat([o_0.unsqueeze(1), o[:, :-1]], 1)
     return o, final

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...torch_module.support.online_softmax import online_softmax
-from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device, _one_device
+from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device, _one_device, _tiles_of
 from .softmax_kernels import _delta_kernel
 from .tuning import _tuned
 
@@ -45,13 +45,6 @@ SOFTMAX_TILES: dict[str, dict[tuple[str, int, int], tuple[int, int, int, int]]] 
 
 
 @cache
-def _softmax_table(device: torch.device) -> str:
-    """Which of the tables a device has."""
-    if torch.version.hip:
-        return "hip"
-    return "sm_80" if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] < 9 else "sm_90"
-
-
 @cache
 def _axes(dims: str) -> tuple[str, ...]:
     return tuple(dims.split())
@@ -140,7 +133,7 @@ class _Call(NamedTuple):
         wide = [(leaf.width, x) for leaf, x in zip(self.plan.leaves, self.tensors, strict=True) if leaf.width]
         widths = {name: int(x.shape[-1]) for name, x in wide}
         size = max((x.element_size() for _, x in wide), default=4)
-        table = _softmax_table(self.tensors[0].device)
+        table = _tiles_of(self.tensors[0].device)
         found = {**_softmax_constants(kernel, tuple(widths.items()), size, table), "PRECISION": _dot_precision()}
         sizes = (self.length("row"), self.length("column"), *widths.values())
         return _tuned(f"{self.plan.name} {kernel}", found, self.tensors[0], *sizes)

@@ -9,15 +9,8 @@ from torch.nn.functional import pad
 
 from ...torch_module.support.chunk_solve import chunk_solve
 from .attend_kernels import _rows_weights_kernel
-from .fused_linear_attention import (
-    CHUNK,
-    LEVELS,
-    _attend_choices,
-    _attend_logarithm,
-    _attend_operands,
-    _attend_states,
-    _attend_tile,
-)
+from .attending import CHUNK, LEVELS, _attend_choices, _attend_states, _attend_tile
+from .fused_linear_attention import _attend_logarithm, _attend_operands
 from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device, _one_device, _restarted, _unasked
 from .solve_kernels import _head_pairs_kernel, _inverse_kernel, _solve_kernel
 from .tuning import _tuned
@@ -82,7 +75,7 @@ def _solve_inverse(
         choices = _attend_choices(w.device, w.dtype, apart, before)
         _rows_weights_kernel[grid](
             w, u, g, choices, pairs, reads, writes, totals, 1.0, time, heads, keys,
-            LEVELS=LEVELS, **order, **_attend_tile("weights", w, w),
+            STRICT=False, WHOLE=True, ALONE=False, LEVELS=LEVELS, **order, **_attend_tile("weights", w, w),
         )  # fmt: skip
     # 16-bit numbers come in and go out: the products between need no more than tf32.
     precision = "tf32" if w.dtype != torch.float32 and _dot_precision() == "tf32x3" else _dot_precision()
@@ -135,7 +128,7 @@ def _solve_adjoint(
     left, right, decay = (w, u, g) if by_head else (reads, writes, totals)
     y = y.to(w.dtype)
     with _on_device(w):
-        states, _ = _attend_states(right, y, decay, None, start, 1.0, by_head=by_head)
+        states, _ = _attend_states(right, y, decay, None, start, totals=not by_head)
         d_x, d_states, d_start = _solve_scan(
             left, right, inverse, d_y, decay, None, w.dtype, by_head=by_head, apart=apart, before=before, reverse=True
         )

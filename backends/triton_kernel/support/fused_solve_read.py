@@ -8,18 +8,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ...torch_module.support.chunk_solve_read import chunk_solve_read
-from .attend_kernels import _reads_kernel, _rows_weights_kernel, _values_adjoint_kernel
-from .fused_linear_attention import (
-    CHUNK,
-    LEVELS,
-    _attend_choices,
-    _attend_logarithm,
-    _attend_operands,
-    _attend_states,
-    _attend_tile,
-)
+from .attend_kernels import _rows_weights_kernel
+from .attending import CHUNK, LEVELS, PAIRS, _attend_choices, _attend_states, _attend_tile
+from .fused_linear_attention import _attend_logarithm, _attend_operands
 from .fused_solve import SOLVE_KEYS, _solve_empty, _solve_inverse, _solve_scan
 from .launching import OPS, _has_kernels, _on_device, _one_device, _restarted, _unasked
+from .solve_kernels import _reads_kernel, _values_adjoint_kernel
 
 ASK_SCHEMA = "Tensor w, Tensor u, Tensor x, Tensor q, Tensor g, Tensor? start, bool before, float scale"
 
@@ -44,15 +38,16 @@ def _ask(
         if not by_head:  # the writes and totals come out once more, the same
             _rows_weights_kernel[(batch * heads, count)](
                 q, u, g, _attend_choices(q.device, q.dtype), weights, asked, writes, totals, scale, time, heads, keys,
-                APART=0, BEFORE=False, LEVELS=LEVELS, **_attend_tile("weights", q, x),
+                APART=0, BEFORE=False, STRICT=False, WHOLE=False, ALONE=False, LEVELS=LEVELS,
+                **_attend_tile("weights", q, x),
             )  # fmt: skip
         y, states, final = _solve_scan(
             left, right, inverse, x, decay, start, w.dtype, by_head=by_head, apart=1, before=before
         )
         tile = _attend_tile("reads", q, x)
-        _reads_kernel[(batch * heads, triton.cdiv(values, tile["BV"]), count)](
-            q if by_head else asked, u, y, g, y, weights, states, o, scale, time, heads, keys, values,
-            BY_HEAD=by_head, SIGNED=False, **tile,
+        _reads_kernel[(batch * heads * triton.cdiv(values, tile["BV"]), count)](
+            q if by_head else asked, u, y, g, weights, states, o, scale, time, heads, keys, values,
+            BY_HEAD=by_head, **tile,
         )  # fmt: skip
     return o, final, y, inverse, reads, writes, totals, weights, asked
 
@@ -64,7 +59,9 @@ def _ask_empty(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     y, inverse, reads, writes, totals = _solve_empty(w, u, x, g, start, 1, before, w.dtype)
     final = w.new_empty(w.shape[0], w.shape[2], w.shape[3], x.shape[3], dtype=torch.float32)
-    weights, asked = (q.new_empty(0), q.new_empty(0)) if g.dim() == 3 else (torch.empty_like(inverse), q.new_empty(q.shape))
+    weights, asked = q.new_empty(0), q.new_empty(0)
+    if g.dim() == 4:
+        weights, asked = q.new_empty(*totals.shape[:3], PAIRS), q.new_empty(q.shape)
     return x.new_empty(x.shape, dtype=dtype), final, y, inverse, reads, writes, totals, weights, asked
 
 
@@ -86,11 +83,11 @@ def _ask_adjoint(
     left, right, decay, read = (w, u, g, q) if by_head else (reads, writes, totals, asked)
     answers = torch.empty_like(y)
     with _on_device(w):
-        states, _ = _attend_states(right, y, decay, None, start, 1.0, by_head=by_head)
+        states, _ = _attend_states(right, y, decay, None, start, totals=not by_head)
         tile = _attend_tile("values adjoint", q, y)
-        _values_adjoint_kernel[(batch * heads, triton.cdiv(values, tile["BV"]), count)](
-            q, u, d_o, g, q, weights, states, answers, scale, time, heads, keys, values,
-            BY_HEAD=by_head, SIGNED=False, STATES=False, **tile,
+        _values_adjoint_kernel[(batch * heads * triton.cdiv(values, tile["BV"]), count)](
+            q, u, d_o, g, weights, answers, scale, time, heads, keys, values,
+            BY_HEAD=by_head, **tile,
         )  # fmt: skip
         answers = answers if d_y is None else answers + d_y
         d_x, d_states, d_start = _solve_scan(

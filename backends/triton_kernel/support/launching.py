@@ -16,6 +16,13 @@ def _on_device(x: Tensor) -> AbstractContextManager[Any]:
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
+def _tiles_of(device: torch.device) -> str:
+    """Whose tiles a device takes: sm_80, hip, or sm_90 and what came after it."""
+    if torch.version.hip:
+        return "hip"
+    return "sm_80" if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] < 9 else "sm_90"
+
+
 def _has_kernels(x: Tensor) -> bool:
     """CUDA and HIP devices run the kernels; the CPU only under Triton's interpreter."""
     return x.is_cuda or INTERPRETED

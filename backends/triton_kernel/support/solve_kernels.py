@@ -12,6 +12,7 @@ import triton.language as tl
 
 from .decay_kernels import (
     _head_factors,
+    _load_pairs,
     _load_tile,
     _read_gates,
     _store_tile,
@@ -36,8 +37,8 @@ def _head_pairs_kernel(
         w_tile = _load_tile(w + base * K, row, key, H * K, rows, K)
         u_tile = _load_tile(u + base * K, row, key, H * K, rows, K)
         found = tl.dot(w_tile, tl.trans(u_tile), found, input_precision=PRECISION)
-    gate = _read_gates(g, base, row, rows, H, APART, BEFORE)
-    found *= _head_factors(gate, row, column, APART, BEFORE, w.dtype.element_ty == tl.bfloat16)
+    met, gate = _read_gates(g, base, row, rows, H, APART, BEFORE), _read_gates(g, base, row, rows, H, 0, False)
+    found *= _head_factors(met, gate, row, column, APART)
     _store_tile(pairs + base * C, found, row, column, H * C, rows, C)
 
 
@@ -147,3 +148,69 @@ def _solve_kernel(
                 found *= writes[:, None]
             state = tl.dot(tl.trans(u_tile), found.to(LIKE), state * total, input_precision=PRECISION)
     tl.store(final + plane * K * V + corner, state, mask=inside)
+
+
+@triton.jit
+def _reads_kernel(
+    q, k, v, g, weights, states, out, scale, T, H, K, V,
+    BY_HEAD: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """o = A y + reads S for one chunk, y in v's place. With one decay for each key, q holds the reads and A is in `weights`."""
+    blocks = tl.cdiv(V, BV)
+    plane, chunk = tl.program_id(0) // blocks, tl.program_id(1)
+    batch, head = (plane // H).to(tl.int64), plane % H
+    value = tl.program_id(0) % blocks * BV + tl.arange(0, BV)
+    row, column = tl.arange(0, C), tl.arange(0, C)
+    base = (batch * T + chunk * C) * H + head
+    rows = T - chunk * C
+    states += ((batch * tl.cdiv(T, C) + chunk) * H + head) * K * V
+    found = tl.zeros([C, BV], tl.float32)
+    inner = tl.zeros([C, C], tl.float32)
+    for first in range(0, K, BK):
+        key = first + tl.arange(0, BK)
+        q_tile = _load_tile(q + base * K, row, key, H * K, rows, K)
+        state = _load_tile(states, key, value, V, K, V)
+        found = tl.dot(q_tile, state.to(q_tile.dtype), found, input_precision=PRECISION)
+        if BY_HEAD:
+            k_tile = _load_tile(k + base * K, row, key, H * K, rows, K)
+            inner = tl.dot(q_tile, tl.trans(k_tile), inner, input_precision=PRECISION)
+    v_tile = _load_tile(v + base * V, row, value, H * V, rows, V)
+    if BY_HEAD:
+        gate = _read_gates(g, base, row, rows, H, 0, False)
+        found *= (tl.exp2(tl.cumsum(gate, 0)) * scale)[:, None]
+        factors = _head_factors(gate, gate, row, column, 0)
+        weight = (inner * factors * scale).to(v_tile.dtype)
+    else:
+        weight = _load_pairs(weights, (batch * tl.cdiv(T, C) + chunk) * H + head, row, column)
+    found = tl.dot(weight, v_tile, found, input_precision=PRECISION)
+    _store_tile(out + base * V, found, row, value, H * V, rows, V)
+
+
+@triton.jit
+def _values_adjoint_kernel(
+    q, k, d_out, g, weights, d_v, scale, T, H, K, V,
+    BY_HEAD: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """d_v = A^T d_o for one chunk. With one decay for each key, A is in `weights`."""
+    blocks = tl.cdiv(V, BV)
+    plane, chunk = tl.program_id(0) // blocks, tl.program_id(1)
+    batch, head = (plane // H).to(tl.int64), plane % H
+    value = tl.program_id(0) % blocks * BV + tl.arange(0, BV)
+    row, column = tl.arange(0, C), tl.arange(0, C)
+    base = (batch * T + chunk * C) * H + head
+    rows = T - chunk * C
+    inner = tl.zeros([C, C], tl.float32)
+    for first in range(0, K if BY_HEAD else 0, BK):
+        key = first + tl.arange(0, BK)
+        q_tile = _load_tile(q + base * K, row, key, H * K, rows, K)
+        k_tile = _load_tile(k + base * K, row, key, H * K, rows, K)
+        inner = tl.dot(q_tile, tl.trans(k_tile), inner, input_precision=PRECISION)
+    d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
+    if BY_HEAD:
+        gate = _read_gates(g, base, row, rows, H, 0, False)
+        factors = _head_factors(gate, gate, row, column, 0)
+        weight = (inner * factors * scale).to(d_tile.dtype)
+    else:
+        weight = _load_pairs(weights, (batch * tl.cdiv(T, C) + chunk) * H + head, row, column)
+    found = tl.dot(tl.trans(weight), d_tile, input_precision=PRECISION)
+    _store_tile(d_v + base * V, found, row, value, H * V, rows, V)

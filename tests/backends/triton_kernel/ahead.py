@@ -114,7 +114,7 @@ def main(targets: list[str], names: list[str]) -> None:
         if names and name not in names:
             continue
         for target in targets:
-            other = ELSEWHERE.get(name, {}) if target != "sm_90" else {}
+            other = ELSEWHERE.get(name, {}).get(target, {})
             fixed = {**constants, **{k: v for k, v in other.items() if k not in options}}
             launch = {k: other.get(k, v) for k, v in options.items()}
             print(json.dumps({"name": f"{name} {target}", **compiled(kernel, types, fixed, target, **launch)}), flush=True)

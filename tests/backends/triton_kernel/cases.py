@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -43,6 +43,7 @@ class Attend:
     weak: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     constant: bool = False  # the same decay at all positions
+    begins: tuple[int, ...] = ()  # positions where sequences begin that are packed into one
 
     def inputs(self) -> list[Tensor | None]:
         lead = (self.batch, self.time, self.heads)
@@ -57,14 +58,28 @@ class Attend:
     def fast(self) -> Callable[..., Any]:
         from backends.triton_kernel.support.fused_linear_attention import fused_linear_attention
 
-        return partial(fused_linear_attention, log=not self.plain, **self.options)
+        first = torch.isin(torch.arange(self.time), torch.tensor(self.begins)) if self.begins else None
+        return partial(fused_linear_attention, log=not self.plain, first=first, **self.options)
 
     def slow(self, q: Tensor, *rest: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.begins:
+            return self._one_by_one(q, *rest)
         options = {k: v for k, v in self.options.items() if k != "scale"}
         result: tuple[Tensor, Tensor] = chunk_linear_attention(
             q * self.options.get("scale", 1.0), *rest, log=not self.plain, **options
         )
         return result
+
+    def _one_by_one(self, *given: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Sequences that are packed, each on its own; the first state is before the first of them."""
+        *rows, start = given
+        alone = replace(self, begins=())
+        outputs = []
+        for a, b in zip((0, *self.begins), (*self.begins, self.time), strict=True):
+            o, final = alone.slow(*(None if x is None else x[:, a:b] for x in rows), start)  # type: ignore[arg-type]
+            outputs.append(o)
+            start = None
+        return torch.cat(outputs, 1), final
 
 
 @dataclass(frozen=True)
@@ -260,6 +275,16 @@ INTERPRETED: dict[str, Case] = {
     "no decay": Attend(1, 5, 1, 3, 2, gate=0),
     "one position": Attend(1, 1, 1, 4, 4, gate=4),
     "read before the step": Attend(1, 64, 1, 16, 16, gate=16, options={"strict": True}),
+    "many keys, read before the step": Attend(1, 67, 1, 70, 16, gate=70, options={"strict": True, "scale": 0.3}),
+    "read before the step of a head": Attend(2, 66, 1, 16, 20, gate=1, start=False, options={"strict": True}),
+    "keys that two programs share": Attend(1, 40, 1, 130, 16, gate=130),
+    "keys of a head that two programs share": Attend(1, 40, 1, 150, 3, gate=1, options={"strict": True}),
+    "time in groups, a decay for each head": Attend(1, 530, 1, 16, 16, gate=1, plain=True),
+    "time in groups, a decay for each key": Attend(1, 530, 1, 16, 16, gate=16),
+    "time in groups, many keys": Attend(1, 530, 1, 70, 16, gate=70, weak=True, start=False),
+    "packed, a decay for each head": Attend(1, 150, 1, 16, 16, gate=1, begins=(3, 64, 100)),
+    "packed, a decay for each key, read before": Attend(1, 90, 1, 16, 16, gate=16, begins=(7, 80), options={"strict": True}),
+    "packed, plain decays for many keys": Attend(1, 90, 1, 70, 16, gate=70, plain=True, start=False, begins=(20,)),
     "plain decays for each key": Attend(1, 70, 1, 16, 16, gate=16, plain=True),
     "plain decays for each head, read before the step": Attend(1, 70, 1, 16, 16, gate=1, plain=True, options={"strict": True}),
     "one plain decay for all positions": Attend(2, 70, 3, 16, 16, gate=1, plain=True, constant=True),

@@ -15,17 +15,27 @@ import torch
 
 import seqdsl
 from seqdsl.api import load_backend
-from tests.backends.triton_kernel.processes import interpret_in
+from tests.backends.triton_kernel.processes import ROOT, interpret_in
 from tests.bench.gpu import SOURCES
 
-COLUMNS = """
-mixer columns(q[t,h,d], k[t,h,d], v[t,h,e], b[t,h,e]) -> o[t,h,e]:
-    S[t,h,d,e] = exp(b) * S[t-1] + k * v
+BEFORE = """
+mixer before(q[t,h,d], k[t,h,d], v[t,h,e], g[{g}]) -> o[t,h,e]:
+    o[t,h,e]   = sum[d] q * S[t-1]
+    S[t,h,d,e] = exp(g) * S[t-1] + k * v
+"""
+SUMS = """
+mixer sums(q[t,h,d], k[t,h,d], v[t,h,e]) -> o[t,h,e]:
+    S[t,h,d,e] = S[t-1] + k * v
     o[t,h,e]   = sum[d] q * S
 """
-MIXERS = {"gla": "gla", "simple_gla": "simple_gla", "retention": "retention", "columns": COLUMNS, "softmax": "softmax",
-          "hgrn": "hgrn", "gated_delta_rule": "gated_delta_rule", "kda": SOURCES["kda"]}
-OBSERVED = ("gla", "simple_gla", "columns", "softmax", "hgrn", "gated_delta_rule")
+MIXERS = {"gla": "gla", "simple_gla": "simple_gla", "retention": "retention", "softmax": "softmax",
+          "hgrn": "hgrn", "gated_delta_rule": "gated_delta_rule", "kda": SOURCES["kda"],
+          "read before": BEFORE.format(g="t,h,d"), "read before, by head": BEFORE.format(g="t,h"), "sums": SUMS}
+UNNAMED = ("column_decay", "head_decay", "learned_start", "negative_decay", "now_and_before", "exclusive_bonus")
+MIXERS |= {name: str(ROOT / "tests" / "unnamed" / f"{name}.seq") for name in UNNAMED}
+FILES = {"linear_attention": "linear", "simple_gla_gva": "simple_gla", "hgrn2": "hgrn", "mlstm_plain": "mlstm",
+         "plstm_1d_scalar": "plstm_1d"} | {x: x for x in ("rwkv5", "rwkv6", "lightnet", "mlstm", "ssd", "vision_retention")}
+OBSERVED = ("gla", "simple_gla", "read before", "column_decay", "softmax", "hgrn", "gated_delta_rule")
 SMALL = {"t": 70, "h": 2}  # a chunk and a ragged one
 Launches = dict[str, list[list[Any]]]
 
@@ -34,14 +44,19 @@ def shapes(system: Any, batch: int, lengths: dict[str, int], width: int) -> list
     return [(batch, *(lengths.get(system.axis(i), width) for i in x.indices)) for x in system.inputs()]
 
 
+def _program(name: str) -> Any:
+    return seqdsl.load(FILES[name], name) if name in FILES else seqdsl.load(MIXERS[name])
+
+
 def counts(name: str, batch: int, lengths: dict[str, int], width: int, dtype: torch.dtype, **options: Any) -> Any:
     """The count of one mixer on inputs of these shapes."""
     from seqdsl.backends.triton_kernel.count import counted
 
-    program = seqdsl.load(MIXERS[name])
-    text = program.source(backend="triton")
-    given = [(shape, dtype) for shape in shapes(program.system(), batch, lengths, width)]
-    return counted(text, program.class_name, load_backend("triton").companions(text), given, **options)
+    program = _program(name)
+    text, system = program.source(backend="triton"), program.system()
+    given = [(shape, dtype) for shape in shapes(system, batch, lengths, width)]
+    sizes = {a: lengths.get(a, width) for x in system.params() for a in map(system.axis, x.indices)}
+    return counted(text, program.class_name, load_backend("triton").companions(text), given, sizes, **options)
 
 
 def observed(name: str) -> Launches:

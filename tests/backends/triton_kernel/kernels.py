@@ -10,24 +10,27 @@ from backends.triton_kernel.support import attend_kernels as attend
 from backends.triton_kernel.support import read_kernels as read
 from backends.triton_kernel.support import scan_kernels as scan
 from backends.triton_kernel.support import solve_kernels as solve
-from backends.triton_kernel.support.fused_linear_attention import ATTEND_TILES, CHUNK, LEVELS
+from backends.triton_kernel.support import walk_kernels as walk
+from backends.triton_kernel.support.attending import ATTEND_TILES, CHUNK, LEVELS, _walk_tile
 from backends.triton_kernel.support.fused_read import READ_SEGMENT, READ_STEPS, _read_tile
 from backends.triton_kernel.support.fused_scan import SCAN_ADJOINT_STEPS, SCAN_LANES, SCAN_STEPS, SCAN_WARPS
 from backends.triton_kernel.support.fused_solve import INVERSE_WARPS, SOLVE_PAIRS, SOLVE_WARPS, _solve_tile
 
 F32, BF16 = "*fp32", "*bf16"
 KERNELS: dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]] = {}
-ELSEWHERE: dict[str, dict[str, int]] = {}  # constants and options that are others where the target is not sm_90
+ELSEWHERE: dict[str, dict[str, dict[str, int]]] = {}  # constants and options that are others on other targets than sm_90
 
 SCAN = dict.fromkeys(("a", "b", "start", "h", "kept_ends", "rate_ends", "b_ends", "grad", "d_a", "d_b"), F32)
 NARROW = ("q", "k", "v", "left", "right", "choices", "weights", "reads", "writes", "states", "out",
           "d_out", "d_weights", "d_states", "d_q", "d_k", "d_v")
-WIDE = ("g", "signs", "decay", "totals", "start", "final", "d_g")
+WIDE = ("g", "signs", "decay", "totals", "start", "entering", "final", "d_g")
 ATTEND = {**dict.fromkeys(NARROW, BF16), **dict.fromkeys(WIDE, F32), "scale": "fp32"}
 SOLVE = {**ATTEND, **dict.fromkeys(("w", "u", "x", "y", "inverse"), BF16), "pairs": F32}
 READ = {**ATTEND, **dict.fromkeys(("x", "y", "o", "d_o"), BF16),
         **dict.fromkeys(("marks", "scratch", "totals", "ends", "d_final", "d_q", "d_k", "d_x", "d_y", "d_start"), F32)}
 AFTER = {"APART": 1, "BEFORE": False}
+UPTO = {"APART": 0, "BEFORE": False}
+MODES = {by: {"BY_HEAD": by == "by head", "TOTALS": by == "decayed", "SIGNED": False} for by in ("by key", "decayed", "by head")}
 
 
 def _scan(name: str, kernel: Any, steps: int, **constants: Any) -> None:
@@ -41,9 +44,19 @@ def _attend(kernel: Any, tile: str, by: str = "", width: int = 128, **constants:
     keys, values, warps = ATTEND_TILES[tile]
     size = {"C": CHUNK, "PRECISION": "ieee"}
     size |= {name: min(most, width) for name, most in (("BK", keys), ("BV", values)) if most}
-    if "_rows_" in kernel.__name__:
+    if any(name in kernel.__name__ for name in ("_rows_", "_states_")):
         size["LEVELS"] = LEVELS
     KERNELS[f"{tile} {by}".strip()] = (kernel, ATTEND, {**size, **constants}, {"num_warps": warps})
+
+
+def _walk(by: str, reverse: bool, width: int) -> None:
+    """K = V = width, bfloat16; of many heads."""
+    name = f"walk {width} {by}" + " reversed" * reverse
+    tile, *others = (_walk_tile(by == "by head", 1024, width, width, torch.bfloat16, tiles) for tiles in ("sm_90", "sm_80", "hip"))
+    ELSEWHERE[name] = dict(zip(("sm_80", "gfx942"), others, strict=True))
+    options = {option: tile.pop(option) for option in ("num_warps", "num_stages")}
+    flags = {**MODES[by], "STRICT": False, "REVERSE": reverse, "HAS_START": True, "CUT": True, "PARTED": False}
+    KERNELS[name] = (walk._walk_kernel, ATTEND, {**flags, "C": CHUNK, "LEVELS": LEVELS, "PRECISION": "ieee", **tile}, options)
 
 
 def _solve(name: str, kernel: Any, options: dict[str, int], **constants: Any) -> None:
@@ -71,16 +84,18 @@ for size, decay in (((16, 2048), "mamba"), ((128, 128), "by entry")):
 _scan("scan ends", scan._scan_ends_kernel, SCAN_STEPS, SHIFT=0)
 _scan("scan states", scan._scan_states_kernel, SCAN_STEPS, HAS_START=True)
 _scan("scan adjoint", scan._scan_adjoint_kernel, SCAN_ADJOINT_STEPS, HAS_START=True)
-_attend(attend._rows_weights_kernel, "weights", APART=0, BEFORE=False)
+_attend(attend._rows_weights_kernel, "weights", STRICT=False, WHOLE=False, ALONE=False, **UPTO)
+for by, flags in MODES.items():
+    for reverse in (False, True):
+        _attend(attend._states_kernel, "states", by + " reversed" * reverse, REVERSE=reverse, HAS_START=True, **flags)
+        for width in {"by key": (64,), "decayed": (128, 256), "by head": (64, 128, 256)}[by]:
+            _walk(by, reverse, width)
 for by in ("by key", "by head"):
-    head = {"BY_HEAD": by == "by head", "SIGNED": False}
-    _attend(attend._states_kernel, "states", by, REVERSE=False, HAS_START=True, **head)
-    _attend(attend._states_kernel, "states", by + " reversed", REVERSE=True, HAS_START=True, **head)
-    _attend(attend._reads_kernel, "reads", by, **head)
-    _attend(attend._values_adjoint_kernel, "values adjoint", by, STATES=True, **head)
+    _attend(solve._reads_kernel, "reads", by, BY_HEAD=by == "by head")
+    _attend(solve._values_adjoint_kernel, "values adjoint", by, BY_HEAD=by == "by head")
 _attend(attend._weights_adjoint_kernel, "weights adjoint")
-_attend(attend._rows_adjoint_kernel, "rows adjoint", APART=0, BEFORE=False, WRITES=True)
-_attend(attend._head_adjoint_kernel, "head adjoint", GATE=True, SIGNED=False, APART=0, BEFORE=False, WRITES=True)
+_attend(attend._rows_adjoint_kernel, "rows adjoint", WRITES=True, **UPTO)
+_attend(attend._head_adjoint_kernel, "head adjoint", GATE=True, SIGNED=False, WRITES=True, **UPTO)
 _solve("pairs by head", solve._head_pairs_kernel, {}, BK=SOLVE_PAIRS, **AFTER)
 _solve("inverse", solve._inverse_kernel, {"num_warps": INVERSE_WARPS}, PRECISION="tf32")
 for by in ("by key", "by head"):
@@ -89,4 +104,4 @@ for by in ("by key", "by head"):
         launch = {option: tile.pop(option) for option in ("num_warps", "num_stages")}
         flags = {"BY_HEAD": by == "by head", "REVERSE": reverse, "READ": reverse, "HAS_START": True, **tile, **AFTER}
         _solve(name, solve._solve_kernel, launch, **flags)
-        ELSEWHERE[name] = _solve_tile(128, 128, torch.bfloat16, reverse, False)
+        ELSEWHERE[name] = dict.fromkeys(("sm_80", "sm_100", "gfx942"), _solve_tile(128, 128, torch.bfloat16, reverse, False))
