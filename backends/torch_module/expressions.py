@@ -137,7 +137,8 @@ def _leaf(ctx: Context, node: Node) -> Value:
     if node.op == "option":
         return Value(option_variable(ctx, str(node.attr)), (), "int", ATOM, True)
     if node.op == "first":
-        return Value("past" if ctx.past else "0", (), "int", ATOM, True)
+        new = ctx.past and ctx.on_stream(str(node.attr))  # other axes begin at 0
+        return Value("past" if new else "0", (), "int", ATOM, True)
     return reads.read(ctx, node)
 
 

@@ -72,7 +72,8 @@ def size_value(ctx: Context, node: Node) -> Value:
     if node.op == "option":
         return Value(option_variable(ctx, str(node.attr)), (), "int", ATOM, True)
     if node.op == "first":
-        return Value("past" if ctx.past else "0", (), "int", ATOM, True)
+        new = ctx.past and ctx.on_stream(str(node.attr))
+        return Value("past" if new else "0", (), "int", ATOM, True)
     return number(ctx, node, [size_value(ctx, a) for a in node.args])
 
 
