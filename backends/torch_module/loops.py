@@ -17,7 +17,7 @@ from seqdsl.ir.system import System, Tensor, folds
 
 from . import expressions, newton
 from .context import Context, Layered
-from .table import LEAVES
+from .table import LEAVES, ONLINE
 
 
 def sink(system: System, steps: tuple[Step, ...]) -> tuple[Step, ...]:
@@ -137,6 +137,8 @@ def _candidates(ctx: Context, node: Node, inside: set[str], *, safe: bool) -> It
         if fits and (safe or not expressions.sensitive(node)):
             yield node
             return
+    if node.op in ONLINE:  # computes its scores block by block, from operands of its own
+        return
     below_guard = node.op == "where" or OPS[node.op].binding in ("reduce", "along")
     for k, arg in enumerate(node.args):
         guarded = below_guard and (k > 0 if node.op == "where" else k < len(node.args) - 1 and node.args[-1] is not build.TRUE)

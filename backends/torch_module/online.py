@@ -209,7 +209,7 @@ def _function(
     """`def o_scores(q, k, t, s)`: the scores of a block, where they count, and the factor."""
     before = ctx.block, ctx.hoisted, ctx.caches, ctx.order, ctx.places, ctx.lengths
     ctx.block = Block(before[0].indent + 1)
-    ctx.hoisted = {**ctx.hoisted, **{o.node: o.inner for o in given if o.table is None}}
+    ctx.hoisted = {o.node: o.inner for o in given if o.table is None}  # what loops have found is whole, not a block
     ctx.places = {**ctx.places, **{str(o.node.attr): Stored(o.inner) for o in given if o.table is not None}}
     cut = {shape.row, *shape.columns}
     kept: dict[object, Value] = {
