@@ -366,7 +366,11 @@ def _behind_boundary(ctx: Context, source: Source, k: int, value: Value, boundar
     dim = value.dims.index(f"@{k}")
     shape = ", ".join(ctx.dim_text(source.own[int(d[1:])] if d.startswith("@") else d) for d in slots)
     kind = expressions.KINDS[value.dtype]
-    held = f"torch.zeros({shape}, dtype={kind}, device=device) if state is None else {state_path(ctx, boundary.name)}"
+    path, time = state_path(ctx, boundary.name), ctx.system.tensors[source.name].indices.index(source.own[k])
+    for number, j in enumerate(source.keys):
+        assert source.node is not None
+        path += f".select({j + 1 - number - (j > time)}, {expressions.emit(ctx, source.node.args[j]).text})"
+    held = f"torch.zeros({shape}, dtype={kind}, device=device) if state is None else {path}"
     kept = ctx.bind(f"{source.name}_kept", Value(held, (), value.dtype, CHOICE), [shape])
     text = f"{ctx.helper('_join')}([{kept.text}.unsqueeze({dim}), {value.text}], {dim})"
     return replace(value, text=text, level=ATOM)

@@ -272,12 +272,13 @@ def _with_ends(system: System, names: set[str]) -> System:
     finals, made = dict(system.finals), []
     for entry in system.record or ():
         start = system.tensors.get(f"{entry.tensor}@start")
-        if entry.tensor not in names or entry.name in finals or entry.tail is not build.ONE or start is None:
+        last = entry.tail is build.ONE and entry.boundary is None
+        if entry.tensor not in names or entry.name in finals or not last or start is None:
             continue
         tensor = system.tensors[entry.tensor]
         time = tensor.indices[entry.position]
-        last = build.sub(build.size(time), build.ONE)
-        end = build.read(tensor.name, [last if i == time else build.index(i) for i in tensor.indices], tensor.dtype)
+        at = build.sub(build.size(time), build.ONE)
+        end = build.read(tensor.name, [at if i == time else build.index(i) for i in tensor.indices], tensor.dtype)
         some = build.make("lt", build.make("first", attr=system.stream, dtype="int"), build.size(time))
         before = build.read(start.name, [build.index(i) for i in start.indices], tensor.dtype)
         comment = f"{tensor.name} after the last position"

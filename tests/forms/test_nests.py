@@ -25,7 +25,7 @@ from seqdsl.verify.suite import run_suite
 UNNAMED = Path(__file__).resolve().parent.parent / "unnamed"
 NESTS = (
     "depth_of_decays", "deep_erase", "from_the_top", "every_depth_below", "rows_of_a_grid", "depth_of_grids", "deep_cells",
-    "held_at_every_depth", "shared_scores", "along_depth",
+    "held_at_every_depth", "shared_scores", "along_depth", "read_where_groups_began",
 )  # fmt: skip
 STACK = """
 import {layer} from {file}
