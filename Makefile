@@ -4,7 +4,7 @@ BIN    := .venv/bin
 DEMO   := build/demo
 # Test processes: as many as there are cores, at most eight; each keeps to one thread.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
-SPREAD ?= -n auto --maxprocesses 8 --dist worksteal
+SPREAD ?= -n auto --maxprocesses 8 --dist loadfile
 
 .PHONY: help demo test lint bench gallery gpu clean
 help:

@@ -27,8 +27,8 @@ from .decay_kernels import (
     _middle_sums,
     _read_gates,
     _signs_of,
-    _store_pairs,
     _store_tile,
+    _store_triangle,
     _sums,
     _within,
     _write_gates,
@@ -80,7 +80,7 @@ def _rows_weights_kernel(
     if WHOLE:
         _store_tile(weights + base * C, found * scale, row, column, H * C, rows, C)
     else:
-        _store_pairs(weights, found * scale, (batch * tl.cdiv(T, C) + chunk) * H + head, row, column)
+        _store_triangle(weights, found * scale, (batch * tl.cdiv(T, C) + chunk) * H + head, row, column)
 
 
 @triton.jit
@@ -160,7 +160,7 @@ def _weights_adjoint_kernel(
         v_tile = _load_tile(v + base * V, row, value, H * V, rows, V)
         d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
         found = tl.dot(d_tile, tl.trans(v_tile), found, input_precision=PRECISION)
-    _store_pairs(d_weights, found * scale, (batch * tl.cdiv(T, C) + chunk) * H + head, row, column)
+    _store_triangle(d_weights, found * scale, (batch * tl.cdiv(T, C) + chunk) * H + head, row, column)
 
 
 @triton.jit

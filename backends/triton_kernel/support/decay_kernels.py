@@ -43,7 +43,7 @@ def _load_pairs(x, place, row, column):
 
 
 @triton.jit
-def _store_pairs(x, tile, place, row, column):
+def _store_triangle(x, tile, place, row, column):
     """The same, written in the tensor's own type."""
     at, mask = _pairs_at(place, row, column)
     tl.store(x + at, tile.to(x.dtype.element_ty), mask=mask)

@@ -38,7 +38,7 @@ GLA = {"q": (2, 5, 1, 4), "k": (2, 5, 1, 4), "v": (2, 5, 1, 3), "g": (2, 5, 1, 4
         ("v", {"size": (2, 5, 2, 3)}, "the axis `h` has length 2 in `v`"),
         ("k", {"size": (3, 5, 1, 4)}, "`k` has batch size 3, and other inputs 2"),
         ("k", {"size": (5, 1, 4)}, r"`k` must have the axes \[batch, t, h, d\], and is \[5, 1, 4\]"),
-        ("g", {"device": "meta"}, "operands on cpu and on meta"),
+        ("g", {"device": "meta"}, "`g` is on meta, and `q` on cpu"),
     ],
 )
 def test_what_does_not_fit_is_refused(name: str, change: dict[str, object], message: str) -> None:
