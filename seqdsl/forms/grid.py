@@ -122,7 +122,9 @@ def geometry(system: System, loop: Loop) -> Grid:
     for edge in dependences_among(system, names):
         found.add(_distance(system, edge, along, across))
     slope = 1
-    for _, back, left in found:
+    for tensor, back, left in sorted(found):
+        if not back and left < 0:
+            raise NotAffine(f"`{tensor}` is read further along `{across.index}`, in the same step over `{along.index}`")
         if back:
             slope = max(slope, -((left - 1) // back))  # the least with slope * back + left >= 1
     lead = max(back for _, back, _ in found)

@@ -207,6 +207,7 @@ def test_no_front_is_longer_than_the_grid() -> None:
         ("y[i,j] = y[i-1,|j|-1-j] + y[i,j-1] + x", "at no fixed distance along `j`"),
         ("y[i,j] = y[i-1,j+9] + y[i,j-1] + x", "fronts would need a slope of 10"),
         ("y[i,j] = y[i-9] + y[i,j-1] + x", "reads 9 cells away"),
+        ("f[i,j] = tanh(y[i-1])\n    y[i,j] = y[i,j+1] / 2 + f[i,j-1] + x", "`f` is read further along `j`"),
         ("y[i,-1] = y[i-1,|j|-1]\n    y[i,j] = y[i,j-1] / 2 + x", "by the same index"),
     ],
 )
