@@ -184,8 +184,7 @@ def _readers(ctx: Context, step: Step, steps: Stepping) -> recurrence.Readers:
         entries |= single
         (late if tensor.name in ctx.late else whole).update(found - single)
     for entry in steps.entries:
-        kept = entry.tensor in inside and entry.name not in system.finals and entry.boundary is None
-        if kept and not _from_loop(system, step, entry):
+        if entry.tensor in inside and entry.name not in system.finals and not _from_loop(system, step, entry):
             late.add(entry.tensor)
     return recurrence.Readers(frozenset(whole), frozenset(late - whole), frozenset(entries - whole - late))
 
@@ -200,6 +199,8 @@ def _single(system: System, loop: Loop, reader: Tensor, name: str) -> bool:
 def _from_loop(system: System, loop: Loop, entry: StateEntry) -> bool:
     """Can the state's entry be picked from the loop's dictionary?"""
     keys = sorted(p for _, p in keys_of(system, loop, entry.tensor))
+    if entry.boundary is not None:  # that of a loop over time is among its entries
+        return entry.position in keys
     return keys == [entry.position] and entry.tail is build.ONE
 
 

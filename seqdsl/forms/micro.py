@@ -129,7 +129,7 @@ def _starts(system: System, micro: MicroSteps) -> tuple[System, Node]:
         if edge.position == micro.position:
             default = build.read(edge.tensor, [build.index(i) for i in rest], state.dtype)
     last = {micro.micro: last_index(system, micro.micro)[0]}
-    if system.axis(time) != system.stream:
+    if system.axis(time) != system.stream or system.record is None:  # no state is kept of what cannot be stepped
         return system, build.substitute(default, last)
     carries = []
     for tensor, value, dims in ((state, default, rest), (micro.base, build.ZERO, _without(rest, micro.micro))):

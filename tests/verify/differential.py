@@ -24,14 +24,14 @@ def emit(derived: Derived) -> tuple[str, str]:
     return api.emit(derived.system, "Drawn", backend, form=derived.form), "Drawn"
 
 
-def check_text(text: str, cases: Sequence[Case], *, modules: bool) -> list[str]:
+def check_text(text: str, cases: Sequence[Case], *, modules: bool, mixer: str | None = None) -> list[str]:
     """Raises what does not hold; returns the forms that the mixer has."""
     tree = parse_text(text)
     formatted = format_module(tree)
     again = parse_text(formatted)
     assert again == tree, "the formatted text has another tree"
     assert format_module(again) == formatted, "formatting twice is not formatting once"
-    system = load_system(text)
+    system = load_system(text, mixer)
     assert read_system(print_system(system)) == system, "the printed system reads back as another one"
     found, plain = [], None
     for form in FORMS:

@@ -27,6 +27,7 @@ def stack_texts(draw: st.DrawFn) -> str:
     summed = [a for a in axes if a not in own]
     below = f"sum[{','.join(summed)}] z[l-1]" if summed else "z[l-1]"
     lines = [
+        *(["index m over n"] if "index m over n" in text else []),
         f"z[-1,{over}] = z0",
         f"f[l,{','.join(own)}] = tanh({below})",
         f"{', '.join('p' + name for name, _, _ in outputs)} = drawn({', '.join(passed)})",

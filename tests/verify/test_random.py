@@ -12,6 +12,7 @@ from seqdsl.semantics import load_system
 from seqdsl.verify.case import Case, case_named
 from seqdsl.verify.strategies import KINDS, cases, mixer_texts
 from tests.verify.differential import check_text
+from tests.verify.stacks import stack_texts
 
 EVERY = 10  # of so many mixers one has its modules built, too
 
@@ -36,6 +37,26 @@ def test_every_form_of_many_random_mixers(text: str, examples: list[Case], draw:
     check_text(text, examples, modules=draw == EVERY - 1)
 
 
+def stacks(count: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """So many stacks of random mixers, all with their modules: their loops hold what no layer alone does."""
+    drawn = given(stack_texts(), st.lists(cases(), min_size=1, max_size=1))
+    phases = (Phase.generate, Phase.shrink)
+    return lambda test: settings(
+        max_examples=count, deadline=None, phases=phases, suppress_health_check=list(HealthCheck)
+    )(drawn(test))
+
+
+@stacks(30)
+def test_every_form_of_random_stacks(text: str, examples: list[Case]) -> None:
+    check_text(text, examples, modules=True, mixer="deep")
+
+
+@pytest.mark.deep
+@stacks(1_000)
+def test_every_form_of_many_random_stacks(text: str, examples: list[Case]) -> None:
+    check_text(text, examples, modules=True, mixer="deep")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_well_typed(kind: str) -> None:
     @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
@@ -49,6 +70,12 @@ def test_every_kind_is_well_typed(kind: str) -> None:
 FOUND = {
     "a recurrence over (max, +) that runs backwards, and is all that is wanted": (
         "mixer drawn(a[t,h], x[t,h,c]) -> m[t,h,c]:\n    m[t,h,c] = max(m[t+1] + a, x)\n",
+        "5:1",
+    ),
+    "micro-steps of what cannot be stepped: their start was taken from a state that is not kept": (
+        "mixer drawn(k[t,j,d], v[t,j,e], x[t,d]) -> o[t,e], p[t,e]:\n    S[t,-1,d,e] = S[t-1, |j|-1]\n"
+        "    r[t,j,e] = sum[d] k * S[t,j-1]\n    S[t,j,d,e] = 0.8 * S[t,j-1] + 0.3 * k * (v - r)\n"
+        "    o[t,e] = sum[d] x[t // 4 * 4] * S[t, |j|-1]\n    p[t,e] = p[t+1] / 2 + tanh(o)\n",
         "5:1",
     ),
     "two inner reads of one start, and nothing left of a scan's axes": (
