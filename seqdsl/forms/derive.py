@@ -297,7 +297,7 @@ def _objection(system: System, row: Form, loop: Loop, outer: tuple[Loop, ...]) -
     held = any(e.tensor in loop.tensors() for e in system.record or ())
     here = any(step.axis == system.stream for step in outer)  # what a state holds is read between its steps
     if loop.axis != system.stream and held and not row.resumes and not here:
-        return f"= its step over `{loop.axis}` reads earlier positions, which a state holds"
+        return f"its step over `{loop.axis}` reads earlier positions, which a state holds"
     around = {name for step in outer if _streamed(system, step) for name in step.tensors()}
     if any(edge.tensor in around for name in loop.tensors() for edge in system.tensors[name].edges):
         return f"its steps over `{loop.axis}` go on where those of the step before end: they are one recurrence"
