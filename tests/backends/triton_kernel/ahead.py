@@ -86,6 +86,20 @@ def answer(
     sys.exit()
 
 
+def check_fit(made: Rows) -> None:
+    """Kernels for sm_90 keep all in registers, and fit the shared memory that there is."""
+    assert {name: row["spilled"] for name, row in made.items() if row["spilled"]} == {}
+    assert {name: row["shared"] for name, row in made.items() if row["shared"] > SHARED["sm_90"]} == {}
+
+
+def check_table(path: Path, made: Rows) -> None:
+    """A table has every kernel on every target, and says the same of all."""
+    table = rows(path.read_text(encoding="utf-8"))
+    assert set(table) == {f"{name.rpartition(' ')[0]} {target}" for name in made for target in TARGETS}
+    for name, row in table.items():
+        assert row["shared"] <= SHARED[name.rpartition(" ")[2]] and not row["spilled"], name
+
+
 def rows(text: str) -> dict[str, dict[str, Any]]:
     """The table's rows: `kernel target` -> what it takes."""
     found = {}

@@ -120,6 +120,17 @@ SHAPES = {"q": "thd", "k": "thd", "v": "the", "g": "thd", "beta": "th", "a": "th
           "A": "dn", "B": "tn", "C": "tn", "skip": "d"}  # fmt: skip
 
 
+def check_packed(module: Any, name: str, inputs: list[torch.Tensor]) -> None:
+    """All sequences of 70 positions in one call of the module's function, and one after another."""
+    ends = torch.tensor([0, 5, 5, 33, 70])
+    together = getattr(sys.modules[type(module).__module__], name)(*inputs, cu_seqlens=ends)  # as a GPU does it
+    apart = module(*inputs, cu_seqlens=ends)
+    weights = torch.randn_like(apart)
+    found, wanted = ([y, *torch.autograd.grad(y, inputs, weights)] for y in (together, apart))
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["gla", "retention", "gated_delta_rule", "hgrn", "selective_scan"])
 def test_packed_sequences_in_one_call_are_the_sequences_one_by_one(name: str) -> None:
     program = seqdsl.load("mamba", name) if name == "selective_scan" else seqdsl.load(name)
@@ -129,13 +140,7 @@ def test_packed_sequences_in_one_call_are_the_sequences_one_by_one(name: str) ->
     shapes = [SHAPES[x.name].replace("h", "") if name == "hgrn" else SHAPES[x.name] for x in program.system().inputs()]
     shapes = ["td"] * 3 if name == "hgrn" else shapes
     inputs = [-torch.rand(1, *(sizes[i] for i in s), dtype=torch.float64).requires_grad_() for s in shapes]
-    ends = torch.tensor([0, 5, 5, 33, 70])
-    together = getattr(sys.modules[type(module).__module__], name)(*inputs, cu_seqlens=ends)  # as a GPU does it
-    apart = module(*inputs, cu_seqlens=ends)
-    weights = torch.randn_like(apart)
-    found, wanted = ([y, *torch.autograd.grad(y, inputs, weights)] for y in (together, apart))
-    for a, b in zip(found, wanted, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    check_packed(module, name, inputs)
 
 
 @pytest.mark.parametrize(("name", "form"), [("depth_of_decays", "scan"), ("deep_erase", "chunkwise")])
@@ -146,13 +151,7 @@ def test_packed_sequences_of_a_stack_in_one_call(name: str, form: str) -> None:
     torch.manual_seed(0)
     shapes = [x.indices for x in program.system().inputs()]
     inputs = [-torch.rand(1, *(sizes[i] for i in s), dtype=torch.float64).requires_grad_() for s in shapes]
-    ends = torch.tensor([0, 5, 5, 33, 70])
-    together = getattr(sys.modules[type(module).__module__], name)(*inputs, cu_seqlens=ends)  # as a GPU does it
-    apart = module(*inputs, cu_seqlens=ends)
-    weights = torch.randn_like(apart)
-    found, wanted = ([y, *torch.autograd.grad(y, inputs, weights)] for y in (together, apart))
-    for a, b in zip(found, wanted, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    check_packed(module, name, inputs)
 
 
 def test_what_reads_its_past_otherwise_is_not_packed_in_one_call() -> None:
