@@ -20,7 +20,7 @@ from seqdsl.algebra.numbers import Complex, NotExact, Number, Real, agree, digit
 from seqdsl.algebra.verdict import Proved, Refuted, Tested, Unknown, Verdict
 from seqdsl.ir import build
 from seqdsl.ir.build import Fraction
-from seqdsl.ir.node import Node, reads, rebuild, walk
+from seqdsl.ir.node import Node, reads, rebuild, rebuild_reads, walk
 from seqdsl.ir.system import Monoid, System, Tensor
 
 Element = dict[str, Node]  # field -> value over the field's own indices
@@ -71,12 +71,10 @@ def _lifted(monoid: Monoid, name: str) -> Element:
     """An element that `lift` makes of arbitrary values: a tensor for each of its arguments."""
     given = {n for n, _ in monoid.lift_params}
 
-    def renamed(node: Node) -> Node | None:
-        if node.op != "read" or node.attr not in given:
-            return None
+    def renamed(node: Node) -> Node:
         return build.read(_leaf(name, str(node.attr)), list(node.args), node.dtype)
 
-    return {f: rebuild(node, renamed) for (f, _), node in zip(monoid.fields, monoid.lift, strict=True)}
+    return {f: rebuild_reads(node, given, renamed) for (f, _), node in zip(monoid.fields, monoid.lift, strict=True)}
 
 
 def _leaf(element: str, part: str) -> str:

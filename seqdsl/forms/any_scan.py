@@ -10,6 +10,7 @@ from seqdsl.algebra.held import begins, has_boundaries, held_name, with_held
 from seqdsl.algebra.lags import has_lags, with_companions
 from seqdsl.forms.circular import to_spectral_scan
 from seqdsl.forms.dense import to_matrix_scan
+from seqdsl.forms.reads import some_positions
 from seqdsl.forms.ring import to_ring_scan
 from seqdsl.forms.scan import both, to_scan
 from seqdsl.ir import build
@@ -53,9 +54,8 @@ def _with_last_boundaries(system: System, loop: Loop) -> System:
             own = build.read(tensor.name, last, tensor.dtype)
             value = build.where(begins(entry.boundary, build.size(time)), own, value)
         rest = tuple(i for i in tensor.indices if i != time)
-        some = build.make("lt", build.make("first", attr=system.stream, dtype="int"), build.size(time))
         before = build.read(f"{held}@start", [build.index(i) for i in rest], tensor.dtype)
-        rhs = build.where(some, value, before)
+        rhs = build.where(some_positions(system, time), value, before)
         comment = f"{tensor.name} at the last boundary"
         made.append(Tensor(f"{entry.name}@final", rest, tensor.dtype, "derived", rhs, comment=comment))
         finals[entry.name] = made[-1].name

@@ -22,6 +22,7 @@ from seqdsl.forms.newton import to_newton
 from seqdsl.forms.online import Normalisers, all_pairs, to_online
 from seqdsl.forms.online_laws import online_laws
 from seqdsl.forms.prepare import prepared
+from seqdsl.forms.reads import some_positions
 from seqdsl.forms.recurrent import steadied
 from seqdsl.forms.texts import with_texts
 from seqdsl.ir import build
@@ -282,10 +283,9 @@ def _with_ends(system: System, names: set[str]) -> System:
         time = tensor.indices[entry.position]
         at = build.sub(build.size(time), build.ONE)
         end = build.read(tensor.name, [at if i == time else build.index(i) for i in tensor.indices], tensor.dtype)
-        some = build.make("lt", build.make("first", attr=system.stream, dtype="int"), build.size(time))
         before = build.read(start.name, [build.index(i) for i in start.indices], tensor.dtype)
         comment = f"{tensor.name} after the last position"
-        rhs = build.where(some, end, before)
+        rhs = build.where(some_positions(system, time), end, before)
         made.append(Tensor(f"{entry.name}@final", start.indices, tensor.dtype, "derived", rhs, comment=comment))
         finals[entry.name] = made[-1].name
     return replace(system.with_tensors(*made), finals=finals)

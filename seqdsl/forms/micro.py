@@ -32,6 +32,7 @@ from seqdsl.forms.feedback import (
     with_index,
     without_left,
 )
+from seqdsl.forms.reads import some_positions
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node, reads, rebuild
@@ -252,7 +253,7 @@ def _finals(system: System, step: _Step) -> tuple[dict[str, str], list[Tensor]]:
         return {}, []
     last = build.sub(build.size(time), build.ONE)
     earlier = make("lt", build.index(time), last)
-    some = make("lt", make("first", attr=system.stream, dtype="int"), build.size(time))
+    some = some_positions(system, time)
     entering = build.mul(build.substitute(micro.carried, {time: last}), _before_last(step, earlier))
     found: dict[str, str] = {}
     made = []

@@ -9,6 +9,7 @@ from seqdsl.algebra.affine import NotAffine, Update, uses
 from seqdsl.algebra.monomials import factors
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, rebuild, walk
+from seqdsl.ir.ops import make
 from seqdsl.ir.system import System, Tensor, reached
 
 
@@ -59,6 +60,11 @@ def without_steps(
     )
     kept = reached(trial, (a for c in system.claims for a in c.args)).tensors
     return [r for r in readers if r.name in kept], tuple(r.name for r in readers if r.name not in kept)
+
+
+def some_positions(system: System, time: str) -> Node:
+    """Has this run any positions along the stream? Without one, a state is what it started from."""
+    return make("lt", make("first", attr=system.stream, dtype="int"), build.size(time))
 
 
 def final_name(update: Update) -> str:

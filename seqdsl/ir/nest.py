@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, dependences, sign
-from seqdsl.ir.node import Node, read_names, rebuild
+from seqdsl.ir.node import Node, read_names, rebuild_reads
 from seqdsl.ir.order import difference
 from seqdsl.ir.system import System, Tensor
 
@@ -33,7 +33,11 @@ def opened(system: System, loop: Loop) -> System:
 
 def closed(system: System, before: System, loop: Loop) -> System:
     """The tensors in place of their stand-ins, after a rewriting of what `opened` has made of the system `before`."""
-    changed = [replace(t, rhs=as_written(t.rhs, loop)) for t in system.tensors.values() if t.rhs is not None]
+    changed = []
+    for tensor in system.tensors.values():
+        rhs = None if tensor.rhs is None else as_written(tensor.rhs, loop)
+        if rhs is not tensor.rhs:
+            changed.append(replace(tensor, rhs=rhs))
     drop = tuple(_stand_in(name, loop) for name in loop.tensors())
     return replace(system.with_tensors(*changed, drop=drop), outputs=before.outputs)
 
@@ -42,12 +46,7 @@ def as_written(node: Node, loop: Loop) -> Node:
     """An expression with the tensors in place of their stand-ins."""
     stood_for = {_stand_in(name, loop): name for name in loop.tensors()}
 
-    def back(node: Node) -> Node | None:
-        if node.op != "read" or node.attr not in stood_for:
-            return None
-        return build.read(stood_for[str(node.attr)], list(node.args), node.dtype)
-
-    return rebuild(node, back)
+    return rebuild_reads(node, stood_for, lambda n: build.read(stood_for[str(n.attr)], list(n.args), n.dtype))
 
 
 def told(text: str) -> str:
@@ -67,19 +66,17 @@ def _cut(system: System, loop: Loop, tensor: Tensor) -> Node | None:
     members = dict(loop.positions)
     index = build.index(tensor.indices[members[tensor.name]])
     moving: dict[str, set[int]] = {}
-    for found in dependences(system, tensor):
+    for found in dependences(system, tensor, members):
         distance = found.along(loop.axis)
-        if found.tensor in members and not isinstance(distance, int):
+        if not isinstance(distance, int):
             moving.setdefault(found.tensor, set()).add(sign(distance, loop.reverse))
 
     def change(node: Node) -> Node | None:
-        if node.op != "read" or node.attr not in members:
-            return None
         own = str(node.attr)
         gap = difference(node.args[members[own]], index)
         carried = gap.get(None, Fraction(0)) != 0 if set(gap) <= {None} else moving.get(own) == {1}
         return build.read(_stand_in(own, loop), list(node.args), node.dtype) if carried else None
 
     assert tensor.rhs is not None
-    rhs = rebuild(tensor.rhs, change)
+    rhs = rebuild_reads(tensor.rhs, members, change)
     return rhs if rhs is not tensor.rhs else None
