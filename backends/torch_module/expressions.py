@@ -16,7 +16,7 @@ from seqdsl.ir.ops import OPS, bound, options
 
 from . import axes, blocks, contractions, folds, fused, micro, online, reads, scans
 from .context import Context, Unsupported
-from .sizes import number, operands, option_variable, total
+from .sizes import number, operands, size_value
 from .table import ALONG, COMPLEX_TEXT, LEAVES, MAPS, ONLINE, OPS_TEXT, RANDOM, REDUCTIONS, SURROGATES, UNSAFE
 from .values import ATOM, CHOICE, PRODUCT, SUM, UNARY, Value, merge, negative, permuted, plain, spread
 
@@ -132,13 +132,8 @@ def _leaf(ctx: Context, node: Node) -> Value:
         return constant(node)
     if node.op == "index":
         return position(ctx, str(node.attr))
-    if node.op == "size":
-        return Value(total(ctx, str(node.attr)), (), "int", ATOM, True)
-    if node.op == "option":
-        return Value(option_variable(ctx, str(node.attr)), (), "int", ATOM, True)
-    if node.op == "first":
-        new = ctx.past and ctx.on_stream(str(node.attr))  # other axes begin at 0
-        return Value("past" if new else "0", (), "int", ATOM, True)
+    if node.op in ("size", "option", "first"):
+        return size_value(ctx, node)
     return reads.read(ctx, node)
 
 

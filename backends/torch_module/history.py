@@ -268,11 +268,7 @@ def past_values(ctx: Context, source: Source, k: int, value: Value, entry: State
         if entry.tail is not build.ONE:
             zeros = ", ".join(f"{count} - 1" if d == source.own[k] else ctx.dim_text(d) for d in order)
             text = f"{ctx.helper('_join')}([torch.zeros({zeros}, dtype={kind}, device=device), {text}], {dim})"
-    held = state_path(ctx, entry.name)
-    for number, j in enumerate(source.keys):
-        assert source.node is not None
-        place = expressions.emit(ctx, source.node.args[j])
-        held += f".select({j + 1 - number}, {place.text})"
+    held = _at_keys(ctx, source, state_path(ctx, entry.name))
     if entry.tail is build.ONE:
         held += f".unsqueeze({dim})"
     if source.keys:
@@ -286,6 +282,15 @@ def past_values(ctx: Context, source: Source, k: int, value: Value, entry: State
     return bound_value
 
 
+def _at_keys(ctx: Context, source: Source, held: str, without: int | None = None) -> str:
+    """What a state holds of a tensor, or of what lies at one position of its index `without`, where loops stand."""
+    for number, j in enumerate(j for j in source.keys if j != without):
+        assert source.node is not None
+        at = j + 1 - number - (without is not None and without < j)
+        held += f".select({at}, {expressions.emit(ctx, source.node.args[j]).text})"
+    return held
+
+
 def _held_beside(ctx: Context, source: Source, held: str, entry: StateEntry, dim: int, zeros: str) -> str:
     """Where a looped position leaves its axis by an edge, the state has the earlier entries under the edge's name."""
     assert source.node is not None
@@ -295,11 +300,7 @@ def _held_beside(ctx: Context, source: Source, held: str, entry: StateEntry, dim
         subscript = source.node.args[edge.position]
         if edge.position not in source.keys or beside is None or not reads.possible(ctx, subscript, edge.point):
             continue
-        other = state_path(ctx, beside.name)
-        left = [j for j in source.keys if j != edge.position]
-        for number, j in enumerate(left):
-            at = j + 1 - number - (edge.position < j)
-            other += f".select({at}, {expressions.emit(ctx, source.node.args[j]).text})"
+        other = _at_keys(ctx, source, state_path(ctx, beside.name), edge.position)
         if beside.tail is build.ONE:
             other += f".unsqueeze({dim})"
         if beside.tail is not entry.tail:  # as many entries as here, zeros before them
@@ -366,10 +367,8 @@ def _behind_boundary(ctx: Context, source: Source, k: int, value: Value, boundar
     dim = value.dims.index(f"@{k}")
     shape = ", ".join(ctx.dim_text(source.own[int(d[1:])] if d.startswith("@") else d) for d in slots)
     kind = expressions.KINDS[value.dtype]
-    path, time = state_path(ctx, boundary.name), ctx.system.tensors[source.name].indices.index(source.own[k])
-    for number, j in enumerate(source.keys):
-        assert source.node is not None
-        path += f".select({j + 1 - number - (j > time)}, {expressions.emit(ctx, source.node.args[j]).text})"
+    path = state_path(ctx, boundary.name)
+    path = _at_keys(ctx, source, path, ctx.system.tensors[source.name].indices.index(source.own[k]))
     held = f"torch.zeros({shape}, dtype={kind}, device=device) if state is None else {path}"
     kept = ctx.bind(f"{source.name}_kept", Value(held, (), value.dtype, CHOICE), [shape])
     text = f"{ctx.helper('_join')}([{kept.text}.unsqueeze({dim}), {value.text}], {dim})"

@@ -8,7 +8,7 @@ the backward runs the function again. Entry points: `is_levels`, `run`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -71,7 +71,7 @@ def is_levels(ctx: Context, loop: Loop) -> bool:
     return not ctx.fixed and all(r is not None and r.op == "level" for r in rhs)
 
 
-def run(ctx: Context, loop: Loop, needed: set[str]) -> None:
+def run(ctx: Context, loop: Loop, needed: Collection[str]) -> None:
     """Write the pairs, the step, the call, and its results as the loop's tensors."""
     order = [ctx.system.tensors[s.tensor] for s in loop.body if isinstance(s, Compute)]
     places, system = dict(loop.positions), ctx.system

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from seqdsl.ir import build
 from seqdsl.ir.node import walk
-from seqdsl.ir.state import POSITION, NotSteppable, StateEntry, record_paths, state_record
+from seqdsl.ir.state import POSITION, NotSteppable, StateEntry, reads_length, record_paths, state_record
 from seqdsl.ir.system import System
 
 from . import history
@@ -150,7 +150,7 @@ def _entry_shape(ctx: Context, entry: StateEntry) -> str:
 def _fixed_length(ctx: Context, index: str) -> str:
     """The length of an axis, None where it depends on how far the stream is."""
     size = ctx.system.index(index).size
-    streamed = size is not None and any(n.op == "size" and ctx.on_stream(str(n.attr)) for n in walk(size))
+    streamed = size is not None and reads_length(ctx.system, size, ctx.system.stream)
     return "None" if ctx.on_stream(index) or streamed else ctx.length(index)
 
 
@@ -166,7 +166,7 @@ def _checks(ctx: Context, known: dict[str, str], layer: bool) -> list[str]:
         lines[f'{check}("{name}", "{x.axis}", "{y.axis}", sizes["{x.axis}"], sizes["{y.axis}"])'] = None
     for i in dict.fromkeys(i for t in ctx.system.inputs() for i in t.indices):
         declared = ctx.system.index(i).size
-        streamed = declared is not None and any(n.op == "size" and ctx.on_stream(str(n.attr)) for n in walk(declared))
+        streamed = declared is not None and reads_length(ctx.system, declared, ctx.system.stream)
         if declared is None or streamed or ctx.system.axis(i) in known:
             continue
         check, axis = ctx.helper("_declared_size"), ctx.system.axis(i)

@@ -50,7 +50,7 @@ def execute(ctx: Context, step: Step, after: Readers) -> None:
     elif wavefront.is_wavefront(ctx, step):
         wavefront.run(ctx, step)
     elif levels.is_levels(ctx, step):
-        levels.run(ctx, step, set(after.all))
+        levels.run(ctx, step, after.all)
     elif newton.is_solved(ctx.system, step):
         newton.solve(ctx, step)
     else:
@@ -139,7 +139,7 @@ def _open(ctx: Context, tensor: Tensor, all_keys: dict[str, tuple[int, ...]], lo
         simple = done
     ctx.block.add(f"{name} = {{{', '.join(first)}}}")
     back = max((-o[0] for o in offsets if o), default=0) if simple and tensor.name not in after.all else 0
-    begins = simple and not loop.reverse and bool(first) and bool(loop.axis != ctx.system.stream or not ctx.past)
+    begins = simple and not loop.reverse and bool(first) and (loop.axis != ctx.system.stream or not ctx.past)
     place = Looped(name, keys, zero_name, simple, begins, 0 if loop.reverse else back)
     ctx.places[tensor.name] = place
     boundary = ctx.records.get(f"{tensor.name}@boundary") if ctx.stateful else None

@@ -72,7 +72,7 @@ def size_value(ctx: Context, node: Node) -> Value:
     if node.op == "option":
         return Value(option_variable(ctx, str(node.attr)), (), "int", ATOM, True)
     if node.op == "first":
-        new = ctx.past and ctx.on_stream(str(node.attr))
+        new = ctx.past and ctx.on_stream(str(node.attr))  # other axes begin at 0
         return Value("past" if new else "0", (), "int", ATOM, True)
     return number(ctx, node, [size_value(ctx, a) for a in node.args])
 

@@ -47,6 +47,10 @@ class Compute:
 
     tensor: str
 
+    def tensors(self) -> list[str]:
+        """Every tensor that it computes, as of a loop."""
+        return [self.tensor]
+
 
 @dataclass(frozen=True)
 class Loop:

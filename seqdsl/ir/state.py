@@ -150,13 +150,13 @@ def _relative(system: System, subscript: Node, own: str) -> bool:
 def _refuse_lengths(system: System, stream: str) -> None:
     """Rule 22: `|t|` may only be the length of an axis, and an axis of another length cannot grow step by step."""
     for index in system.indices.values():
-        if index.size is not None and _mentions(system, index.size, stream) and index.size.op != "size":
+        if index.size is not None and reads_length(system, index.size, stream) and index.size.op != "size":
             raise NotSteppable(f"|{index.name}|", index.size)
         given = any(index.name in t.indices for t in system.inputs())
-        if index.size is not None and given and index.axis != stream and _mentions(system, index.size, stream):
+        if index.size is not None and given and index.axis != stream and reads_length(system, index.size, stream):
             raise NotSteppable(f"|{index.name}|", index.size)  # an input as long as the sequence is not known yet
     for tensor in system.derived():
-        if tensor.rhs is not None and _mentions(system, tensor.rhs, stream):
+        if tensor.rhs is not None and reads_length(system, tensor.rhs, stream):
             raise NotSteppable(tensor.name, build.size(stream))
 
 
@@ -180,7 +180,8 @@ def _ends_here(system: System, stream: str, node: Node, name: str) -> bool:
     return distance(system, stream, other, tuple(facts)) in (0, "+", "0+")
 
 
-def _mentions(system: System, node: Node, stream: str) -> bool:
+def reads_length(system: System, node: Node, stream: str | None) -> bool:
+    """Does an expression, a size for one, depend on how long the streamed axis is?"""
     return any(system.axis(name) == stream for name in _lengths(node))
 
 
@@ -271,7 +272,7 @@ def _bounded(
         size = system.index(str(term.attr)).size if term.op == "index" else None
         known = term.op == "index" and system.axis(str(term.attr)) != stream and factor > 0
         if not known or (
-            size is not None and _mentions(system, size, stream)
+            size is not None and reads_length(system, size, stream)
         ):
             written = repr(subscript).replace("'", "")  # a summed index is primed while facts are gathered
             yield StateEntry(f"{tensor.name}[{written}]", tensor.name, position, None)

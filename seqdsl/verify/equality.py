@@ -48,7 +48,6 @@ _FAR = 3  # equal at shorter lengths only is left to floats: the second step of 
 _ENOUGH = 100_000  # nodes evaluated; what has shown itself equal that far is drawn once more, at the last length
 _DRAWS = 3
 _TRIES = 6
-_LONGEST = 130  # constants up to here decide a length
 _DENOMINATOR = 1009
 _SHALLOW = 2  # levels of residues to begin with: in most formulas no exponential is nested in another
 _POINTS = 60  # entries of the two sides that one draw compares
@@ -120,7 +119,7 @@ def test_equality(system: System, claim: Claim, *, seed: int = 0) -> Verdict:
 
 def _lengths(system: System) -> tuple[int, ...]:
     """Small ones, and one beyond the largest constant: a window or a lag shows only past its end."""
-    return tuple(sorted({*LENGTHS, reach(system, _LONGEST)}))
+    return tuple(sorted({*LENGTHS, reach(system)}))
 
 
 def _verdict(done: list[Outcome], why: str, longest: int) -> Verdict:

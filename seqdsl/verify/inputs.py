@@ -23,6 +23,7 @@ from seqdsl.ir.sizes import SizeError, Sizes, bind
 from seqdsl.ir.system import Claim, System, Tensor
 
 Array = np.ndarray[Any, Any]
+FARTHEST = 130  # larger whole numbers decide no length
 MOST = 10**6  # larger numbers stand for infinity
 HARSH = (0.0, -1e-6, -1e-3, -0.1, -1.0, -20.0, -200.0)
 
@@ -188,14 +189,14 @@ def thresholds(system: System) -> list[Fraction]:
     return list(found)
 
 
-def reach(system: System, most: int) -> int:
-    """Beyond the largest whole number up to `most` that positions are compared with, or reads are away."""
+def reach(system: System) -> int:
+    """A length beyond the largest whole number up to `FARTHEST` that positions are compared with, or reads are away."""
     found = 0
     for tensor in system.derived():
         for node in walk(tensor.rhs) if tensor.rhs is not None else ():
             if node.dtype == "int" or node.op in ("lt", "le", "eq", "ne") and node.args[0].dtype == "int":
                 values = (build.value_of(a) for a in node.args)
-                found = max([found, *(abs(v) for v in values if isinstance(v, int) and abs(v) <= most)])
+                found = max([found, *(abs(v) for v in values if isinstance(v, int) and abs(v) <= FARTHEST)])
     return found + 2
 
 

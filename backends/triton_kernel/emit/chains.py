@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from seqdsl.ir.dependence import Compute, Step
+from seqdsl.ir.dependence import Step
 from seqdsl.ir.node import Node
 from seqdsl.ir.node import reads as reads_below
 from seqdsl.ir.state import record_paths
@@ -42,8 +42,8 @@ class Chains:
         steps = list(plan)
         for group in self.found.groups:
             needed = self._needed(system, group.tensors)
-            early = [s for s in steps if set(_tensors(s)) & needed]
-            own = [s for s in steps if set(_tensors(s)) <= set(group.tensors)]
+            early = [s for s in steps if set(s.tensors()) & needed]
+            own = [s for s in steps if set(s.tensors()) <= set(group.tensors)]
             steps = [*early, *own, *(s for s in steps if s not in early and s not in own)]
         return tuple(steps)
 
@@ -61,7 +61,7 @@ class Chains:
 
     def write(self, ctx: Context, step: Step) -> bool:
         """Is it a step of a group? Its first one writes the call."""
-        group = next((g for g in self.found.groups if set(_tensors(step)) & set(g.tensors)), None)
+        group = next((g for g in self.found.groups if set(step.tensors()) & set(g.tensors)), None)
         if group is None:
             return False
         if not all(n in ctx.places for n in group.tensors):
@@ -96,10 +96,6 @@ class Chains:
         """What a module asks before a step: may it run in kernels?"""
         held = [_held(system, g) for g in self.found.groups]
         return f"in_kernels({tuple_text(names)}, state, {tuple_text(held)}, self)"
-
-
-def _tensors(step: Step) -> list[str]:
-    return [step.tensor] if isinstance(step, Compute) else step.tensors()
 
 
 def call(

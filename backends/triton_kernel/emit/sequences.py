@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import networkx as nx
-
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Compute, Step, schedule
+from seqdsl.ir.dependence import Compute, schedule
 from seqdsl.ir.derivatives import STOPS
+from seqdsl.ir.graphs import cycle
 from seqdsl.ir.node import Node, rebuild, walk
 from seqdsl.ir.ops import bound
 from seqdsl.ir.system import System, Tensor, sources
@@ -194,7 +193,7 @@ class _Search(_Sequences):
     def run(self) -> None:
         """Find the groups. What stands in a loop stays there."""
         plan = sink(self.system, schedule(self.system))
-        places = {name: k for k, step in enumerate(plan) for name in _tensors(step)}
+        places = {name: k for k, step in enumerate(plan) for name in step.tensors()}
         for step in plan:
             if isinstance(step, Compute) and self.may(self.system.tensors[step.tensor]):
                 self._take(self.system.tensors[step.tensor], places)
@@ -271,18 +270,14 @@ class _Search(_Sequences):
         return len(leaves) + len(stored), before
 
 
-def _tensors(step: Step) -> list[str]:
-    return [step.tensor] if isinstance(step, Compute) else step.tensors()
-
-
 def _is_cyclic(system: System, groups: list[Group], places: dict[str, int]) -> bool:
     """Would a group need what PyTorch computes from it? Tensors of one step of the schedule count as one."""
-    together = {n: -1 - k for k, g in enumerate(groups) for n in g.tensors}
-    graph: nx.DiGraph = nx.DiGraph()
+    together = {n: f"group {k}" for k, g in enumerate(groups) for n in g.tensors}
+    graph: dict[str, set[str]] = {}
     for tensor in system.derived():
-        at = together.get(tensor.name, places.get(tensor.name))
+        at = together.get(tensor.name, f"step {places.get(tensor.name)}")
         for name in sources(system, tensor):
-            source = together.get(name, places.get(name))
-            if None not in (source, at) and source != at:
-                graph.add_edge(source, at)
-    return not nx.is_directed_acyclic_graph(graph)
+            source = together.get(name, f"step {places.get(name)}")
+            if "step None" not in (source, at) and source != at:
+                graph.setdefault(source, set()).add(at)
+    return bool(cycle(graph))

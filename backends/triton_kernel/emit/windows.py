@@ -12,6 +12,7 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import bound
 from seqdsl.ir.order import difference
+from seqdsl.ir.state import reads_length
 from seqdsl.ir.system import System
 
 from .parts import exchanged
@@ -46,9 +47,7 @@ def window(system: System, node: Node) -> Window | None:
         return None
     (lag,), (a, b) = bound(node), node.args[0].args
     size = system.index(lag).size
-    long = system.axis(lag) == system.stream or size is not None and any(
-        n.op == "size" and system.axis(str(n.attr)) == system.stream for n in walk(size))  # fmt: skip
-    if long:
+    if system.axis(lag) == system.stream or size is not None and reads_length(system, size, system.stream):
         return None
     for read, taps in ((a, b), (b, a)):
         found = _shift(system, read, lag)
