@@ -36,6 +36,7 @@ class _NewtonScan(torch.autograd.Function):
         wanted = [k for k, needs in enumerate(ctx.needs_input_grad[4:]) if needs]
         found: Sequence[Tensor | None]
         if torch.is_grad_enabled():  # to be differentiated again: through the steps themselves
+            given = tuple([x.view_as(x) for x in given])  # none of them made of another
             out = _newton_stepped(ctx.step, given[: ctx.count], given[ctx.count :], ctx.time)
             found = torch.autograd.grad(out, [given[k] for k in wanted], grads, create_graph=True, allow_unused=True)
         else:

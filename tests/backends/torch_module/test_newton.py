@@ -267,6 +267,16 @@ def test_double_backward_vmap_and_compile() -> None:
     assert newton(*(x.detach().to("meta") for x in inputs)).shape == inputs[0].shape
 
 
+def test_operands_that_are_made_of_others_count_once() -> None:
+    """The gradient that is to be differentiated again goes through the steps, whose operands may depend on each other."""
+    text = "mixer m(x[t,n], w[t,n]) -> h[t,n]:\n    h[t,n] = tanh(w * h[t-1] + exp(w) * x)\n"
+    module = module_of(derive(load_system(text), "newton").system, "newton")
+    x, w = (torch.randn(1, 300, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    loss = module(x, w).square().sum()
+    once, again = (torch.autograd.grad(loss, (x, w), create_graph=twice, retain_graph=True) for twice in (False, True))
+    assert max(map(gap, once, again)) < 1e-10
+
+
 MUTANTS = {
     "no slopes in the correction": ("slow = len(defects) >= 2 and", "slow = False and len(defects) >= 2 and"),
     "the wrong sign": (
