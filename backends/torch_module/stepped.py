@@ -141,6 +141,8 @@ def _states(ctx: Context, loop: Loop, after: Readers) -> list[str]:
         return []
     if any(r.tail is not build.ONE or r.boundary is not None or positions[r.tensor] != r.position for r in records):
         return []
+    if any(e.position != positions[t.name] for t in tensors for e in t.edges):
+        return []
     found: dict[str, None] = {}
     for tensor in tensors:
         for read in reads_below(tensor.rhs) if tensor.rhs is not None else ():

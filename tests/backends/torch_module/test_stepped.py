@@ -47,6 +47,10 @@ CELLS = {
     h[t,n] = sin(w * h[t-1] + exp(w) * x)
     y[t,n] = w * h
 """,
+    "wide": """mixer cell(k[t,n], v[t,m], a[t,n]) -> y[t,m]:
+    S[t,n,m] = a * tanh(S[t-1]) + k * v
+    y[t,m]   = sum[n] k * S
+""",
     "starts": """mixer cell(x[t,n], s[n]) -> y[t,n]:
     h[-1,n] = exp(s)
     h[t,n]  = sin(h[t-1] * s + x)
@@ -133,6 +137,10 @@ STAY = {
     "further back than a step": """mixer cell(x[t,c]) -> h[t,c]:
     h[t,c] = tanh(h[t-1] + h[t-3] + x)
 """,
+    "an edge on another axis": """mixer cell(x[t,n], b[t]) -> h[t,n]:
+    h[t,-1] = b
+    h[t,n]  = tanh(h[t-1,n-1] + x)
+""",
     "all so far": """mixer cell(x[t,c]) -> h[t,c]:
     h[t,c] = tanh(x + mean[s | s < t] h[s,c])
     index s over t
@@ -154,7 +162,7 @@ MUTANTS = {
     "a weight's gradient transposed": ('"btn,bta->an"', '"btn,bta->na"', "backwards"),
     "an operand twice": ("w_bar = ", "w_bar = 2 * ", "two readers"),
     "made of another": ("x.view_as(x) for x in given", "x for x in given", "two readers"),
-    "kept in the wrong place": (" 2,\n            (2,),", " 2,\n            (0,),", "two readers"),
+    "the operand of another step": ("k_steps_2[t_2]", "k_steps_2[t_2 - 1]", "wide"),
 }
 
 
