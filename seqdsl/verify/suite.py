@@ -128,8 +128,8 @@ def of_form(system: System, derived: Derived, emitted: Emitted | None, plain: Em
         yield Property(name, "module does not see the future", future(emitted), 0.25)
     if packable(system):
         yield Property(name, "packed sequences do not mix", packed(emitted, system), 0.25)
-    if name != "recurrent":
-        yield Property(name, "gradients equal the recurrent ones", gradients(emitted, plain), 0.4, long=True)
+    if name != "recurrent" or not steppable:
+        yield Property(name, "gradients are those of the steps", gradients(emitted, plain), 0.4, long=True)
     if steppable:
         yield Property(name, "gradients through a state", gradients(emitted, plain, cut=True), 0.4, long=True)
     yield Property(name, "float32 is close to float64", single(emitted, plain), 0.25)
