@@ -123,8 +123,7 @@ def _grads(
     import torch
 
     system, module = emitted.system, emitted.build(sizes, case.seed)
-    leaves = _tensors(system, inputs)
-    state: Any = None
+    leaves, state = _tensors(system, inputs), None
     outputs: list[Any] = []
     ends = (slice(None),) if cut is None else (slice(0, cut), slice(cut, None))
     for part in ends:
@@ -140,9 +139,9 @@ def _grads(
         return {}
     asked = {t.name: x for t, x in zip(system.inputs(), leaves, strict=True) if x.requires_grad}
     asked |= {f"parameter {n}": p for n, p in module.named_parameters()}
-    loss, wanted = _loss(given), list(asked.values())
-    some = bool(wanted) and loss.requires_grad
-    found = torch.autograd.grad(loss, wanted, create_graph=again, allow_unused=True) if some else [None] * len(wanted)
+    loss, wanted = _loss(given), [*asked.values()]
+    some = wanted if loss.requires_grad else []
+    found = torch.autograd.grad(loss, some, create_graph=again, allow_unused=True) if some else [None] * len(wanted)
     pairs = zip(asked, wanted, found, strict=True)
     return {n: (torch.zeros_like(x) if g is None else g).detach().resolve_conj().numpy() for n, x, g in pairs}
 

@@ -114,6 +114,18 @@ SOLVED = """mixer solved(x[t,n], A[n,m]) -> y[t,n]:
 """
 
 
+FOLDED = """mixer folded(x[i,c]) -> y[u,p,c]:
+    y[u: |i| / 3, p: 2, c] = sum[m: 3] (1 + p * m) * x[3*u+m]^2
+"""
+
+
+def test_a_sum_over_what_lies_within_a_block() -> None:
+    """The position in the block that an entry has is bounded on both sides."""
+    assert worst_gap(load_system(FOLDED), stream=6)[0] < 1e-8
+    for name in ("haar", "subbands"):
+        assert worst_gap(load_system(next(LIBRARY.rglob("haar.seq")), name), stream=4)[0] < 1e-8
+
+
 def test_a_solve_between_indices_of_one_axis() -> None:
     """Its transpose makes the index that it consumed: no two of them take one name."""
     assert worst_gap(load_system(SOLVED), stream=4)[0] < 1e-8
