@@ -110,7 +110,7 @@ def run(ctx: Context, loop: Loop, after: Readers, start: Start) -> bool:
         outputs=tuple(t.name for t in own if t.name in after.whole),
         record=(), finals={}, claims=(), checks=(), constraints=(),
     )  # fmt: skip
-    if ctx.past and any(_counts(system, t) for t in own):
+    if ctx.past and any(_counts(system, t, loop.axis) for t in own):
         return False
     ends = [End(n, positions[n] + 1, loop.reverse) for n in states]
     system = with_starts(system, ends)
@@ -162,15 +162,15 @@ def _states(ctx: Context, loop: Loop, after: Readers) -> list[str]:
     return list(found) if named <= {*found, *after.whole} else []
 
 
-def _counts(system: System, tensor: Tensor) -> bool:
+def _counts(system: System, tensor: Tensor, axis: str) -> bool:
     """Does a step use its position itself?"""
     pending = [tensor.rhs] if tensor.rhs is not None else []
     while pending:
         node = pending.pop()
-        if node.op == "index" and system.axis(str(node.attr)) == system.stream:
+        if node.op == "index" and system.axis(str(node.attr)) == axis:
             return True
         own = system.tensors[str(node.attr)].indices if node.op == "read" else ()
-        pending += [a for a, i in zip(node.args, own, strict=True) if system.axis(i) != system.stream] if own else node.args
+        pending += [a for a, i in zip(node.args, own, strict=True) if system.axis(i) != axis] if own else node.args
     return False
 
 
@@ -282,7 +282,8 @@ def _backward(
     none = Stepping((), False, "it is an adjoint")
     for step in sink(back, schedule(back)):
         _recurrence().execute(inner, step, readers_of(inner, step, none))
-    sides = [_text(inner, f"{n}.bar", v.dims) if v.dtype in SMOOTH else "None" for n, v in given.items()]
+    bars = dict(zip([n for n, v in given.items() if v.dtype in SMOOTH], back.outputs, strict=True))
+    sides = [_text(inner, bars[n], v.dims) if n in bars else "None" for n, v in given.items()]
     inner.block.add(f"return {tuple_text(sides)}")
     _define(ctx, part, inner, function, [*(v.text for v in given.values()), *names.values()])
 

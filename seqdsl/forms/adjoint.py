@@ -66,10 +66,8 @@ def adjoint_of_steps(system: System, ends: Sequence[End]) -> System:
     before is an input, so that only cotangents recur, and what else a step computes is computed at all positions at
     once. `ends` have cotangents `S.final.grad`, as in `adjoint`. Raises `NotDifferentiable`."""
     found, befores = _adjoint(system, ends)
-    known = [
-        Tensor(t.name, t.indices, t.dtype, "input", edges=t.edges)
-        for t in found.derived() if t.name in {name for name, _ in befores} and not _is_bar(t)
-    ]  # fmt: skip
+    names = {name for name, _ in befores} & set(system.tensors)
+    known = [Tensor(t.name, t.indices, t.dtype, "input", edges=t.edges) for t in found.derived() if t.name in names]
     return needed(found.with_tensors(*known))
 
 
