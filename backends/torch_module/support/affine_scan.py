@@ -67,7 +67,7 @@ def _affine_scan_step(a: Tensor, reverse: bool) -> Tensor:
 
 def _affine_scan_pieces(time: int, reverse: bool) -> tuple[int, slice, range, range]:
     """How many pieces, where they lie, and in the order of the scan: the rows of a piece, the positions after them all."""
-    size = 16 if time < 512 else 32
+    size = 16
     count = time // size if time >= 2 * size else 0
     whole = count * size
     if reverse:
