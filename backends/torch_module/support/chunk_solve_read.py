@@ -112,7 +112,7 @@ def _chunk_solve_read_segment(part: list[Tensor], start: Tensor, *, log: bool, a
         left, reader, right, decays, log=log, after=after
     )
     inverse = unit_inverse(pairs.neg_())
-    alone, answers = torch.bmm(inverse, torch.cat([given, leads], -1)).split([columns, width], -1)
+    alone, answers = torch.bmm(inverse, given), torch.bmm(inverse, leads)
     step = torch.bmm(writes.mT, answers)
     step.diagonal(dim1=1, dim2=2).add_(total)
     states = start.new_empty(shape[0] + 1, batch * heads, width, columns)
@@ -122,7 +122,7 @@ def _chunk_solve_read_segment(part: list[Tensor], start: Tensor, *, log: bool, a
     for one, entering, following in zip(steps, states[:-1].unbind(0), states[1:].unbind(0), strict=True):
         following.baddbmm_(one, entering)
     before = states[:-1].flatten(0, 1)
-    y = torch.baddbmm(alone, answers, before)
+    y = alone.baddbmm_(answers, before)
     o = torch.bmm(weights, y).baddbmm_(reads, before)
     saved = [left, right, reader, decays, inverse, weights, answers, reads, writes, step, *kept]
     return [o.view(shape), y.view(shape), states, *saved]
@@ -154,9 +154,8 @@ def _chunk_solve_read_adjoint(
         d_states[n].baddbmm_(steps[n].mT, d_states[n + 1])
     entering, d_leaving = states[:-1].flatten(0, 1), d_states[1:].flatten(0, 1)
     d_x = torch.bmm(inverse.mT, given.baddbmm_(writes, d_leaving))
-    both = torch.cat([d_x, d_out], 1)
-    d_pairs, d_weights = torch.bmm(both, solved.mT).chunk(2, 1)
-    d_leads, d_reads = torch.bmm(both, entering.mT).chunk(2, 1)
+    d_pairs, d_weights = torch.bmm(d_x, solved.mT), torch.bmm(d_out, solved.mT)
+    d_leads, d_reads = torch.bmm(d_x, entering.mT), torch.bmm(d_out, entering.mT)
     d_given = [d_pairs, d_weights, d_leads, d_reads, torch.bmm(solved, d_leaving.mT), (entering * d_leaving).sum(-1)]
     d_w, d_q, d_u, d_decay = feedback_factors_adjoint(left, reader, right, decays, kept, d_given, log=log, after=after)
     chunks = (d.unflatten(0, lead) for d in (d_w, d_u, d_x, d_q, d_decay))
