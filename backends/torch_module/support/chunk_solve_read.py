@@ -47,7 +47,7 @@ class _ChunkSolveRead(torch.autograd.Function):
                 part = [g[b, t, h] for g in (w, u, x, q, decay)]
                 reads, rows, *saved = _chunk_solve_read_segment(part, state, **flags)
                 for whole, chunks in ((o, reads), (y, rows)):
-                    whole[b, t, h] = from_chunks(chunks, part[0].shape[1], start.dtype)
+                    from_chunks(chunks, part[0].shape[1], start.dtype, out=whole[b, t, h])
                 state = saved[0][-1].view(state.shape)
             final[b, h] = state
         if len(parts) == 1 and len(lanes) == 1:
@@ -84,7 +84,7 @@ class _ChunkSolveRead(torch.autograd.Function):
                 given_here = d_o[here], d_state, None if grads[2] is None else grads[2][here]
                 *d_part, d_state = _chunk_solve_read_adjoint(*given_here, *saved, **flags)
                 for whole, chunks in zip(found[:5], d_part, strict=True):
-                    whole[here] = from_chunks(chunks, d_o[here].shape[1], whole.dtype)
+                    from_chunks(chunks, d_o[here].shape[1], whole.dtype, out=whole[here])
             found[5][b, h] = d_state
         return *found, None, None, None
 
