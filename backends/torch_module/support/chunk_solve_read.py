@@ -150,8 +150,9 @@ def _chunk_solve_read_adjoint(
     torch.bmm(answers.mT, given, out=d_states[:-1].flatten(0, 1)).baddbmm_(reads.mT, d_out)
     d_states[-1] = d_final.flatten(0, 1)
     steps = step.unflatten(0, (lead[0], -1)).unbind(0)
-    for n in range(len(steps) - 1, -1, -1):
-        d_states[n].baddbmm_(steps[n].mT, d_states[n + 1])
+    pairs = zip(steps, d_states[1:].unbind(0), d_states[:-1].unbind(0), strict=True)
+    for one, later, earlier in reversed(list(pairs)):
+        earlier.baddbmm_(one.mT, later)
     entering, d_leaving = states[:-1].flatten(0, 1), d_states[1:].flatten(0, 1)
     d_x = torch.bmm(inverse.mT, given.baddbmm_(writes, d_leaving))
     d_pairs, d_weights = torch.bmm(d_x, solved.mT), torch.bmm(d_out, solved.mT)
