@@ -10,6 +10,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from seqdsl.diagnostics import SeqError
@@ -142,21 +143,54 @@ def _about_sizes(claim: Claim) -> bool:
 
 
 def try_property(row: Property, *, examples: int, seed: int | None, case: Case | None = None) -> Outcome:
-    """Run one property under Hypothesis: deterministic unless a seed is given, shrinking to the smallest case."""
+    """Run one property: deterministic unless a seed is given, shrinking to the smallest case."""
     if case is not None:
         try:
             return Outcome(row.form, row.what, int(row.check(case)))
         except Differs as failure:
             return Outcome(row.form, row.what, 0, str(failure), failure.case)
+    ran, count = [0], max(4, round(examples * row.share))
+
+    def tried(case: Case) -> None:
+        try:
+            ran[0] += row.check(case)
+        except SizeError as error:
+            if error.code != "empty-fold":  # no identity: these equations say nothing of no positions
+                raise
+
+    try:
+        try:
+            for one in _drawn(count, seed):
+                tried(one)
+        except Exception:
+            ran[0] = 0
+            _search(tried, count, seed)
+            raise
+        for one in LONG if row.long else ():
+            ran[0] += row.check(replace(one, seed=one.seed + (one.stream + 1) * (seed or 0)))
+    except Differs as failure:
+        return Outcome(row.form, row.what, ran[0], str(failure), failure.case)
+    return Outcome(row.form, row.what, ran[0])
+
+
+@cache
+def _drawn(count: int, seed: int | None) -> tuple[Case, ...]:
+    """The cases that Hypothesis tries of what holds: the same ones for every property, so they are drawn once."""
+    found: list[Case] = []
+    _search(found.append, count, seed)
+    return tuple(found)
+
+
+def _search(check: Callable[[Case], None], count: int, seed: int | None) -> None:
+    """The Hypothesis test of so many cases; what is raised is of the smallest case that fails."""
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import seed as with_seed
     from hypothesis import strategies as st
 
-    ran = [0]
     cases = st.builds(Case, st.sampled_from(LENGTHS), st.integers(0, 10_000), st.booleans())
 
     @settings(
-        max_examples=max(4, round(examples * row.share)),
+        max_examples=count,
         deadline=None,
         derandomize=seed is None,
         database=None,
@@ -167,16 +201,6 @@ def try_property(row: Property, *, examples: int, seed: int | None, case: Case |
     )
     @given(cases)
     def test(case: Case) -> None:
-        try:
-            ran[0] += row.check(case)
-        except SizeError as error:
-            if error.code != "empty-fold":  # no identity: these equations say nothing of no positions
-                raise
+        check(case)
 
-    try:
-        (with_seed(seed)(test) if seed is not None else test)()
-        for one in LONG if row.long else ():
-            ran[0] += row.check(replace(one, seed=one.seed + (one.stream + 1) * (seed or 0)))
-    except Differs as failure:
-        return Outcome(row.form, row.what, ran[0], str(failure), failure.case)
-    return Outcome(row.form, row.what, ran[0])
+    (with_seed(seed)(test) if seed is not None else test)()
