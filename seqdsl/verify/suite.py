@@ -149,22 +149,14 @@ def try_property(row: Property, *, examples: int, seed: int | None, case: Case |
             return Outcome(row.form, row.what, int(row.check(case)))
         except Differs as failure:
             return Outcome(row.form, row.what, 0, str(failure), failure.case)
-    ran, count = [0], max(4, round(examples * row.share))
-
-    def tried(case: Case) -> None:
-        try:
-            ran[0] += row.check(case)
-        except SizeError as error:
-            if error.code != "empty-fold":  # no identity: these equations say nothing of no positions
-                raise
-
+    ran = [0]
     try:
         try:
-            for one in _drawn(count, seed):
-                tried(one)
+            for one in _drawn(examples, row.share, seed):
+                ran[0] += _tried(row, one)
         except Exception:
-            ran[0] = 0
-            _search(tried, count, seed)
+            ran = [0]
+            _search(row, examples, seed, ran)
             raise
         for one in LONG if row.long else ():
             ran[0] += row.check(replace(one, seed=one.seed + (one.stream + 1) * (seed or 0)))
@@ -173,24 +165,39 @@ def try_property(row: Property, *, examples: int, seed: int | None, case: Case |
     return Outcome(row.form, row.what, ran[0])
 
 
+def _tried(row: Property, case: Case) -> bool:
+    try:
+        return row.check(case)
+    except SizeError as error:
+        if error.code != "empty-fold":
+            raise
+        return False
+
+
 @cache
-def _drawn(count: int, seed: int | None) -> tuple[Case, ...]:
-    """The cases that Hypothesis tries of what holds: the same ones for every property, so they are drawn once."""
+def _drawn(examples: int, share: float, seed: int | None) -> tuple[Case, ...]:
+    """The cases that Hypothesis tries of a property that holds. It knows nothing of which one: they are drawn once for all."""
     found: list[Case] = []
-    _search(found.append, count, seed)
+
+    def noted(case: Case) -> bool:
+        found.append(case)
+        return True
+
+    _search(Property("", "", noted, share), examples, seed, [0])
     return tuple(found)
 
 
-def _search(check: Callable[[Case], None], count: int, seed: int | None) -> None:
-    """The Hypothesis test of so many cases; what is raised is of the smallest case that fails."""
+def _search(row: Property, examples: int, seed: int | None, ran: list[int]) -> None:
+    """The Hypothesis test of a property; what it raises is of the smallest case that fails."""
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import seed as with_seed
     from hypothesis import strategies as st
 
     cases = st.builds(Case, st.sampled_from(LENGTHS), st.integers(0, 10_000), st.booleans())
 
+    # Without a seed Hypothesis draws by the text of this function: another text, other cases.
     @settings(
-        max_examples=count,
+        max_examples=max(4, round(examples * row.share)),
         deadline=None,
         derandomize=seed is None,
         database=None,
@@ -201,6 +208,10 @@ def _search(check: Callable[[Case], None], count: int, seed: int | None) -> None
     )
     @given(cases)
     def test(case: Case) -> None:
-        check(case)
+        try:
+            ran[0] += row.check(case)
+        except SizeError as error:
+            if error.code != "empty-fold":  # no identity: these equations say nothing of no positions
+                raise
 
     (with_seed(seed)(test) if seed is not None else test)()
