@@ -320,9 +320,11 @@ def _part(node: Node, parts: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
 def options(node: Node) -> dict[str, Any]:
     """The options of an operator, defaults filled in."""
     row = OPS[node.op]
+    if not row.options:
+        return {}
     position = {"reduce": 1, "along": 1, "map": 2, "scan": 2, "last": 2}.get(row.binding)
     given: Any = node.attr if position is None else node.attr[position]
-    return {**dict(row.options), **dict(given)} if row.options else {}
+    return {**dict(row.options), **dict(given)}
 
 
 def _free(op: str, args: tuple[Node, ...], attr: Any) -> frozenset[str]:

@@ -5,6 +5,7 @@ Part of the interpreter, kept apart from the language's own operators: a mixer's
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,4 +54,4 @@ def _grouped(run: Run, arg: Value, layout: str, groups: dict[str, tuple[str, ...
     lengths = dict(zip(dims, arg.spread(dims).shape, strict=True))
     lengths |= {d: run.extent(d)[1] for d in dims if d not in rest}
     data = np.broadcast_to(arg.spread(dims), [lengths[d] for d in dims])
-    return data.reshape([int(np.prod([lengths[d] for d in group], dtype=np.int64)) for group in shape])
+    return data.reshape([math.prod(lengths[d] for d in group) for group in shape])
