@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from seqdsl.diagnostics import Faults, SeqError, Span
+from seqdsl.diagnostics import Faults, SeqError, Span, did_you_mean
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Dependence, NotWellFounded, dependences, schedule
 from seqdsl.ir.node import Node
@@ -48,7 +48,8 @@ def choose(file: File, mixer: str | None) -> tuple[File, tree.Mixer]:
         if item.name.plain == (mixer or file.name):
             return file, item
     if mixer is not None or not found:
-        listed = "its mixers: " + ", ".join(f"`{m.name.plain}`" for m in found)
+        names = [m.name.plain for m in found]
+        listed = did_you_mean(mixer or "", names, "its mixers: " + ", ".join(f"`{n}`" for n in names))
         what = f"no mixer `{mixer}`" if mixer else "no mixer"
         raise SeqError(
             "unknown-mixer",

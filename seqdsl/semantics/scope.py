@@ -9,11 +9,10 @@ Architecture invariant: a scope never looks at Python values of the user's text;
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from seqdsl.diagnostics import Diagnostic, Faults, SeqError, Span
+from seqdsl.diagnostics import Diagnostic, Faults, SeqError, Span, did_you_mean
 from seqdsl.ir import build
 from seqdsl.ir.node import Node
 from seqdsl.ir.system import Edge, Index, Monoid, SizeCheck, Tensor
@@ -124,8 +123,7 @@ class Scope:
         """The error for a name that does not exist here, with near names."""
         known = {*self.indices, *self.tensors, *self.pending, *self.sizes, *self.file.declarations}
         pools = {"index": {*self.indices}, "size": {*self.sizes}, "tensor": {*self.tensors, *self.pending}}
-        near = difflib.get_close_matches(name, sorted(pools.get(what, known) - {name}), 3, 0.6)
-        hint = "did you mean " + " or ".join(f"`{n}`" for n in near) + "?" if near else _REMEDY[what].format(name)
+        hint = did_you_mean(name, pools.get(what, known), _REMEDY[what].format(name))
         return SeqError(f"unknown-{what}", f"no {what} `{name}` in `{self.owner}`", span, help=hint)
 
     def count(self, target: str) -> str:

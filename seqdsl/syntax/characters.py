@@ -17,7 +17,7 @@ _STRAY = re.compile(r"""#[^\n]*|(""" r'"{3}(?:[^"]|"(?!""))*"{3}|"[^"\n]*"' r"""
                     r"""|[^-A-Za-z0-9_ \t\r\n+*/%^=<>!()\[\]{}|,;:.#]|!(?!=))""")
 # Comments are copied beside generated code: what ends a line there, or turns the reading order, must not hide in one.
 _CONTROL = re.compile("([\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n))")
-_LONG = re.compile(r"#[^\n]*|\b([A-Za-z_][A-Za-z0-9_]{%d,})" % LONGEST_NAME)
+_LONG = re.compile(rf"#[^\n]*|\b([A-Za-z_][A-Za-z0-9_]{{{LONGEST_NAME},}})")
 
 # What to write instead. Letters of other alphabets go by their Unicode name, `GREEK SMALL LETTER ALPHA` to `alpha`.
 INSTEAD = {
