@@ -255,10 +255,11 @@ def _not_well_founded(system: System, cycle: list[Dependence]) -> SeqError:
     notes = []
     for dependence, read in evidence[:_MOST_NOTES]:
         shown = ", ".join(f"{axis}: {_words(d)}" for axis, d in dependence.distance)
-        notes.append(f"`{dependence.reader}` reads `{read or dependence.tensor}` ({shown or 'no axis in common'})")
+        what = f"`{read}`" if read is not None and "@" not in dependence.tensor else _spoken(dependence.tensor)
+        notes.append(f"{_spoken(dependence.reader)} reads {what} ({shown or 'no axis in common'})")
     first, read = evidence[0]
     span: Span | None = system.spans.get((first.reader, read)) or system.spans.get(first.reader)
-    names = " -> ".join(f"`{d.reader}`" for d in cycle)
+    names = " -> ".join(_spoken(d.reader) for d in cycle)
     return SeqError(
         "not-well-founded",
         f"{names} depends on itself, and no order of the axes makes every read earlier",
@@ -279,7 +280,13 @@ def _evidence(system: System, cycle: list[Dependence]) -> list[tuple[Dependence,
                 names = {n: n.rstrip("'") for n in read.free} if read is not None else {}
                 found.setdefault((edge.reader, None if read is None else build.rename(read, names)), dependence)
     pairs = [(dependence, read) for (_, read), dependence in found.items()]
-    return sorted(pairs, key=lambda pair: _is_earlier(pair[0]))
+    return sorted(pairs, key=lambda pair: (_is_earlier(pair[0]), "@" in pair[0].tensor))
+
+
+def _spoken(name: str) -> str:
+    """A tensor, or the base case of one, which no text names."""
+    whole, base, point = name.partition("@")
+    return f"the base case of `{whole}` at `{point.replace('=', ' = ')}`" if base else f"`{whole}`"
 
 
 def _is_earlier(dependence: Dependence) -> bool:

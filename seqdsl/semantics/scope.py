@@ -16,6 +16,7 @@ from seqdsl.diagnostics import Diagnostic, Faults, SeqError, Span, did_you_mean
 from seqdsl.ir import build
 from seqdsl.ir.node import Node
 from seqdsl.ir.system import Edge, Index, Monoid, SizeCheck, Tensor
+from seqdsl.semantics.builtins import FUNCTIONS
 from seqdsl.syntax import tree
 
 _REMEDY = {  # what makes a name of a kind known
@@ -122,7 +123,8 @@ class Scope:
     def unknown(self, name: str, span: Span, what: str = "name") -> SeqError:
         """The error for a name that does not exist here, with near names."""
         known = {*self.indices, *self.tensors, *self.pending, *self.sizes, *self.file.declarations}
-        pools = {"index": {*self.indices}, "size": {*self.sizes}, "tensor": {*self.tensors, *self.pending}}
+        pools = {"index": {*self.indices}, "size": {*self.sizes}, "tensor": {*self.tensors, *self.pending},
+                 "function": {*self.file.declarations, *FUNCTIONS}}  # fmt: skip
         hint = did_you_mean(name, pools.get(what, known), _REMEDY[what].format(name))
         return SeqError(f"unknown-{what}", f"no {what} `{name}` in `{self.owner}`", span, help=hint)
 

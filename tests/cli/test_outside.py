@@ -80,6 +80,15 @@ def test_folders_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFi
     assert "error[name-too-long]" in status(capsys, "compile", str(path), "-o", str(tmp_path), "--no-validate")[1]
 
 
+def test_sizes_that_are_too_large_to_try(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "large.seq"
+    path.write_text("mixer f(x[t,c]) -> y[t,c]:\n    param w[j: 10^10, c]\n    y[t,c] = sum[j] w * x\n")
+    code, text = status(capsys, "compile", str(path), "-o", str(tmp_path))
+    assert code == 0 and "not compared" in text and "agrees" not in text
+    code, text = status(capsys, "test", str(path), "--examples", "1")
+    assert "not tried" in text and " ok " not in text
+
+
 def test_names_that_are_misspelt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "windowed.seq"
     path.write_text(GOOD)

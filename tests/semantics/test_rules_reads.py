@@ -461,3 +461,8 @@ def test_22_steppable(line: str, steppable: bool) -> None:
         assert not steppable
     else:
         assert steppable
+
+
+def test_19_a_base_case_that_needs_what_follows() -> None:
+    lines = ("y[-1,c] = y[0,c]", "y[t,c] = y[t-1] + x")
+    refuse(body(*lines), "not-well-founded", lines[0], "the base case of `y` at `t = -1`")
