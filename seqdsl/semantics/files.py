@@ -57,19 +57,18 @@ def source_of(what: str | Path) -> tuple[Source, Path | None]:
         return _read(path), path.parent
     if text in library():
         return _library_source(text), None
-    hint = did_you_mean(text, [*library(), *_beside(path)], "`seqc list` shows the library")
+    hint = did_you_mean(text, _beside(path) | {n: n for n in library()}, "`seqc list` shows the library")
     raise SeqError("file-not-found", f"no file `{text}`, and the library has no such name", help=hint)
 
 
-def _beside(path: Path) -> Iterator[str]:
-    """The `.seq` files in a path's folder, as one would name them; not all of a folder of very many files."""
+def _beside(path: Path) -> dict[str, str]:
+    """The `.seq` files in a path's folder by their stems, as one would write them; some of a folder of very many."""
     try:
         with os.scandir(path.parent) as entries:
-            for entry in islice(entries, 1000):
-                if entry.name.endswith(".seq"):
-                    yield str(path.parent / entry.name)
+            names = [entry.name for entry in islice(entries, 1000)]
     except (OSError, ValueError):
-        return
+        return {}
+    return {Path(n).stem: str(path.parent / n) for n in names if n.endswith(".seq")}
 
 
 def _read(path: Path) -> Source:
@@ -80,7 +79,8 @@ def _read(path: Path) -> Source:
         if os.path.lexists(path) or "\0" in str(path):
             raise
         fault = error.diagnostics[0]
-        near = did_you_mean(str(path), _beside(path)) or did_you_mean(path.name, library())
+        known = {n: n for n in library() if n != path.stem} | _beside(path)
+        near = f"did you mean `{path.stem}`?" if path.stem in library() else did_you_mean(path.stem, known)
         raise SeqError(fault.code, fault.message, help=near) from None
 
 
@@ -186,7 +186,7 @@ def _imported(loader: _Loader, item: tree.Import, folder: Path | None) -> File:
         return _load(loader, read_source(sibling), folder, stem)
     if stem in library():
         return _load(loader, _library_source(stem), None, stem)
-    names = [*library(), *(Path(p).stem for p in (_beside(sibling) if sibling is not None else ()))]
+    names = [*library(), *(_beside(sibling) if sibling is not None else ())]
     raise SeqError(
         "unknown-import",
         f"no file `{stem}.seq` beside this one, and none in the library",
