@@ -36,7 +36,8 @@ def fold(ctx: Context, node: Node) -> Value:
     if facts and prefix is None:
         fields, outer = _masked(ctx, monoid, fields, facts, name, outer)
     lanes = tuple(d for d in outer if d != BATCH)
-    stand_in = None if ctx.target.steps is None or node.dtype != "real" else ctx.target.steps.fold(ctx, monoid, len(lanes), prefix is None)
+    steps = ctx.target.steps if node.dtype == "real" else None
+    stand_in = None if steps is None else steps.fold(ctx, monoid, len(lanes), prefix is None)
     lead = (*outer, name)
     if stand_in is not None:
         outer, lead = (BATCH, *lanes), (BATCH, name, *lanes)
