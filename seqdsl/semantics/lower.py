@@ -13,7 +13,7 @@ from pathlib import Path
 from seqdsl.diagnostics import Faults, SeqError, Span, did_you_mean
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Dependence, NotWellFounded, dependences, schedule
-from seqdsl.ir.node import Node
+from seqdsl.ir.node import Node, reads
 from seqdsl.ir.system import Claim, System, Tensor, live
 from seqdsl.ir.validate import checked
 from seqdsl.semantics import body as bodies
@@ -260,14 +260,32 @@ def _not_well_founded(system: System, cycle: list[Dependence]) -> SeqError:
     first, read = evidence[0]
     span: Span | None = system.spans.get((first.reader, read)) or system.spans.get(first.reader)
     names = " -> ".join(_spoken(d.reader) for d in cycle)
+    wrong = _misplaced(system, {d.reader for d in cycle})
+    if wrong is not None:
+        span = system.spans.get(wrong[0], span)
     return SeqError(
         "not-well-founded",
         f"{names} depends on itself, and no order of the axes makes every read earlier",
         span,
         label="this read is not shown to be earlier",
         notes=tuple(notes),
-        help="read an earlier position (`t-1`), or show by a guard that it is earlier (`| s < t`)",
+        help=wrong[1] if wrong is not None else "read an earlier position (`t-1`), or show by a guard that it is earlier (`| s < t`)",
     )
+
+
+def _misplaced(system: System, names: set[str]) -> tuple[tuple[str, Node], str] | None:
+    """The read, and what is meant, by `h[t-1]` of an `h[l,t]`, where subscripts are positional: a step along an axis that
+    the tensor has further on."""
+    for reader in sorted(names):
+        for read in reads(system.tensors[reader].rhs):
+            own = system.tensors[str(read.attr)].indices if read.attr in names else ()
+            for k, subscript in enumerate(read.args[: len(own)]):
+                there = next((i for i in own[k + 1 :] if i in subscript.free and subscript.op != "index"), None)
+                if there is not None and own[k] not in subscript.free:
+                    step = repr(subscript).replace(" ", "")
+                    right = ",".join([*own[: own.index(there)], step])
+                    return (reader, read), f"`{step}` stands in the place of `{own[k]}`: write `{read.attr}[{right}]`"
+    return None
 
 
 def _evidence(system: System, cycle: list[Dependence]) -> list[tuple[Dependence, Node | None]]:
