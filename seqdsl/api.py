@@ -283,20 +283,28 @@ def compile(
     What the modules import (`NAME_kernels.py` of the triton backend) stands beside them. Nothing is written if validation
     fails. Returns the paths written.
     """
+    return [*compiled(what, out, mixer=mixer, form=form, backend=backend, validate=validate, **options)]
+
+
+def compiled(
+    what: str | Path, out: str | Path, *, mixer: str | None, form: str, backend: str, validate: bool, **options: int
+) -> dict[Path, bool]:
+    """What `compile` writes, and of each file whether it was compared with the equations: sizes that the text states may be
+    too large to try."""
     from seqdsl.verify.modules import validate_module
 
     programs = [load(what, mixer, **options)] if mixer else load_all(what, **options)
     if not programs:
         raise SeqError("unknown-mixer", "the file declares no mixer to compile")
     texts: dict[str, str] = {}
+    target, tried = load_backend(backend), validate
     for program in programs:
         texts[program.name] = program.source(form, backend)
         if validate:
-            validate_module(program.derived(form), texts[program.name], program.class_name, load_backend(backend))
-    target = load_backend(backend)
+            tried &= validate_module(program.derived(form), texts[program.name], program.class_name, target)
     others = {name: text for module in texts.values() for name, text in target.companions(module).items()}
     try:
-        return _write(Path(out), texts | others)
+        return dict.fromkeys(_write(Path(out), texts | others), tried)
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise SeqError("file-not-written", f"nothing can be written to `{out}`: {reason.lower()}") from None

@@ -9,9 +9,9 @@ from typing import Any
 
 from seqdsl.algebra import classify_all
 from seqdsl.api import load_backend
-from seqdsl.cli.codes import explanation
+from seqdsl.cli.codes import codes, explanation
 from seqdsl.cli.common import console, escape, mark, print_json, systems
-from seqdsl.diagnostics import SeqError
+from seqdsl.diagnostics import SeqError, did_you_mean
 from seqdsl.forms import FORMS, derive
 from seqdsl.forms.adjoint import adjoint
 from seqdsl.ir.node import Node
@@ -31,7 +31,14 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.file, *known
         )
         return 0
-    reports = [report(system) for system in systems(arguments)]
+    try:
+        found = systems(arguments)
+    except SeqError as error:
+        near = did_you_mean(arguments.file, codes())
+        if error.code != "file-not-found" or error.diagnostics[0].help.startswith("did") or not near:
+            raise
+        raise SeqError(error.code, f"{error.diagnostics[0].message}, and no error this code", help=near) from None
+    reports = [report(system) for system in found]
     backend = None if arguments.backend == "torch" else load_backend(arguments.backend)
     if arguments.json:
         print_json([{**r.to_dict(), "adjoint": backward(r.system), "derivation": derivation(r.system, backend),

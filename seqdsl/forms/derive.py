@@ -25,6 +25,7 @@ from seqdsl.forms.prepare import prepared
 from seqdsl.forms.reads import some_positions
 from seqdsl.forms.recurrent import steadied
 from seqdsl.forms.texts import with_texts
+from seqdsl.forms.unasked import only_where_asked
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, loop_again, recurrences
 from seqdsl.ir.nest import closed, opened, told
@@ -203,7 +204,7 @@ def _beginning(system: System) -> System:
 
 @once_for_each
 def _stepped(system: System, row: Form) -> Derived:
-    stepped = checked(live(steadied(_beginning(system))), row.name)
+    stepped = checked(only_where_asked(live(steadied(_beginning(system)))), row.name)
     return Derived(row.name, stepped, kept=_names(stepped, recurrences(stepped), "stepped"))
 
 
@@ -223,7 +224,7 @@ def apply(system: System, row: Form, refuse: Callable[[System, Loop], str] | Non
         kept += [(names, f"= {why}") for names, why in found.kept]
         if found.rewritten:
             obligations.append(ALL_PAIRS if row.normalisers is all_pairs else ONLINE_LAW)
-    system = checked(with_texts(before, live(system)), row.name)
+    system = checked(only_where_asked(with_texts(before, live(system))), row.name)
     return Derived(row.name, system, tuple(obligations), tuple(rewritten), tuple(kept))
 
 
