@@ -242,6 +242,9 @@ def _refuse_unfinished(builder: Builder) -> None:
             )
 
 
+_EARLIER = "read an earlier position (`t-1`), or show by a guard that it is earlier (`| s < t`)"
+
+
 def check_well_founded(system: System) -> None:
     """Rule 18: some order of the axes makes every self-read strictly earlier."""
     try:
@@ -269,7 +272,7 @@ def _not_well_founded(system: System, cycle: list[Dependence]) -> SeqError:
         span,
         label="this read is not shown to be earlier",
         notes=tuple(notes),
-        help=wrong[1] if wrong is not None else "read an earlier position (`t-1`), or show by a guard that it is earlier (`| s < t`)",
+        help=wrong[1] if wrong is not None else _EARLIER,
     )
 
 
