@@ -19,11 +19,12 @@ from seqdsl.diagnostics import SeqError
 from seqdsl.forms import FORMS, Derived, derive
 from seqdsl.forms.derive import apply
 from seqdsl.forms.levels import OVER_PAIRS, join_of
+from seqdsl.forms.newton_rank import couplings
 from seqdsl.forms.risks import RISKS
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, Step, schedule
 from seqdsl.ir.node import Node, walk
-from seqdsl.ir.ops import OPS, bound, options
+from seqdsl.ir.ops import OPS, bound, make, options
 from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.sizes import SizeError, evaluate_size
 from seqdsl.ir.state import needed
@@ -116,11 +117,13 @@ def cost(system: System) -> Cost:
     around: dict[str, tuple[str, ...]] = {}
     for step in schedule(system):
         _count_steps(system, step, (), steps, around)
-    system = _over_grids(system)
+    system, coupled = _over_grids(system), couplings(system)
     for tensor in system.derived():
         axes = tuple(system.axis(i) for i in tensor.indices)
         _add(moved, axes, 8)
         term = _front(tensor) or tensor.rhs  # of a grid, the cells on it alone are evaluated
+        if term is not None and tensor.name in coupled:  # matrices of small rank are not made
+            term = make("newton", *term.args[: 2 + len(coupled[tensor.name])])
         if term is not None and term.op == "level" and join_of(term.args[0]):
             for node in walk(term.args[0].args[0]):  # at some pairs for each position, not at all of them
                 if node.op not in _CHEAP or node.op == "read":
