@@ -18,6 +18,7 @@ from seqdsl.forms.any_convolution import to_any_convolution
 from seqdsl.forms.any_scan import to_any_scan
 from seqdsl.forms.any_wavefront import to_any_wavefront
 from seqdsl.forms.chunkwise import to_chunkwise, to_quadratic
+from seqdsl.forms.hierarchical import to_hierarchical
 from seqdsl.forms.newton import to_newton
 from seqdsl.forms.newton_rank import couplings
 from seqdsl.forms.online import Normalisers, all_pairs, to_online
@@ -151,6 +152,15 @@ _ROWS = [
         "every read is of an earlier w: the cells of a front do not read each other",
         "on a grid w = slope i + j, with slope d + e >= 1 at each distance (d, e), and (i, j) -> (w, i) is one to one; on a "
         "graph that guards give, w is the longest path to a position, found at each call",
+        resumes=True,
+        nests=False,
+    ),
+    Form(
+        "hierarchical",
+        to_hierarchical,
+        "joining two blocks of cells is the composition of affine maps along the edge between them, which is associative",
+        "a block maps what enters it from above and from the left to what leaves it; a cell is the block of its step, and "
+        "pairs of blocks are joined until one is the grid",
         resumes=True,
         nests=False,
     ),
