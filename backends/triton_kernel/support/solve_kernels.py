@@ -80,6 +80,15 @@ def _inverse_kernel(pairs, inverse, T, H, C: tl.constexpr, PRECISION: tl.constex
 
 
 @triton.jit
+def _chunk_factors(decay, base, row, rows, H, APART: tl.constexpr, BEFORE: tl.constexpr):
+    """One decay for each head: what it leaves of what reads meet [C], of writes at the chunk's end [C], and of the state."""
+    reads = tl.exp2(tl.cumsum(_read_gates(decay, base, row, rows, H, APART, BEFORE), 0))
+    writes = tl.exp2(tl.cumsum(_write_gates(decay, base, row, rows, H), 0, reverse=True))
+    total = tl.exp2(tl.sum(_read_gates(decay, base, row, rows, H, 0, False), 0))
+    return reads, writes, total
+
+
+@triton.jit
 def _solve_kernel(
     w, u, inverse, x, decay, q, d_out, start, states, final, y, scale, T, H, K, V,
     BY_HEAD: tl.constexpr, APART: tl.constexpr, BEFORE: tl.constexpr, REVERSE: tl.constexpr, READ: tl.constexpr,
@@ -116,37 +125,30 @@ def _solve_kernel(
         x_tile = _load_tile(x + base * V, row, value, H * V, rows, V).to(tl.float32)
         solved = _load_tile(inverse + base * C, row, column, H * C, rows, C)
         if BY_HEAD:
-            reads = tl.exp2(tl.cumsum(_read_gates(decay, base, row, rows, H, APART, BEFORE), 0))
-            writes = tl.exp2(tl.cumsum(_write_gates(decay, base, row, rows, H), 0, reverse=True))
-            total = tl.exp2(tl.sum(_read_gates(decay, base, row, rows, H, 0, False), 0))
+            reads, writes, total = _chunk_factors(decay, base, row, rows, H, APART, BEFORE)
         else:
             total = tl.load(decay + place + key, mask=key < K, other=0)[:, None]
-        narrow = state.to(LIKE)
         if REVERSE:
-            answer = tl.dot(u_tile, narrow, input_precision=PRECISION)
+            w_tile, u_tile = u_tile, w_tile
+        answer = tl.dot(w_tile, state.to(LIKE), input_precision=PRECISION)
+        if BY_HEAD:
+            if REVERSE:
+                reads, writes = writes, reads
+            answer *= reads[:, None]
+        if REVERSE:
+            solved = tl.trans(solved)
+        found = tl.dot(solved, (x_tile + answer).to(LIKE), input_precision=PRECISION)
+        _store_tile(y + base * V, found, row, value, H * V, rows, V)
+        if BY_HEAD:
+            found *= writes[:, None]
+        state = tl.dot(tl.trans(u_tile), found.to(LIKE), state * total, input_precision=PRECISION)
+        if READ:
+            q_tile = _load_tile(q + base * K, row, key, H * K, rows, K)
+            d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
             if BY_HEAD:
-                answer *= writes[:, None]
-            found = tl.dot(tl.trans(solved), (x_tile + answer).to(LIKE), input_precision=PRECISION)
-            _store_tile(y + base * V, found, row, value, H * V, rows, V)
-            if BY_HEAD:
-                found *= reads[:, None]
-            state = tl.dot(tl.trans(w_tile), found.to(LIKE), state * total, input_precision=PRECISION)
-            if READ:
-                q_tile = _load_tile(q + base * K, row, key, H * K, rows, K)
-                d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
-                if BY_HEAD:
-                    reads = tl.exp2(tl.cumsum(_read_gates(decay, base, row, rows, H, 0, False), 0)) * scale
-                    d_tile = (d_tile * reads[:, None]).to(LIKE)
-                state = tl.dot(tl.trans(q_tile), d_tile, state, input_precision=PRECISION)
-        else:
-            answer = tl.dot(w_tile, narrow, input_precision=PRECISION)
-            if BY_HEAD:
-                answer *= reads[:, None]
-            found = tl.dot(solved, (x_tile + answer).to(LIKE), input_precision=PRECISION)
-            _store_tile(y + base * V, found, row, value, H * V, rows, V)
-            if BY_HEAD:
-                found *= writes[:, None]
-            state = tl.dot(tl.trans(u_tile), found.to(LIKE), state * total, input_precision=PRECISION)
+                seen = tl.exp2(tl.cumsum(_read_gates(decay, base, row, rows, H, 0, False), 0)) * scale
+                d_tile = (d_tile * seen[:, None]).to(LIKE)
+            state = tl.dot(tl.trans(q_tile), d_tile, state, input_precision=PRECISION)
     tl.store(final + plane * K * V + corner, state, mask=inside)
 
 
