@@ -174,6 +174,7 @@ def imports(used: set[str]) -> str:
     ]
     first = [line for block in blocks for line in block]
     second = ["import torch"] * ("torch" in used) + _from("torch", ["Tensor", "nn"], used)
+    second += _from("torch.nn.functional", ["pad"], used)
     return "\n\n".join("\n".join(block) for block in (first, second) if block)
 
 
