@@ -9,7 +9,7 @@ from seqdsl.ir.system import System, Tensor
 
 from .context import Block
 from .names import Names, attribute, quoted, tuple_text
-from .packed import packs
+from .packed import packing
 from .prologue import Stepping, stepping
 from .target import Target
 
@@ -47,9 +47,11 @@ def forward(
     names = list(arguments.values())
     more = ["state=state", "return_state=return_state"]
     if system.stream is not None:
-        whole = packs(system, stepping(system), target)
-        more += ["cu_seqlens=cu_seqlens"] if whole else []
-        test = f" and not _packed_together({tuple_text(names)}, cu_seqlens, state, return_state)" if whole else ""
+        how = packing(system, stepping(system), target)
+        more += [] if how.refusal else ["cu_seqlens=cu_seqlens"]
+        test = "_packed_together({}, cu_seqlens, state, return_state)"
+        test = test if how.stateless else "_packed_with_states({}, cu_seqlens, state)"
+        test = "" if how.refusal else f" and not {test.format(tuple_text(names))}"
         out.add(f"    if cu_seqlens is not None{test}:")
         out.add(
             f"        return _run_packed(self.forward, {tuple_text(names)}, {tuple_text(dims)}, "

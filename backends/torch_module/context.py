@@ -107,7 +107,9 @@ class Context:
     parameters: str = "self."  # how a parameter's path begins
     options: str = "self."  # how an option is reached
     target: Target = TORCH
-    first: str = ""  # the variable that says which positions begin a packed sequence
+    ends: str = ""  # the ends of packed sequences, where there may be some
+    stateless: bool = True  # does no state come or go where there are some?
+    about: dict[str, str] = field(default_factory=dict)  # of their positions, the variable that a function gives
     stateful: bool = False  # may a state be given?
     past: bool = False  # does the code know how many positions came before?
     records: dict[str, StateEntry] = field(default_factory=dict)  # by tensor: what the state holds of it
@@ -152,9 +154,22 @@ class Context:
         """A function of `support`, likewise, or what the target has in its place."""
         return self.target.call(name).name
 
-    def begins(self, function: str) -> str:
+    def begins(self, function: str, time: str) -> str:
         """The argument of a call that says where packed sequences begin."""
-        return f", first={self.first}" if self.first and self.target.call(function).packed else ""
+        known = self.ends and self.on_stream(time) and self.target.call(function).packed
+        return f", first={self.positions('first', '_first_positions')}" if known else ""
+
+    def each(self, time: str) -> str:
+        """The argument of a call that takes the ends of packed sequences along an index."""
+        return f", ends={self.ends}" if self.ends and self.on_stream(time) else ""
+
+    def positions(self, wanted: str, helper: str) -> str:
+        """The variable of what a function tells of all positions of packed sequences."""
+        if helper not in self.about:
+            self.about[helper], total = self.names.fresh(wanted), self.length(str(self.system.stream))
+            line = f"{self.about[helper]} = {self.helper(helper)}({self.ends}, {total}, device)  # [{total}]"
+            self.index_lines.append(line)
+        return self.about[helper]
 
     def place(self, tensor: str) -> Place:
         """Where a tensor is, for a reader that wants it in the dtype of the computation."""

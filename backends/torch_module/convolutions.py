@@ -102,8 +102,13 @@ def entries(ctx: Context, signal: Signal) -> tuple[Value, str]:
     return replace(joined, dims=tuple(names.get(d, d) for d in joined.dims)), history.count_text(ctx, entry)
 
 
-def _narrowed(text: str, before: str) -> str:
-    return f"{text}[:, {before}:]" if before and before != "0" else text
+def _narrowed(ctx: Context, text: str, before: str, time: str) -> str:
+    """The positions behind those that came before, which packed sequences have each of their own."""
+    if not before or before == "0":
+        return text
+    if ctx.ends:
+        return f"{ctx.helper('_spanned')}({text}, 1, {before}, {ctx.length(time)}, {history.numbers(ctx)}, {before})"
+    return f"{text}[:, {before}:]"
 
 
 def _short(ctx: Context, node: Node, x: Value, w: Value, time: str, lag: str, before: str) -> Value:
@@ -112,7 +117,7 @@ def _short(ctx: Context, node: Node, x: Value, w: Value, time: str, lag: str, be
     x = _spread_all(ctx, expressions.convert(ctx, x, "real"), (BATCH, time, *channels))
     w = _spread_all(ctx, expressions.convert(ctx, w, "real"), (lag, *channels))
     text = f"{ctx.support('causal_conv')}({x.text}, {w.text})"
-    return Value(_narrowed(_whole_again(text, node.dtype), before), (BATCH, time, *channels), node.dtype)
+    return Value(_narrowed(ctx, _whole_again(text, node.dtype), before, time), (BATCH, time, *channels), node.dtype)
 
 
 def _whole_again(text: str, dtype: str) -> str:
@@ -139,7 +144,7 @@ def _long(ctx: Context, node: Node, x: Value, w: Value, time: str, lag: str, bef
     kernel = expressions.full(ctx, w, (*((BATCH,) if BATCH in w.dims else ()), lag, *lanes), w.dtype)
     ctx.support("fft_conv")
     text = f"{ctx.helper('_long_conv')}({x.text}, {kernel.text})"
-    return Value(_narrowed(_whole_again(text, node.dtype), before), dims, node.dtype)
+    return Value(_narrowed(ctx, _whole_again(text, node.dtype), before, time), dims, node.dtype)
 
 
 def _whole(ctx: Context, x: Value, dims: tuple[str, ...], before: str) -> Value:

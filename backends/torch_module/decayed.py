@@ -129,7 +129,7 @@ def _call(
         same = len(heads) == len(rows) == len(columns) == 1
         texts.append(whole.text if same else f"{whole.at(ATOM)}.reshape({', '.join(shape)})")
     flags = f", log={bool(options(node)['log'])}" + more + (", columns=True" if layout.by_column else "")
-    flags += ctx.begins(MIXED if layout.mixed else ATTENTION)
+    flags += ctx.begins(MIXED if layout.mixed else ATTENTION, layout.time)
     names = [ctx.names.fresh(f"{ctx.current}_read"), ctx.names.fresh(f"{ctx.current}_state")]
     ctx.block.add(
         f"{names[0]}, {names[1]} = {ctx.support(MIXED if layout.mixed else ATTENTION)}("

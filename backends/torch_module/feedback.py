@@ -121,7 +121,8 @@ def _call(
     flags = [f"log={bool(given['log'])}", *(["after=True"] if given["after"] else []), *more]
     flags += [f"chunk={given['chunk']}"] if given["chunk"] not in (0, 64) else []
     flags += [f"chunk={ctx.helper('_whole_chunk')}({ctx.length(layout.time)})"] if given["chunk"] == 0 else []
-    flags += [ctx.begins(function).removeprefix(", ")] if ctx.begins(function) else []
+    first = ctx.begins(function, layout.time).removeprefix(", ")
+    flags += [first] if first else []
     ctx.block.add(f"{opening} = {ctx.support(function)}(")
     for text in [*texts, decay, begin, ", ".join(flags)]:
         ctx.block.add(f"    {text},")

@@ -50,7 +50,7 @@ def fold(ctx: Context, node: Node) -> Value:
     results = [ctx.names.fresh(f"{monoid.name}_{n}") for n, _ in monoid.fields]
     texts = f"({', '.join(v.text for v in fields)},), {combine}"
     if stand_in is not None:
-        call = f"{stand_in[0]}({texts}{'' if prefix else ', last=True'}{stand_in[1]})"
+        call = f"{stand_in[0]}({texts}{ctx.each(name) if prefix else ', last=True'}{stand_in[1]})"
     else:
         call = f"{ctx.helper('_tree_scan' if prefix else '_tree_fold')}({texts}, {len(outer)})"
         ctx.helper("_join")

@@ -16,7 +16,7 @@ from .context import Block, Context, Layered, Looped, Source, Stored
 from .inlining import SUPPORT_FUNCTIONS
 from .loops import sink
 from .names import Names
-from .packed import packs
+from .packed import packing
 from .prologue import Stepping, literal, nest, stepping, write_prologue
 from .readers import read_by, readers_of, uses
 from .sizes import total
@@ -68,10 +68,9 @@ def write_body(
             ctx.records[key] = entry
     ctx.uses = uses(system)
     parameter_places(ctx)
-    if packs(system, steps, target):
-        ctx.first = names.fresh("first")
-        total = ctx.length(str(system.stream))
-        ctx.index_lines.append(f"{ctx.first} = {ctx.helper('_first_positions')}(cu_seqlens, {total}, device)  # [{total}]")
+    how = packing(system, steps, target)
+    if not how.refusal:
+        ctx.ends, ctx.stateless = "cu_seqlens", bool(how.stateless)
     _place_inputs(ctx, arguments)
     ctx.unread = _unread(system, steps)
     real = [arguments[t.name] for t in system.inputs() if t.dtype in ("real", "complex")]
@@ -215,12 +214,17 @@ def _kept(ctx: Context, entry: StateEntry) -> str:
     if record.tail is build.ONE:
         before = history.past_values(ctx, source, k, place.value, record)
         whole = _whole(ctx, place.value, tensor.indices, tensor.dtype)
+        if ctx.ends:
+            return f"{ctx.helper('_at_end')}({whole.text}, {before.text}, {k + 1}, {ctx.ends})"
         return f"({whole.at(ATOM)} if {ctx.length(tensor.indices[k])} else {before.text}).select({k + 1}, -1)"
     joined = history.join(ctx, source, k, place.value, record)
     if entry.tail is None:
         return joined.text
     count = history.count_text(ctx, entry)
     text = f"{ctx.helper('_last')}({joined.text}, {k + 1}, {count})"
+    if ctx.ends:
+        held = history.count_text(ctx, record)
+        text = f"{ctx.helper('_last_of')}({joined.text}, {k + 1}, {count}, {ctx.ends}, {held})"
     return f"{text}.select({k + 1}, 0)" if entry.tail is build.ONE else text
 
 

@@ -144,7 +144,7 @@ def _shifted(
     """`x[i + c]` or `x[i + c + j]`, `x[i + c - j]`."""
     index = str(lead.attr)
     streamed = ctx.on_stream(own)
-    start = _offset(ctx, rest)
+    start, apart = _offset(ctx, rest), ""
     left, right = edges
     entry = record(ctx, source) if streamed and ctx.stateful else None
     if streamed and entry is not None and ctx.is_new(own):
@@ -153,6 +153,7 @@ def _shifted(
             start = _plus(start, "past" if ctx.is_new(index) else "")
         else:
             start = _plus(start, count_text(ctx, entry))
+            apart = f"{numbers(ctx)}, {count_text(ctx, entry)}" if ctx.ends else ""
         left = None
     elif streamed and ctx.past and is_new(ctx, source, own) != ctx.is_new(index):
         start = _plus(start, "past") if ctx.is_new(index) else _plus(start, "-past")
@@ -168,6 +169,8 @@ def _shifted(
     if window is None:
         dims = tuple(index if d == f"@{k}" else d for d in value.dims)
         text = f"{ctx.helper('_span')}({value.text}, {dim}, {start}, {length})"
+        if apart:
+            text = f"{ctx.helper('_spanned')}({value.text}, {dim}, {start}, {length}, {apart})"
         return Value(text, dims, value.dtype), True
     other, sign = window
     width = ctx.length(str(other.attr))
@@ -175,6 +178,8 @@ def _shifted(
     if sign < 0:
         start = _plus(start, f"1 - {width}")
     text = f"{ctx.helper('_windows')}({value.text}, {dim}, {start}, {length}, {width})"
+    if apart:
+        text = f"{ctx.helper('_windowed')}({value.text}, {dim}, {start}, {length}, {width}, {apart})"
     return Value(text + (".flip(-1)" if sign < 0 else ""), dims, value.dtype), True
 
 
@@ -311,6 +316,11 @@ def _held_beside(ctx: Context, source: Source, held: str, entry: StateEntry, dim
     return held
 
 
+def numbers(ctx: Context) -> str:
+    """The variable of the packed sequences' numbers at all positions."""
+    return ctx.positions("number", "_sequence_numbers")
+
+
 def join(ctx: Context, source: Source, k: int, value: Value, entry: StateEntry) -> Value:
     """The tensor with what came before it, dimensions named by slots."""
     slots = {n: f"@{j}" for j, n in enumerate(source.own)}
@@ -320,8 +330,11 @@ def join(ctx: Context, source: Source, k: int, value: Value, entry: StateEntry) 
     new = replace(value, dims=tuple(source.own[int(d[1:])] if d.startswith("@") else d for d in value.dims))
     past = past_values(ctx, source, k, new, entry)
     order = past.dims
-    wide = expressions.full(ctx, new, order, new.dtype)
-    made = Value(f"{ctx.helper('_join')}([{past.text}, {wide.text}], {order.index(source.own[k])})", order, new.dtype)
+    wide, dim = expressions.full(ctx, new, order, new.dtype), order.index(source.own[k])
+    text = f"{ctx.helper('_join')}([{past.text}, {wide.text}], {dim})"
+    if ctx.ends and entry.tail is not None:
+        text = f"{ctx.helper('_behind')}({past.text}, {wide.text}, {dim}, {ctx.ends}, {numbers(ctx)})"
+    made = Value(text, order, new.dtype)
     result = ctx.bind(
         f"{source.name}_all",
         made,

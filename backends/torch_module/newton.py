@@ -70,7 +70,7 @@ def solve(ctx: Context, loop: Loop) -> None:
         own = ctx.target.steps
         stand_in = None if own is None else own.newton(ctx, states, given, dims, column is not None)
         function, told = (ctx.support("newton_scan"), "") if stand_in is None else stand_in
-        flag += told
+        flag += told + ctx.each(time)
         ctx.block.add(f"{', '.join(names)}{',' if len(names) == 1 else ''} = {function}(")
         for text in (step, f"[{', '.join(starts)}]", f"[{listed}]", f"{ctx.length(time)}{flag}"):
             ctx.block.add(f"    {text},")

@@ -125,8 +125,10 @@ def _state_check(ctx: Context, steps: Stepping) -> str:
         nest(record, paths[entry.name], _entry_shape(ctx, entry))
     if ctx.past:
         record["position"] = "None"
-    check = ctx.helper("_checked_state")
-    return f'state = {check}("{safe(ctx.system.name)}", state, {ctx.batch}, dtype, {literal(record)})'
+    check, batch = ctx.helper("_checked_state"), ctx.batch
+    if ctx.ends and not ctx.stateless:
+        batch = f"{batch} if {ctx.ends} is None else len({ctx.ends}) - 1"
+    return f'state = {check}("{safe(ctx.system.name)}", state, {batch}, dtype, {literal(record)})'
 
 
 def _entry_shape(ctx: Context, entry: StateEntry) -> str:

@@ -18,7 +18,7 @@ from seqdsl.ir.order import difference
 from seqdsl.ir.state import LAST, StateEntry, state_record
 from seqdsl.ir.system import Edge, Tensor
 
-from . import expressions, history, levels, newton, stepped, wavefront
+from . import expressions, history, levels, newton, packed, stepped, wavefront
 from .context import Block, Context, Looped, LoopScope, Source, Stored, Unsupported
 from .loops import hoist, keys_of
 from .names import tuple_text
@@ -51,7 +51,7 @@ def compute(ctx: Context, tensor: Tensor) -> None:
         if tensor.kind == "carry":
             value = _carry(ctx, tensor)
         else:
-            value = expressions.emit(ctx, tensor.rhs)
+            value = packed.at_end(ctx, tensor) or expressions.emit(ctx, tensor.rhs)
         value = expressions.convert(ctx, value, tensor.dtype)
         if value.static:
             value = expressions.tensor(ctx, value, tensor.dtype)
@@ -327,7 +327,8 @@ def _entry(ctx: Context, tensor: Tensor) -> None:
     assert isinstance(place, Looped) and tensor.rhs is not None
     with ctx.equation(tensor):
         ctx.comment(tensor)
-        _assign(ctx, tensor, place, expressions.convert(ctx, expressions.emit(ctx, tensor.rhs), tensor.dtype))
+        value = packed.at_end(ctx, tensor) or expressions.emit(ctx, tensor.rhs)
+        _assign(ctx, tensor, place, expressions.convert(ctx, value, tensor.dtype))
 
 
 def _assign(ctx: Context, tensor: Tensor, place: Looped, value: Value) -> None:

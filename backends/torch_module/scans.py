@@ -68,7 +68,7 @@ def affine(ctx: Context, node: Node, a: Value, b: Value, start: Value) -> Value:
     b = expressions.full(ctx, b, dims, b.dtype)
     begin = "None" if node.args[-1] is build.ZERO else expressions.full(ctx, start, (BATCH, *lanes), start.dtype).text
     given = options(node)
-    flags = "".join(f", {k}=True" for k in ("log", "reverse") if given.get(k)) + ctx.begins("affine_scan")
+    flags = "".join(f", {k}=True" for k in ("log", "reverse") if given.get(k)) + _begins(ctx, node, time)
     a = (
         a
         if time in a.dims
@@ -78,6 +78,16 @@ def affine(ctx: Context, node: Node, a: Value, b: Value, start: Value) -> Value:
     )
     text = f"{ctx.support('affine_scan')}({spread(a, dims).text}, {b.text}, {begin}{flags})"
     return Value(text, dims, node.dtype)
+
+
+def _begins(ctx: Context, node: Node, time: str) -> str:
+    """Where packed sequences begin, and whether each of them has a start of its own: a state's, or a base case."""
+    first, start = ctx.begins("affine_scan", time), node.args[-1]
+    tensor = ctx.system.tensors[str(start.attr)] if start.op == "read" else None
+    if not first or start is build.ZERO or tensor is not None and tensor.rhs is build.ZERO and ctx.stateless:
+        return first
+    plain = tensor is not None and tensor.kind == "carry" and tensor.rhs is build.ZERO
+    return f"{first}, starts={f'None if state is None else {ctx.ends}' if plain else ctx.ends}"
 
 
 def _ring(ctx: Context, node: Node) -> Value:
@@ -93,6 +103,7 @@ def _ring(ctx: Context, node: Node) -> Value:
     flags = f"ring={given['ring']!r}" + (", reverse=True" if given["reverse"] else "")
     own = ctx.target.steps
     function = None if own is None else own.ring(ctx, str(given["ring"]), kind, len(lanes), time in a.dims)
+    flags += ctx.each(time)
     return Value(f"{function or ctx.support('ring_scan')}({', '.join(texts)}, {flags})", dims, node.dtype)
 
 

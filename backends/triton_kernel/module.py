@@ -19,6 +19,8 @@ from seqdsl.ir.system import System
 
 from .. import torch_module
 from ..torch_module.load import build_from, load_text
+from ..torch_module.packed import Packing, packing
+from ..torch_module.prologue import stepping
 from ..torch_module.target import StandIn, Target
 from .count import Count, counted
 from .emit.chains import Chains
@@ -48,10 +50,19 @@ def emit_module(
 
     `stepper` are the equations one position at a time, for which `step` has kernels written."""
     found, over = _stepped(stepper), over_sequences(needed(system))
-    return torch_module.emit_module(
-        over.system, class_name=class_name, header=header, form=form, target=_target(system, found, over),
-        stepper=None if found is None else found.system,
-    )
+    return _emitted(system, found, over, class_name=class_name, header=header, form=form)[0]
+
+
+def _emitted(system: System, step: Grouped | None, over: Grouped, **named: str) -> tuple[str, Target]:
+    """The text, and what it was made with. What has no kernel is known when all is written: packed sequences go through
+    one call of recurrences only if all of them have."""
+    stepper = None if step is None else step.system
+    target = _target(system, step, over)
+    text = torch_module.emit_module(over.system, target=target, stepper=stepper, **named)
+    if target.steps.kept and not packing(over.system, stepping(over.system), target).refusal:
+        target = _target(system, step, over, frozenset(target.steps.kept))
+        text = torch_module.emit_module(over.system, target=target, stepper=stepper, **named)
+    return text, target
 
 
 def _stepped(system: System | None) -> Grouped | None:
@@ -61,11 +72,11 @@ def _stepped(system: System | None) -> Grouped | None:
     return found if found is not None and found.groups else None
 
 
-def _target(system: System, step: Grouped | None = None, over: Grouped | None = None) -> Target:
+def _target(system: System, step: Grouped | None, over: Grouped, refused: frozenset[str] = frozenset()) -> Target:
     written: dict[str, str] = {}
     name = system.name.lower() + ("_layer" if system.params() else "") + "_kernels"
-    target = Target(name, STAND_INS, Online(written), Recurrences(written), written)
-    if over is not None and over.groups:
+    target = Target(name, STAND_INS, Online(written), Recurrences(written, refused), written)
+    if over.groups:
         target = replace(target, chains=Sequences(over, written, one_position=False))
     return target if step is None else replace(target, step=replace(target, chains=Chains(step, written)))
 
@@ -73,8 +84,7 @@ def _target(system: System, step: Grouped | None = None, over: Grouped | None = 
 def explained(system: System, form: str) -> list[str]:
     """What of a module runs in kernels of its own; of a normalised read that does not, why."""
     over = over_sequences(needed(system))
-    target = _target(system, None, over)
-    text = torch_module.emit_module(over.system, class_name="Module", form=form, target=target)
+    text, target = _emitted(system, None, over, class_name="Module", form=form)
     found = _IMPORT.search(text)
     lines = [f"kernels of `{name}`" for name in (found[2].split(", ") if found else [])]
     lines += [f"kernels written for the scores of `{tensor}`" for tensor in target.online.read]
@@ -86,7 +96,16 @@ def explained(system: System, form: str) -> list[str]:
     lines += [f"`{tensor}` is stepped in PyTorch: {why}" for tensor, why in target.steps.kept.items()]
     lines += [_group_explained(group) for group in over.groups]
     lines += [f"`{tensor}` is computed in PyTorch: {why}" for tensor, why in over.kept.items()]
+    lines += _packed_explained(packing(over.system, stepping(over.system), target)) if system.stream is not None else []
     return lines + (_step_explained(system) if form == "recurrent" else [])
+
+
+def _packed_explained(how: Packing) -> list[str]:
+    """How packed sequences are computed, and why not in one call."""
+    if how.refusal:
+        return [f"packed sequences go one after another: {how.refusal}"]
+    apart = f", and one after another where a state comes or goes: {how.stateless}" if how.stateless else ""
+    return [f"packed sequences go through one call{apart or ', with their states'}"]
 
 
 def _group_explained(group: Group) -> str:

@@ -27,7 +27,7 @@ from .windows import Window, exchanged_windows
 NEUTRAL = {"sum": "0.0", "max": 'float("-inf")', "min": 'float("inf")'}
 RESERVED = frozenset(
     ["tl", "triton", "blocks", "rest", "batch", "origin", "row", "ROWS", "BR", "inside", "part", "parts", "step", "STEPS", "left",
-     *(f"shared_{k}" for k in range(200))]
+     "number", "PACKED", *(f"shared_{k}" for k in range(200))]
 )  # fmt: skip
 
 
@@ -128,9 +128,9 @@ class Kernel:
     def _signature(self, name: str) -> list[str]:
         strides = [f"{leaf.name}_{safe(d) if d != BATCH else 'batch'}" for leaf in self.loaded for d in leaf.dims]
         given = [
-            [*(leaf.name for leaf in self.loaded), *self.stored.values()],
+            [*(leaf.name for leaf in self.loaded), *(["number"] if self.sums else []), *self.stored.values()],
             [*strides, *self.count.values(), *self._lengths(), *self.numbers.values()],
-            [f"{b}: tl.constexpr" for b in (*self.block.values(), *self._constants())],
+            [f"{b}: tl.constexpr" for b in (*self.block.values(), *(["PACKED"] if self.sums else []), *self._constants())],
         ]
         lines = [f"    {line}" for names in given if names for line in textwrap.wrap(", ".join(names) + ",", 114)]
         return ["@triton.jit", f"def {name}(", *lines, "):  # fmt: skip"]
@@ -210,16 +210,19 @@ class Kernel:
         return " + ".join([leaf.name, "origin", *steps])
 
     def _window(self, summed: Summed, writer: Writer) -> None:
-        """A window, tap by tap. What it is made of may begin before the first position, and is 0 before that."""
+        """A window, tap by tap. What it is made of may begin before the first position, and is 0 before that; of packed
+        sequences, each is behind what came before it. `number` says which one a position is of."""
         window, name = summed.window, summed.name
         shape = ", ".join(self.block[d] if d in window.indices else "BR" if d == "row" else "1" for d in self.dims)
         lag, place = self.names.fresh(safe(window.lag)), f"{name}_place"
         step = f"{lag}" if window.step == 1 else f"{lag} * {window.step}"
         skip = f" - {window.skip}" if window.skip else ""
         self.add(f"{name}_tile = tl.zeros([{shape}], tl.float32)")
+        own = f"number + origin + {self.index[window.time]}, mask={self._mask((*self.rows, window.time))}, other=0"
+        self.add(f"{name}_from = {name}_before + (tl.load({own}) * {name}_before if PACKED else 0)")
         self.add(f"for {lag} in range({name}_taps):")
         self.depth += 1
-        self.add(f"{place} = origin + {self.index[window.time]} + {name}_before - {step}{skip}")
+        self.add(f"{place} = origin + {self.index[window.time]} + {name}_from - {step}{skip}")
         tests = " & ".join(t for t in (self._mask((*self.rows, *window.indices)), f"({place} >= 0)") if t)
         taps = self._mask(summed.taps.dims)
         at = self._place(summed.taps, {window.lag: lag})

@@ -99,15 +99,16 @@ class Chains:
 
 
 def call(
-    ctx: Context, name: str, kernel: Kernel, tensors: Iterable[str], outputs: list[str], more: Iterable[str] = ()
+    ctx: Context, name: str, kernel: Kernel, tensors: Iterable[str], outputs: list[str], more: Iterable[str] = (), last: str = ""
 ) -> None:
-    """The call of a function that launches a kernel; `more` are integers behind those of the kernel's numbers."""
+    """The call of a function that launches a kernel; `more` are integers behind those of the kernel's numbers, and `last` is
+    the last argument."""
     sizes = [ctx.batch, *(ctx.dim_text(i) for i in kernel.group.space)]
     counts, numbers = given_numbers(ctx, kernel.numbers)
     alone = "," if len(outputs) == 1 and not kernel.group.stream else ""
     ctx.block.add(f"{', '.join(outputs)}{alone} = {name}(")
     ctx.block.add(f"    {', '.join(tensors)},")
-    ctx.block.add(f"    [{', '.join([*sizes, *counts, *more])}], [{', '.join(numbers or ['0.0'])}], out_dtype,")
+    ctx.block.add(f"    [{', '.join([*sizes, *counts, *more])}], [{', '.join(numbers or ['0.0'])}], out_dtype,{last}")
     ctx.block.add(")")
 
 

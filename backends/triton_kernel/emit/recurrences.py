@@ -41,6 +41,7 @@ class Recurrences:
     are none, and why."""
 
     written: dict[str, str]
+    refused: frozenset[str] = frozenset()  # those of which that is known beforehand
     walked: list[str] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
 

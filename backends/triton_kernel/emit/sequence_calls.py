@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from seqdsl.ir.node import Node
 
-from ...torch_module import convolutions, expressions
+from ...torch_module import convolutions, expressions, history
 from ...torch_module.context import Block, Context, Stored
 from ...torch_module.names import quoted, tuple_text
 from ...torch_module.values import ATOM, BATCH, Value, permuted, plain
@@ -50,7 +50,8 @@ class Sequences(Chains):
         ctx.block = Block(outer.indent + 1)
         for tensor in group.tensors:
             ctx.comment(system.tensors[tensor])
-        call(ctx, name, forward[0], tensors, outputs, lengths)
+        last = f" {history.numbers(ctx) if ctx.ends else 'None'}," if windows else ""
+        call(ctx, name, forward[0], tensors, outputs, lengths, last)
         outer.lines += [*ctx.block.lines, "    " * outer.indent + "else:"]
         ctx.block = Block(outer.indent + 1)
         _in_pytorch(ctx, group, values, dict(zip(stored, outputs, strict=True)))

@@ -21,8 +21,8 @@ from .texts import TEXTS
 
 # What the kernels call their own, and what they make of the name of a tensor.
 RESERVED = frozenset(
-    """tl triton T D LENGTH STEPS BD piece blocks batch lane rest own first end inside place before along apart sent_ends
-    head part""".split()
+    """tl triton T D LENGTH STEPS BD PACKED piece blocks batch lane rest own first begin end stop inside place before earlier
+    along apart sent_ends head leading last part table row sequence entry""".split()
 )
 FORMS = ("{0}", "{0}_at", "{0}_now", "{0}_rows", "{0}_ends", "{0}_left", "{0}_next", "{0}_sum", "{0}_batch",
          "{0}_time", "{0}_pulled", "{0}_start", "{0}_heads", "{0}_d_at", "d_{0}", "d_{0}_at", "d_{0}_now", "d_{0}_rows",

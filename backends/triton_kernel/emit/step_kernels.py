@@ -8,7 +8,9 @@ its length of them and keeps what is between in registers; entries stand side by
 and the order is that of time, which operators that do not commute rely on.
 
 `z` is [B, T + 1, lanes]: the start, then the states, in the order of the steps; its neighbours in memory may be later
-ones (`z_time` is then negative). Entry point: `kernels`.
+ones (`z_time` is then negative). A kernel gets the place of the state after the first step.
+PACKED sequences lie along one axis, and their starts behind all states. No piece is of two: a table has, for each, its
+steps, where its sequence ends, the first piece of that, and its number. Entry point: `kernels`.
 """
 
 from __future__ import annotations
@@ -58,6 +60,7 @@ class _Kernel:
         self.add("batch = tl.cast(tl.program_id(0) // blocks, tl.int64)")
         self.add("lane = tl.program_id(0) % blocks * BD + tl.arange(0, BD)")
         self.add("own = lane < D")
+        self.piece()
         lanes = self.step.lanes
         if lanes > 1:
             self.add("rest = lane")
@@ -74,6 +77,17 @@ class _Kernel:
                 self.add(f"{x.name}_now = {self.loaded(x, f'{x.name}_at', 'own')}")
         for s in rows:
             self.add(f"{s.name}_at = {s.name} + batch * (T + 1) * D + lane")
+
+    def piece(self) -> None:
+        """Its steps, where its sequence ends, the first piece of that, which of all it is, and in which row its start is."""
+        self.add("if PACKED:")
+        self.add("row = table + piece * 5", 2)
+        self.add("begin, end, stop, leading = tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3)", 2)
+        self.add("sequence = tl.load(row + 4).to(tl.int64)", 2)
+        self.add("entry = T + sequence", 2)
+        self.add("else:")
+        self.add("begin, stop, leading, sequence = piece * LENGTH, T, 0, batch", 2)
+        self.add("end, entry = tl.minimum(begin + LENGTH, T), -1", 2)
 
     def loaded(self, x: Entry, place: str, mask: str) -> str:
         """Entries, 0 outside; reals in float32."""
@@ -108,24 +122,26 @@ class _Kernel:
         for x in self.step.operands:
             sizes += [f"{x.name}_{part}" for part in ("batch", "time", *range(self.step.lanes))]
         sizes += [f"n{k}" for k in range(1, self.step.lanes)] + list(self.step.numbers.values())
-        given = [[*(x.name for x in self.step.operands), *tensors], sizes,
-                 [f"{f}: tl.constexpr" for f in (*flags, "STEPS", "BD")]]  # fmt: skip
+        given = [[*(x.name for x in self.step.operands), *tensors, "table"], sizes,
+                 [f"{f}: tl.constexpr" for f in (*flags, "PACKED", "STEPS", "BD")]]  # fmt: skip
         lines = [f"    {line}" for names in given for line in textwrap.wrap(", ".join(names) + ",", 114)]
         return ["@triton.jit", f"def {name}(", *lines, "):  # fmt: skip", *self.lines]
 
-
     def steps(self, at: str, more: Iterable[tuple[str, str, Entry]] = ()) -> None:
         """The loop over the piece's steps, some of whose rows are loaded before any of them is used. `at` is a step's place
-        in the order of the states, `more` are (variable, place, what it holds) beside the operands."""
-        rows = [(x.name, f"{x.name}_at + place * {x.name}_time", x) for x in self.moving()] + list(more)
-        self.add("end = tl.minimum(piece * LENGTH + LENGTH, T)")
-        self.add("for first in range(piece * LENGTH, end, STEPS):")
+        in the order of the states, `more` are (variable, place, what it holds) beside the operands, where the row `earlier`
+        has the state before the step."""
+        more = list(more)
+        rows = [(x.name, f"{x.name}_at + place * {x.name}_time", x) for x in self.moving()] + more
+        self.add("for first in range(begin, end, STEPS):")
         for name, _, _ in rows:
             self.add(f"{name}_rows = ()", 2)
         for part in range(2):
             self.add("for i in tl.static_range(STEPS):", 2)
             self.add(f"place = tl.cast({at}, tl.int64)", 3)
             self.add("inside = lane < tl.where(first + i < end, D, 0)", 3)
+            if more and not part:
+                self.add("earlier = tl.where(first + i == stop - 1, entry, place - 1) if PACKED else place - 1", 3)
             for name, place, x in rows:
                 text = f"{name}_rows[i]" if part else f"{name}_rows + ({self.loaded(x, place, 'inside')},)"
                 self.add(f"{name}_{'now' if part else 'rows'} = {text}", 3)
@@ -140,10 +156,10 @@ def _ends(name: str, step: Step) -> list[str]:
     kernel = _Kernel(step)
     kernel.begin("The operands of the one step that each piece of LENGTH steps is worth.", [])
     for x in step.operands:
-        place = f"{x.name}_at + tl.cast(piece * LENGTH, tl.int64) * {x.name}_time"
+        place = f"{x.name}_at + tl.cast(begin, tl.int64) * {x.name}_time"
         kernel.add(f"{x.name}_left = {kernel.loaded(x, place, 'own') if x.moves else f'{x.name}_now'}")
     kernel.steps("first + i")
-    kernel.add("inside = lane < tl.where(first + i > piece * LENGTH, tl.where(first + i < end, D, 0), 0)", 3)
+    kernel.add("inside = lane < tl.where(first + i > begin, tl.where(first + i < end, D, 0), 0)", 3)
     known = kernel.now() | {node: f"{x.name}_left" for node, x in zip(step.earlier, step.operands, strict=True)}
     joined = [(f"{x.name}_left", node) for x, node in zip(step.operands, step.joined, strict=True)]
     kernel.write(joined, known, 3, kept=len(joined))
@@ -157,13 +173,13 @@ def _states(name: str, step: Step) -> list[str]:
     """All states. What enters a piece is found with `joined`, or is one of the `heads` that are given: then what leaves
     each is wanted, too."""
     kernel = _Kernel(step)
-    kernel.begin("The states of one piece of time; the start is in their first row.", step.states)
+    kernel.begin("The states of one piece of time; the start is in the row before them.", step.states)
     after = [(f"{s.name}_now", node) for s, node in zip(step.states, step.after, strict=True)]
     tensors = _names(step.operands, "{0}_ends") if step.joined else []
     if step.joined:
         for s in step.states:
-            kernel.add(f"{s.name}_now = {kernel.loaded(s, f'{s.name}_at', 'own')}")
-        kernel.add("for before in range(piece):  # a few steps, each worth a piece")
+            kernel.add(f"{s.name}_now = {kernel.loaded(s, f'{s.name}_at + entry * along', 'own')}")
+        kernel.add("for before in range(leading, piece):  # a few steps, each worth a piece")
         kernel.add("place = (batch * tl.num_programs(1) + before) * D + lane", 2)
         for x in step.operands:
             kernel.add(f"{x.name}_left = {kernel.loaded(x, f'{x.name}_ends + place', 'own')}", 2)
@@ -177,7 +193,7 @@ def _states(name: str, step: Step) -> list[str]:
     kernel.steps("first + i")
     kernel.write(after, kernel.now(), 3)
     for s in step.states:
-        kernel.add(f"tl.store({s.name}_at + (place + 1) * along, {s.name}_now, mask=inside)", 3)
+        kernel.add(f"tl.store({s.name}_at + place * along, {s.name}_now, mask=inside)", 3)
     for s in step.states if not step.joined else ():
         kernel.add(f"tl.store({s.name}_ends + head, {s.name}_now, mask=own)")
     return kernel.signature(name, [*_names(step.states, "{0}"), *tensors], [])
@@ -191,8 +207,8 @@ def _backwards(kernel: _Kernel, doc: str) -> None:
 
 
 def _back_steps(kernel: _Kernel) -> None:
-    more = [(s.name, f"{s.name}_at + place * along", s) for s in kernel.step.states]
-    more += [(f"d_{s.name}", f"d_{s.name}_at + place * along", s) for s in kernel.step.states]
+    more = [(s.name, f"{s.name}_at + earlier * along", s) for s in kernel.step.states]
+    more += [(f"d_{s.name}", f"d_{s.name}_at + earlier * along", s) for s in kernel.step.states]
     kernel.steps("T - 1 - first - i", more)
 
 
@@ -229,10 +245,11 @@ def _adjoint(name: str, step: Step) -> list[str]:
     """The gradients of operands and starts."""
     kernel, states, count = _Kernel(step), step.states, len(step.states)
     _backwards(kernel, "Gradients of the operands, [B, T, lanes] or a sum for each piece, and of the start.")
+    kernel.add("last = T - 1 - (tl.load(table + leading * 5) if PACKED else 0)")
     for k, s in enumerate(states):
-        kernel.add(f"s{k} = tl.load(d_{s.name}_at + tl.cast(T, tl.int64) * along, mask=own, other=0)")
+        kernel.add(f"s{k} = tl.load(d_{s.name}_at + tl.cast(last, tl.int64) * along, mask=own, other=0)")
     kernel.add("apart = tl.cast(tl.num_programs(0) // blocks, tl.int64) * tl.num_programs(1) * D")
-    kernel.add("for before in range(piece):")
+    kernel.add("for before in range(leading, piece):")
     kernel.add("place = (batch * tl.num_programs(1) + before) * D + lane", 2)
     for k in range(count):
         terms = [f"tl.load(sent_ends + {i} * apart + place, mask=own, other=0)" for i in (count * count + k,)]
@@ -262,9 +279,9 @@ def _adjoint(name: str, step: Step) -> list[str]:
         kernel.add(f"if WANTS_{x.name}:", 3)
         text = f"{x.name}_pulled.to(d_{x.name}.dtype.element_ty)"
         kernel.add(f"tl.store({x.name}_d_at + place * along, {text}, mask=inside)", 4)
-    kernel.add("if piece == tl.num_programs(1) - 1:")
+    kernel.add("if end == stop:")
     for k, s in enumerate(states):
-        kernel.add(f"tl.store({s.name}_start + batch * D + lane, s{k}, mask=own)", 2)
+        kernel.add(f"tl.store({s.name}_start + sequence * D + lane, s{k}, mask=own)", 2)
     for x in step.learned():
         if not x.moves:
             kernel.add(f"if WANTS_{x.name}:")

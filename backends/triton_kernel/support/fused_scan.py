@@ -121,17 +121,34 @@ def _scan_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 _scan.register_autograd(_scan_backward, setup_context=_scan_setup)
 
 
+def _scan_begun(decay: Tensor, b: Tensor, start: Tensor, log: bool, heads: Tensor, ends: Tensor) -> Tensor:
+    """b with what each packed sequence's first step, at its head, makes of its start [N or 1, ..]."""
+    shape, lanes = torch.broadcast_shapes(decay.shape, b.shape), b.dim() - 2
+    if not shape[1]:
+        return b
+    heads = heads.long().clamp(0, shape[1] - 1)
+    there = (ends[1:] > ends[:-1]).view(-1, *[1] * lanes)
+    factor = decay.expand(shape)[0].index_select(0, heads)
+    factor = factor.exp() if log else factor
+    added = torch.where(there, factor, 0) * start
+    dtype = torch.promote_types(added.dtype, torch.float32)
+    return b.expand(shape).to(dtype).index_add(1, heads, added.to(dtype)[None])
+
+
 def fused_scan(
     decay: Tensor, b: Tensor, start: Tensor | None = None, *, log: bool = False, reverse: bool = False,
-    first: Tensor | None = None,
+    first: Tensor | None = None, starts: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """h[t] = a[t] h[t-1] + b[t] along dim 1, with h[-1] = start; reversed, h[t] = a[t] h[t+1] + b[t] and h[T] = start.
 
     Shapes:  decay broadcasts to b [B, T, ...], start [B, ...] or None for zeros -> h [B, T, ...], float32 for 16 bits
     Units:   a = exp(decay) if log, else a = decay; any sign, or 0 (log -inf)
-    float64, complex numbers and the CPU are left to PyTorch.
+    float64, complex numbers and the CPU are left to PyTorch. Packed sequences begin at `first` [T], with a start each if
+    `starts` are their ends.
     """
     if first is not None:
+        if start is not None and starts is not None:
+            b, start = _scan_begun(decay, b, start, log, starts[1:] - 1 if reverse else starts[:-1], starts), None
         decay = decay.reshape((1,) * (b.dim() - decay.dim()) + decay.shape)
         edge = torch.cat([first[1:], first[:1]]) if reverse else first  # a scan backwards begins where one ends
         decay = _restarted(decay, edge, b, log)

@@ -51,12 +51,14 @@ class _Sequence(NamedTuple):
 
 
 class _Launch(NamedTuple):
-    """What one launch works on: `sizes` of every dimension, and the integers and floats of the kernels."""
+    """What one launch works on: `sizes` of every dimension, the integers and floats of the kernels, and for windows [T] the
+    packed sequence that each position is of, or None."""
 
     plan: _Sequence
     sizes: dict[str, int]
     counts: list[int]
     numbers: list[float]
+    number: Tensor | None = None
 
     def rows(self, names: Sequence[str]) -> int:
         return math.prod(self.sizes[d] for d in names)
@@ -95,15 +97,22 @@ class _Launch(NamedTuple):
         found = [next(counts) if kind == "i" else next(floats) for kind in self.plan.numbers]
         return [*self.counts[self.plan.numbers.count("i") :], *found]
 
+    def packed(self) -> tuple[list[Tensor | None], dict[str, bool]]:
+        """What kernels with windows are told of packed sequences: a tensor, and whether there are some."""
+        return ([self.number], {"PACKED": self.number is not None}) if self.plan.windows else ([], {})
+
     def before(self, k: int) -> int:
         """How many positions of a window's source come before the first one."""
         return self.counts[self.plan.numbers.count("i") + 2 * k]
 
 
-def _launch_of(plan: _Sequence, lengths: Sequence[int], numbers: Sequence[float]) -> _Launch:
-    """`lengths`: of the batch and the indices, then the integers of the kernels, then two for each window."""
+def _launch_of(
+    plan: _Sequence, lengths: Sequence[int], numbers: Sequence[float], number: Sequence[Tensor | None]
+) -> _Launch:
+    """`lengths`: of the batch and the indices, then the integers of the kernels, then two for each window; `number` is there
+    where there are windows."""
     sizes = dict(zip(("batch", *plan.space), lengths, strict=False))
-    return _Launch(plan, sizes, list(lengths[1 + len(plan.space) :]), list(numbers))
+    return _Launch(plan, sizes, list(lengths[1 + len(plan.space) :]), list(numbers), *number)
 
 
 def _sequence_outputs(launch: _Launch, like: Tensor, dtype: torch.dtype) -> list[Tensor]:
@@ -126,8 +135,10 @@ def _sequence_run(launch: _Launch, tensors: Sequence[Tensor], dtype: torch.dtype
     programs = triton.cdiv(rows, blocks["BR"]) * launch.columns(blocks)
     if programs:
         given = [*launch.arguments(tensors, plan.given()), rows, *launch.more()]
+        known, flags = launch.packed()
         with _on_device(found[0]):
-            plan.forward[(programs,)](*tensors, *found, *given, **blocks, num_warps=_sequence_warps(blocks, SEQUENCE_TILE))
+            warps = _sequence_warps(blocks, SEQUENCE_TILE)
+            plan.forward[(programs,)](*tensors, *known, *found, *given, **blocks, **flags, num_warps=warps)
     return found
 
 
@@ -150,7 +161,7 @@ def _sequence_folded(launch: _Launch, stored: Sequence[Tensor], leaves: Sequence
             one, two = _places(launch.plan, k)
             asked = [needed[one], needed[two]]
             window, before = launch.plan.windows[k - count], launch.before(k - count)
-            found += _window_adjoint(window, x, dims, leaves[one], leaves[two], before, asked) if w else [
+            found += _window_adjoint(window, x, dims, leaves[one], leaves[two], before, launch.number, asked) if w else [
                 leaves[one].new_empty(0), leaves[two].new_empty(0)]  # fmt: skip
             continue
         names, own = dims.split(), launch.plan.leaves[k].split()
@@ -188,57 +199,65 @@ def _sequence_adjoint(launch: _Launch, grads: Sequence[Tensor], leaves: Sequence
         tensors = [*leaves[:count], *grads, *leaves[count:]]
         every = [*plan.leaves, *(dims for dims, _ in plan.outputs), *plan.given()[count:]]
         given = [*launch.arguments(tensors, every), rows, steps, *launch.more()]
-        flags = dict(zip(plan.adjoint.arg_names[-len(wanted) :], wanted, strict=True))
+        known, flags = launch.packed()
+        flags |= dict(zip(plan.adjoint.arg_names[-len(wanted) :], wanted, strict=True))
         with _on_device(grads[0]):
             warps = _sequence_warps(blocks, SEQUENCE_BACK)
-            plan.adjoint[(programs,)](*tensors, *stored, *given, **blocks, **flags, num_warps=warps)
+            plan.adjoint[(programs,)](*tensors, *known, *stored, *given, **blocks, **flags, num_warps=warps)
     return _sequence_folded(launch, stored, leaves, needed)
 
 
 def fused_sequence(plan: _Sequence) -> Callable[..., Any]:
-    """A function of (*tensors, sizes, numbers, dtype) that gives what a group stores, as a tuple if that is several."""
-    count, made = len(plan.given()), len(plan.outputs)
+    """A function of (*tensors, sizes, numbers, dtype) that gives what a group stores, as a tuple if that is several. With
+    windows it takes last what packed sequence each position is of."""
+    count, made, more = len(plan.given()), len(plan.outputs), 1 if plan.windows else 0
     back = [place for k, _ in plan.gradients for place in _places(plan, k)]  # of each result of the adjoint, whose it is
-    rest = "SymInt[] sizes, float[] numbers, ScalarType dtype"
+    known = "SymInt[] sizes, float[] numbers, "
+    last = ", Tensor? number" if more else ""
     given = ", ".join(f"Tensor x{k}" for k in range(count))
     results = "Tensor" if made == 1 else f"({', '.join(['Tensor'] * made)})"
 
     def packed(found: list[Tensor]) -> Any:
         return found[0] if made == 1 else tuple(found)
 
-    @torch.library.custom_op(f"{OPS}::{plan.name}", mutates_args=(), schema=f"({given}, {rest}) -> {results}")
+    schema = f"({given}, {known}ScalarType dtype{last}) -> {results}"
+
+    @torch.library.custom_op(f"{OPS}::{plan.name}", mutates_args=(), schema=schema)
     def run(*inputs: Any) -> Any:
-        return packed(_sequence_run(_launch_of(plan, *inputs[count:-1]), inputs[:count], inputs[-1]))
+        sizes, numbers, dtype, *number = inputs[count:]
+        return packed(_sequence_run(_launch_of(plan, sizes, numbers, number), inputs[:count], dtype))
 
     @run.register_fake
     def _(*inputs: Any) -> Any:
-        return packed(_sequence_outputs(_launch_of(plan, *inputs[count:-1]), inputs[0], inputs[-1]))
+        sizes, numbers, dtype, *number = inputs[count:]
+        return packed(_sequence_outputs(_launch_of(plan, sizes, numbers, number), inputs[0], dtype))
 
     sent = ", ".join(f"Tensor g{k}" for k in range(made))
-    known = "SymInt[] sizes, float[] numbers, bool[] needed"
 
     @torch.library.custom_op(
-        f"{OPS}::{plan.name}_adjoint", mutates_args=(), schema=f"({sent}, {given}, {known}) -> Tensor[]"
+        f"{OPS}::{plan.name}_adjoint", mutates_args=(), schema=f"({sent}, {given}, {known}bool[] needed{last}) -> Tensor[]"
     )
     def adjoint(*inputs: Any) -> list[Tensor]:
-        launch = _launch_of(plan, *inputs[-3:-1])
-        return _sequence_adjoint(launch, inputs[:made], inputs[made:-3], inputs[-1])
+        sizes, numbers, needed, *number = inputs[made + count :]
+        launch = _launch_of(plan, sizes, numbers, number)
+        return _sequence_adjoint(launch, inputs[:made], inputs[made : made + count], needed)
 
     @adjoint.register_fake
     def _(*inputs: Any) -> list[Tensor]:
-        leaves, needed = inputs[made:-3], inputs[-1]
+        leaves, needed = inputs[made : made + count], inputs[made + count + 2]
         return [leaves[k].new_empty(leaves[k].shape if needed[k] else (0,)) for k in back]
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.rest = inputs[count:-1]
-        ctx.save_for_backward(*inputs[:count])
+        ctx.rest = inputs[count : count + 2]
+        ctx.save_for_backward(*inputs[:count], *inputs[count + 3 :])
 
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         needed = list(ctx.needs_input_grad[:count])
         every: list[Tensor | None] = [None] * count
-        for k, g in zip(back, adjoint(*grads, *ctx.saved_tensors, *ctx.rest, needed), strict=True):
+        saved = ctx.saved_tensors
+        for k, g in zip(back, adjoint(*grads, *saved[:count], *ctx.rest, needed, *saved[count:]), strict=True):
             every[k] = g if needed[k] else None
-        return *every, None, None, None
+        return *every, *[None] * (3 + more)
 
     run.register_autograd(backward, setup_context=setup)
     return run

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 import triton
 from torch import Tensor
 
@@ -38,6 +39,12 @@ def _window_lanes(window: _Window, x: Tensor, dims: str) -> Tensor:
     return x.permute(order).reshape(batch, time, math.prod(lanes)).contiguous()
 
 
+def _window_apart(lanes: Tensor, positions: int, before: int, number: Tensor) -> Tensor:
+    """What was sent to packed sequences, where these stand behind what came before them: to which nothing was sent."""
+    place = torch.arange(lanes.shape[1], device=lanes.device) + (number + 1) * before
+    return lanes.new_zeros(1, positions, lanes.shape[2]).index_copy_(1, place, lanes)
+
+
 def _window_taps(window: _Window, w: Tensor, lengths: Sequence[int]) -> Tensor:
     """[taps, lanes], in one piece of memory."""
     names = window.taps.split()
@@ -50,12 +57,15 @@ def _window_taps(window: _Window, w: Tensor, lengths: Sequence[int]) -> Tensor:
 
 
 def _window_adjoint(
-    window: _Window, grad: Tensor, dims: str, x: Tensor, w: Tensor, before: int, wanted: Sequence[bool]
+    window: _Window, grad: Tensor, dims: str, x: Tensor, w: Tensor, before: int, number: Tensor | None, wanted: Sequence[bool]
 ) -> list[Tensor]:
-    """The gradients of the source, `before` of whose positions come before the first one, and of the taps, as wanted."""
+    """The gradients of the source, `before` of whose positions come before the first one, and of the taps, as wanted. Packed
+    sequences, of which position t is of the one with that `number`, have as many before each of them."""
     lengths = [x.shape[window.source.split().index(d)] for d in window.features()]
     lanes, flat = _window_lanes(window, grad, dims), _window_lanes(window, x, window.source)
     taps = _window_taps(window, w, lengths)
+    if number is not None:
+        lanes, before = _window_apart(lanes, flat.shape[1], before, number), 0
     (batch, time, width), positions, count = lanes.shape, flat.shape[1], taps.shape[0]
     blocks = {"BL": min(_power(width), WINDOW_LANES)}
     blocks["BR"] = max(1, min(WINDOW_TILE // blocks["BL"], _power(batch * positions)))

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 import seqdsl
+from backends.triton_kernel.support.piece_kernels import _pieces_kernel
 from seqdsl.api import load_backend
 from tests.backends.triton_kernel.ahead import TARGETS, answer
 from tests.backends.triton_kernel.ahead import compiled as compile_one
@@ -146,12 +148,12 @@ MODULES = ("max, plus", "or, and", "a fold of two fields", "two states that mult
 # What is done wrong: in which case, and what stands in the text in the place of what.
 MUTANTS: dict[str, tuple[str, str, str]] = {
     "a tie is not shared": ("max, plus, with ties", "0.5 * ", "1.0 * "),
-    "pieces forget what was before": ("max, plus, in three pieces", "range(piece):  # a few", "range(0):  # a few"),
-    "pieces forget what is sent back": ("max, plus, in three pieces", "range(piece):\n", "range(0):\n"),
+    "pieces forget what was before": ("max, plus, in three pieces", "range(leading, piece):  # a few", "range(0):  # a few"),
+    "pieces forget what is sent back": ("max, plus, in three pieces", "range(leading, piece):\n", "range(0):\n"),
     "pieces are joined in the wrong order": ("quaternions", "+ y_element_now * z_element_left\n                - z_element_now",
                                              "- y_element_now * z_element_left\n                + z_element_now"),
     "a start gets no gradient": ("log-sum-exp", "batch * D + lane, s0,", "batch * D + lane, s0 * 0,"),
-    "slopes at the state after the step": ("log-sum-exp", "z_at + place * along", "z_at + (place + 1) * along"),
+    "slopes at the state after the step": ("log-sum-exp", "z_at + earlier * along", "z_at + (earlier + 1) * along"),
     "nothing is -inf - -inf": ("log-sum-exp, of nothing at first", 'float("inf"), top, top + _log1p(tl.exp(gap)))',
                                'float("inf"), a - b, top + _log1p(tl.exp(gap)))'),
     "pieces that are not solved": ("pieces that are solved", "if gap <= 1e-6:", "if gap <= 1e6:"),
@@ -334,7 +336,7 @@ def operator_errors(name: str) -> list[float]:
     one, starts = calls[0]
     given = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in (*one.operands, *starts)]
     operator = getattr(getattr(torch.ops, text.OPS), one.plan.name)
-    found = torch.library.opcheck(operator, (*given, list(one.sizes), list(one.numbers), one.reverse))
+    found = torch.library.opcheck(operator, (*given, one.spans, list(one.sizes), list(one.numbers), one.reverse))
     return [float(result != "SUCCESS") for result in found.values()]
 
 
@@ -345,6 +347,7 @@ def interpreted() -> dict[str, list[float]]:
 
 AHEAD = {"max, plus": "decaying_max", "log-sum-exp": "soft_path", "or, and": "latch",
          "quaternions": "quaternion", "two species": "two_species", "self gate": "self_gate"}  # fmt: skip
+PACKED = ("max, plus", "quaternions", "two species")  # also for packed sequences
 TABLE = Path(__file__).with_name("recurrences.txt")
 
 
@@ -358,15 +361,19 @@ def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
             if kernel is None:
                 continue
             loads = sum(plan.moves) + (2 * plan.held if which in ("slopes", "adjoint") else 0)
-            walk = text._Walk(plan, (), [], [], False)
+            walk = text._Walk(plan, (), None, [], [], False)
             constants = {"STEPS": walk.steps(loads), "BD": text.RECURRENCE_LANES}
             constants |= {n: True for n in kernel.arg_names if n.startswith("WANTS_")}
             tensors = kernel.arg_names[: kernel.arg_names.index("T")]
             kind = "*i1" if plan.adjoint is None else "*fp32"
-            for target in targets:
-                used = compile_one(kernel, dict.fromkeys(tensors, kind), constants, target, ("D", "along"),
-                                   num_warps=text.RECURRENCE_WARPS)  # fmt: skip
-                yield {"name": f"{name} {which} {target}", **used}
+            for target, packed in product(targets, (False, True) if name in PACKED else (False,)):
+                types = {**dict.fromkeys(tensors, kind), "table": "*i32"}
+                own = {"PACKED": packed} if packed else {"PACKED": packed, "table": None}
+                used = compile_one(kernel, types, constants | own, target, ("D", "along"), num_warps=text.RECURRENCE_WARPS)
+                yield {"name": f"{name}{', packed,' if packed else ''} {which} {target}", **used}
+    for target in targets:
+        types, constants = {"spans": "*i64", "table": "*i32"}, {"FLIPPED": True, "BN": 64}
+        yield {"name": f"pieces {target}", **compile_one(_pieces_kernel, types, constants, target, (), num_warps=4)}
 
 
 def compiled_report(targets: tuple[str, ...]) -> dict[str, dict[str, Any]]:

@@ -198,7 +198,9 @@ def operator_errors(case: Whole) -> list[float]:
     for launch, tensors, dtype in seen:
         given = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in tensors]
         operator = getattr(getattr(torch.ops, text.OPS), launch.plan.name)
-        found |= torch.library.opcheck(operator, (*given, [*launch.sizes.values(), *launch.counts], launch.numbers, dtype))
+        more = launch.packed()[0]
+        sizes = [*launch.sizes.values(), *launch.counts]
+        found |= torch.library.opcheck(operator, (*given, sizes, launch.numbers, dtype, *more))
     return [float(result != "SUCCESS") for result in found.values()]
 
 
@@ -283,13 +285,18 @@ def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
     for name, (case, lengths) in AHEAD.items():
         _, text = built(case)
         for plan, target in product((x for n, x in vars(text).items() if n.endswith("_sequence_plan")), targets):
-            launch = text._launch_of(plan, [8, *(2048 if i == "t" else lengths[i] for i in plan.space)], [])
+            launch = text._launch_of(plan, [8, *(2048 if i == "t" else lengths[i] for i in plan.space)], [], [])
             for which, kernel, most in (("", plan.forward, text.SEQUENCE_TILE), (" adjoint", plan.adjoint, text.SEQUENCE_BACK)):
                 constants = dict(launch.blocks(launch.rows(launch.kept()), most))
                 options = {"num_warps": text._sequence_warps(constants, most)}
                 types, fixed, wide = _arguments(plan, kernel, which != "")
-                used = compile_one(kernel, types, constants | fixed, target, wide, **options)
-                yield {"name": f"{name}, {plan.name.split('_')[-2]}{which} {target}", **used}
+                ways: dict[str, dict[str, Any]] = {"": {}}
+                if plan.windows:
+                    types["number"] = "*i64"
+                    ways = {"": {"PACKED": False, "number": None}, ", packed": {"PACKED": True}}
+                for way, more in ways.items():
+                    used = compile_one(kernel, types, constants | fixed | more, target, wide, **options)
+                    yield {"name": f"{name}, {plan.name.split('_')[-2]}{way}{which} {target}", **used}
 
 
     for kernel, target in product((window._window_source_kernel, window._window_taps_kernel), targets):
@@ -305,6 +312,7 @@ def _arguments(plan: Any, kernel: Any, back: bool) -> tuple[dict[str, str], dict
     dims = [*plan.leaves, *(d for d, _ in plan.outputs if back), *plan.given()[len(plan.leaves) :]]
     others = [d for _, d in plan.gradients] if back else [d for d, _ in plan.outputs]
     narrow = [True] * len(dims) + ["part" not in d for d in others]
+    names = [n for n in names if n != "number"]
     types = {n: "*bf16" if x else "*fp32" for n, x in zip(names, narrow, strict=False)}
     steps = names[len(narrow) : names.index(f"{plan.space[0]}_count")]
     ends = iter(steps)

@@ -1,0 +1,312 @@
+"""Packed sequences that go through one call of kernels: values, states and gradients, of each as if it stood alone.
+
+Run as a program, under Triton's interpreter, it prints a JSON object per case: relative errors of outputs and last states
+against the float64 interpreter of the equations, sequence by sequence, then of the gradients of inputs, parameters and
+states against the torch module in float64. Among the sequences are some of no position and of one.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import pairwise
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import seqdsl
+from seqdsl.api import load_backend
+from tests.backends.triton_kernel import recurrences
+from tests.backends.triton_kernel.processes import interpret_in
+from tests.backends.triton_kernel.recurrences import UNNAMED
+from tests.backends.triton_kernel.sequence_cases import WHOLE
+from tests.support.loops import relative
+
+ENDS = (0, 0, 5, 5, 6, 17, 37, 37)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A mixer, by its name, its file or its source, the lengths of its other axes, and where sequences end. `states`: may
+    they come and go in one call, and do they here, or are they only `possible`?"""
+
+    source: str
+    sizes: dict[str, int] = field(default_factory=dict)
+    form: str = "auto"
+    mixer: str | None = None
+    ends: tuple[int, ...] = ENDS
+    states: bool = True
+    possible: bool = False
+    drawn: str = "normal"
+    piece: int = 8  # so many steps at least are taken by one program, and so many pieces are solved side by side
+    pieces: int = 8
+
+    def program(self) -> Any:
+        file = UNNAMED / f"{self.source}.seq"
+        return seqdsl.load(str(file) if "\n" not in self.source and file.exists() else self.source, self.mixer)
+
+
+def _whole(name: str, **changed: Any) -> Packed:
+    case = WHOLE[name]
+    return Packed(case.source, case.sizes, mixer=case.mixer, **changed)
+
+
+BASE = """
+mixer base(x[t,c], a[t,c], b[c]) -> y[t,c]:
+    S[-1,c] = b
+    S[t,c]  = a * S[t-1] + x
+    y[t,c]  = S + x
+"""
+ACROSS = """
+mixer across(x[t,d], a[t,d]) -> y[t,d]:
+    y[t,d] = a * y[t,d-1] + x
+"""
+BOTH = """
+mixer both(x[t,c], a[t,c], b[t,c]) -> y[t,c]:
+    S[t,c] = sigmoid(a) * S[t-1] + x
+    R[t,c] = sigmoid(b) * R[t+1] + x
+    y[t,c] = S * R
+"""
+SHIFTS = """
+mixer shifts(x[t,c], m[c]) -> y[t,c], z[t,c]:
+    u[t,c] = tanh(x) * m
+    y[t,c] = x + m * (x[t-1] - x) + u[t-2]
+    w[t, j: 3, c] = u[t-j]
+    z[t,c] = max[j](w) - (sum[k: 2] u[t-k-1])
+"""
+DEEP = """
+mixer deep_shifts(x[t,c], m[l,c]) -> y[t,c]:
+    z[-1,t,c] = x
+    z[l,t,c]  = tanh(z[l-1,t-1] * m + z[l-1])
+    y[t,c]    = z[|l|-1]
+"""
+LAYER = """
+mixer layer(x[t,c], a[t,c]; W = 3) -> y[t,c]:
+    param w[j: W, c] = normal(0, 0.5)
+    u[t,c] = silu(sum[j] w * x[t-j]) * sigmoid(a) + x
+    m[t,c] = max(m[t-1] - exp(a), u)
+    S[t,c] = sigmoid(a) * S[t-1] + m
+    y[t,c] = S * u + tanh(S[t-1])
+"""
+CASES: dict[str, Packed] = {
+    "max, plus": Packed("decaying_max", {"c": 5}),
+    "max, plus, in pieces of many steps": Packed("decaying_max", {"c": 70}, piece=128),
+    "log-sum-exp": Packed("soft_path", {"c": 3}),
+    "or, and": Packed("latch", {"c": 3}),
+    "max, plus, backwards, one decay": Packed(recurrences.MAX_BACKWARDS, {"h": 2, "c": 3}, states=False),
+    "a fold of two fields": Packed("max_plus", {"c": 3}, states=False),
+    "quaternions": Packed("quaternion", {"i": 4}, states=False, drawn="units"),
+    "fields with indices of their own": Packed(recurrences.VECTORS, {"h": 2, "e": 5}, states=False),
+    "two states that multiply": Packed("two_species", {"c": 2}),
+    "a nonlinear step backwards": Packed(recurrences.CELL, {"h": 1, "c": 2}, "newton", states=False, pieces=2),
+    "a nonlinear step that forgets": Packed(recurrences.KEPT, {"c": 2}, "newton", pieces=2),
+    "a nonlinear step at every depth": Packed("deep_cells", {"l": 2, "c": 5}, "newton"),
+    "an average": Packed("ema", {"c": 3}),
+    "a base case": Packed(BASE, {"c": 3}, states=False, possible=True),
+    "a state in the place of a base case": Packed(BASE, {"c": 3}),
+    "across time": Packed(ACROSS, {"d": 3}, states=False, possible=True),
+    "an average at every depth": Packed("depth_of_decays", {"l": 2, "d": 3}, "scan"),
+    "both ways": Packed(BOTH, {"c": 3}, states=False),
+    "earlier positions": Packed(SHIFTS, {"c": 3}),
+    "earlier positions at every depth": Packed(DEEP, {"l": 2, "c": 3}),
+    "a window with a gate": _whole("a window with a gate"),
+    "a window alone": _whole("a window alone"),
+    "two windows of what is computed": _whole("two windows of what is computed"),
+    "a window and two recurrences": Packed(LAYER, {"c": 5}),
+    "a state space": _whole("a state space", states=False),
+}  # fmt: skip
+SHORT = ("max, plus", "a fold of two fields", "two states that multiply", "a base case", "earlier positions",
+         "a window with a gate")  # fmt: skip
+
+# What is done wrong: in which case, and what stands in the text in the place of what.
+MUTANTS: dict[str, tuple[str, str, str]] = {
+    "pieces of two sequences": ("max, plus", "tl.minimum(first + LENGTH, last)", "tl.minimum(first + LENGTH, T)"),
+    "pieces are counted from the first sequence": ("max, plus", "tl.where(there, head, piece)", "0"),
+    "a sequence begins one step late": ("max, plus", "tl.where(there, first, 0)", "tl.where(there, first + 1, 0)"),
+    "the start of another sequence": ("max, plus", "entry = T + sequence", "entry = T + 0 * sequence"),
+    "the state before a sequence is the last of another": (
+        "log-sum-exp", "tl.where(first + i == stop - 1, entry, place - 1)", "place - 1"),
+    "the gradient of another's last state": (
+        "two states that multiply", "last = T - 1 - (tl.load(table + leading * 5) if PACKED else 0)", "last = T - 1"),
+    "starts in the wrong order backwards": (
+        "max, plus", "tl.sum(tl.where(own, number, 0), 0)", "tl.sum(tl.where(own, place, 0), 0)"),
+    "a last state sends nothing back": ("max, plus", "last = x[0].index_select", "last = x[0].detach().index_select"),
+    "the last state of the sequence before": ("max, plus", "(ends[1:].long() - 1).clamp", "(ends[:-1].long() - 1).clamp"),
+    "nothing is no sequence": ("max, plus", "return torch.where(there, last, past.select(dim, -1))", "return last"),
+    "a fold's first element gets nothing": ("a fold of two fields", "if walk.spans is not None and plan.own:", "if False:"),
+    "a fold lacks a step": ("a fold of two fields", "_recurrence_spans(ends, 1)", "_recurrence_spans(ends, 2)"),
+    "heads move on": ("a nonlinear step that forgets", "torch.where(first[:, None], head[:, 1:], end[:, :-1])",
+                      "end[:, :-1]"),
+    "a base case counts once": ("a base case", "starts=cu_seqlens", "starts=None"),
+    "a window of two sequences": ("a window alone", "* x_window_before if PACKED", "* 0 if PACKED"),
+    "a window one off": ("a window with a gate", "own = torch.searchsorted(first, place, right=True) - 1",
+                         "own = torch.searchsorted(first, place + 1, right=True) - 1"),
+    "what was sent stands one early": ("a window with a gate", "(number + 1) * before\n", "(number + 1) * before - 1\n"),
+    "the history that a state keeps is that before": ("a window with a gate", "(ends[1:].long() + number * before - count)",
+                                                      "(ends[:-1].long() + number * before - count)"),
+    "positions beyond the boundary": ("earlier positions", "+ number * before + start", "+ number * 0 + start"),
+}  # fmt: skip
+
+
+def built(case: Packed, change: tuple[str, str] | None = None) -> tuple[Any, ModuleType]:
+    """A module, and the Python module that its text became: one call takes all sequences, as on a GPU."""
+    program, backend = case.program(), load_backend("triton")
+    source = program.source(case.form, "triton")
+    test = "not _packed_with_states" if case.states or case.possible else "not _packed_together"
+    assert test in source or "has no state" in source, source
+    if change is not None:
+        assert change[0] in source, source
+        source = source.replace(*change).replace('OPS = "seqdsl_', 'OPS = "broken_')
+    torch.manual_seed(0)
+    module = backend.build_module(source, program.class_name, **_lengths(case))
+    text = sys.modules[type(module).__module__]
+    vars(text).update(_packed_with_states=lambda *given: True, _run_packed=None)
+    vars(text).update(NEWTON_PIECES=case.pieces, RECURRENCE_PIECE=case.piece)
+    return module, text
+
+
+def _lengths(case: Packed) -> dict[str, int]:
+    """What a module with parameters is built with."""
+    return case.sizes if case.program().system().params() else {}
+
+
+def inputs(case: Packed, time: int) -> list[Tensor]:
+    """Numbers of one batch, of so many positions."""
+    torch.manual_seed(1)
+    system, found = case.program().system(), []
+    for x in system.inputs():
+        shape = [1, *(time if system.axis(i) == system.stream else case.sizes[system.axis(i)] for i in x.indices)]
+        drawn = torch.randn(shape)
+        drawn = torch.nn.functional.normalize(drawn, dim=-1) if case.drawn == "units" else drawn
+        found.append({"bool": drawn > 0.5, "int": (drawn.abs() * 3).long()}.get(x.dtype, drawn))
+    return found
+
+
+def parts(case: Packed, given: list[Tensor], a: int, b: int) -> list[Tensor]:
+    """Some positions of inputs."""
+    system = case.program().system()
+    along = [[k + 1 for k, i in enumerate(x.indices) if system.axis(i) == system.stream] for x in system.inputs()]
+    return [x.narrow(dims[0], a, b - a) if dims else x for x, dims in zip(given, along, strict=True)]
+
+
+def tensors(state: Any) -> list[Tensor]:
+    """Those of a record, in the order of their names."""
+    if isinstance(state, dict):
+        return [x for _, value in sorted(state.items()) for x in tensors(value)]
+    return [state] if isinstance(state, Tensor) else []
+
+
+def mapped(state: Any, change: Callable[[Tensor], Any]) -> Any:
+    """A record with other tensors."""
+    return {n: mapped(x, change) for n, x in state.items()} if isinstance(state, dict) else change(state)
+
+
+def run(module: Any, given: list[Tensor], state: Any, ends: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """Outputs with last states if there are states, and gradients of inputs, parameters and states."""
+    given = [x.detach().requires_grad_(x.is_floating_point()) for x in given]
+    if state is None:
+        found = module(*given, cu_seqlens=ends)
+        outputs = list(found) if isinstance(found, tuple) else [found]
+    else:
+        state = mapped(state, lambda x: x.detach().requires_grad_(x.is_floating_point()))
+        found, after = module(*given, state=state, return_state=True, cu_seqlens=ends)
+        outputs = [*(found if isinstance(found, tuple) else (found,)), *tensors(after)]
+    draw = torch.Generator().manual_seed(7)
+    sent = [torch.randn(y.shape, dtype=torch.float64, generator=draw).to(y) for y in outputs]
+    total = sum(((y * g).sum() for y, g in zip(outputs, sent, strict=True) if y.requires_grad), torch.zeros(()))
+    wanted = [x for x in (*given, *module.parameters(), *tensors(state)) if x.requires_grad]
+    slopes = torch.autograd.grad(total, wanted, materialize_grads=True, allow_unused=True) if total.requires_grad else ()
+    return [y.detach() for y in outputs], list(slopes)
+
+
+def literal(case: Packed, module: Any, given: list[Tensor], state: Any) -> list[np.ndarray[Any, Any]]:
+    """The same outputs by the interpreter of the equations, sequence by sequence."""
+    program, found = case.program(), []
+    params = {n: x.detach().double().numpy() for n, x in module.state_dict().items()}
+    wide = [x.double() if x.is_floating_point() else x for x in given]
+    for n, (a, b) in enumerate(pairwise(case.ends)):
+        named = {x.name: y[0].numpy() for x, y in zip(program.system().inputs(), parts(case, wide, a, b), strict=True)}
+        own = None if state is None else mapped(state, lambda x, n=n: (x[n].double() if x.is_floating_point() else x[n]).numpy())
+        one = program.interpret(named, params, _lengths(case), own)
+        found.append([*map(np.asarray, one["outputs"].values()), *([] if state is None else _arrays(one["state"]))])
+    outputs = len(program.system().outputs)
+    return [np.concatenate(x)[None] if k < outputs else np.stack(x) for k, x in enumerate(zip(*found, strict=True))]
+
+
+def _arrays(state: Any) -> list[np.ndarray[Any, Any]]:
+    if isinstance(state, dict):
+        return [x for _, value in sorted(state.items()) for x in _arrays(value)]
+    return [np.asarray(state)]
+
+
+def states(case: Packed, exact: Any) -> Any:
+    """One for each sequence, all different; None where they do not come and go in one call."""
+    if not case.states:
+        return None
+    count = len(case.ends) - 1
+    _, one = exact(*(x.double() if x.is_floating_point() else x for x in inputs(case, 3)), return_state=True)
+    draw = torch.Generator().manual_seed(3)
+
+    def drawn(x: Tensor) -> Tensor:
+        more = torch.randn(count, *x.shape[1:], generator=draw)
+        return more > 0 if x.dtype == torch.bool else (x.detach() + more).float()
+
+    return mapped(one, drawn)
+
+
+def errors(case: Packed, change: tuple[str, str] | None = None) -> list[float]:
+    """Relative errors: of outputs and last states, then of gradients."""
+    module, _ = built(case, change)
+    torch.manual_seed(0)
+    exact = case.program().module(case.form, "torch", **_lengths(case)).double()
+    exact.load_state_dict(module.state_dict())
+    given = inputs(case, case.ends[-1])
+    state = states(case, exact)
+    values, slopes = run(module, given, state, torch.tensor(case.ends))
+    wide = [x.double() if x.is_floating_point() else x for x in given]
+    real = None if state is None else mapped(state, lambda x: x.double() if x.is_floating_point() else x)
+    wanted = literal(case, module, given, state)
+    _, exactly = run(exact, wide, real, list(case.ends))
+    return [*(relative(_finite(a), _finite(torch.as_tensor(b))) for a, b in zip(values, wanted, strict=True)),
+            *(relative(_finite(a), _finite(b)) for a, b in zip(slopes, exactly, strict=True))]  # fmt: skip
+
+
+def _finite(x: Tensor) -> Tensor:
+    """With a number for -inf, which differs from itself by no number."""
+    return x.double().nan_to_num(nan=torch.nan, neginf=-10.0)
+
+
+def twice(case: Packed) -> list[float]:
+    """The largest difference of two runs."""
+    module, given, ends = built(case)[0], inputs(case, case.ends[-1]), torch.tensor(case.ends)
+    found = [[y for some in run(module, given, None, ends) for y in some] for _ in range(2)]
+    return [float((a.double() - b.double()).abs().max()) for a, b in zip(*found, strict=True)]
+
+
+def interpreted() -> dict[str, list[float]]:
+    """`case` -> errors, from a process in which Triton interprets."""
+    return interpret_in("packing")
+
+
+def _found() -> Iterator[tuple[str, Callable[[], list[float]]]]:
+    for name, case in CASES.items():
+        yield name, partial(errors, case)
+    for name in SHORT:
+        yield f"{name}, one position", partial(errors, replace(CASES[name], ends=(0, 0, 1, 1)))
+        yield f"{name}, no position", partial(errors, replace(CASES[name], ends=(0, 0, 0)))
+        yield f"{name}, twice", partial(twice, CASES[name])
+    for name, (wrong, *change) in MUTANTS.items():
+        yield name, partial(errors, CASES[wrong], (change[0], change[1]))
+
+
+if __name__ == "__main__":
+    torch.use_deterministic_algorithms(True)  # which fills fresh memory with NaN
+    for name, found in _found():
+        if not sys.argv[1:] or name in sys.argv[1:]:
+            print(json.dumps([name, found()]), flush=True)

@@ -1,0 +1,51 @@
+"""Packed sequences in one call: values, states and gradients are those of every sequence alone, in which one call can."""
+
+from __future__ import annotations
+
+import pytest
+
+import seqdsl
+from seqdsl.api import load_backend
+from tests.backends.triton_kernel.packing import CASES, MUTANTS, SHORT, interpreted
+from tests.backends.triton_kernel.recurrences import UNNAMED
+
+
+@pytest.fixture(scope="module")
+def errors() -> dict[str, list[float]]:
+    return interpreted()
+
+
+@pytest.mark.parametrize("name", [*CASES, *(f"{name}, {length} position" for name in SHORT for length in ("one", "no"))])
+def test_each_sequence_is_computed_as_if_it_stood_alone(name: str, errors: dict[str, list[float]]) -> None:
+    assert errors[name]
+    assert all(e < 2e-6 for e in errors[name]), errors[name]  # NaN is not less
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_every_run_gives_the_same_bits(name: str, errors: dict[str, list[float]]) -> None:
+    assert not any(errors[f"{name}, twice"])
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_what_is_done_wrong_is_seen(name: str, errors: dict[str, list[float]]) -> None:
+    assert not all(e < 1e-3 for e in errors[name]), errors[name]
+
+
+STATES = "packed sequences go through one call, with their states"
+APART = "packed sequences go through one call, and one after another where a state comes or goes"
+SAID = {
+    "hgrn": STATES,
+    "short_conv": STATES,
+    "rwkv4": STATES,
+    "gla": f"{APART}: `o` is of a state that is read in chunks",
+    "quaternion": f"{APART}: the state counts positions",
+    "softmax": "packed sequences go one after another: `o` goes along all of `t`",
+    "gru": "packed sequences go one after another: `h` is stepped in PyTorch",
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_it_is_said_how_packed_sequences_go(name: str) -> None:
+    file = UNNAMED / f"{name}.seq"
+    system = seqdsl.load(str(file) if file.exists() else name).derived("newton" if name == "gru" else "auto").system
+    assert SAID[name] in load_backend("triton").explained(system, "auto")
