@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 DEMO   := build/demo
-# Test processes: as many as there are cores, at most eight; each keeps to one thread.
+# Test processes: as many as there are cores, at most eight; each keeps to one thread, and takes the next file in the order
+# of tests/conftest.py.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
-SPREAD ?= -n auto --maxprocesses 8 --dist loadfile
+SPREAD ?= -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test lint bench gallery gpu clean
 help:

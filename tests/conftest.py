@@ -19,6 +19,10 @@ from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).resolve().parent
 
+# The files that take longest, longest first: with them begun first, no process is left with one of them at the end.
+LONGEST = [f"test_{name}.py" for name in
+           "checked recurrences counts steps interpreted sequences reads faults random plugin hostile".split()]
+
 # The validator runs after every pass in the tests, in this process and in those it starts.
 os.environ.setdefault("SEQDSL_VALIDATE", "1")
 
@@ -45,6 +49,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     if not config.getoption("--deep"):
         for item in items:
             if item.get_closest_marker("deep"):
