@@ -286,7 +286,7 @@ IN_TEXTS = [
                 "spans = (rows[..., :1, :].cumsum(-1).exp() * (-decay.cumsum(-1)).exp().unsqueeze(-1)).contiguous()",
             ),
             (
-                "sums = decay.double().clamp_(min=-1e5).cumsum_(-1)",
+                "sums = decay.double().clamp_(min=-1e5).div_(math.log(2)).cumsum_(-1)",
                 "return (decay.cumsum(-1).exp().unsqueeze(-1) * (-decay.cumsum(-1)).exp().unsqueeze(-2)).tril_()",
             ),
         ),
@@ -331,7 +331,7 @@ IN_TEXTS = [
         "feedback's gradient without the state",
         "slow_delta",
         "chunkwise",
-        text=text(("d_states[n].baddbmm_(steps[n].mT, d_states[n + 1])", "pass")),
+        text=text(("earlier.baddbmm_(one.mT, later)", "pass")),
     ),
     Mutant(
         "a result in half precision",
