@@ -306,7 +306,8 @@ def _repeated(system: System, name: str, array: Array, stream: str, length: int,
     k = _axis_of(system, name, stream)
     if k is None or not array.shape[k]:
         return array
-    return array.take((begin + np.arange(length)) % array.shape[k], axis=k)
+    places = (begin + np.arange(length)) % array.shape[k]
+    return np.asarray(array.take(places, axis=k))
 
 
 def _follow(system: System, axis: str) -> set[str]:
