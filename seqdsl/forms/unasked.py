@@ -52,8 +52,9 @@ def _varies(node: Node) -> bool:
 
 
 def _asked(system: System) -> dict[str, Facts]:
-    """What holds at every read of each tensor, in its own indices. An output and a state are asked for everywhere."""
-    reads: dict[str, list[Facts]] = {name: [()] for name in system.outputs}
+    """What holds at every read of each tensor, in its own indices. Outputs, and what a state holds, are asked for everywhere."""
+    shown = [*system.outputs, *(entry.tensor for entry in system.record or ())]
+    reads: dict[str, list[Facts]] = {name: [()] for name in shown}
     found: dict[str, Facts] = {}
     for part in reversed(schedule(system)):
         names = (part.tensor,) if isinstance(part, Compute) else part.tensors()

@@ -147,7 +147,8 @@ def _beyond_function(fn: tree.Fn) -> Iterator[Diagnostic]:
                     "unexpected-statement", f"the function `{fn.name.plain}` has {what}", node.span,
                     label="only a mixer has these", help=f"write `mixer {fn.name.plain}(..) -> ..:`",
                 )  # fmt: skip
-            nodes += [getattr(node, f.name) for f in fields(node) if f.name != "span"]
+            if not isinstance(node, tree.ClaimDecl):  # `linear(x)` is another thing there
+                nodes += [getattr(node, f.name) for f in fields(node) if f.name != "span"]
 
 
 def _declare(

@@ -96,6 +96,9 @@ def _instance(place: Place, call: tree.Call, file: File, declared: tree.Monoid, 
         parameters.lower_param(inner, param)
     scope.builder.tensors.update({n: t for n, t in local.tensors.items() if t.kind == "param"})
     local.tensors.clear()
+    for k, field in enumerate(declared.fields):
+        if any(field.name.plain == other.name.plain for other in declared.fields[:k]):
+            raise SeqError("name-clash", f"`{field.name.plain}` is declared twice in the header", field.name.span)
     fields = tuple((f.name.plain, _indices(inner, f)) for f in declared.fields)
     lift_params, lift = _lift(inner, declared, fields)
     identity = _identity(inner, declared, fields)

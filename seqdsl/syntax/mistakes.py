@@ -321,14 +321,15 @@ def continued_line(spot: Spot) -> Diagnostic | None:
 
 
 def host_call(spot: Spot) -> Diagnostic | None:
-    """`torch.exp(x)`."""
-    if spot.kinds_before(3) != ("NAME", "DOT", "NAME") or spot.kind not in ("LPAR", "DOT"):
+    """`torch.exp(x)`, `x.sum()`."""
+    reducer = spot.kind in REDUCERS and spot.kinds_before(2) == ("NAME", "DOT")
+    if not reducer and (spot.kinds_before(3) != ("NAME", "DOT", "NAME") or spot.kind not in ("LPAR", "DOT")):
         return None
-    names = [spot.before(3), spot.before(1)]
+    names = [spot.before(2), spot.before(0)] if reducer else [spot.before(3), spot.before(1)]
     assert names[0] is not None and names[1] is not None
     return spot.fault("host-language", f"`{names[0]}.{names[1]}`: there are no modules and no methods",
                       names[0].span.to(names[1].span),
-                      help=f"functions have plain names, `{names[1]}(x)`; a point reads a field inside a monoid")
+                      help=f"functions have plain names, `{names[1]}{'[d] x' if reducer else '(x)'}`; a point reads a field inside a monoid")
 
 
 def operator_of_another_language(spot: Spot) -> Diagnostic | None:
@@ -393,7 +394,7 @@ def unexpected(spot: Spot) -> Diagnostic:
 RULES: tuple[Rule, ...] = (
     outside_declarations, misplaced_line, foreign_statement, member_equation,
     missing_arrow, missing_colon, beside_header, unknown_type, import_path,
-    sum_in_wrong_place, after_divided_sum, bare_reducer, keyword_as_name,
+    sum_in_wrong_place, after_divided_sum, bare_reducer, host_call, keyword_as_name,
     unclosed, continued_line, not_an_index, equation_sign, assignment, empty_brackets, misplaced_tuple,
-    host_call, operator_of_another_language, words_of_another_language, prefix_call, ended, unexpected,
+    operator_of_another_language, words_of_another_language, prefix_call, ended, unexpected,
 )

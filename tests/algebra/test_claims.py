@@ -157,6 +157,32 @@ def test_starts_and_inputs_that_stay_as_they_are(body: str, claim: str, verdict:
     assert isinstance(verdict_of(system, system.claims[-1]), verdict)
 
 
+NORMED = (
+    "mixer m(x[t,c], g[t], h[t]) -> y[t,c]:\n    index b over c\n    k[t,c] = l2_norm[c](x)\n    {}\n"
+    "    y[t,c] = S - S[t-3]\n    claim stable(S){}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("equation", "condition", "holds"),
+    [
+        ("S[t,c] = S[t-1] + 2 * sigmoid(g) * k * (x - sum[b] k[t,b] * S[t-1,b])", "", True),  # in the 2-norm
+        ("S[t,c] = S[t-1] + 3 * sigmoid(g) * k * (x - sum[b] k[t,b] * S[t-1,b])", "", False),
+        ("S[t,c] = 1.2 * S[t-1] - 0.5 * S[t-2] + x", "", True),  # rises at first
+        ("S[t,c] = 1.2 * S[t-1] - 1.01 * S[t-2] + x", "", False),
+        ("S[t,c] = 2 * S[t-1] - S[t-2] + x", "", False),
+        ("S[t,c] = tanh(S[t-1] / 2 + x)", "", True),
+        ("S[t,c] = exp(g) * S[t-1] + x", " when g <= 0.0001", False),  # at the end of what is admitted
+        ("S[t,c] = (1 - 2.01 * sigmoid(g)) * S[t-1] + x", "", False),  # far out
+        ("S[t,c] = S[t-1] / (0.999 + abs(g)) + x", "", False),  # at 0
+        ("S[t,c] = (sigmoid(g + h) + sigmoid(-g - h)) * S[t-1] + x", "", True),
+    ],
+)
+def test_stable_is_what_does_not_grow_without_end(equation: str, condition: str, holds: bool) -> None:
+    system = load_system(NORMED.format(equation, condition))
+    assert verdict_of(system, system.claims[-1]).holds == holds
+
+
 FAR = """
 mixer whole(x[t]) -> z[t]:
     z[t] = {whole}

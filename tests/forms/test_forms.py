@@ -117,6 +117,13 @@ def test_mixed_decays(form: str, length: int) -> None:
     np.testing.assert_allclose(found["state"]["S"], wanted["state"]["S"], rtol=1e-10, atol=1e-12)
 
 
+def test_what_a_state_holds_is_computed_where_no_one_asks_for_it_yet() -> None:
+    text = "mixer m(x[t]) -> y[t]:\n    index s over t\n    z[t] = exp(x)\n    y[t] = sum[s | s <= t and s % 3 == 0] z[s]\n"
+    system, x = load_system(text), np.arange(5.0)
+    state = interpret(derive(system, "recurrent").system, inputs={"x": x})["state"]
+    np.testing.assert_allclose(state["z[s]"], np.exp(x))
+
+
 def test_a_wrong_rewriting_is_caught() -> None:
     """Mutants of the chunkwise system: an inclusive read made exclusive, a decay forgotten, a lost start."""
     from dataclasses import replace

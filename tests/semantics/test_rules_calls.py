@@ -179,6 +179,16 @@ def test_26_refused() -> None:
     refuse(body("y = g(x)") + "\nmixer g(x[t,c]) -> y[t,c]:\n    y = f(x)\n", "recursive-call", "f(x)")
 
 
+def test_26_a_claim_in_a_function_is_one_fault() -> None:
+    text = one("y[t] = half(x)", more="\nfn half(a) -> b:\n    b = a / 2\n    claim linear(a)\n")
+    refuse(text, "unexpected-statement", "claim linear(a)")
+
+
+def test_34_fields_have_different_names() -> None:
+    more = "\nmonoid m(a, a):\n    combine(p, q):\n        a = p.a + q.a\n"
+    refuse(one("y[t] = m[t](x, x)", more=more), "name-clash", "a", "`a` is declared twice")
+
+
 def test_26_a_fault_in_a_callee_is_reported_once_and_there() -> None:
     for line in ("y = g(x)", "y[t,c] = g(x) + g(x)", "y[t,c] = g(g(x))"):
         refuse(body(line) + G.replace("+ a", "+ nothing"), "unknown-name", "nothing")

@@ -110,6 +110,7 @@ LINES = [
     ("y = `x`", "host-language", "`x`", "strings"),
     ("y = 'x", "host-language", "'", "strings"),
     ("y = x @ w", "host-language", "@", ""),
+    ("y = x.sum()", "host-language", "x.sum", "no methods"),
     ("y = torch.exp(x)", "host-language", "torch.exp", "`exp(x)`"),
     ("y = torch.nn.silu(x)", "host-language", "torch.nn", ""),
     # characters
