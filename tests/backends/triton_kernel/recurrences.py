@@ -356,10 +356,8 @@ def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
     for name, source in AHEAD.items():
         _, text = built(Walk(source, {}))
         plan = next(x for n, x in vars(text).items() if n.endswith("_plan"))
-        for which in ("ends", "states", "slopes", "adjoint"):
+        for which in [w for w in ("ends", "states", "slopes", "adjoint") if getattr(plan, w) is not None]:
             kernel = getattr(plan, which)
-            if kernel is None:
-                continue
             loads = sum(plan.moves) + (2 * plan.held if which in ("slopes", "adjoint") else 0)
             walk = text._Walk(plan, (), None, [], [], False)
             constants = {"STEPS": walk.steps(loads), "BD": text.RECURRENCE_LANES}
