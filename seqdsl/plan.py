@@ -19,11 +19,12 @@ from seqdsl.diagnostics import SeqError
 from seqdsl.forms import FORMS, Derived, derive
 from seqdsl.forms.derive import apply
 from seqdsl.forms.levels import OVER_PAIRS, join_of
+from seqdsl.forms.newton_rank import couplings
 from seqdsl.forms.risks import RISKS
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, Step, schedule
 from seqdsl.ir.node import Node, walk
-from seqdsl.ir.ops import OPS, bound, options
+from seqdsl.ir.ops import OPS, bound, make, options
 from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.sizes import SizeError, evaluate_size
 from seqdsl.ir.state import needed
@@ -116,11 +117,13 @@ def cost(system: System) -> Cost:
     around: dict[str, tuple[str, ...]] = {}
     for step in schedule(system):
         _count_steps(system, step, (), steps, around)
-    system = _over_grids(system)
+    system, coupled = _over_grids(system), couplings(system)
     for tensor in system.derived():
         axes = tuple(system.axis(i) for i in tensor.indices)
         _add(moved, axes, 8)
         term = _front(tensor) or tensor.rhs  # of a grid, the cells on it alone are evaluated
+        if term is not None and tensor.name in coupled:  # matrices of small rank are not made
+            term = make("newton", *term.args[: 2 + len(coupled[tensor.name])])
         if term is not None and term.op == "level" and join_of(term.args[0]):
             for node in walk(term.args[0].args[0]):  # at some pairs for each position, not at all of them
                 if node.op not in _CHEAP or node.op == "read":
@@ -206,6 +209,8 @@ def _count(system: System, node: Node, flops: Poly, moved: Poly, steps: Poly) ->
         _add(steps, (system.axis(node.attr[0][0]),), 2)
     elif node.op == "matrix_scan":
         _count_matrices(system, node, flops, steps)
+    elif node.op == "grid_scan":
+        _count_grid(system, node, flops, moved, steps)
     elif node.op in ("decayed_solve", "micro_solve"):
         _count_solve(system, node, flops, steps)
     elif OPS[node.op].binding in ("scan", "last") and node.op.startswith("block_"):
@@ -282,6 +287,25 @@ def _count_matrices(system: System, node: Node, flops: Poly, steps: Poly) -> Non
     _add(flops, both, 4)
     _add(flops, (*(system.axis(i) for i in sorted(matrix)), *(system.axis(i) for i in sorted(read))), 2)
     _add(steps, (system.axis(time),), 1)
+
+
+def _count_grid(system: System, node: Node, flops: Poly, moved: Poly, steps: Poly) -> None:
+    """Maps over the edges of blocks, at each of about twelve levels 4 entries for a cell and set of coefficients, or one
+    block where all are equal, whose joins cost the shorter side; of the values, the edges are multiplied on the way up and
+    down. Measured: what is moved for the maps outweighs their products."""
+    first, second, *kept = node.attr[0]
+    axes = [system.axis(i) for i in (first, second)]
+    short = axes[0] if axes[1] == system.stream else axes[1]
+    coefficients = node.args[0].free | node.args[1].free
+    square = [system.axis(i) for i in (*kept, *kept)]
+    heads = [system.axis(i) for i in sorted(coefficients - {first, second, *kept, *node.attr[1]})]
+    cells = axes if {first, second} & coefficients else [short, short]
+    entries = [system.axis(i) for i in sorted(node.free)]
+    _add(flops, (*cells, short, *heads, *square, *square[: len(kept)]), 8)
+    _add(moved, (*cells, *heads, *square), 3000)
+    _add(flops, (*entries, *square[: len(kept)]), 48)
+    _add(moved, tuple(entries), 200)
+    _add(steps, (), 700)
 
 
 def _count_solve(system: System, node: Node, flops: Poly, steps: Poly) -> None:

@@ -7,6 +7,7 @@ Entry points: `--deep` for the long searches, `--shard 3/24` for the part of the
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
@@ -36,6 +37,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("deep" if config.getoption("--deep") else "ci")
+    gc.set_threshold(50_000, 20, 20)  # terms and texts are many, and die without the help of a collector
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # tests and what they were made of live to the end: a collector need not look at them again
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

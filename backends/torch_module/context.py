@@ -122,6 +122,8 @@ class Context:
     histories: dict[str, Value] = field(default_factory=dict)  # what came before a tensor's first new position
     joined: dict[str, Value] = field(default_factory=dict)  # the same and the tensor, as one
     finished: dict[str, Looped] = field(default_factory=dict)  # tensors of loops that are over
+    lasts: dict[str, str] = field(default_factory=dict)  # the variables of their last values, where a function has the loop
+    keep: str = ""  # in that function: the variable that says that all entries are kept
     fixed: dict[str, str] = field(default_factory=dict)
     loops: list[LoopScope] = field(default_factory=list)
     guards: tuple[Node, ...] = ()

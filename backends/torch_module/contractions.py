@@ -253,12 +253,24 @@ def _pair(ctx: Context, node: Node, a: Value, b: Value, gone: set[str]) -> Value
     if kind == "int":
         product = times(ctx, node, a, b)
         return _alone(ctx, node, product, [n for n in product.dims if n in gone])
+    if ctx.fixed and len(gone) == 1 and (text := _matrix_product(a, b, dims) or _matrix_product(b, a, dims)):
+        return Value(text, dims, node.dtype, PRODUCT)
     return Value(
         f'torch.einsum("{equation(a.dims, b.dims, dims)}", {a.text}, {b.text})',
         dims,
         node.dtype,
         zero_outside=frozenset(g for g in a.zero_outside | b.zero_outside if not g.free & gone),
     )
+
+
+def _matrix_product(a: Value, b: Value, dims: tuple[str, ...]) -> str:
+    """`x @ w`, which a step of a loop starts sooner than an einsum; "" where it is no product of rows and a matrix."""
+    *rows, inner = a.dims
+    if not rows or len(b.dims) != 2 or dims[:-1] != tuple(rows):
+        return ""
+    if b.dims == (inner, dims[-1]):
+        return f"{a.at(PRODUCT)} @ {b.at(PRODUCT + 1)}"
+    return f"{a.at(PRODUCT)} @ {b.at(ATOM)}.T" if b.dims == (dims[-1], inner) else ""
 
 
 def equation(a: tuple[str, ...], b: tuple[str, ...], result: tuple[str, ...]) -> str:

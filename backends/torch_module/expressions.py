@@ -223,6 +223,8 @@ def _elementwise(ctx: Context, node: Node) -> Value:
         args = [plain(a) for a in args]
     args = _divisors(ctx, node, shorten(ctx, node, args))
     args = [convert(ctx, a, _operand_dtype(node, a)) for a in args]
+    if node.op == "mul" and args[0].level == UNARY and set(args[1].dims) < set(args[0].dims):
+        args = [negative(a) for a in args]  # of the smaller one
     known = _zeros(node, args)
     args, masked = _guarded(ctx, node, args)
     dims = ctx.ordered(merge((), *(a.dims for a in args)))

@@ -36,7 +36,8 @@ def fold(ctx: Context, node: Node) -> Value:
     if facts and prefix is None:
         fields, outer = _masked(ctx, monoid, fields, facts, name, outer)
     lanes = tuple(d for d in outer if d != BATCH)
-    stand_in = None if ctx.target.steps is None else ctx.target.steps.fold(ctx, monoid, len(lanes), prefix is None)
+    steps = ctx.target.steps if node.dtype == "real" else None
+    stand_in = None if steps is None else steps.fold(ctx, monoid, len(lanes), prefix is None)
     lead = (*outer, name)
     if stand_in is not None:
         outer, lead = (BATCH, *lanes), (BATCH, name, *lanes)
@@ -63,7 +64,7 @@ def fold(ctx: Context, node: Node) -> Value:
     for variable, (field, own) in zip(results, monoid.fields, strict=True):
         own_dims = tuple(at if d == name else d for d in lead if prefix or d != name)
         values[field] = (own, Value(variable, (*own_dims, *own), types[field]))
-    result = _project(ctx, monoid, values)
+    result = _project(ctx, monoid, values, node.dtype)
     if prefix and ctx.past and ctx.is_new(prefix):
         at_dim = result.dims.index(prefix)
         result = Value(f"({result.text}).narrow({at_dim}, past, {ctx.length(prefix)})", result.dims, result.dtype)
@@ -194,12 +195,13 @@ def _guard_empty(
     return line
 
 
-def _project(ctx: Context, monoid: Monoid, values: dict[str, tuple[tuple[str, ...], Value]]) -> Value:
+def _project(ctx: Context, monoid: Monoid, values: dict[str, tuple[tuple[str, ...], Value]], dtype: str) -> Value:
     local = dict(values)
     result = Value("0", (), "int", static=True)
     for equation in monoid.project:
         assert equation.rhs is not None
-        result = expressions.tensor(ctx, _local(ctx, local, equation.rhs), "real")
+        result = _local(ctx, local, equation.rhs)
+        result = expressions.tensor(ctx, result, dtype if equation.name == monoid.output else result.dtype)
         if equation.name != monoid.output:
             result = ctx.bind(f"{monoid.name}_{equation.name}", result)
         local[equation.name] = (equation.indices, result)

@@ -7,21 +7,19 @@ Entry point: `write_body`.
 from __future__ import annotations
 
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Compute, Loop, Step, schedule
-from seqdsl.ir.node import Node, read_names, walk
-from seqdsl.ir.node import reads as reads_below
+from seqdsl.ir.dependence import Compute, schedule
 from seqdsl.ir.state import StateEntry, record_paths
-from seqdsl.ir.system import System, Tensor, folds, monoid_reads
+from seqdsl.ir.system import System, Tensor
 
 from . import expressions, history, reads, recurrence
 from .context import Block, Context, Layered, Looped, Source, Stored
 from .inlining import SUPPORT_FUNCTIONS
-from .loops import keys_of, sink
+from .loops import sink
 from .names import Names
 from .packed import packing
 from .prologue import Stepping, literal, nest, stepping, write_prologue
+from .readers import read_by, readers_of, uses
 from .sizes import total
-from .table import LEAVES
 from .target import Target
 from .values import ATOM, BATCH, CHOICE, COMPARE, Value, permuted, plain
 
@@ -68,7 +66,7 @@ def write_body(
         key = f"{entry.tensor}@boundary" if entry.boundary is not None else entry.tensor
         if key not in ctx.records or entry.tail is None:  # a cache of all values holds the last ones too
             ctx.records[key] = entry
-    ctx.uses = _uses(system)
+    ctx.uses = uses(system)
     parameter_places(ctx)
     how = packing(system, steps, target)
     if not how.refusal:
@@ -86,7 +84,7 @@ def write_body(
     plan = chains.order(system, plan) if chains else plan
     for step in plan:
         if not (chains and chains.write(ctx, step)):
-            recurrence.execute(ctx, step, _readers(ctx, step, steps))
+            recurrence.execute(ctx, step, readers_of(ctx, step, steps))
     results = [_output(ctx, system.tensors[n]) for n in system.outputs]
     _finish(ctx, results, steps, late)
     body = ctx.block.lines
@@ -95,7 +93,7 @@ def write_body(
 
 def _unread(system: System, steps: Stepping) -> frozenset[str]:
     """The outputs that are nothing but that: no tensor reads them, nor does the state keep them."""
-    read = {name for tensor in system.derived() for name in _read_by(system, tensor)}
+    read = {name for tensor in system.derived() for name in read_by(system, tensor)}
     return frozenset(system.outputs) - read - {e.tensor for e in steps.entries} - set(system.finals.values())
 
 
@@ -104,7 +102,7 @@ def _late(system: System, steps: Stepping, together: set[str]) -> list[str]:
     `together` are computed with others, whatever is asked for."""
     readers: dict[str, set[str]] = {}
     for tensor in system.derived():
-        for name in _read_by(system, tensor):
+        for name in read_by(system, tensor):
             readers.setdefault(name, set()).add(tensor.name)
     kept = {*system.outputs, *together, *(e.tensor for e in steps.entries if e.name not in system.finals)}
     plain = [s.tensor for s in schedule(system) if isinstance(s, Compute) and s.tensor not in kept]
@@ -113,24 +111,6 @@ def _late(system: System, steps: Stepping, together: set[str]) -> list[str]:
         if name in system.finals.values() or name in readers:
             late |= {name} if readers.get(name, set()) <= late else set()
     return [name for name in plain if name in late]
-
-
-def _uses(system: System) -> dict[Node, int]:
-    """How often each node is an operand, over the whole system."""
-    count: dict[Node, int] = {}
-    seen: set[Node] = set()
-    for tensor in system.derived():
-        if tensor.rhs is None:
-            continue
-        count[tensor.rhs] = count.get(tensor.rhs, 0) + 1
-        for node in walk(tensor.rhs):
-            if node in seen:
-                continue
-            seen.add(node)
-            for arg in node.args:
-                if arg.op not in LEAVES:
-                    count[arg] = count.get(arg, 0) + 1
-    return count
 
 
 def _place_inputs(ctx: Context, arguments: dict[str, str]) -> None:
@@ -168,50 +148,6 @@ def new_length(ctx: Context, dim: str) -> str:
     if dim != BATCH and ctx.past and ctx.on_stream(dim):
         return ctx.dim_text(str(ctx.system.stream))
     return ctx.dim_text(dim)
-
-
-def _readers(ctx: Context, step: Step, steps: Stepping) -> recurrence.Readers:
-    """What reads the tensors of a loop from outside."""
-    if not isinstance(step, Loop):
-        return recurrence.Readers()
-    inside = set(step.tensors())
-    system = ctx.system
-    whole, late, entries = set(system.outputs) & inside, set(system.finals.values()) & inside, set()
-    for tensor in [t for t in system.derived() if t.name not in inside]:
-        found = _read_by(system, tensor) & inside
-        single = set() if tensor.name in ctx.late else {n for n in found if _single(system, step, tensor, n)}
-        entries |= single
-        (late if tensor.name in ctx.late else whole).update(found - single)
-    for entry in steps.entries:
-        if entry.tensor in inside and entry.name not in system.finals and not _from_loop(system, step, entry):
-            late.add(entry.tensor)
-    return recurrence.Readers(frozenset(whole), frozenset(late - whole), frozenset(entries - whole - late))
-
-
-def _single(system: System, loop: Loop, reader: Tensor, name: str) -> bool:
-    """Does a tensor read single steps of a loop's tensor, whose positions only sizes decide?"""
-    keys = [p for _, p in keys_of(system, loop, name)]
-    found = [r for r in reads_below(reader.rhs) if r.attr == name] if reader.rhs is not None else []
-    return bool(found) and all(not r.args[k].free and not read_names(r.args[k]) for r in found for k in keys)
-
-
-def _from_loop(system: System, loop: Loop, entry: StateEntry) -> bool:
-    """Can the state's entry be picked from the loop's dictionary?"""
-    keys = sorted(p for _, p in keys_of(system, loop, entry.tensor))
-    if entry.boundary is not None:  # that of a loop over time is among its entries
-        return entry.position in keys
-    return keys == [entry.position] and entry.tail is build.ONE
-
-
-def _read_by(system: System, tensor: Tensor) -> set[str]:
-    found = set()
-    if tensor.rhs is not None:
-        found = {str(r.attr) for r in reads_below(tensor.rhs)}
-        for fold in folds(tensor.rhs):
-            found |= monoid_reads(system.monoids[str(fold.attr[0])])
-    for name in list(found):
-        found |= {e.tensor for e in system.tensors[name].edges}
-    return found
 
 
 def _output(ctx: Context, tensor: Tensor) -> str:
@@ -256,6 +192,8 @@ def _kept(ctx: Context, entry: StateEntry) -> str:
         place = ctx.places[final.name]
         assert isinstance(place, Stored)
         return _whole(ctx, place.value, final.indices, final.dtype).text
+    if entry.tensor in ctx.lasts and entry.tail is build.ONE and entry.boundary is None:
+        return ctx.lasts[entry.tensor]
     tensor, k = ctx.system.tensors[entry.tensor], entry.position
     looped = ctx.finished.get(entry.tensor)
     end = total(ctx, tensor.indices[k])

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import os
 import sys
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from threading import get_ident
@@ -61,9 +62,14 @@ def build_module(source: str, class_name: str, /, **sizes: Any) -> Any:
     return build_from(load_class(source, class_name), class_name, **sizes)
 
 
+@cache
+def _arguments(made: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(made).parameters
+
+
 def build_from(made: Any, class_name: str, /, **sizes: Any) -> Any:
     """The same for a class that is loaded."""
-    known = inspect.signature(made).parameters
+    known = _arguments(made)
     lengths = [n for n in known if n not in ("device", "dtype")]
     given = {safe(n) if safe(n) in known else n: value for n, value in sizes.items()}
     unknown = [n for n in given if n not in known]

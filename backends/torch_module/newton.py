@@ -6,11 +6,13 @@ one function serves one position, the same position of every piece, and all posi
 is an operand: the backward runs the function again.
 
 Where entries mix along an axis, it is the last of the lanes; a slope with one dimension more than a state is a matrix
-[.., own entry, entry before], and weights are read as they are. Entry points: `is_solved`, `solve`, `states_before`.
+[.., own entry, entry before], one of small rank a diagonal, columns and rows, and weights are read as they are.
+Entry points: `is_solved`, `solve`, `states_before`.
 """
 
 from __future__ import annotations
 
+from seqdsl.forms.newton_rank import Outer, low_rank
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, build_not
 from seqdsl.ir.node import Node, reads, walk
@@ -20,6 +22,7 @@ from seqdsl.ir.system import System, Tensor
 from . import expressions
 from .context import Block, Context, Stored
 from .operands import Facts, Operand, Part, is_safe, outside
+from .table import UNSAFE
 from .values import BATCH, Value, with_ones
 
 
@@ -63,6 +66,7 @@ def solve(ctx: Context, loop: Loop) -> None:
         names = [ctx.names.fresh(s.name) for s in states]
         listed = ", ".join(with_ones(o.outer, _shape(o, dims)).text for o in given)
         flag = (", reverse=True" if loop.reverse else "") + (", mixing=True" if column is not None else "")
+        flag += ", low_rank=True" if low_rank(ctx.system, states) else ""
         own = ctx.target.steps
         stand_in = None if own is None else own.newton(ctx, states, given, dims, column is not None)
         function, told = (ctx.support("newton_scan"), "") if stand_in is None else stand_in
@@ -85,7 +89,8 @@ def _parts(ctx: Context, states: list[Tensor]) -> list[Part]:
     """The largest parts without a state, each below the conditions of the choices around it."""
     before = {r for s in states for r in states_before(ctx, states, s)}
     found: dict[Node, Part] = {}
-    dependent = {n for s in states if s.rhs is not None for n in walk(s.rhs) if not before.isdisjoint(reads(n))}
+    wanted = _written(ctx, states)
+    dependent = {n for node in wanted for n in walk(node) if not before.isdisjoint(reads(n))}
 
     def visit(node: Node, facts: Facts) -> None:
         if node in found or node in before:
@@ -97,19 +102,35 @@ def _parts(ctx: Context, states: list[Tensor]) -> list[Part]:
                 found[node] = Part(node, facts)
                 return
         if node.op == "where":
-            condition, a, b = node.args
+            condition, *branches = node.args
             visit(condition, facts)
-            visit(a, (*facts, *build.conjuncts(condition)))
-            visit(b, (*facts, *build.conjuncts(build_not(condition))))
+            for branch, told in zip(branches, (condition, build_not(condition)), strict=True):
+                held = build.conjuncts(told)
+                if any(n.op in UNSAFE for n in walk(branch) if n in dependent):  # which are masked by what holds there
+                    for fact in held:
+                        visit(fact, facts)
+                visit(branch, (*facts, *held))
             return
         for arg in node.args:
             visit(arg, facts)
 
-    for state in states:
-        assert state.rhs is not None
-        for node in (state.rhs.args[0], *state.rhs.args[2:]):
-            visit(node, ())
+    for node in wanted:
+        visit(node, ())
     return list(found.values())
+
+
+def _written(ctx: Context, states: list[Tensor]) -> list[Node]:
+    """What a step computes: the states after it, and their slopes, of matrices of small rank the sides."""
+    found: list[Node] = []
+    outers, count = low_rank(ctx.system, states), len(states)
+    for row, state in enumerate(states):
+        assert state.rhs is not None
+        found += [state.rhs.args[0], *state.rhs.args[2 : 2 + count]]
+        if outers is None:
+            found += state.rhs.args[2 + count :]
+        else:
+            found += [side for terms in outers[row] for t in terms for side in (t.left, t.right)]
+    return found
 
 
 def states_before(ctx: Context, states: list[Tensor], reader: Tensor) -> list[Node]:
@@ -146,12 +167,15 @@ def _function(
     after = [_named(ctx, s.name, s.rhs.args[0]) for s in states if s.rhs is not None]
     block.add("if not slopes:")
     block.add(f"    return [{', '.join(after)}], []")
-    rows = []
-    for state in states:
+    rows, outers = [], low_rank(ctx.system, states)
+    for row, state in enumerate(states):
         assert state.rhs is not None
         ctx.current = f"{state.name}_slope"
         by, count = state.rhs.args[2:], len(states)
-        if column is None:
+        if column is not None and outers is not None:
+            parts = zip(states, entering, by[:count], outers[row], strict=True)
+            texts = [_outer(ctx, f"{state.name}_by_{s.name}", v, d, terms, (*dims, column)) for s, v, d, terms in parts]
+        elif column is None:
             texts = [_slope(ctx, state.name, s.name, node) for s, node in zip(states, by, strict=True)]
         else:
             pairs = zip(states, by[:count], by[count:], strict=True)
@@ -176,11 +200,25 @@ def _inside(operand: Operand, dims: tuple[str, ...]) -> Value:
     return Value(inner.text, shape, inner.dtype)
 
 
+def _outer(ctx: Context, name: str, like: str, diagonal: Node, terms: list[Outer], dims: tuple[str, ...]) -> str:
+    """A slope as a diagonal, columns and rows, the rank their last dimension."""
+    first = _whole(ctx, name, diagonal, dims[:-1])
+    if not terms:
+        return first
+    lefts = [_whole(ctx, f"{name}_column", t.left, (*dims[:-1], *t.over)) for t in terms]
+    at = len(dims) - 2  # of the row's index, along which a right side has length 1
+    rights = [_whole(ctx, f"{name}_row", t.right, (*dims, *t.over)) + f".select({at}, 0)" for t in terms]
+    sides = (f"{ctx.helper('newton_columns')}({like}, {', '.join(side)})" for side in (lefts, rights))
+    return f"({first}, {', '.join(sides)})"
+
+
 def _matrix(ctx: Context, name: str, diagonal: Node, matrix: Node, dims: tuple[str, ...]) -> str:
     """A slope that is a diagonal, a matrix, or their sum."""
     if matrix is build.ZERO:
         return _whole(ctx, name, diagonal, dims[:-1])
     text = _whole(ctx, name, matrix.args[0], dims)
+    if dims[-1] not in matrix.args[0].free:
+        text += f".expand({'-1, ' * (len(dims) - 1)}{ctx.length(dims[-2])})"
     if diagonal is build.ZERO:
         return text
     sum_ = f"_newton_plus({text}, {_whole(ctx, f'{name}_diagonal', diagonal, dims[:-1])})"

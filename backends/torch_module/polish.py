@@ -7,37 +7,61 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 
 def tidy(text: str) -> str:
     """Without aliases, unused assignments, and the comments that stood above nothing else."""
+    known: dict[str, _Faults] = {}  # what is found in a function, by its text: most stay as they are when one changes
     while True:
         lines = text.split("\n")
         gone: set[int] = set()
-        functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)]
+        functions = list(_functions(ast.parse(text)))
         for function in functions:
-            alias = _alias(function)
+            before = function.lineno - 1
+            span = range(before, function.end_lineno or function.lineno)
+            own = "\n".join(lines[span.start : span.stop])
+            if own not in known:
+                known[own] = _faults(function)
+            alias, unused = known[own]
             if alias is not None and not gone:
                 old, new, line = alias
-                span = range(function.lineno - 1, function.end_lineno or function.lineno)
                 for k in span:
                     lines[k] = _renamed(lines[k], old, new)
-                gone |= _with_comment(lines, line - 1, line - 1)
+                gone |= _with_comment(lines, before + line, before + line)
                 break
-            for first, last in _unused(function):
-                gone |= _with_comment(lines, first - 1, last - 1)
+            for first, last in unused:
+                gone |= _with_comment(lines, before + first, before + last)
         if not gone:
             return _blanks(text, functions)
         text = "\n".join(line for k, line in enumerate(lines) if k not in gone)
+
+
+def _functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
+    """Those of a text, outer ones first. No expression holds one."""
+    level: list[ast.AST] = [tree]
+    while level:
+        yield from (node for node in level if isinstance(node, ast.FunctionDef))
+        level = [n for node in level for n in ast.iter_child_nodes(node) if isinstance(n, _HOLDERS)]
+
+
+_HOLDERS = (ast.stmt, ast.ExceptHandler, ast.match_case)  # of statements
+_Faults = tuple[tuple[str, str, int] | None, list[tuple[int, int]]]
+
+
+def _faults(function: ast.FunctionDef) -> _Faults:
+    """An alias and what is unused, if anything is, in lines from the function's first."""
+    nodes, start = list(ast.walk(function)), function.lineno
+    return _alias(nodes, start), [(first - start, last - start) for first, last in _unused(nodes)]
 
 
 def _blanks(text: str, functions: list[ast.FunctionDef]) -> str:
     """`_` for the results of a call that nothing reads, in the functions of the text."""
     lines = text.split("\n")
     for function in functions:
-        loads = _loads(function)
-        for node in ast.walk(function):
+        nodes = list(ast.walk(function))
+        loads = _loads(nodes)
+        for node in nodes:
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
                 for name in (n.id for n in node.targets[0].elts if isinstance(n, ast.Name) and n.id not in loads):
                     head, equals, rest = lines[node.lineno - 1].partition(" = ")
@@ -58,10 +82,10 @@ def _with_comment(lines: list[str], first: int, last: int) -> set[int]:
     return gone
 
 
-def _stores(function: ast.FunctionDef) -> dict[str, int]:
-    """How often each name is assigned; arguments count as assigned twice: they are never renamed."""
+def _stores(nodes: Sequence[ast.AST]) -> dict[str, int]:
+    """How often each name is assigned in a function; arguments count as assigned twice: they are never renamed."""
     count: dict[str, int] = {}
-    for node in ast.walk(function):
+    for node in nodes:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             count[node.id] = count.get(node.id, 0) + 1
         elif isinstance(node, ast.arg):
@@ -72,14 +96,14 @@ def _stores(function: ast.FunctionDef) -> dict[str, int]:
 _TEMPORARY = re.compile(r"_(read|state|part|in)(_\d+)?$")  # the emitter's own names
 
 
-def _loads(function: ast.FunctionDef) -> set[str]:
-    return {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+def _loads(nodes: Sequence[ast.AST]) -> set[str]:
+    return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
 
 
-def _alias(function: ast.FunctionDef) -> tuple[str, str, int] | None:
-    """(old name, new name, line) of the first `new = temporary` where both are assigned once."""
-    stores = _stores(function)
-    for node in ast.walk(function):
+def _alias(nodes: Sequence[ast.AST], start: int) -> tuple[str, str, int] | None:
+    """(old name, new name, line after the start) of the first `new = temporary` where both are assigned once."""
+    stores = _stores(nodes)
+    for node in nodes:
         if (
             isinstance(node, ast.Assign)
             and len(node.targets) == 1
@@ -88,7 +112,7 @@ def _alias(function: ast.FunctionDef) -> tuple[str, str, int] | None:
         ):
             new, old = node.targets[0].id, node.value.id
             if stores.get(new) == 1 and stores.get(old) == 1 and _TEMPORARY.search(old):
-                return old, new, node.lineno
+                return old, new, node.lineno - start
     return None
 
 
@@ -100,10 +124,10 @@ def _renamed(line: str, old: str, new: str) -> str:
     return "".join(p if k % 2 else re.sub(rf"(?<![\w.]){re.escape(old)}\b", new, p) for k, p in enumerate(parts))
 
 
-def _unused(function: ast.FunctionDef) -> list[tuple[int, int]]:
+def _unused(nodes: Sequence[ast.AST]) -> list[tuple[int, int]]:
     """First and last lines of assignments to names that nothing reads, unless they are all that a block has."""
-    loads, found = _loads(function), []
-    for block in ast.walk(function):
+    loads, found = _loads(nodes), []
+    for block in nodes:
         body = getattr(block, "body", None)
         dead = [n for n in body if _is_dead(n, loads)] if isinstance(body, list) else []
         if isinstance(body, list) and len(dead) < len(body):
@@ -119,9 +143,10 @@ def used_names(text: str) -> set[str]:
     """Every name that a text takes from outside its functions: one that a function gives a value is the function's own."""
     used: set[str] = set()
     for node in _outermost(ast.parse(text)):
-        names = [n for n in ast.walk(node) if isinstance(n, ast.Name)]
+        nodes = list(ast.walk(node))
+        names = [n for n in nodes if isinstance(n, ast.Name)]
         own = {n.id for n in names if isinstance(n.ctx, ast.Store)} if isinstance(node, ast.FunctionDef) else set()
-        own |= {n.arg for n in ast.walk(node) if isinstance(n, ast.arg)}
+        own |= {n.arg for n in nodes if isinstance(n, ast.arg)}
         used |= {n.id for n in names} - own
     return used
 
@@ -149,6 +174,7 @@ def imports(used: set[str]) -> str:
     ]
     first = [line for block in blocks for line in block]
     second = ["import torch"] * ("torch" in used) + _from("torch", ["Tensor", "nn"], used)
+    second += _from("torch.nn.functional", ["pad"], used)
     return "\n\n".join("\n".join(block) for block in (first, second) if block)
 
 

@@ -8,7 +8,7 @@ than its factors; tensors are taken apart once, before the loop. Entry point: `e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, Step
@@ -18,28 +18,14 @@ from seqdsl.ir.order import difference
 from seqdsl.ir.state import LAST, StateEntry, state_record
 from seqdsl.ir.system import Edge, Tensor
 
-from . import expressions, history, levels, newton, packed, wavefront
+from . import expressions, history, levels, newton, packed, stepped, wavefront
 from .context import Block, Context, Looped, LoopScope, Source, Stored, Unsupported
 from .loops import hoist, keys_of
 from .names import tuple_text
+from .readers import Readers
 from .values import BATCH, CHOICE, Value
 
 MOST_STARTS = 10_000  # each is a line of the module
-
-
-@dataclass(frozen=True)
-class Readers:
-    """What comes after a loop reads of the loop's tensors: some as a `whole`, some whole where the state is asked for,
-    `late`, of some only single `entries` whose positions are known, as `x[L - 1]`."""
-
-    whole: frozenset[str] = frozenset()
-    late: frozenset[str] = frozenset()
-    entries: frozenset[str] = frozenset()
-
-    @property
-    def all(self) -> frozenset[str]:
-        """Every tensor that is read at all."""
-        return self.whole | self.late | self.entries
 
 
 def execute(ctx: Context, step: Step, after: Readers) -> None:
@@ -91,6 +77,8 @@ def _outer_loop(ctx: Context, loop: Loop, after: Readers) -> None:
     inside = set(loop.tensors())
     chains = ctx.target.chains
     hoist(ctx, loop, inside, inside & chains.keeps() if chains else set())
+    if stepped.run(ctx, loop, after, lambda tensor: _start(ctx, tensor, loop)):
+        return
     keys = {name: tuple(p for _, p in sorted(keys_of(ctx.system, loop, name))) for name in inside}
     for name in [n for n in ctx.system.tensors if n in inside]:
         _open(ctx, ctx.system.tensors[name], keys, loop, after)
@@ -149,6 +137,17 @@ def _open(ctx: Context, tensor: Tensor, all_keys: dict[str, tuple[int, ...]], lo
         _restore(ctx, tensor, place, stream_key, entry)
     if boundary is not None and boundary.boundary is not None and stream_key is not None:
         _restore(ctx, tensor, place, stream_key, boundary)
+
+
+def _start(ctx: Context, tensor: Tensor, loop: Loop) -> str:
+    """What a tensor that is read one step before is before the first one."""
+    key, entry = dict(loop.positions)[tensor.name], ctx.records.get(tensor.name) if ctx.stateful else None
+    dims = (BATCH, *(i for k, i in enumerate(tensor.indices) if k != key))
+    shape = ", ".join(ctx.dim_text(d) for d in dims)
+    zero = f"torch.zeros({shape}, dtype={_kind(tensor)}, device=device)"
+    edges = [e for e in tensor.edges if e.position == key]
+    (first, *_), _ = _primed(ctx, tensor, key, [1 if loop.reverse else -1], zero, loop, edges, entry)
+    return ctx.bind(f"{tensor.name}_start", Value(first.partition(": ")[2], dims, tensor.dtype, CHOICE)).text
 
 
 def _rhs(ctx: Context, name: str) -> Node:
@@ -294,7 +293,8 @@ def _loop(ctx: Context, loop: Loop) -> None:
     for name, _ in loop.positions:
         place = ctx.places[name]
         if isinstance(place, Looped) and place.reach and len(place.keys) == 1:
-            body.add(f"{place.name}.pop({variable} - {place.reach}, None)")
+            unless = f"if not {ctx.keep}: " if ctx.keep else ""
+            body.add(f"{unless}{place.name}.pop({variable} - {place.reach}, None)")
     ctx.caches.pop()
     ctx.loops.pop()
     ctx.fixed, ctx.block = before, outer

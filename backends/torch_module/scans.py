@@ -31,6 +31,8 @@ def scan(ctx: Context, node: Node) -> Value:
         return feedback.solve(ctx, node)
     if node.op == "matrix_scan":
         return _matrices(ctx, node)
+    if node.op == "grid_scan":
+        return _grid(ctx, node)
     return decayed.state(ctx, node)
 
 
@@ -140,13 +142,42 @@ def _matrices(ctx: Context, node: Node) -> Value:
         start = expressions.full(ctx, start, (BATCH, *(d for d in heads if d in start.dims), *n, *columns), start.dtype)
         texts.append(blocks(ctx, start, (BATCH,), [heads, n, columns]))
     texts += ["reverse=True"] if options(node)["reverse"] else []
+    name = _called(ctx, "matrix_scan", texts, (*lead, *heads, *kept, *columns))
+    return restored(ctx, name, lead, [heads, n, columns], node.dtype, True)
+
+
+def _called(ctx: Context, function: str, texts: list[str], dims: tuple[str, ...]) -> str:
+    """The name of a scan's result, a line for each operand."""
     name = ctx.names.fresh(f"{ctx.current}_scan" if ctx.current.isidentifier() else "scan")
-    ctx.block.add(f"{name} = {ctx.support('matrix_scan')}(")
+    ctx.block.add(f"{name} = {ctx.support(function)}(")
     for text in texts:
         ctx.block.add(f"    {text},")
-    dims = (*lead, *heads, *kept, *columns)
     ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in dims)}]")
-    return restored(ctx, name, lead, [heads, n, columns], node.dtype, True)
+    return name
+
+
+def _grid(ctx: Context, node: Node) -> Value:
+    """The same over two axes, with an edge before each of them."""
+    operands = [operand(ctx, n) for n in node.args]
+    first, second, *kept = node.attr[0]
+    read: tuple[str, ...] = node.attr[1]
+    along = {first, second, BATCH, *kept, *read}
+    every = [d for d in merge(*(x.dims for x in operands)) if d not in along]
+    heads = ctx.ordered(tuple(d for d in every if any(d in x.dims for x in operands[:2])))
+    columns = ctx.ordered(tuple(d for d in every if d not in heads))
+    n, texts, cells = tuple(kept), [], (BATCH, first, second)
+    leads = (cells, cells, cells, (BATCH, second), (BATCH, first))
+    for number, (value, lead) in enumerate(zip(operands, leads, strict=True)):
+        last = columns if number > 1 else read
+        if number > 2 and node.args[number] is build.ZERO:
+            texts.append("None")
+            continue
+        whole = lead if number > 1 else ()
+        dims = (*(d for d in (*lead, *heads) if d in value.dims or d in whole), *n, *last)
+        texts.append(blocks(ctx, expressions.full(ctx, value, dims, value.dtype), lead, [heads, n, last]))
+    texts += [f"{k}=True" for k in ("up", "back") if options(node)[k]]
+    name = _called(ctx, "grid_scan", texts, (*cells, *heads, *kept, *columns))
+    return restored(ctx, name, cells, [heads, n, columns], node.dtype, True)
 
 
 def blocks(ctx: Context, value: Value, lead: tuple[str, ...], groups: list[tuple[str, ...]]) -> str:

@@ -137,6 +137,7 @@ SCANS = frozenset(
         "decayed_solve",
         "decayed_state",
         "front",
+        "grid_scan",
         "level",
         "matrix_scan",
         "micro_solve",

@@ -211,7 +211,7 @@ MOST_READS = 100  # of the state in one update: a chain of equations that each r
 
 
 @lru_cache(5000)
-def _occurrences(node: Node, names: frozenset[str]) -> int:
+def occurrences(node: Node, names: frozenset[str]) -> int:
     """How many reads of the tensors there are below a node, each counted as often as it is written."""
     counts: dict[Node, int] = {}
     for below in walk(node):
@@ -239,7 +239,7 @@ def _inline(system: System, loop: Loop, carried: list[str]) -> dict[str, Node]:
             return build.substitute(done[own.name], at)
 
         done[tensor.name] = rebuild_reads(_rhs(system, tensor.name), done, open_up)
-        if _occurrences(done[tensor.name], frozenset(members)) > MOST_READS:
+        if occurrences(done[tensor.name], frozenset(members)) > MOST_READS:
             raise NotAffine(
                 f"`{tensor.name}` reads the state more than {MOST_READS} times once the step is written out"
             )

@@ -17,10 +17,12 @@ from seqdsl.algebra.interval import Bounds
 from seqdsl.algebra.symmetry import delay, permutation, rotation
 from seqdsl.algebra.verdict import Proved, Unknown, Verdict
 from seqdsl.ir import build
-from seqdsl.ir.node import Node, rebuild
+from seqdsl.ir.node import Node, rebuild, walk
+from seqdsl.ir.ops import bound
 from seqdsl.ir.order import distance
+from seqdsl.ir.state import ends_here, reads_length
 from seqdsl.ir.support import relevant_reads
-from seqdsl.ir.system import Claim, System, sources
+from seqdsl.ir.system import Claim, Index, System, sources
 
 
 def check_claim(system: System, claim: Claim) -> Verdict:
@@ -43,9 +45,10 @@ def _shift(system: System, claim: Claim) -> Verdict:
 
 
 def _causal(system: System, claim: Claim) -> Verdict:
-    """Every read along the axis, of anything the inputs reach, is of the same position or an earlier one."""
+    """Every read along the axis, of anything the inputs reach, is of the same position or an earlier one. It is about
+    inputs of one length: who reads the length has other values where a sequence is cut short, and that is said."""
     index = claim.args[0]
-    axis = system.axis(index)
+    axis, reach = system.axis(index), ""
     for reader in system.derived():
         own = [i for i in reader.indices if system.axis(i) == axis]
         for read, facts in relevant_reads(system, reader):
@@ -61,7 +64,22 @@ def _causal(system: System, claim: Claim) -> Verdict:
                 gap = distance(system, own[0], subscript, facts)
                 if gap not in ("+", "0+") and not (isinstance(gap, int) and gap >= 0):
                     return Unknown(f"`{reader.name}` reads `{read!r}`, which is not shown to be earlier")
-    return Proved("causality", "every read along the axis is shown not to be later, from subscripts and guards")
+        for node in walk(reader.rhs) if reader.rhs is not None else ():
+            if not reach and _counts(system, axis, own, node):
+                reach = f"; for a given length: `{reader.name}` has `{node!r}`, which says how many positions there are"
+    return Proved("causality", f"every read along the axis is shown not to be later, from subscripts and guards{reach}")
+
+
+def _counts(system: System, axis: str, own: list[str], node: Node) -> bool:
+    """Does a value show the length of an axis: by its name, or because an operator goes on to its end?"""
+    if node.op == "size":
+        return system.axis(str(node.attr)) == axis
+    long = [n for n in bound(node) if system.axis(n) == axis or _as_long(system, system.index(n), axis)]
+    return not all(own and ends_here(system, own[0], node, n) for n in long)
+
+
+def _as_long(system: System, index: Index, axis: str) -> bool:
+    return index.size is not None and reads_length(system, index.size, axis)
 
 
 def _stable(system: System, claim: Claim) -> Verdict:

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     if not 0 <= arguments.length <= LONGEST or arguments.rounds < 1:
-        raise SeqError("bad-setting", f"`--length` is at most {LONGEST} and `--rounds` at least 1")
+        raise SeqError("bad-setting", f"`--length` is 0 to {LONGEST}, and `--rounds` at least 1")
     torch.set_num_threads(2)
     results = []
     for program in programs(arguments):

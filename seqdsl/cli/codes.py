@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seqdsl.syntax.faults import Fault
+
 COMPILER = {
     "unknown-form": "A form is one of recurrent, scan, chunkwise, quadratic and convolution; `auto` asks the planner.",
     "form-not-available": "The mixer has no such form, or not as a whole. The notes say for each recurrence what stands in "
@@ -31,8 +36,17 @@ def explanation(code: str) -> tuple[str, str] | None:
         return COMPILER[code], ""
     if "-" not in code or "." in code or "/" in code:
         return None
+    fault = _language().get(code)
+    return (fault.explanation, fault.example) if fault is not None else None
+
+
+def codes() -> list[str]:
+    """Every code there is."""
+    return [*COMPILER, *_language()]
+
+
+def _language() -> dict[str, Fault]:
     from seqdsl.semantics.faults import SEMANTICS
     from seqdsl.syntax.faults import SYNTAX
 
-    fault = SYNTAX.get(code) or SEMANTICS.get(code)
-    return (fault.explanation, fault.example) if fault is not None else None
+    return {**SYNTAX, **SEMANTICS}

@@ -9,14 +9,14 @@ from typing import Any
 
 from seqdsl.algebra import classify_all
 from seqdsl.api import load_backend
-from seqdsl.cli.codes import explanation
+from seqdsl.cli.codes import codes, explanation
 from seqdsl.cli.common import console, escape, mark, print_json, systems
-from seqdsl.diagnostics import SeqError
+from seqdsl.diagnostics import SeqError, did_you_mean
 from seqdsl.forms import FORMS, derive
 from seqdsl.forms.adjoint import adjoint
-from seqdsl.ir.node import Node
+from seqdsl.forms.newton_rank import couplings
 from seqdsl.ir.show import show
-from seqdsl.ir.system import System
+from seqdsl.ir.system import System, Tensor
 from seqdsl.plan import cost
 from seqdsl.report import Report, report
 
@@ -31,7 +31,14 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.file, *known
         )
         return 0
-    reports = [report(system) for system in systems(arguments)]
+    try:
+        found = systems(arguments)
+    except SeqError as error:
+        near = did_you_mean(arguments.file, codes())
+        if error.code != "file-not-found" or error.diagnostics[0].help.startswith("did") or not near:
+            raise
+        raise SeqError(error.code, f"{error.diagnostics[0].message}, and no error this code", help=near) from None
+    reports = [report(system) for system in found]
     backend = None if arguments.backend == "torch" else load_backend(arguments.backend)
     if arguments.json:
         print_json([{**r.to_dict(), "adjoint": backward(r.system), "derivation": derivation(r.system, backend),
@@ -61,7 +68,7 @@ def derivation(system: System, backend: Any = None) -> dict[str, Any]:
             continue
         changed = [t for t in derived.system.derived() if system.tensors.get(t.name) != t]
         found[name] = {
-            "equations": [f"{_signature(t.name, t.indices)} = {_text(t.rhs)}" for t in changed if t.rhs is not None],
+            "equations": [_text(derived.system, t) for t in changed if t.rhs is not None],
             "law": [f"{o.law}: {o.because}" for o in derived.obligations],
             "proof": {law: v.to_dict() for o in derived.obligations if o.prove for law, v in o.prove().items()},
             "loops": [f"{names}: {why.removeprefix('= ')}" for names, why in derived.kept if derived.rewritten],
@@ -116,15 +123,21 @@ def launches(found: Report, backend: Any) -> dict[str, Any]:
 def _equations(found: System, system: System) -> list[str]:
     """What a rewriting has added to a system."""
     new = [t for t in found.derived() if t.rhs is not None and t.name not in system.tensors]
-    return [f"{_signature(t.name, t.indices)} = {_text(t.rhs)}" for t in new if t.rhs is not None]
+    return [_text(found, t) for t in new if t.rhs is not None]
 
 
-def _text(rhs: Node) -> str:
-    """An equation's right side; of one that newton solves, the slopes of its step, long parts left out."""
-    if rhs.op != "newton":
-        return show(rhs)
+def _text(system: System, tensor: Tensor) -> str:
+    """An equation; of one that newton solves, the slopes of its step, long parts left out."""
+    rhs, name = tensor.rhs, _signature(tensor.name, tensor.indices)
+    if rhs is None or rhs.op != "newton":
+        return f"{name} = {'' if rhs is None else show(rhs)}"
     _, start, *slopes = rhs.args
-    return f"newton(the step, {start!r}, slopes by the states before: {'; '.join(map(repr, slopes))})"
+    coupled = couplings(system).get(tensor.name)
+    shown = list(map(repr, slopes if coupled is None else slopes[: len(coupled)]))
+    for terms in coupled or []:
+        each = [f"{t.left!r} times {t.right!r}" + (f", over {','.join(t.over)}" if t.over else "") for t in terms]
+        shown.append("columns times rows " + " + ".join(each) if each else "0")
+    return f"{name} = newton(the step, {start!r}, slopes by the states before: {'; '.join(shown)})"
 
 
 def _signature(name: str, indices: tuple[str, ...]) -> str:

@@ -27,7 +27,7 @@ COMMANDS = {  # name -> (one line, example)
     "fmt": ("rewrite a file in the canonical layout", "seqc fmt my_mixer.seq"),
     "bench": ("time every form, and what one would write by hand", "seqc bench simple_gla"),
 }
-FORMS = "auto recurrent scan chunkwise quadratic convolution newton wavefront distributed"
+FORMS = "auto recurrent scan chunkwise quadratic convolution newton wavefront hierarchical distributed"
 
 
 def parser() -> argparse.ArgumentParser:

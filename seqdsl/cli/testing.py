@@ -75,7 +75,8 @@ def _progress(out: Any, arguments: argparse.Namespace) -> AbstractContextManager
 
 
 def _show(out: Any, outcome: Outcome, mixer: str, arguments: argparse.Namespace) -> None:
-    result = mark("ok", "green") if outcome.ok else mark("FAILED", "red")
+    kept = mark("ok", "green") if outcome.examples else mark("not tried", "yellow")
+    result = kept if outcome.ok else mark("FAILED", "red")
     out.print(f"  {outcome.form:12} {outcome.what:34} {result} ({outcome.examples} examples)")
     if not outcome.ok:
         settings = "".join(f" --set {o}" for o in arguments.options)

@@ -16,8 +16,8 @@ rules' and that of any gate have in common.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from seqdsl.diagnostics import SeqError
 from seqdsl.ir import build
@@ -35,13 +35,24 @@ from seqdsl.ir.validate import checked
 _SMOOTH = ("real", "complex")
 
 
+@dataclass(frozen=True)
+class End:
+    """The last value of a recurrence: of `tensor` along its index at `position`, the first one where it runs `down`."""
+
+    tensor: str
+    position: int
+    down: bool = False
+
+
 def adjoint(system: System, *, state: bool = False) -> System:
     """The system of the gradient: inputs x.. and `o.grad` for each output, outputs `x.bar` for each real or complex
     input and parameter. With `state`, `S.start` and `S.final.grad` are inputs too, and `S.start.bar` outputs, for each
     state S of the record; without it, states start as the equations say. Cotangents are those of each element of the
     batch. Errors: `form-not-available`, where an operator has no derivative or a state is no last value."""
     try:
-        return _adjoint(needed(system), state)
+        system = needed(system)
+        ends = _states(system) if state else []
+        return _adjoint(with_starts(system, ends), ends)[0]
     except NotDifferentiable as reason:
         raise SeqError(
             "form-not-available",
@@ -50,12 +61,19 @@ def adjoint(system: System, *, state: bool = False) -> System:
         ) from None
 
 
-def _adjoint(system: System, state: bool) -> System:
-    system = _with_parts(system)
-    states = _states(system) if state else []
-    system = replace(system, record=())
-    for name, position in states:
-        system = _with_start(system, name, position)
+def adjoint_of_steps(system: System, ends: Sequence[End]) -> System:
+    """The system of the gradient where the recurrences' own values are known: each tensor that a step reads from the one
+    before is an input, so that only cotangents recur, and what else a step computes is computed at all positions at
+    once. `ends` have cotangents `S.final.grad`, as in `adjoint`. Raises `NotDifferentiable`."""
+    found, befores = _adjoint(system, ends)
+    names = {name for name, _ in befores} & set(system.tensors)
+    known = [Tensor(t.name, t.indices, t.dtype, "input", edges=t.edges) for t in found.derived() if t.name in names]
+    return needed(found.with_tensors(*known))
+
+
+def _adjoint(system: System, ends: Sequence[End]) -> tuple[System, dict[tuple[str, int], str]]:
+    """The adjoint, and the name that each tensor has one step before, by the tensor and the position of the index."""
+    system = _with_parts(replace(system, record=()))
     system, befores = _with_befores(system)
     wanted = [t for t in (*system.inputs(), *system.params()) if t.dtype in _SMOOTH and t.kind != "const"]
     active = _active(system, {t.name for t in wanted})
@@ -64,11 +82,13 @@ def _adjoint(system: System, state: bool) -> System:
     bars = {t.name: Tensor(t.name + suffix, t.indices, t.dtype, "derived") for t in (*moving, *wanted)}
     outputs = [system.tensors[n] for n in system.outputs]
     seeds = [Tensor(f"{t.name}.grad", t.indices, t.dtype, "input") for t in outputs]
-    finals = [_final_cotangent(system, name, position) for name, position in states]
-    for (name, position), final in zip(states, finals, strict=True):
-        before = befores.get((name, position))
-        if before is not None and before in bars:
-            edge = Edge(position, build.size(system.tensors[name].indices[position]), final.name)
+    finals = [_final_cotangent(system, end) for end in ends]
+    for end, final in zip(ends, finals, strict=True):
+        before = befores.get((end.tensor, end.position))
+        if before is None:
+            raise NotDifferentiable(f"`{end.tensor}` is not read one step before itself")
+        if before in bars:
+            edge = Edge(end.position, _beyond(system, end, last=True), final.name)
             bars[before] = replace(bars[before], edges=(edge,))
     terms: dict[str, list[Node]] = {n: [] for n in bars}
     for name, seed in zip(system.outputs, seeds, strict=True):
@@ -90,7 +110,7 @@ def _adjoint(system: System, state: bool) -> System:
         finals={},
         record=None,
     )
-    return checked(needed(_without_aliases(result)), "adjoint")
+    return checked(needed(_without_aliases(result)), "adjoint"), befores
 
 
 def _with_parts(system: System) -> System:
@@ -124,7 +144,7 @@ def _has_sum(node: Node) -> bool:
 
 def _part(system: System, owner: Tensor, node: Node, parts: list[Tensor]) -> Node:
     """A read of the term as a tensor of its own; the term where two of its indices have one name."""
-    names = tuple(sorted(node.free))
+    names = tuple(sorted(node.free, key=lambda n: (owner.indices.index(n) if n in owner.indices else len(owner.indices), n)))
     plain = [n.rstrip("'") for n in names]
     if node.dtype not in _SMOOTH or len(set(plain)) < len(plain):
         return node
@@ -138,7 +158,7 @@ def _part(system: System, owner: Tensor, node: Node, parts: list[Tensor]) -> Nod
     return build.read(known.name, [build.index(n) for n in names], node.dtype)
 
 
-def _states(system: System) -> list[tuple[str, int]]:
+def _states(system: System) -> list[End]:
     """The states of the record, each the last value of a tensor along the stream."""
     try:
         entries = [e for e in state_record(system) if e.name != POSITION]
@@ -147,22 +167,33 @@ def _states(system: System) -> list[tuple[str, int]]:
     for entry in entries:
         if entry.tail is not build.ONE or entry.boundary is not None or system.tensors[entry.tensor].kind != "derived":
             raise NotDifferentiable(f"its state `{entry.name}` is not the last value of an equation")
-    return [(e.tensor, e.position) for e in entries if system.tensors[e.tensor].dtype in _SMOOTH]
+    return [End(e.tensor, e.position) for e in entries if system.tensors[e.tensor].dtype in _SMOOTH]
 
 
-def _with_start(system: System, name: str, position: int) -> System:
-    """The state before the first position as an input, instead of what the equations say of it."""
-    tensor = system.tensors[name]
-    rest = tensor.indices[:position] + tensor.indices[position + 1 :]
-    start = Tensor(f"{name}.start", rest, tensor.dtype, "input")
-    others = tuple(e for e in tensor.edges if e.position != position)
-    return system.with_tensors(start, replace(tensor, edges=(Edge(position, build.const(-1), start.name), *others)))
+def with_starts(system: System, ends: Iterable[End]) -> System:
+    """The states before the first step as inputs, `S.start`, instead of what the equations say of them."""
+    for end in ends:
+        tensor = system.tensors[end.tensor]
+        start = Tensor(f"{tensor.name}.start", _rest(tensor, end), tensor.dtype, "input")
+        others = tuple(e for e in tensor.edges if e.position != end.position)
+        edge = Edge(end.position, _beyond(system, end, last=False), start.name)
+        system = system.with_tensors(start, replace(tensor, edges=(edge, *others)))
+    return system
 
 
-def _final_cotangent(system: System, name: str, position: int) -> Tensor:
-    tensor = system.tensors[name]
-    rest = tensor.indices[:position] + tensor.indices[position + 1 :]
-    return Tensor(f"{name}.final.grad", rest, tensor.dtype, "input")
+def _beyond(system: System, end: End, *, last: bool) -> Node:
+    """The position after the last step, or before the first."""
+    length = build.size(system.tensors[end.tensor].indices[end.position])
+    return length if last is not end.down else build.const(-1)
+
+
+def _rest(tensor: Tensor, end: End) -> tuple[str, ...]:
+    return tensor.indices[: end.position] + tensor.indices[end.position + 1 :]
+
+
+def _final_cotangent(system: System, end: End) -> Tensor:
+    tensor = system.tensors[end.tensor]
+    return Tensor(f"{tensor.name}.final.grad", _rest(tensor, end), tensor.dtype, "input")
 
 
 def _with_befores(system: System) -> tuple[System, dict[tuple[str, int], str]]:
@@ -194,7 +225,7 @@ def _with_before(
         (at,) = subscript.free if len(subscript.free) == 1 else ("",)
         if not at or system.axis(at) != axis or difference(subscript, build.index(at)) != {None: step}:
             return None
-        if any(a.op != "index" for k, a in enumerate(node.args) if k != position):
+        if any(node.args[e.position].op != "index" for e in tensor.edges if e.position != position):
             return None  # it may leave another axis, where S has an edge and `before` has none
         args = [build.index(at) if k == position else a for k, a in enumerate(node.args)]
         return build.read(label, args, node.dtype)

@@ -11,6 +11,7 @@ A place outside the axis is no component, and so reads 0, as it does in the equa
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from seqdsl.algebra.affine import NotAffine, Term, Update, split_update, states_and_updates
@@ -41,6 +42,15 @@ class Components:
     def read(self) -> tuple[str, ...]:
         return (*((self.tag[1],) if self.tag else ()), *(m for _, m in self.axes))
 
+    def joined(self, parts: Sequence[Node]) -> Node:
+        """What each state has, as one expression over the components."""
+        if self.tag is None:
+            return parts[0]
+        whole = build.ZERO
+        for number, part in enumerate(parts):
+            whole = whole if part is whole else build.where(self.is_state(number), part, whole)
+        return whole
+
 
 @dataclass(frozen=True)
 class MatrixStep:
@@ -56,26 +66,20 @@ class MatrixStep:
 
     def joined(self, parts: tuple[Node, ...]) -> Node:
         """What each state has, as one expression over the components."""
-        if self.components.tag is None:
-            return parts[0]
-        whole = build.ZERO
-        for number, part in enumerate(parts):
-            whole = build.where(self.components.is_state(number), part, whole)
-        return whole
+        return self.components.joined(parts)
 
 
 def matrix_step(system: System, loop: Loop) -> tuple[System, MatrixStep]:
     """The system with the index that numbers the states, where there are several, and the step. Raises `NotAffine`."""
     updates = states_and_updates(system, loop)
-    if len({u.state.indices for u in updates}) > 1:
-        listed = ", ".join(f"{u.state.name}[{','.join(u.state.indices)}]" for u in updates)
-        raise NotAffine(f"the states read each other, and have different indices: {listed}")
     names = {u.state.name: n for n, u in enumerate(updates)}
     split = [split_update(system, u.rhs, names) for u in updates]
-    system, components = _components(system, updates, [terms for terms, _ in split])
+    system, components = components_of(system, [u.state for u in updates], {updates[0].time}, [terms for terms, _ in split])
+    if not components.kept:
+        raise NotAffine("no entries of the state mix")
     rows, starts, carry = [], [], []
     for update, (terms, _) in zip(updates, split, strict=True):
-        rows.append(build.total(_entry(update, names, components, t) for t in terms))
+        rows.append(build.total(matrix_entry(update.state, names, components, t) for t in terms))
         begin, made = start_of(system, update, loop)
         starts.append(begin)
         carry += made
@@ -88,7 +92,7 @@ def scanned(step: MatrixStep, reverse: bool) -> list[Tensor]:
     """The states as components of one `matrix_scan`."""
     attr = ((step.updates[0].time, *step.components.kept), step.components.read, (("reverse", reverse),))
     scan = make("matrix_scan", step.matrix, step.joined(step.writes), step.joined(step.starts), attr=attr)
-    return _states(list(step.updates), step.components, scan)
+    return from_components([u.state for u in step.updates], step.updates[0].time, step.components, scan)
 
 
 def to_matrix_scan(system: System, loop: Loop) -> System:
@@ -97,14 +101,21 @@ def to_matrix_scan(system: System, loop: Loop) -> System:
     return system.with_tensors(*scanned(step, loop.reverse), *step.carry)
 
 
-def _components(system: System, updates: list[Update], terms: list[list[Term]]) -> tuple[System, Components]:
-    indices = updates[0].state.indices
+def components_of(
+    system: System, states: list[Tensor], times: Set[str], terms: list[list[Term]]
+) -> tuple[System, Components]:
+    """The components of some states, which run along `times` and have the same indices, by the terms of their updates;
+    the system with the index that numbers the states, where there are several. Raises `NotAffine`."""
+    indices = states[0].indices
+    if any(s.indices != indices for s in states):
+        listed = ", ".join(f"{s.name}[{','.join(s.indices)}]" for s in states)
+        raise NotAffine(f"the states read each other, and have different indices: {listed}")
     mixed = {
         own
-        for update, ts in zip(updates, terms, strict=True)
+        for ts in terms
         for term in ts
-        for position, (own, subscript) in enumerate(zip(indices, term.read.args, strict=True))
-        if position != update.position and subscript is not build.index(own)
+        for own, subscript in zip(indices, term.read.args, strict=True)
+        if own not in times and subscript is not build.index(own)
     }
     axes = []
     for own in [i for i in indices if i in mixed]:
@@ -113,21 +124,19 @@ def _components(system: System, updates: list[Update], terms: list[list[Term]]) 
         )
         axes.append((own, name))
     tag = None
-    if len(updates) > 1:
-        name = build.numbered(f"{updates[0].state.name}.part", system.indices)
-        system = replace(system, indices={**system.indices, name: Index(name, name, build.const(len(updates)))})
+    if len(states) > 1:
+        name = build.numbered(f"{states[0].name}.part", system.indices)
+        system = replace(system, indices={**system.indices, name: Index(name, name, build.const(len(states)))})
         tag = (name, name + "'")
-    if not axes and tag is None:
-        raise NotAffine("no entries of the state mix")
     if len(axes) > 1:
         listed = " and ".join(f"`{own}`" for own, _ in axes)
         raise NotAffine(f"entries mix along {listed} at once: a matrix over both would be too large")
     return system, Components(tag, tuple(axes))
 
 
-def _entry(update: Update, names: dict[str, int], components: Components, term: Term) -> Node:
-    """A term's part of the matrix A[n, m]."""
-    subscripts = dict(zip(update.state.indices, term.read.args, strict=True))
+def matrix_entry(state: Tensor, names: Mapping[str, int], components: Components, term: Term) -> Node:
+    """A term's part of the matrix A[n, m], in the rows of a state."""
+    subscripts = dict(zip(state.indices, term.read.args, strict=True))
     over, renamed, places = list(term.over), {}, []
     for own, read in components.axes:
         subscript = subscripts[own]
@@ -150,16 +159,16 @@ def _entry(update: Update, names: dict[str, int], components: Components, term: 
     return value
 
 
-def _states(updates: list[Update], components: Components, scan: Node) -> list[Tensor]:
+def from_components(states: list[Tensor], time: str, components: Components, scan: Node) -> list[Tensor]:
     """Each state as its component of the scan, which is a tensor of its own where there are several."""
-    first = updates[0].state
+    first = states[0]
     if components.tag is None:
         return [replace(first, rhs=scan)]
-    lead = (first.indices[updates[0].position], components.tag[0])
+    lead = (time, components.tag[0])
     indices = (*lead, *(i for i in first.indices if i not in lead))
     whole = Tensor(f"{first.name}.parts", indices, scan.dtype, "derived", scan, comment="the states, one after another")
     found = [whole]
-    for number, update in enumerate(updates):
+    for number, state in enumerate(states):
         at = [build.const(number) if i == components.tag[0] else build.index(i) for i in indices]
-        found.append(replace(update.state, rhs=build.read(whole.name, at, whole.dtype)))
+        found.append(replace(state, rhs=build.read(whole.name, at, whole.dtype)))
     return found

@@ -18,13 +18,16 @@ from seqdsl.forms.any_convolution import to_any_convolution
 from seqdsl.forms.any_scan import to_any_scan
 from seqdsl.forms.any_wavefront import to_any_wavefront
 from seqdsl.forms.chunkwise import to_chunkwise, to_quadratic
+from seqdsl.forms.hierarchical import to_hierarchical
 from seqdsl.forms.newton import to_newton
+from seqdsl.forms.newton_rank import couplings
 from seqdsl.forms.online import Normalisers, all_pairs, to_online
 from seqdsl.forms.online_laws import online_laws
 from seqdsl.forms.prepare import prepared
 from seqdsl.forms.reads import some_positions
 from seqdsl.forms.recurrent import steadied
 from seqdsl.forms.texts import with_texts
+from seqdsl.forms.unasked import only_where_asked
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, loop_again, recurrences
 from seqdsl.ir.nest import closed, opened, told
@@ -86,6 +89,11 @@ FEEDBACK_LAW = Obligation(
     "inner reads are the unknowns of a unit lower triangular system; writes superpose",
     "an inner read answers to earlier writes only, and the state is affine in what is written",
 )
+LOW_RANK_LAW = Obligation(
+    "(D2 + U2 W2')(D1 + U1 W1') = D2 D1 + [D2 U1 + U2 (W2' U1), U2] [W1, D1' W2]'",
+    "entries mix through a few sums for all of them: slopes are a diagonal and columns times rows, whose products add "
+    "their ranks over a piece, and matrices over the entries are formed for 16 of them at most",
+)
 # What a form relies on beside its own law, by the operator it introduces.
 OPERATOR_LAWS: dict[str, Obligation] = {
     "ifft": Obligation(
@@ -137,7 +145,7 @@ _ROWS = [
         "recurrence; its adjoint is affine, with the slopes at the solution",
         "multiple shooting: pieces of 64 steps side by side, their starts corrected by the products of the slopes until "
         "the ends agree (1e-6 of the state in float32, 1e-12 in float64); where that overshoots, pieces of 32 and 16, "
-        "then one step at a time; matrices of slopes are for at most 64 entries, and starts are copied where there are more",
+        "then one step at a time; full matrices of slopes are for at most 64 entries, and starts are copied where there are more",
     ),
     Form(
         "wavefront",
@@ -145,6 +153,15 @@ _ROWS = [
         "every read is of an earlier w: the cells of a front do not read each other",
         "on a grid w = slope i + j, with slope d + e >= 1 at each distance (d, e), and (i, j) -> (w, i) is one to one; on a "
         "graph that guards give, w is the longest path to a position, found at each call",
+        resumes=True,
+        nests=False,
+    ),
+    Form(
+        "hierarchical",
+        to_hierarchical,
+        "joining two blocks of cells is the composition of affine maps along the edge between them, which is associative",
+        "a block maps what enters it from above and from the left to what leaves it; a cell is the block of its step, and "
+        "pairs of blocks are joined until one is the grid",
         resumes=True,
         nests=False,
     ),
@@ -203,7 +220,7 @@ def _beginning(system: System) -> System:
 
 @once_for_each
 def _stepped(system: System, row: Form) -> Derived:
-    stepped = checked(live(steadied(_beginning(system))), row.name)
+    stepped = checked(only_where_asked(live(steadied(_beginning(system)))), row.name)
     return Derived(row.name, stepped, kept=_names(stepped, recurrences(stepped), "stepped"))
 
 
@@ -223,7 +240,7 @@ def apply(system: System, row: Form, refuse: Callable[[System, Loop], str] | Non
         kept += [(names, f"= {why}") for names, why in found.kept]
         if found.rewritten:
             obligations.append(ALL_PAIRS if row.normalisers is all_pairs else ONLINE_LAW)
-    system = checked(with_texts(before, live(system)), row.name)
+    system = checked(only_where_asked(with_texts(before, live(system))), row.name)
     return Derived(row.name, system, tuple(obligations), tuple(rewritten), tuple(kept))
 
 
@@ -322,7 +339,8 @@ def _objection(system: System, row: Form, loop: Loop, outer: tuple[Loop, ...]) -
 def _introduced(before: System, after: System) -> list[Obligation]:
     """The laws of the operators that a rewriting has brought in."""
     old, new = ({n.op for t in s.derived() if t.rhs is not None for n in walk(t.rhs)} for s in (before, after))
-    return list(dict.fromkeys(law for op, law in OPERATOR_LAWS.items() if op in new - old))
+    coupled = [LOW_RANK_LAW] if "newton" in new - old and couplings(after) else []
+    return coupled + list(dict.fromkeys(law for op, law in OPERATOR_LAWS.items() if op in new - old))
 
 
 def _streamed(system: System, loop: Loop) -> bool:

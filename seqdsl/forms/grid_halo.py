@@ -33,7 +33,7 @@ _SIDES = {
 
 def halos(system: System, grid: Grid, tensor: Tensor) -> tuple[System, Node]:
     """The system with the halo's tensors, and the value of a front's cell that is not on the grid."""
-    _check(system, grid, tensor)
+    no_other_edges(tensor, grid)
     cell, column = build.index(grid.cell), grid.column()
     end = build.add(grid.across.length(), build.const(grid.before))
     lanes = [build.index(i) for i in grid.lanes(tensor)]
@@ -54,6 +54,12 @@ def halos(system: System, grid: Grid, tensor: Tensor) -> tuple[System, Node]:
     return system, _chosen(make("lt", cell, build.const(grid.lead)), above, beside)
 
 
+def before(system: System, tensor: Tensor, side: Side) -> tuple[System, Node]:
+    """The values one step before the first along an axis, over a tensor's other indices."""
+    system, (value,) = _history(system, tensor, side, [_edge(system, tensor, side, side.beyond(1))])
+    return system, value
+
+
 def _chosen(condition: Node, a: Node, b: Node) -> Node:
     return a if a is b else build.where(condition, a, b)
 
@@ -65,7 +71,8 @@ def unused(system: System, wanted: str) -> str:
     return wanted
 
 
-def _check(system: System, grid: Grid, tensor: Tensor) -> None:
+def no_other_edges(tensor: Tensor, grid: Grid) -> None:
+    """Raises `NotAffine` where a tensor has base cases along other indices than the grid's."""
     own = {tensor.indices.index(s.index) for s in (grid.along, grid.across)}
     for edge in tensor.edges:
         if edge.position not in own:

@@ -16,7 +16,9 @@ differences, and share their parts with the step.
 
 Matrices of N x N cost N^2 entries and, in products, their cube at each position. A backend need not make them as long as
 the starts converge without, and where the states are wide it never does: starts are then only copied, and steps taken one
-by one where that does not converge. `auto` leaves a cell that is not known to be narrow to be stepped (`seqdsl.plan`).
+by one where that does not converge. `auto` leaves a cell that is not known to be narrow to be stepped
+(`seqdsl.forms.risks`). Where entries mix through a few sums for all of them, the matrices are of small rank, which is
+read off their terms (`seqdsl.forms.newton_rank`), and are not made at any width.
 
 Refused, with the reason: an update that is affine over the reals or another ring (its scan is exact, in one pass), states
 that mix along two axes, or in anything but sums, a state that decides a choice, and steps without a derivative. Entry

@@ -69,6 +69,9 @@ class Slopes:
             return self._of_read(node)
         if node.op == "sum":
             return self._of_sum(node)
+        if node.op == "mean" and node.args[1] is build.TRUE:
+            count = build.product(build.size(i) for i in bound(node))
+            return self._derivative(build.div(build.reduce("sum", bound(node), node.args[0]), count))
         if OPS[node.op].binding:
             raise NotAffine(f"the state stands inside `{node.op}`, as in `{node!r}`: a matrix of slopes is had of sums alone")
         if node.op in HARD:

@@ -10,7 +10,8 @@ running sum, an EMA whose states are the output, or a raw parameter as the decay
 
 A nonlinear cell whose entries mix is solved in a few sweeps over all positions, where steps take one. That pays as long
 as a step costs its launches; how wide a cell and a batch are, at which it costs its arithmetic, only a call knows. So
-`auto` solves it where it is known to be narrow. Entry point: `RISKS`.
+`auto` solves it where it is known to be narrow, or to mix through a few sums alone, which costs little more than entries
+by themselves do. Entry point: `RISKS`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from seqdsl.algebra.affine import NotAffine, diagonal
 from seqdsl.algebra.interval import Bounds
 from seqdsl.forms.any_convolution import to_any_convolution
 from seqdsl.forms.newton import to_newton
+from seqdsl.forms.newton_rank import low_rank
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node
@@ -58,9 +60,12 @@ def unsafe_convolution(system: System, loop: Loop) -> str:
 def wide_newton(system: System, loop: Loop) -> str:
     """Why solving may cost more than steps do: states that mix, and are not known to be narrow; empty where they are."""
     try:
-        after = to_newton(system, loop).tensors
+        solved = to_newton(system, loop)
     except NotAffine as reason:
         return str(reason)
+    after = solved.tensors
+    if low_rank(solved, [after[n] for n in loop.tensors() if (rhs := after[n].rhs) is not None and rhs.op == "newton"]):
+        return ""
     marks = [rhs for n in loop.tensors() if (rhs := after[n].rhs) is not None and rhs.op == "newton"]
     for column in {i for mark in marks for matrix in mark.args[2 + len(marks) :] for i in bound(matrix)}:
         index = system.index(column)

@@ -228,8 +228,8 @@ def _substitute_binder(node: Node, values: dict[str, Node], done: _Done) -> Node
     moved = {n: values[n] for n in made(node) if n in values}
     assert all(v.op == "index" for v in moved.values()), f"{node.op} along {set(moved)} needs a tensor of its own"
     renames = {n: str(v.attr) for n, v in moved.items()}
-    mentioned = frozenset().union(*(v.free for k, v in values.items() if k not in moved))
-    taken = mentioned | node.free | frozenset(renames.values())
+    mentioned = frozenset(renames.values()).union(*(v.free for k, v in values.items() if k not in moved))
+    taken = mentioned | node.free
     for name in bound(node):
         if name in mentioned and name not in made(node):
             renames[name] = fresh(name, taken)

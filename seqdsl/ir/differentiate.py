@@ -322,8 +322,11 @@ def _bounds(work: _Pull, term: Node, name: str, value: Node) -> list[Node]:
     number = build.value_of(value)
     if number is not None:
         return [upper] if number >= 0 else [build.FALSE]
-    shift = difference(value, build.index(next(iter(value.free), ""))).get(None, build.Fraction(0))
-    return [lower] if shift < 0 and value.free else [upper] if value.free else [lower, upper]
+    at = min(value.free, default="")
+    gap = difference(value, build.index(at)) if at else {}
+    if not at or work.axis(at) != work.axis(name) or set(gap) - {None}:
+        return [lower, upper]
+    return [lower] if gap.get(None, 0) < 0 else [upper]  # a position of the same axis, so many steps away
 
 
 _FINITE_AT_ZERO = frozenset(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -173,7 +174,7 @@ class Evaluation:
         lengths = [self.run.extent(d)[1] for d in last]
         data = value.spread((*rest, *last))
         data = np.broadcast_to(data, (*data.shape[: len(rest)], *lengths))
-        return rest, data.reshape(*data.shape[: len(rest)], int(np.prod(lengths, dtype=np.int64)))
+        return rest, data.reshape(*data.shape[: len(rest)], math.prod(lengths))
 
     def _inner(self, node: Node) -> Evaluation:
         """Evaluation below a binder: its indices are no longer looped."""

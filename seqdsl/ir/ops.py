@@ -37,6 +37,9 @@ Binding:
             them at once (the innermost index).
             `matrix_scan(A, b, start)`: h[t,n] = sum[m] A[t,n,m] h[t-1,m] + b[t,n]; the indices n follow the time in
             attr and are kept, the indices m, of the same lengths, are the consumed ones; start carries n.
+            `grid_scan(A, C, b, top, left)`: h[i,j,n] = sum[m] (A[i,j,n,m] h[i-1,j,m] + C[i,j,n,m] h[i,j-1,m]) + b[i,j,n],
+            the two axes first in attr, top and left what lies before the first row and column; with `up`, i runs
+            downwards, with `back`, j does.
             `ring_scan(a, b, start)`: `affine_scan` over another ring, h[t] = (a[t] mul h[t-1]) add b[t].
             `block_read`, `block_solve` and `block_state` are `decayed_read`, `decayed_solve` and `decayed_state` of a
             state in parts, S[t,p] = sum[m] a[t,p,m] S[t-1,m] + k[t,p] v[t]: of the consumed indices the first is p, the
@@ -241,6 +244,7 @@ _ROWS = [
     _row("affine_scan", 3, _arithmetic, ref.affine_scan, "", "scan", log=False, reverse=False),
     _row("ring_scan", 3, _same, ref.ring_scan, "", "scan", ring="max_plus", reverse=False),
     _row("matrix_scan", 3, _arithmetic, ref.matrix_scan, "", "scan", reverse=False),
+    _row("grid_scan", 5, _arithmetic, ref.grid_scan, "", "scan", up=False, back=False),
     _row("decayed_read", 5, _arithmetic, ref.decayed_read, "", "scan", log=False, strict=False, chunk=64),
     _row("decayed_product", 8, _arithmetic, ref.decayed_product, "", "scan", log=False, log_other=False),
     _row("decayed_solve", 5, _arithmetic, ref.decayed_solve, "", "scan", log=False, after=False, chunk=64),
@@ -255,12 +259,13 @@ _ROWS = [
 
 OPS: dict[str, Op] = {row.name: row for row in _ROWS}
 
-# What each operand of a scan may vary along, besides the heads and columns that all may: t the time, j the ranks,
-# p the parts of a block, m the parts that its decay reads, r the rows.
+# What each operand of a scan may vary along, besides the heads and columns that all may: t the time, s a second one, j the
+# ranks, p the parts of a block, m the parts that its decay reads, r the rows.
 SCAN_OPERANDS = {
     "affine_scan": ("t", "t", ""),
     "ring_scan": ("t", "t", ""),
     "matrix_scan": ("tjr", "tj", "j"),
+    "grid_scan": ("tsjr", "tsjr", "tsj", "sj", "tj"),
     "decayed_read": ("tr", "tr", "t", "tr", "r"),
     "decayed_product": ("t", "tr", "t", "r", "t", "tr", "t", "r"),
     "decayed_solve": ("tjr", "tjr", "tj", "tr", "r"),
@@ -320,9 +325,11 @@ def _part(node: Node, parts: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
 def options(node: Node) -> dict[str, Any]:
     """The options of an operator, defaults filled in."""
     row = OPS[node.op]
+    if not row.options:
+        return {}
     position = {"reduce": 1, "along": 1, "map": 2, "scan": 2, "last": 2}.get(row.binding)
     given: Any = node.attr if position is None else node.attr[position]
-    return {**dict(row.options), **dict(given)} if row.options else {}
+    return {**dict(row.options), **dict(given)}
 
 
 def _free(op: str, args: tuple[Node, ...], attr: Any) -> frozenset[str]:

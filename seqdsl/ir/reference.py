@@ -10,7 +10,8 @@ Calling conventions
   scan, last    time first: a, b [T, ..], start [..]; `decayed_read` q, k, a [T, .., K], v [T, ..], start [.., K];
                 `decayed_solve` w, u [T, R, .., K], x [T, R, ..], a [T, .., K], start [.., K], R all ranks at once;
                 `micro_solve` the same with a [T, R, .., K], R the steps inside each position, in order;
-                `matrix_scan` A [T, N, .., M], b [T, N, ..], start [N, ..]; `decayed_state` everything over the
+                `matrix_scan` A [T, N, .., M], b [T, N, ..], start [N, ..]; `grid_scan` A and C [I, J, N, .., M],
+                b [I, J, N, ..], top [J, N, ..], left [I, N, ..]; `decayed_state` everything over the
                 state's own axes; the `block_` operators the same with parts P before the heads, a [T, P, P, ..]
 
 More than 400 lines, because it is one short function for each operator, and they belong in one place.
@@ -502,6 +503,22 @@ def matrix_scan(matrix: A, value: A, start: A, reverse: bool = False) -> A:
         state = np.broadcast_to(state, each)
         state = (matrix[t] * np.moveaxis(state, 0, -1)).sum(-1) + value[t]
         out[t] = state
+    return out
+
+
+def grid_scan(down: A, right: A, value: A, top: A, left: A, up: bool = False, back: bool = False) -> A:
+    """h[i, j] = A[i, j] h[i-1, j] + C[i, j] h[i, j-1] + b[i, j], h[-1, j] = top[j], h[i, -1] = left[i]; a matrix's last
+    axis is contracted with the axis after i and j."""
+    rows, columns = value.shape[:2]
+    each = np.broadcast_shapes(down.shape[2:-1], right.shape[2:-1], value.shape[2:], top.shape[1:], left.shape[1:])
+    out = np.zeros((rows, columns, *each), dtype=np.result_type(down, right, value, top, left))
+    last_row = np.broadcast_to(top, (columns, *each)).astype(out.dtype)
+    for i in reversed(range(rows)) if up else range(rows):
+        state = np.broadcast_to(left[i], each)
+        for j in reversed(range(columns)) if back else range(columns):
+            above, beside = (np.moveaxis(x, 0, -1) for x in (last_row[j], state))
+            state = (down[i, j] * above).sum(-1) + (right[i, j] * beside).sum(-1) + value[i, j]
+            out[i, j] = last_row[j] = state
     return out
 
 

@@ -5,6 +5,7 @@ Part of the interpreter, kept apart from the language's own operators: a mixer's
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +30,7 @@ def scan_value(evaluation: Evaluation, node: Node, mask: Value | None) -> Value:
     reference = OPS[node.op].reference
     assert reference is not None
     result = np.asarray(reference(*arrays, **options(node)))
-    lead = groups["p"] if OPS[node.op].binding == "last" else groups["t"] + groups["j"]
+    lead = groups["p"] if OPS[node.op].binding == "last" else groups["t"] + groups["s"] + groups["j"]
     shape = (*(evaluation.run.extent(d)[1] for d in lead), *result.shape[result.ndim - len(rest) :])
     result = result.reshape(shape)
     return evaluation.at_loops(Value((*lead, *rest), result))
@@ -38,11 +39,13 @@ def scan_value(evaluation: Evaluation, node: Node, mask: Value | None) -> Value:
 def _groups(node: Node) -> dict[str, tuple[str, ...]]:
     """The indices that each letter of `SCAN_OPERANDS` stands for."""
     (time, *others), consumed = node.attr[0], node.attr[1]
+    if node.op == "grid_scan":
+        return {"t": (time,), "s": tuple(others[:1]), "j": tuple(others[1:]), "p": (), "m": (), "r": tuple(consumed)}
     if not node.op.startswith("block_"):
-        return {"t": (time,), "j": tuple(others), "p": (), "m": (), "r": tuple(consumed)}
+        return {"t": (time,), "s": (), "j": tuple(others), "p": (), "m": (), "r": tuple(consumed)}
     if OPS[node.op].binding == "last":
-        return {"t": (time,), "j": (), "p": consumed[:1], "m": tuple(others), "r": consumed[1:]}
-    return {"t": (time,), "j": tuple(others), "p": consumed[:1], "m": consumed[1:2], "r": consumed[2:]}
+        return {"t": (time,), "s": (), "j": (), "p": consumed[:1], "m": tuple(others), "r": consumed[1:]}
+    return {"t": (time,), "s": (), "j": tuple(others), "p": consumed[:1], "m": consumed[1:2], "r": consumed[2:]}
 
 
 def _grouped(run: Run, arg: Value, layout: str, groups: dict[str, tuple[str, ...]], rest: tuple[str, ...]) -> Array:
@@ -53,4 +56,4 @@ def _grouped(run: Run, arg: Value, layout: str, groups: dict[str, tuple[str, ...
     lengths = dict(zip(dims, arg.spread(dims).shape, strict=True))
     lengths |= {d: run.extent(d)[1] for d in dims if d not in rest}
     data = np.broadcast_to(arg.spread(dims), [lengths[d] for d in dims])
-    return data.reshape([int(np.prod([lengths[d] for d in group], dtype=np.int64)) for group in shape])
+    return data.reshape([math.prod(lengths[d] for d in group) for group in shape])

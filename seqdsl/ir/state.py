@@ -164,12 +164,12 @@ def _refuse_open_ends(system: System, stream: str) -> None:
     """Without a read too, `sum[s] s` says how long the stream is."""
     for tensor in system.derived():
         for node in walk(tensor.rhs) if tensor.rhs is not None else ():
-            if not all(_ends_here(system, stream, node, name) for name in bound(node) if system.axis(name) == stream):
+            if not all(ends_here(system, stream, node, name) for name in bound(node) if system.axis(name) == stream):
                 raise NotSteppable(tensor.name, node)
 
 
-def _ends_here(system: System, stream: str, node: Node, name: str) -> bool:
-    """Does nothing after the current position take part, in an operator that binds an index of the stream?"""
+def ends_here(system: System, here: str, node: Node, name: str) -> bool:
+    """Does nothing after the position `here` take part, in an operator that binds an index of the same length?"""
     if OPS[node.op].binding not in ("reduce", "along", "fold"):
         return OPS[node.op].binding in ("scan", "last")
     other = build.index(build.fresh(name + "'", set().union(*(a.free for a in node.args))))
@@ -177,7 +177,7 @@ def _ends_here(system: System, stream: str, node: Node, name: str) -> bool:
     facts = named_conditions(system, guard)
     if node.op in ("sum", "any", "cumsum"):
         facts += support(system, bodies[0])
-    return distance(system, stream, other, tuple(facts)) in (0, "+", "0+")
+    return distance(system, here, other, tuple(facts)) in (0, "+", "0+")
 
 
 def reads_length(system: System, node: Node, stream: str | None) -> bool:

@@ -6,7 +6,7 @@ Architecture invariant: data only; `evaluate` and `interpreter` compute with it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,7 @@ from seqdsl.ir.system import System
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """An array whose axes are indices."""
 
     dims: tuple[str, ...]
@@ -36,6 +35,8 @@ class Value:
 
 def union(values: list[Value]) -> tuple[str, ...]:
     """The dimensions of all, in order of appearance."""
+    if len({v.dims for v in values}) == 1:
+        return values[0].dims
     return tuple(dict.fromkeys(d for v in values for d in v.dims))
 
 
@@ -68,6 +69,5 @@ class Run:
     def extent(self, index: str) -> tuple[int, int]:
         """First position and length of an index: the stream's own index runs over the new positions only."""
         name = index.rstrip("'")
-        if name == self.system.stream:
-            return self.offset, self.sizes[name] - self.offset
-        return 0, self.sizes[name]
+        length = self.sizes.lengths[name]
+        return (self.offset, length - self.offset) if name == self.system.stream else (0, length)

@@ -49,7 +49,7 @@ def lower_body(
     declare_options(scope, callee.options, given)
     _check_loop_variables(scope, callee.body)
     body = unroll(callee.body, static_values(scope, callee))
-    faults = declare_indices(scope, (*body, *_header_items(callee)))
+    faults = declare_indices(scope, (*body, *_header_items(callee), *_value(callee)))
     faults.merge(declare_tensors(scope, body))
     faults.check()
     for local, system_name in output_names.items():
@@ -109,6 +109,11 @@ def _header_items(callee: tree.Mixer | tree.Fn) -> tuple[tree.NewIndex, ...]:
     listed = [*(p.indices for p in callee.params), *(o.indices for o in callee.outputs)]
     items = [i for indices in listed for i in indices or () if isinstance(i, tree.NewIndex)]
     return tuple(items)
+
+
+def _value(callee: tree.Mixer | tree.Fn) -> tuple[tree.Expr, ...]:
+    """The expression that a fn is, where it is one."""
+    return (callee.value,) if isinstance(callee, tree.Fn) and callee.value is not None else ()
 
 
 def _lower_statements(scope: Scope, body: tuple[tree.Statement, ...]) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 
-from seqdsl.diagnostics import SeqError
+from seqdsl.diagnostics import SeqError, did_you_mean
 from seqdsl.ir.node import Node
 from seqdsl.ir.system import Claim, Tensor
 from seqdsl.semantics import equations, expressions
@@ -42,9 +41,8 @@ def _assertion(scope: Scope, expr: tree.Expr, stream: str | None) -> Claim:
         return _comparison(scope, expr, text)
     name = expr.plain if isinstance(expr, tree.Name) else expr.function.plain if isinstance(expr, tree.Call) else ""
     if name not in FORMS or (isinstance(expr, tree.Call) and (expr.brackets or expr.settings)):
-        near = difflib.get_close_matches(name, FORMS, 1, 0.7)
-        listed = f"did you mean `{near[0]}`?" if near else f"claims: {', '.join(FORMS)}, and comparisons"
-        raise SeqError("unknown-claim", f"`{text}` is no claim", expr.span, help=listed)
+        hint = did_you_mean(name, FORMS, f"claims: {', '.join(FORMS)}, and comparisons")
+        raise SeqError("unknown-claim", f"`{text}` is no claim", expr.span, help=hint)
     if name in ("associative", "commutative"):
         raise SeqError("unknown-claim", f"`{name}` is claimed of a monoid, inside it", expr.span)
     args = expr.args if isinstance(expr, tree.Call) else ()

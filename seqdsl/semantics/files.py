@@ -6,15 +6,16 @@ file's own folder and the library can be reached.
 
 from __future__ import annotations
 
-import difflib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from functools import cache, lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
+from itertools import islice
 from pathlib import Path
 
-from seqdsl.diagnostics import Diagnostic, Faults, SeqError, Source, Span
+from seqdsl.diagnostics import Diagnostic, Faults, SeqError, Source, Span, did_you_mean
 from seqdsl.semantics.builtins import FUNCTIONS
 from seqdsl.semantics.scope import File
 from seqdsl.syntax import parse, read_source, tree
@@ -53,12 +54,34 @@ def source_of(what: str | Path) -> tuple[Source, Path | None]:
     except (OSError, ValueError):
         exists = False
     if exists and (path.suffix == ".seq" or path.is_file()) or text.endswith(".seq") or "/" in text:
-        return read_source(path), path.parent
+        return _read(path), path.parent
     if text in library():
         return _library_source(text), None
-    near = difflib.get_close_matches(text, list(library()), 3, 0.7)
-    hint = "did you mean " + " or ".join(f"`{n}`" for n in near) + "?" if near else "`seqc list` shows the library"
+    hint = did_you_mean(text, _beside(path) | {n: n for n in library()}, "`seqc list` shows the library")
     raise SeqError("file-not-found", f"no file `{text}`, and the library has no such name", help=hint)
+
+
+def _beside(path: Path) -> dict[str, str]:
+    """The `.seq` files in a path's folder by their stems, as one would write them; some of a folder of very many."""
+    try:
+        with os.scandir(path.parent) as entries:
+            names = [entry.name for entry in islice(entries, 1000)]
+    except (OSError, ValueError):
+        return {}
+    return {Path(n).stem: str(path.parent / n) for n in names if n.endswith(".seq")}
+
+
+def _read(path: Path) -> Source:
+    """The text of a path, or names like it where there is none."""
+    try:
+        return read_source(path)
+    except SeqError as error:
+        if os.path.lexists(path) or "\0" in str(path):
+            raise
+        fault = error.diagnostics[0]
+        known = {n: n for n in library() if n != path.stem} | _beside(path)
+        near = f"did you mean `{path.stem}`?" if path.stem in library() else did_you_mean(path.stem, known)
+        raise SeqError(fault.code, fault.message, help=near) from None
 
 
 def _library_source(name: str) -> Source:
@@ -92,12 +115,11 @@ def _load(loader: _Loader, source: Source, folder: Path | None, stem: str) -> Fi
             other = _imported(loader, item, folder)
             for name in item.names:
                 if name.plain not in other.declarations or other.declarations[name.plain][0] is not other:
-                    near = difflib.get_close_matches(name.plain, list(other.declarations), 3, 0.5)
                     raise SeqError(
                         "unknown-import",
                         f"`{item.file.plain}` declares no `{name.plain}`",
                         name.span,
-                        help=f"did you mean `{near[0]}`?" if near else "",
+                        help=did_you_mean(name.plain, other.declarations),
                     )
                 _declare(declarations, name.plain, other.declarations[name.plain], name.span)
         else:
@@ -164,10 +186,10 @@ def _imported(loader: _Loader, item: tree.Import, folder: Path | None) -> File:
         return _load(loader, read_source(sibling), folder, stem)
     if stem in library():
         return _load(loader, _library_source(stem), None, stem)
-    near = difflib.get_close_matches(stem, list(library()), 3, 0.7)
+    names = [*library(), *(_beside(sibling) if sibling is not None else ())]
     raise SeqError(
         "unknown-import",
         f"no file `{stem}.seq` beside this one, and none in the library",
         item.file.span,
-        help=f"did you mean `{near[0]}`?" if near else "an import names a sibling file or a library file",
+        help=did_you_mean(stem, names, "an import names a sibling file or a library file"),
     )

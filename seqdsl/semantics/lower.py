@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from seqdsl.diagnostics import Faults, SeqError, Span
+from seqdsl.diagnostics import Faults, SeqError, Span, did_you_mean
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Dependence, NotWellFounded, dependences, schedule
-from seqdsl.ir.node import Node
+from seqdsl.ir.node import Node, reads
 from seqdsl.ir.system import Claim, System, Tensor, live
 from seqdsl.ir.validate import checked
 from seqdsl.semantics import body as bodies
@@ -48,7 +48,8 @@ def choose(file: File, mixer: str | None) -> tuple[File, tree.Mixer]:
         if item.name.plain == (mixer or file.name):
             return file, item
     if mixer is not None or not found:
-        listed = "its mixers: " + ", ".join(f"`{m.name.plain}`" for m in found)
+        names = [m.name.plain for m in found]
+        listed = did_you_mean(mixer or "", names, "its mixers: " + ", ".join(f"`{n}`" for n in names))
         what = f"no mixer `{mixer}`" if mixer else "no mixer"
         raise SeqError(
             "unknown-mixer",
@@ -241,6 +242,9 @@ def _refuse_unfinished(builder: Builder) -> None:
             )
 
 
+_EARLIER = "read an earlier position (`t-1`), or show by a guard that it is earlier (`| s < t`)"
+
+
 def check_well_founded(system: System) -> None:
     """Rule 18: some order of the axes makes every self-read strictly earlier."""
     try:
@@ -254,18 +258,37 @@ def _not_well_founded(system: System, cycle: list[Dependence]) -> SeqError:
     notes = []
     for dependence, read in evidence[:_MOST_NOTES]:
         shown = ", ".join(f"{axis}: {_words(d)}" for axis, d in dependence.distance)
-        notes.append(f"`{dependence.reader}` reads `{read or dependence.tensor}` ({shown or 'no axis in common'})")
+        what = f"`{read}`" if read is not None and "@" not in dependence.tensor else _spoken(dependence.tensor)
+        notes.append(f"{_spoken(dependence.reader)} reads {what} ({shown or 'no axis in common'})")
     first, read = evidence[0]
     span: Span | None = system.spans.get((first.reader, read)) or system.spans.get(first.reader)
-    names = " -> ".join(f"`{d.reader}`" for d in cycle)
+    names = " -> ".join(_spoken(d.reader) for d in cycle)
+    wrong = _misplaced(system, {d.reader for d in cycle})
+    if wrong is not None:
+        span = system.spans.get(wrong[0], span)
     return SeqError(
         "not-well-founded",
         f"{names} depends on itself, and no order of the axes makes every read earlier",
         span,
         label="this read is not shown to be earlier",
         notes=tuple(notes),
-        help="read an earlier position (`t-1`), or show by a guard that it is earlier (`| s < t`)",
+        help=wrong[1] if wrong is not None else _EARLIER,
     )
+
+
+def _misplaced(system: System, names: set[str]) -> tuple[tuple[str, Node], str] | None:
+    """The read, and what is meant, by `h[t-1]` of an `h[l,t]`, where subscripts are positional: a step along an axis that
+    the tensor has further on."""
+    for reader in sorted(names):
+        for read in reads(system.tensors[reader].rhs):
+            own = system.tensors[str(read.attr)].indices if read.attr in names else ()
+            for k, subscript in enumerate(read.args[: len(own)]):
+                there = next((i for i in own[k + 1 :] if i in subscript.free and subscript.op != "index"), None)
+                if there is not None and own[k] not in subscript.free:
+                    step = repr(subscript).replace(" ", "")
+                    right = ",".join([*own[: own.index(there)], step])
+                    return (reader, read), f"`{step}` stands in the place of `{own[k]}`: write `{read.attr}[{right}]`"
+    return None
 
 
 def _evidence(system: System, cycle: list[Dependence]) -> list[tuple[Dependence, Node | None]]:
@@ -278,7 +301,13 @@ def _evidence(system: System, cycle: list[Dependence]) -> list[tuple[Dependence,
                 names = {n: n.rstrip("'") for n in read.free} if read is not None else {}
                 found.setdefault((edge.reader, None if read is None else build.rename(read, names)), dependence)
     pairs = [(dependence, read) for (_, read), dependence in found.items()]
-    return sorted(pairs, key=lambda pair: _is_earlier(pair[0]))
+    return sorted(pairs, key=lambda pair: (_is_earlier(pair[0]), "@" in pair[0].tensor))
+
+
+def _spoken(name: str) -> str:
+    """A tensor, or the base case of one, which no text names."""
+    whole, base, point = name.partition("@")
+    return f"the base case of `{whole}` at `{point.replace('=', ' = ')}`" if base else f"`{whole}`"
 
 
 def _is_earlier(dependence: Dependence) -> bool:

@@ -69,7 +69,7 @@ def elements(monoid: Monoid, given: tuple[str, ...], dtypes: Mapping[str, str]) 
             break
         fields = risen
     project = _equations(monoid.project, {**dtypes, **fields})
-    return Elements(fields, lift, combine, project, _join("real", project[monoid.output]))
+    return Elements(fields, lift, combine, project, project[monoid.output])
 
 
 def _equations(equations: tuple[Tensor, ...], known: Mapping[str, str]) -> dict[str, str]:

@@ -9,14 +9,14 @@ Architecture invariant: a scope never looks at Python values of the user's text;
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from seqdsl.diagnostics import Diagnostic, Faults, SeqError, Span
+from seqdsl.diagnostics import Diagnostic, Faults, SeqError, Span, did_you_mean
 from seqdsl.ir import build
 from seqdsl.ir.node import Node
 from seqdsl.ir.system import Edge, Index, Monoid, SizeCheck, Tensor
+from seqdsl.semantics.builtins import FUNCTIONS
 from seqdsl.syntax import tree
 
 _REMEDY = {  # what makes a name of a kind known
@@ -123,9 +123,9 @@ class Scope:
     def unknown(self, name: str, span: Span, what: str = "name") -> SeqError:
         """The error for a name that does not exist here, with near names."""
         known = {*self.indices, *self.tensors, *self.pending, *self.sizes, *self.file.declarations}
-        pools = {"index": {*self.indices}, "size": {*self.sizes}, "tensor": {*self.tensors, *self.pending}}
-        near = difflib.get_close_matches(name, sorted(pools.get(what, known) - {name}), 3, 0.6)
-        hint = "did you mean " + " or ".join(f"`{n}`" for n in near) + "?" if near else _REMEDY[what].format(name)
+        pools = {"index": {*self.indices}, "size": {*self.sizes}, "tensor": {*self.tensors, *self.pending},
+                 "function": {*self.file.declarations, *FUNCTIONS}}  # fmt: skip
+        hint = did_you_mean(name, pools.get(what, known), _REMEDY[what].format(name))
         return SeqError(f"unknown-{what}", f"no {what} `{name}` in `{self.owner}`", span, help=hint)
 
     def count(self, target: str) -> str:

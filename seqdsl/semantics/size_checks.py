@@ -6,6 +6,7 @@ What depends on the inputs is checked by `ir.sizes.bind` when a module is built 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from seqdsl.diagnostics import Diagnostic, Faults
 from seqdsl.ir.graphs import cycle
@@ -18,24 +19,36 @@ from seqdsl.syntax import tree
 def check_sizes(system: System, mixer: tree.Mixer) -> Faults:
     """The faults of all sizes that are known here."""
     faults = Faults()
-    known: dict[str, int] = {}
+    options, lengths = _known(system)
     spans = {o.name.plain: o.default.span for o in mixer.options if o.default is not None}
-    stated = [(f"`{name}`", name, default, None, spans.get(name)) for name, default in system.options.items()]
-    sized = [(check.label, "", check.value, check.least, check.span) for check in system.checks]
-    for label, option, formula, least, span in [*stated, *sized]:
+    stated = [(f"`{name}`", default, None, spans.get(name)) for name, default in system.options.items()]
+    sized = [(check.label, check.value, check.least, check.span) for check in system.checks]
+    for label, formula, least, span in [*stated, *sized]:
         if formula is None:
             continue
         try:
-            value = evaluate_size(formula, known, {})
+            value = evaluate_size(formula, options, lengths)
         except SizeError as error:
             if error.code != "missing-size":
-                faults.append(Diagnostic(error.code, error.message, span, notes=(error.note,) if error.note else ()))
+                faults.merge([Diagnostic(error.code, error.message, span, notes=(error.note,) if error.note else ())])
             continue
-        if option:
-            known[option] = value
-        elif least is not None and value < least:
+        if least is not None and value < least:
             faults.append(Diagnostic("bad-size", f"{label} is {value}, and must be at least {least}", span))
     return faults or _circles(system)
+
+
+def _known(system: System) -> tuple[dict[str, int], dict[str, int]]:
+    """The options and the lengths that numbers, defaults and sizes in the header decide."""
+    options, lengths = dict[str, int](), dict[str, int]()
+    stated = [(options, n, default) for n, default in system.options.items()]
+    stated += [(lengths, i.name, i.size) for i in system.indices.values()]
+    before = -1
+    while before < (before := len(options) + len(lengths)):
+        for found, name, formula in stated:
+            if name not in found and formula is not None:
+                with suppress(SizeError):
+                    found[name] = evaluate_size(formula, options, lengths)
+    return options, lengths
 
 
 def _circles(system: System) -> Faults:

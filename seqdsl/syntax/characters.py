@@ -11,11 +11,13 @@ import unicodedata
 from seqdsl.diagnostics import Diagnostic, Faults, Source, Span
 
 MOST = 20  # reported at once
+LONGEST_NAME = 128  # characters: names become those of files, and stand in every line of generated text
 
 _STRAY = re.compile(r"""#[^\n]*|(""" r'"{3}(?:[^"]|"(?!""))*"{3}|"[^"\n]*"' r"""|'[^'\n]*'|`[^`\n]*`"""
                     r"""|[^-A-Za-z0-9_ \t\r\n+*/%^=<>!()\[\]{}|,;:.#]|!(?!=))""")
 # Comments are copied beside generated code: what ends a line there, or turns the reading order, must not hide in one.
 _CONTROL = re.compile("([\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n))")
+_LONG = re.compile(rf"#[^\n]*|\b([A-Za-z_][A-Za-z0-9_]{{{LONGEST_NAME},}})")
 
 # What to write instead. Letters of other alphabets go by their Unicode name, `GREEK SMALL LETTER ALPHA` to `alpha`.
 INSTEAD = {
@@ -30,8 +32,9 @@ _HOST = frozenset("\"'`$@\\“”‘’")
 
 
 def stray_characters(source: Source) -> Faults:
-    """The control characters, or else every character outside comments that is none of the language's, up to `MOST`."""
-    return _found(source, _CONTROL) or _found(source, _STRAY)
+    """The control characters, or else every character outside comments that is none of the language's, or else every name
+    that is too long, up to `MOST`."""
+    return _found(source, _CONTROL) or _found(source, _STRAY) or _found(source, _LONG)
 
 
 def _found(source: Source, pattern: re.Pattern[str]) -> Faults:
@@ -48,6 +51,9 @@ def _found(source: Source, pattern: re.Pattern[str]) -> Faults:
 
 
 def _stray(character: str, span: Span) -> Diagnostic:
+    if character.isascii() and (character.isalnum() or character == "_"):
+        return Diagnostic("name-too-long", f"a name of {span.end - span.start} characters", span,
+                          help=f"write at most {LONGEST_NAME}")
     if character == "\0":
         return Diagnostic("nul-byte", "a NUL character: this is not a text", span)
     if "\ud800" <= character <= "\udfff":

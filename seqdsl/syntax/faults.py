@@ -53,6 +53,10 @@ SYNTAX: dict[str, Fault] = {
         "file from a stranger is parsed, checked and compiled with nothing of it being executed (rule 38). "
         "Functions have plain names, and a point reads a field of a monoid's element.",
         _body("y[t,c] = torch.exp(x)")),
+    "name-too-long": Fault(
+        "A name has at most 128 characters. Mixers' names become those of files, and the other ones stand in the lines of "
+        "generated modules.",
+        _body("y[t,c] = 2 * " + "long_" * 26 + "x")),
     "bad-number": Fault(
         "Numbers are decimal, with digits on both sides of a point: `2`, `0.5`, `1e-6`, and `1i` for "
         "imaginary ones. They do not start with a superfluous zero, have no `_`, and do not touch a word: a "

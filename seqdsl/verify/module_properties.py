@@ -1,7 +1,8 @@
 """Properties of a generated module: values, gradients, steps, packed sequences, cuts, and the future, in float64.
 
 Values are compared with the interpreter; gradients with those of the module of the equations themselves (`recurrent`),
-which torch differentiates operation by operation. float32 is compared with float64 within the tolerance of DESIGN 9.
+differentiated by torch operation by operation: it goes through the steps themselves, and not by the adjoint that a loop of
+the module has, where a gradient is to be differentiated again. float32 is held to float64 within DESIGN 9's tolerance.
 """
 
 from __future__ import annotations
@@ -114,16 +115,15 @@ def module_matches(emitted: Emitted) -> Check:
     return check
 
 
-def _grads(emitted: Emitted, sizes: Sizes, inputs: dict[str, Any], case: Case, cut: int | None) -> dict[str, Any]:
-    """Gradients of a loss over outputs and last state; with a cut, of two calls that hand the state on.
-
-    None where the values run away.
-    """
+def _grads(
+    emitted: Emitted, sizes: Sizes, inputs: dict[str, Any], case: Case, cut: int | None, again: bool = False
+) -> dict[str, Any]:
+    """Gradients of a loss over outputs and last state; with a cut, of two calls that hand the state on; none where the
+    values run away. `again`: such that they could be differentiated."""
     import torch
 
     system, module = emitted.system, emitted.build(sizes, case.seed)
-    leaves = _tensors(system, inputs)
-    state: Any = None
+    leaves, state = _tensors(system, inputs), None
     outputs: list[Any] = []
     ends = (slice(None),) if cut is None else (slice(0, cut), slice(cut, None))
     for part in ends:
@@ -137,19 +137,20 @@ def _grads(emitted: Emitted, sizes: Sizes, inputs: dict[str, Any], case: Case, c
     given = [*flat, *_leaves(state)]
     if any(bool((x.isfinite() & (x.abs() > OVERFLOW)).any()) for x in given if x.dtype != torch.bool):
         return {}
-    loss = _loss(given)
-    if loss.requires_grad:
-        loss.backward()
-    found = {t.name: x for t, x in zip(system.inputs(), leaves, strict=True) if x.requires_grad}
-    found.update({f"parameter {n}": p for n, p in module.named_parameters()})
-    return {n: (x.grad if x.grad is not None else torch.zeros_like(x)).resolve_conj().numpy() for n, x in found.items()}
+    asked = {t.name: x for t, x in zip(system.inputs(), leaves, strict=True) if x.requires_grad}
+    asked |= {f"parameter {n}": p for n, p in module.named_parameters()}
+    loss, wanted = _loss(given), [*asked.values()]
+    some = wanted if loss.requires_grad else []
+    found = torch.autograd.grad(loss, some, create_graph=again, allow_unused=True) if some else [None] * len(wanted)
+    pairs = zip(asked, wanted, found, strict=True)
+    return {n: (torch.zeros_like(x) if g is None else g).detach().resolve_conj().numpy() for n, x, g in pairs}
 
 
 @once_for_each_case
 def _own_gradients(plain: Emitted, case: Case) -> dict[str, Any]:
     """Those of the equations' own module on what the case draws."""
     drawn = case.draw(plain.system)
-    return _grads(plain, *drawn, case, None) if drawn is not None else {}
+    return _grads(plain, *drawn, case, None, again=True) if drawn is not None else {}
 
 
 def _pieces(system: System, tensors: Sequence[Any], part: slice) -> list[Any]:

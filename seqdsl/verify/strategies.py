@@ -263,22 +263,22 @@ def semiring(w: Writer) -> None:
 
 
 def nonlinear(w: Writer) -> None:
-    """A step that is not affine in the state: gates, a matrix inside tanh, a hard threshold."""
-    kind, name = w.choose("gate", "matrix", "reset", "product"), w.fresh("H")
-    axes: tuple[str, ...] = ("n",) if kind == "matrix" else w.subset(("h", "d"))
+    """A step that is not affine in the state: gates, a matrix or a sum of all entries inside tanh, a hard threshold."""
+    kind, name = w.choose("gate", "matrix", "reset", "sum"), w.fresh("H")
+    axes: tuple[str, ...] = ("n",) if kind in ("matrix", "sum") else w.subset(("h", "d"))
     own = f"{name}[{','.join(('t', *axes))}]"
     base_case(w, name, axes)
     x, g = w.value(axes), w.value(w.subset(axes))
     if kind == "gate":
-        w.say(f"{own} = sigmoid({g}) * {name}[t-1] + 0.5 * tanh({x} - {name}[t-1])")
-    elif kind == "product":
-        w.say(f"{own} = tanh({g} * {name}[t-1]) * cos({name}[t-1]) + {x}")
+        gated = f"sigmoid({g}) * {name}[t-1] + 0.5 * tanh({x} - {name}[t-1])"
+        w.say(f"{own} = {w.choose(gated, f'tanh({g} * {name}[t-1]) * cos({name}[t-1]) + {x}')}")
+    elif kind == "sum":
+        w.say(f"{own} = tanh({g} * (sum[n] {w.input('u', ('n',))} * {name}[t-1]) + 0.5 * {name}[t-1]) + {x}")
     elif kind == "reset":
         w.say(f"{own} = 0.9 * {name}[t-1] * (1 - step({name}[t-1] - 1)) + {x}")
     else:
         w.declare("index m over n")
-        matrix = w.input("W", ("n", "m"))
-        w.say(f"{own} = tanh((sum[m] {matrix} * {name}[t-1,m]) + {x})")
+        w.say(f"{own} = tanh((sum[m] {w.input('W', ('n', 'm'))} * {name}[t-1,m]) + {x})")
     out = w.fresh("o")
     w.say(f"{out}[{','.join(('t', *axes))}] = {w.choose(name, name + '[t-1]')} + {w.value(w.subset(axes))}")
     w.give(out, axes)

@@ -50,6 +50,25 @@ def test_theorems(claim: str, body: str) -> None:
     assert tried(system, system.claims[-1]).holds  # and numbers agree with the theorem
 
 
+@pytest.mark.parametrize(
+    ("claim", "body", "counts"),
+    [
+        ("causal(t)", "y[t,i,c] = x * |t|", "y` has `|t|"),
+        ("causal(t)", "y[t,i,c] = where(t == |s| - 1, x, 0)", "y` has `|s|"),
+        ("causal(t)", "y[t,i,c] = x * sum[s] s", "y` has `sum[s]"),
+        ("causal(t)", "z[n: |t| + 1] = 1; y[t,i,c] = x / sum[n] z", "y` has `sum[n]"),
+        ("causal(i)", "y[t,i,c] = x * |j|", "y` has `|j|"),
+        ("causal(i)", "y[t,i,c] = x * |t|", ""),
+        ("causal(t)", "y[t,i,c] = sum[s | s < t and s < |k|] x[s] / (t + 1) + |i|", ""),
+        ("causal(t)", "z[n: |t|, c] = w[n]; y[t,i,c] = sum[n | n <= t] z * x[t-n]", ""),
+    ],
+)
+def test_a_proof_of_causality_says_where_it_is_about_one_length(claim: str, body: str, counts: str) -> None:
+    found = algebra(loaded(body, claim))
+    assert isinstance(found, Proved)
+    assert ("how many positions" in found.how) == bool(counts) and counts in found.how
+
+
 OPEN = [
     ("causal(i)", "y[t,i,c] = x + x[t,i+1]"),
     ("causal(i)", "y[t,i,c] = softmax[i](x)"),

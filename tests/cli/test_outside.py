@@ -77,7 +77,35 @@ def test_folders_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFi
         found, text = status(capsys, "compile", str(path), "-o", str(folder), "--no-validate")
         assert found == 2 and "error[file-not-written]" in text
     path.write_text(GOOD.replace("mixer f", "mixer " + "m" * 300))
-    assert "error[file-not-written]" in status(capsys, "compile", str(path), "-o", str(tmp_path), "--no-validate")[1]
+    assert "error[name-too-long]" in status(capsys, "compile", str(path), "-o", str(tmp_path), "--no-validate")[1]
+
+
+def test_sizes_that_are_too_large_to_try(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "large.seq"
+    path.write_text("mixer f(x[t,c]) -> y[t,c]:\n    param w[j: 10^10, c]\n    y[t,c] = sum[j] w * x\n")
+    code, text = status(capsys, "compile", str(path), "-o", str(tmp_path))
+    assert code == 0 and "not compared" in text and "agrees" not in text
+    code, text = status(capsys, "test", str(path), "--examples", "1")
+    assert "not tried" in text and " ok " not in text
+
+
+def test_names_that_are_misspelt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "windowed.seq"
+    path.write_text(GOOD)
+    asked: list[tuple[list[str], str]] = [
+        (["explain", "stray-indx"], "stray-index"),
+        (["explain", "Stray_Index"], "stray-index"),
+        (["explain", "form-not-avail"], "form-not-available"),
+        (["check", "retentoin"], "retention"),
+        (["check", "gla.seq"], "gla"),
+        (["check", str(tmp_path / "window.seq")], str(path)),
+        (["compile", str(tmp_path / "windwed.seq"), "-o", str(tmp_path)], str(path)),
+        (["check", "gla", "--mixer", "Gla_"], "GLA"),
+    ]
+    for arguments, meant in asked:
+        code, text = status(capsys, *arguments)
+        assert code == 2 and f"did you mean `{meant}`" in text, text
+    assert "did you mean" not in status(capsys, "check", "zzzzzz")[1]
 
 
 def test_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

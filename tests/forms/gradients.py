@@ -1,4 +1,7 @@
-"""The gradient of a mixer twice: its adjoint in the interpreter, and torch's through the recurrent module."""
+"""The gradient of a mixer twice: its adjoint in the interpreter, and torch's through every step of the recurrent module.
+
+A module sends gradients through loops by their adjoints; autograd goes through the steps themselves where it is to go
+through the gradient again, which is what is asked for here: the two derivations share nothing."""
 
 from __future__ import annotations
 
@@ -52,8 +55,11 @@ def worst_gap(system: System, *, stream: int, seed: int = 0, harsh: bool = False
         cotangents[f"{name}.grad"] = weight[0].numpy()
         if output.requires_grad:
             total = total + (output.conj() * weight if output.is_complex() else output * weight).real.sum()
+    wanted = [*smooth, *module.parameters()]
     if total.requires_grad:
-        total.backward()
+        asked = [x for x in wanted if x.requires_grad]
+        for x, grad in zip(asked, torch.autograd.grad(total, asked, create_graph=True, allow_unused=True), strict=True):
+            x.grad = None if grad is None else grad.detach()
     backward = adjoint(system)
     if form:
         backward = derive(backward, form).system

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,6 +106,52 @@ def test_states_in_and_out(name: str, length: int) -> None:
     for label, x in {**inputs, "S.start": start}.items():
         wanted = np.zeros(x.shape[1:]) if x.grad is None else x.grad[0].numpy()
         np.testing.assert_allclose(found[f"{label}.bar"], wanted, rtol=1e-9, atol=1e-12)
+
+
+SOLVED = """mixer solved(x[t,n], A[n,m]) -> y[t,n]:
+    index m over n
+    y[t,n] = solve[m -> n]((m == n) + A[m,n]^2 / 4, x[t,m] + y[t-1,m])
+"""
+
+
+FOLDED = """mixer folded(x[i,c]) -> y[u,p,c]:
+    y[u: |i| / 3, p: 2, c] = sum[m: 3] (1 + p * m) * x[3*u+m]^2
+"""
+
+
+def test_a_sum_over_what_lies_within_a_block() -> None:
+    """The position in the block that an entry has is bounded on both sides."""
+    assert worst_gap(load_system(FOLDED), stream=6)[0] < 1e-8
+    for name in ("haar", "subbands"):
+        assert worst_gap(load_system(next(LIBRARY.rglob("haar.seq")), name), stream=4)[0] < 1e-8
+
+
+def test_a_solve_between_indices_of_one_axis() -> None:
+    """Its transpose makes the index that it consumed: no two of them take one name."""
+    assert worst_gap(load_system(SOLVED), stream=4)[0] < 1e-8
+
+
+def test_states_that_a_step_reads_at_other_entries() -> None:
+    """What the final state sends back, against differences: it reaches the steps where they read at another place."""
+    system = systems_of(ROOT / "tests" / "unnamed" / "ring_of_cells.seq")[0]
+    rng = np.random.default_rng(0)
+    sizes = draw_sizes(system, rng, stream=4)
+    back = adjoint(system, state=True)
+    inputs = draw_inputs(back, sizes, rng)
+    found = interpret(back, inputs=inputs, sizes={**sizes.lengths, **sizes.options})["outputs"]
+    inputs["y.final.grad"] = 2 * inputs["y.final.grad"]
+    more = interpret(back, inputs=inputs, sizes={**sizes.lengths, **sizes.options})["outputs"]
+    start, end = inputs["y.start"], inputs["y.final.grad"] / 2
+
+    def final(at: dict[str, Any]) -> Any:
+        given = {n: v for n, v in at.items() if n in ("x", "a")}
+        return interpret(system, inputs=given, state={"y": at["y.start"]})["state"]["y"]
+
+    for name in ("x", "a", "y.start"):
+        step = rng.standard_normal(inputs[name].shape)
+        moved = [final({**inputs, "y.start": start, name: inputs[name] + e * step}) for e in (1e-6, -1e-6)]
+        slope = float(((moved[0] - moved[1]) / 2e-6 * end).sum())
+        assert abs(slope - float(((more[f"{name}.bar"] - found[f"{name}.bar"]) * step).sum())) < 1e-7
 
 
 CHUNKWISE = [

@@ -13,6 +13,7 @@ import pytest
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import derive
 from seqdsl.forms.newton import slopes
+from seqdsl.forms.newton_rank import couplings, low_rank
 from seqdsl.ir import build
 from seqdsl.ir.interpreter import interpret
 from seqdsl.ir.node import Node
@@ -43,6 +44,10 @@ mixer m(a[t,n], f[t,n], b[t,n], r[t,n], u[n], v[n], w[n], p[n]) -> h[t,n], i[t,n
 mixer m(a[t,n], b[t,n], m[t], u[n]) -> h[t,n]:
     k[t,n] = where(m > 1, 0, h[t-1])
     h[t,n] = tanh(a + u * k) + sigmoid(b) * k
+""",
+    "divided where chosen": """
+mixer m(x[t,n], m[t], u[n]) -> h[t,n]:
+    h[t,n] = where(m > 0 and u < 1, sin(x + h[t-1]) / (1 + u^2 + h[t-1]^2), h[t-1] / (2 + x^2))
 """,
     "started": """
 mixer m(a[t,n], x[n]) -> h[t,n], y[t,n]:
@@ -115,6 +120,36 @@ mixer m(a[t,n], b[t], w[n]) -> h[t,n]:
     h[t,n] = g * h[t-1] + (1 - g) * tanh(a)
 """,
 }
+# States of which the entries mix through a few sums alone, none of which is forgotten within a piece; the rank of each.
+LOW_RANK = {
+    "one sum": (1, """
+mixer m(x[t,n], u[n], w[n]) -> h[t,n]:
+    h[t,n] = 0.999 * h[t-1] + 0.01 * tanh(x - u * (sum[n] w * h[t-1]))
+"""),
+    "a sum and a mean": (2, """
+mixer m(x[t,n], u[n], w[n], p[t,n]) -> h[t,n]:
+    h[t,n] = 0.99 * h[t-1] + 0.02 * tanh(x / (1 + (sum[n] w * h[t-1])^2) + p * mean[n] (sin(h[t-1])))
+"""),
+    "a pair": (3, """
+mixer m(x[t,n], y[t,n], u[n], w[n]) -> h[t,n], s[t,n]:
+    s[t,n] = 0.99 * s[t-1] + 0.02 * x * tanh(1 + u * (sum[n] w * h[t-1]) + h[t-1])
+    h[t,n] = (0.98 - 0.01 * n / |n|) * h[t-1] - 0.02 * sigmoid(y) * tanh(s + sum[n] w * s[t-1])
+"""),
+    "two hidden entries, in heads": (2, """
+mixer m(x[t,k,n], z[k,n], u[k,j: 2,n], v[k,n,j]) -> h[t,k,n]:
+    h[-1,k,n] = z
+    h[t,k,n]  = 0.99 * h[t-1] + 0.05 * (sum[j] v * tanh(sum[n] u * h[t-1] + x[t,k,0])) + 0.01 * x
+"""),
+    "a gate for all": (1, """
+mixer m(a[t,n], b[t], w[n]) -> h[t,n]:
+    g[t]   = sigmoid(4 + b + sum[n] w * h[t-1])
+    h[t,n] = g * h[t-1] + (1 - g) * tanh(a)
+"""),
+    "backwards, where chosen": (2, """
+mixer m(x[t,n], m[t], w[n], v[n]) -> h[t,n]:
+    h[t,n] = 0.995 * h[t+1] + 0.01 * where(m > 0, sin(x - v * (sum[n] w * h[t+1])), -(sum[n] v * h[t+1]) / (1 + x^2))
+"""),
+}  # fmt: skip
 
 
 def inputs_of(system: System, length: int, *, seed: int = 0, scale: float = 1.0) -> dict[str, Any]:
@@ -123,10 +158,10 @@ def inputs_of(system: System, length: int, *, seed: int = 0, scale: float = 1.0)
     return {t.name: scale * rng.standard_normal([sizes[i] for i in t.indices]) for t in system.inputs()}
 
 
-@pytest.mark.parametrize("name", [*CELLS, *MIXING])
+@pytest.mark.parametrize("name", [*CELLS, *MIXING, *(n for n in LOW_RANK if "hidden" not in n)])
 @pytest.mark.parametrize("length", [0, 1, 13])
 def test_the_same_function_and_state(name: str, length: int) -> None:
-    system = load_system({**CELLS, **MIXING}[name])
+    system = load_system({**{n: text for n, (_, text) in LOW_RANK.items()}, **CELLS, **MIXING}[name])
     derived = derive(system, "newton").system
     validate(derived)
     text = print_system(derived)
@@ -205,6 +240,57 @@ def test_matrices_are_derivatives_of_the_step(name: str) -> None:
                     moved[..., m] += d
                     both.append(interpret(derived, inputs=inputs, state={**start, before: moved})["state"][after])
                 np.testing.assert_allclose(found[..., m], (both[0] - both[1]) / 2e-6, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", LOW_RANK)
+def test_matrices_of_small_rank_are_their_columns_times_rows(name: str) -> None:
+    rank, text = LOW_RANK[name]
+    system = derive(load_system(text), "newton").system
+    states = [t for t in system.tensors.values() if t.rhs is not None and t.rhs.op == "newton"]
+    rows = low_rank(system, states)
+    assert rows is not None
+    inputs, found = inputs_of(system, 1), 0
+    if "hidden" in name:
+        inputs |= {"u": np.linspace(-1, 1, 12).reshape(2, 2, 3), "v": np.linspace(1, 2, 12).reshape(2, 3, 2)}
+    for state, row in zip(states, rows, strict=True):
+        assert state.rhs is not None
+        for matrix, terms in zip(state.rhs.args[2 + len(states) :], row, strict=True):
+            if matrix is build.ZERO:
+                assert not terms
+                continue
+            column = matrix.attr[0][0]
+            total: Any = 0
+            for term in terms:
+                assert column not in term.left.free and column.rstrip("'") not in term.right.free
+                product = build.reduce("sum", term.over, build.mul(term.left, term.right))
+                total = total + probe(system, state, product, (column,), inputs, None)
+                found += 2 if term.over else 1
+            wanted = probe(system, state, matrix.args[0], (column,), inputs, None)
+            np.testing.assert_allclose(total, wanted, rtol=1e-12)
+    assert found == rank
+    assert couplings(system) == dict(zip([s.name for s in states], rows, strict=True))
+    laws = [o.law for o in derive(load_system(text), "newton").obligations]
+    assert any("[D2 U1 + U2 (W2' U1), U2]" in law for law in laws)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "tanh(x + sum[m] w * h[t-1,m])",  # a full matrix
+        "tanh(x + sum[m | m <= n] u[m] * h[t-1,m])",
+        "tanh(x + sum[m] sin(u[n] * h[t-1,m]))",
+        "tanh(x + sum[m] where(n == m, u[m] * h[t-1,m], 0))",
+        "tanh(x + sum[m] h[t-1,m] / (1 + w^2))",
+        "tanh(x + sum[j] v[n,j] * sin(sum[m] v[m,j] * h[t-1,m]))",  # as many terms as a call gives
+        " + ".join(f"tanh(x + {k} * (sum[m] u[m]^{k} * h[t-1,m]))" for k in range(1, 6)),  # more than are worth it
+    ],
+)
+def test_matrices_of_full_rank(step: str) -> None:
+    text = "mixer m(x[t,n], w[n,m], u[n], v[n,j]) -> h[t,n]:\n    index m over n\n    h[t,n] = " + step + "\n"
+    derived = derive(load_system(text), "newton")
+    assert low_rank(derived.system, [derived.system.tensors["h"]]) is None and not couplings(derived.system)
+    assert len(derived.obligations) == 1
+    assert choose(load_system(text)).form == "recurrent"
 
 
 def probe(system: System, tensor: Tensor, node: Node, more: tuple[str, ...], inputs: Any, start: Any) -> Any:
@@ -290,6 +376,11 @@ def test_auto_solves_cells_that_mix_where_they_are_known_to_be_narrow(width: str
     if "=" in width:
         text = text.replace("; " + width, "").replace("n: N", f"n: {width.split()[-1]}")
     assert choose(load_system(text)).form == form
+
+
+@pytest.mark.parametrize("name", [n for n in LOW_RANK if "heads" not in n])  # in which 64 x 64 states are taken for wide
+def test_auto_solves_cells_that_mix_through_a_few_sums(name: str) -> None:
+    assert choose(load_system(LOW_RANK[name][1])).form == "newton"
 
 
 def test_the_law_is_stated() -> None:

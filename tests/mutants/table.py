@@ -20,6 +20,7 @@ def after_it(node: Node) -> Node:
 
 HALF = build.const(build.Fraction(1, 2))
 LAST = build.sub(build.size("j"), build.ONE)
+PARTS_TRANSPOSED = {"r.part": build.index("r.part'"), "r.part'": build.index("r.part")}
 TRANSPOSED = {"M.block": build.index("M.block'"), "M.block'": build.index("M.block")}
 
 IN_FORMS = [
@@ -168,6 +169,16 @@ IN_FORMS = [
     Mutant("a grid that forgets its first column", "grid", "wavefront", tensor("y.left", zero)),
     Mutant("a grid that forgets the state", "grid", "wavefront", tensor("y.top", zero)),
     Mutant("a corner that forgets the state", "grid", "wavefront", tensor("y.corner", zero)),
+    Mutant("blocks with the matrices of the two axes exchanged", "blocks", "hierarchical", swapped("grid_scan", 0, 1)),
+    Mutant("blocks that forget the state", "blocks", "hierarchical", argument("grid_scan", 3, zero)),
+    Mutant("blocks that forget the first column", "blocks", "hierarchical", argument("grid_scan", 4, zero)),
+    Mutant("blocks from the other end", "blocks", "hierarchical", option("grid_scan", "back", True)),
+    Mutant(
+        "blocks of transposed matrices",
+        "two_ways",
+        "hierarchical",
+        argument("grid_scan", 0, lambda n: build.substitute(n, PARTS_TRANSPOSED)),
+    ),
     Mutant(
         "a slow step that keeps half the state", "constant", "recurrent", tensor("S.kept", lambda n: build.mul(n, HALF))
     ),

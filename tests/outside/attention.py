@@ -77,6 +77,22 @@ def with_sink(i: Given, p: Given, s: Finals) -> tuple[Outputs, Finals]:
     return _each(i, row)
 
 
+def late_growth(i: Given, p: Given, s: Finals) -> tuple[Outputs, Finals]:
+    def row(t: int, at: Tensor) -> Tensor:
+        between = torch.stack([i.g[:, j + 1 : t + 1].sum(1) for j in range(t + 1)], 1)
+        return torch.einsum("bs,bd,bsd,bse->be", between.exp(), i.q[:, t], i.k[:, : t + 1], i.v[:, : t + 1])
+
+    return _each(i, row)
+
+
+def power_law(i: Given, p: Given, s: Finals) -> tuple[Outputs, Finals]:
+    def row(t: int, at: Tensor) -> Tensor:
+        w = torch.arange(t, 0, -1)[None] ** -torch.sigmoid(i.a)[:, None]
+        return torch.einsum("bs,bd,bsd,bse->be", w, i.q[:, t], i.k[:, :t], i.v[:, :t])
+
+    return _each(i, row)
+
+
 QKV, HEADS = "q[t,d] k[s,d]:key v[s,e] ", "q[t,h,d] k[s,h,d]:key v[s,h,e] "
 CASES = [
     Case("attention", strict_window, HEADS),
@@ -85,4 +101,6 @@ CASES = [
     Case("attention", sigmoid_weights, HEADS + "b[h]"),
     Case("attention", forgetting, HEADS + "g[t,h]:mild", loose=4),
     Case("attention", with_sink, QKV + "z"),
+    Case("attention", late_growth, "q[t,d] k[t,d]:key v[t,e] g[t]:mild", loose=10),
+    Case("attention", power_law, "q[t,d] k[t,d]:key v[t,e] a"),
 ]

@@ -34,7 +34,13 @@ def turns(i: Given, p: Given, s: Finals) -> tuple[Outputs, Finals]:
     return loop(i.x.shape[1], {"y": torch.zeros_like(i.x[:, 0])}, step)[0], {}
 
 
+def of_the_largest(i: Given, p: Given, s: Finals) -> tuple[Outputs, Finals]:
+    at = [i.x[:, : t + 1].argmax(1, keepdim=True) for t in range(i.x.shape[1])]
+    return (i.x + i.z.gather(1, torch.cat(at, 1)),), {}
+
+
 CASES = [
+    Case("folds", of_the_largest, "x[t,c] z[t,c]"),
     Case("folds", since_the_flag, "x[t,c] flag[t]:rare"),
     Case("folds", mean_and_variance, "x[t,c] on[t]:bool"),
     Case("folds", turns, "x[t,c]:complex w[t,c]"),

@@ -1,4 +1,8 @@
-"""Every file of the library keeps its promises: claims, forms, a module that learns, its lines in the library's README."""
+"""Every mixer of the library equals its reference and keeps its promises: claims, forms, a module that learns, a text that
+reads as if it were written, its lines in the library's README.
+
+All of this is in one file, and goes on mixer by mixer: its systems, forms and texts are made once.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,31 @@ from seqdsl.cli.listing import OPENING, row_of
 from seqdsl.ir.node import walk
 from seqdsl.ir.ops import options
 from seqdsl.verify.suite import properties, try_property
-from tests.references.mixers import LIBRARY, Entry, every_mixer
+from tests.backends.torch_module.readable import check_reads_well, lint
+from tests.references.mixers import LIBRARY, Entry, every_mixer, programs
 
-from .test_library import built
+from .built import built, close, drawn
 
 # Of `seqc test`, 25 examples of each property of the whole library are a matter of an hour: one part of it is tried on as
 # many (`--shard`, which the plugin's `pytest library/` does without), the rest on a few.
 MANY, FEW = 25, 3
+
+
+@pytest.mark.parametrize("length", [1, 6, 19])
+def test_the_equations_are_the_reference_s(entry: Entry, length: int) -> None:
+    inputs, params, sizes, expected = drawn(entry, length)
+    found = entry.program.interpret(inputs=inputs, params=params, sizes=sizes)["outputs"]
+    for name in expected:
+        close(found[name], expected[name], name)
+
+
+def test_the_module_is_the_reference_s(entry: Entry) -> None:
+    system, module, inputs, expected = built(entry, 37)
+    result = module(*inputs)
+    outputs = result if isinstance(result, tuple) else (result,)
+    for name, value in zip(system.outputs, outputs, strict=True):
+        if name in expected:
+            close(value.detach()[0], expected[name], name)
 
 
 def test_claims_hold_and_the_readme_says_so(entry: Entry) -> None:
@@ -56,7 +78,7 @@ def test_every_form_keeps_to_the_equations(entry: Entry, pytestconfig: pytest.Co
     backend, system = api.load_backend("torch"), program.derived("recurrent").system
 
     def emit(derived: Any) -> tuple[str, str]:
-        return api.emit(derived.system, program.class_name, backend, form=derived.form), program.class_name
+        return program.source(derived.form), program.class_name
 
     for row in properties(system, emit, backend, forms=()):
         outcome = try_property(row, examples=MANY if among else FEW, seed=None, case=None)
@@ -96,3 +118,27 @@ def test_a_layer_learns(entry: Entry) -> None:
         if lower:
             return
     raise AssertionError(f"no step lowers the loss {first.item()}")
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the texts, each written when its mixer has its turn."""
+    return tmp_path_factory.mktemp("texts")
+
+
+def _written(entry: Entry, texts: Path) -> Path:
+    path = texts / f"{entry.file}.{entry.program.name}.py".replace(".", "_", 2)
+    if not path.is_file():
+        path.write_text(entry.program.source(), encoding="utf-8")
+    return path
+
+
+def test_its_text_reads_as_if_written(entry: Entry, texts: Path) -> None:
+    check_reads_well(_written(entry, texts).read_text(encoding="utf-8"))
+
+
+def test_a_linter_finds_nothing_in_any_text(texts: Path) -> None:
+    """Comes last (see `conftest`): then all are written."""
+    for file, mixer in every_mixer():
+        _written(Entry(file, programs(file)[mixer]), texts)
+    assert lint(texts) == ""

@@ -168,10 +168,14 @@ def test_26_functions() -> None:
     check(body("y[t,c] = norm(x)") + block, X / np.sqrt((X**2).sum(1, keepdims=True)), x=X)
     check(body("y[t,c] = norm(norm(x) * 2)") + block, X / np.sqrt((X**2).sum(1, keepdims=True)), x=X)
     check(one("y[t] = twice(twice(x)) - twice(1)", more="\nfn twice(x) = 2 * x\n"), 4 * A - 2, x=A)
+    window = "\nfn window(a[t]; W = 2) = max[j: W | j <= t](a[t-j]) - sum[k: 2] a[t-k]\n"  # indices of its own
+    pairs = np.stack([A, np.concatenate([[-np.inf], A[:-1]])])
+    check(one("y = window(x)", more=window), pairs.max(0) - np.where(np.isfinite(pairs), pairs, 0).sum(0), x=A)
 
 
 def test_26_refused() -> None:
     refuse(body("y = f(x)"), "recursive-call", "f(x)")
+    refuse(body("y[t,c] = sofmax[c](x)"), "unknown-function", "sofmax", help="did you mean `softmax`")
     refuse(body("y = g(x)") + "\nmixer g(x[t,c]) -> y[t,c]:\n    y = f(x)\n", "recursive-call", "f(x)")
 
 

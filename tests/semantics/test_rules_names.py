@@ -308,6 +308,12 @@ def test_8_sizes_that_the_text_alone_decides(size: str, code: str, under: str) -
     refuse(body("y = g(x)") + f"\nmixer g(x[t,c]; N = 6) -> y[t,c]:\n    a[n: {size}] = 1\n    y[t,c] = x + a[0]\n", code, under)
 
 
+def test_8_sizes_that_the_header_decides() -> None:
+    text = "mixer f(x[t, c: 10]; H = {}, D = |c| / H) -> y[t,h,d]:\n    y[t, h: H, d: D] = x[t,h*D+d]\n"
+    assert value(text.format(5), x=np.ones((3, 10))).shape == (3, 5, 2)
+    refuse(text.format(3), "inexact-division", "|c| / H")
+
+
 def test_8_an_axis_that_follows_an_input_s_may_be_empty() -> None:
     text = body("a[n: 2 * |t|] = 1", "b[m: 3 * |n|] = a[m // 3]", "y[t,c] = x + sum[m] b")
     assert value(text, x=np.ones((2, 3))).tolist() == [[13.0] * 3] * 2

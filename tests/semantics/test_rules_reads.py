@@ -461,3 +461,13 @@ def test_22_steppable(line: str, steppable: bool) -> None:
         assert not steppable
     else:
         assert steppable
+
+
+def test_19_a_base_case_that_needs_what_follows() -> None:
+    lines = ("y[-1,c] = y[0,c]", "y[t,c] = y[t-1] + x")
+    refuse(body(*lines), "not-well-founded", lines[0], "the base case of `y` at `t = -1`")
+
+
+def test_18_a_step_in_the_place_of_another_axis() -> None:
+    lines = ("z[-1,t,c] = x", "h[l: 2, t, c] = h[t-1] / 2 + z[l-1]", "z[l,t,c] = tanh(h)", "y[t,c] = z[1]")
+    refuse(body(*lines), "not-well-founded", "h[t-1]", help="`t-1` stands in the place of `l`: write `h[l,t-1]`")

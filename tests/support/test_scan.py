@@ -22,7 +22,7 @@ def decays_with_zeros(*shape: int, dtype: torch.dtype = F64) -> Tensor:
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("time", [1, 31, 63, 64, 65, 257])
+@pytest.mark.parametrize("time", [1, 31, 63, 64, 65, 257, 600])  # of the last, the pieces have pieces
 @pytest.mark.parametrize("dtype", [F64, torch.complex128])
 def test_any_decay(time: int, reverse: bool, dtype: torch.dtype) -> None:
     a, b = decays_with_zeros(2, time, 3, dtype=dtype), torch.randn(2, time, 3, dtype=dtype)
@@ -33,7 +33,7 @@ def test_any_decay(time: int, reverse: bool, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("time", [1, 65, 257])
+@pytest.mark.parametrize("time", [1, 65, 257, 600])
 def test_log_decays_of_every_size(time: int, reverse: bool) -> None:
     g, b = mixed_log_decays(2, time, 3, reset=True), torch.randn(2, time, 3, dtype=F64)
     start = torch.randn(2, 3, dtype=F64)

@@ -224,7 +224,7 @@ def test_long_lines_are_broken_deeper() -> None:
     assert max(len(line.partition(" #")[0]) for line in lines) <= 140
     assert all(line.startswith(" " * 12 + "+ ") for line in lines[2:])
     check(f"mixer f({', '.join(f'argument_{i}[t,h,d]: complex' for i in range(30))}) -> y:\n    y = 1\n")
-    check(f"{HEADER}    y = f({'x' * 300}, {'z' * 300})\n")
+    check(f"{HEADER}    y = f({'x' * 128}, {'z' * 128})\n")
 
 
 # Trees that no text was written for ----------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def _affine_scan_step(a: Tensor, reverse: bool) -> Tensor:
 
 def _affine_scan_pieces(time: int, reverse: bool) -> tuple[int, slice, range, range]:
     """How many pieces, where they lie, and in the order of the scan: the rows of a piece, the positions after them all."""
-    size = 16 if time < 512 else 32 if time < 8192 else 64
+    size = 16
     count = time // size if time >= 2 * size else 0
     whole = count * size
     if reverse:
@@ -80,8 +80,8 @@ def _affine_scan_fill(
 ) -> Tensor:
     """Write the states into h [B, T, ...], and give the decay of each piece [B or 1, N, ...], its log where logs are known.
 
-    Pass 1 finds each piece's own end state, a short loop carries the states across pieces, pass 2 writes all states.
-    A piece's decay is the exponential of a sum where logs are known: a product of rounded decays near 1 drifts.
+    Pass 1 finds each piece's own end state, the same scan over the pieces carries the states across them, pass 2 writes
+    all states. A piece's decay is the exponential of a sum where logs are known: a product of rounded decays near 1 drifts.
     """
     time = b.shape[1]
     count, head, rows, rest = _affine_scan_pieces(time, reverse)
@@ -90,18 +90,17 @@ def _affine_scan_fill(
     state, total = start, a[:, :0].clone()
     if count:
         a_rows, b_rows, h_rows = (x[:, head].unflatten(1, (count, len(rows))).unbind(2) for x in (a, b, h))
-        total, end = a_rows[rows[0]].clone(), b_rows[rows[0]].clone()
-        for i in rows[1:]:
+        first, second, *others = rows
+        end = torch.addcmul(b_rows[second], a_rows[second], b_rows[first])
+        total = a_rows[first] * a_rows[second] if log_a is None else log_a[:, head].unflatten(1, (count, -1)).sum(2)
+        for i in others:
             torch.addcmul(b_rows[i], a_rows[i], end, out=end)
             if log_a is None:
                 total.mul_(a_rows[i])
-        if log_a is not None:
-            total = log_a[:, head].unflatten(1, (count, len(rows))).sum(2)
-        carries = _affine_scan_carry(total, end, state, reverse, log=log_a is not None)
+        carries, state = _affine_scan_carry(total, end, state, reverse, log=log_a is not None)
         for i in rows:
             torch.addcmul(b_rows[i], a_rows[i], carries, out=h_rows[i])
             carries = h_rows[i]
-        state = carries[:, 0 if reverse else -1]
     elif log_a is not None:  # a call for each step would add up the same rounding of exp(g) every time
         _affine_scan_slow_rows(log_a, b, state, h, rest)
         return total
@@ -129,24 +128,17 @@ def _affine_scan_slow_rows(log_a: Tensor, b: Tensor, state: Tensor | None, h: Te
         state = h_row
 
 
-def _affine_scan_carry(total: Tensor, end: Tensor, start: Tensor | None, reverse: bool, *, log: bool) -> Tensor:
-    """The state that enters each piece: total, end [B, N, ...] -> [B, N, ...].
-
-    Slow decays act as S + expm1(g) S: exp(g) alone, rounded to float32, would be off in the same direction every time.
-    """
-    carries = torch.empty_like(end)
-    if log:
-        slow = total.abs() < 0.5
-        kept = slow.to(end.dtype).unbind(1)
-        total = torch.where(slow, total.expm1(), total.exp())
-    totals, ends, entering = total.unbind(1), end.unbind(1), carries.unbind(1)
-    order = range(len(ends) - 1, -1, -1) if reverse else range(len(ends))
-    entering[order[0]].copy_(start) if start is not None else entering[order[0]].zero_()
-    for n, following in zip(order, order[1:], strict=False):
-        torch.addcmul(ends[n], totals[n], entering[n], out=entering[following])
-        if log:
-            entering[following].addcmul_(kept[n], entering[n])
-    return carries
+def _affine_scan_carry(
+    total: Tensor, end: Tensor, start: Tensor | None, reverse: bool, *, log: bool
+) -> tuple[Tensor, Tensor]:
+    """The state that enters each piece, and the one that leaves them all: total, end [B, N, ...] -> [B, N, ...], [B, ...]."""
+    states = end.new_empty(end.shape[0], end.shape[1] + 1, *end.shape[2:])
+    entering, leaving, first, last = states[:, :-1], states[:, 1:], states[:, 0], states[:, -1]
+    if reverse:
+        entering, leaving, first, last = leaving, entering, last, first
+    first.zero_() if start is None else first.copy_(start)
+    _affine_scan_fill(total.exp() if log else total, total if log else None, end, first, leaving, reverse)
+    return entering, last
 
 
 def _affine_scan_adjoint_in_place(
@@ -178,7 +170,7 @@ def _affine_scan_adjoint_in_place(
     for i, after in backwards:
         torch.addcmul(grad_rows[i], a_rows[after], end, out=end)
     end.mul_(a_rows[rows[0]])
-    carries = _affine_scan_carry(totals.conj(), end, entering, not reverse, log=log_a is not None)
+    carries, _ = _affine_scan_carry(totals.conj(), end, entering, not reverse, log=log_a is not None)
     torch.add(grad_rows[rows[-1]], carries, out=d_rows[rows[-1]])
     for i, after in backwards:
         torch.addcmul(grad_rows[i], a_rows[after], d_rows[after], out=d_rows[i])

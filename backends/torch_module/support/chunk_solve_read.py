@@ -47,7 +47,7 @@ class _ChunkSolveRead(torch.autograd.Function):
                 part = [g[b, t, h] for g in (w, u, x, q, decay)]
                 reads, rows, *saved = _chunk_solve_read_segment(part, state, **flags)
                 for whole, chunks in ((o, reads), (y, rows)):
-                    whole[b, t, h] = from_chunks(chunks, part[0].shape[1], start.dtype)
+                    from_chunks(chunks, part[0].shape[1], start.dtype, out=whole[b, t, h])
                 state = saved[0][-1].view(state.shape)
             final[b, h] = state
         if len(parts) == 1 and len(lanes) == 1:
@@ -84,7 +84,7 @@ class _ChunkSolveRead(torch.autograd.Function):
                 given_here = d_o[here], d_state, None if grads[2] is None else grads[2][here]
                 *d_part, d_state = _chunk_solve_read_adjoint(*given_here, *saved, **flags)
                 for whole, chunks in zip(found[:5], d_part, strict=True):
-                    whole[here] = from_chunks(chunks, d_o[here].shape[1], whole.dtype)
+                    from_chunks(chunks, d_o[here].shape[1], whole.dtype, out=whole[here])
             found[5][b, h] = d_state
         return *found, None, None, None
 
@@ -112,7 +112,7 @@ def _chunk_solve_read_segment(part: list[Tensor], start: Tensor, *, log: bool, a
         left, reader, right, decays, log=log, after=after
     )
     inverse = unit_inverse(pairs.neg_())
-    alone, answers = torch.bmm(inverse, torch.cat([given, leads], -1)).split([columns, width], -1)
+    alone, answers = torch.bmm(inverse, given), torch.bmm(inverse, leads)
     step = torch.bmm(writes.mT, answers)
     step.diagonal(dim1=1, dim2=2).add_(total)
     states = start.new_empty(shape[0] + 1, batch * heads, width, columns)
@@ -122,7 +122,7 @@ def _chunk_solve_read_segment(part: list[Tensor], start: Tensor, *, log: bool, a
     for one, entering, following in zip(steps, states[:-1].unbind(0), states[1:].unbind(0), strict=True):
         following.baddbmm_(one, entering)
     before = states[:-1].flatten(0, 1)
-    y = torch.baddbmm(alone, answers, before)
+    y = alone.baddbmm_(answers, before)
     o = torch.bmm(weights, y).baddbmm_(reads, before)
     saved = [left, right, reader, decays, inverse, weights, answers, reads, writes, step, *kept]
     return [o.view(shape), y.view(shape), states, *saved]
@@ -150,13 +150,13 @@ def _chunk_solve_read_adjoint(
     torch.bmm(answers.mT, given, out=d_states[:-1].flatten(0, 1)).baddbmm_(reads.mT, d_out)
     d_states[-1] = d_final.flatten(0, 1)
     steps = step.unflatten(0, (lead[0], -1)).unbind(0)
-    for n in range(len(steps) - 1, -1, -1):
-        d_states[n].baddbmm_(steps[n].mT, d_states[n + 1])
+    pairs = zip(steps, d_states[1:].unbind(0), d_states[:-1].unbind(0), strict=True)
+    for one, later, earlier in reversed(list(pairs)):
+        earlier.baddbmm_(one.mT, later)
     entering, d_leaving = states[:-1].flatten(0, 1), d_states[1:].flatten(0, 1)
     d_x = torch.bmm(inverse.mT, given.baddbmm_(writes, d_leaving))
-    both = torch.cat([d_x, d_out], 1)
-    d_pairs, d_weights = torch.bmm(both, solved.mT).chunk(2, 1)
-    d_leads, d_reads = torch.bmm(both, entering.mT).chunk(2, 1)
+    d_pairs, d_weights = torch.bmm(d_x, solved.mT), torch.bmm(d_out, solved.mT)
+    d_leads, d_reads = torch.bmm(d_x, entering.mT), torch.bmm(d_out, entering.mT)
     d_given = [d_pairs, d_weights, d_leads, d_reads, torch.bmm(solved, d_leaving.mT), (entering * d_leaving).sum(-1)]
     d_w, d_q, d_u, d_decay = feedback_factors_adjoint(left, reader, right, decays, kept, d_given, log=log, after=after)
     chunks = (d.unflatten(0, lead) for d in (d_w, d_u, d_x, d_q, d_decay))

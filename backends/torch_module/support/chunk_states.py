@@ -23,5 +23,6 @@ def chunk_states(states: Tensor, totals: Tensor, log_totals: Tensor | None) -> N
 
 def chunk_states_adjoint(d_states: Tensor, totals: Tensor) -> None:
     """dS[n] += total[n] dS[n + 1], in place, from the last chunk to the first."""
-    for n in range(totals.shape[0] - 1, -1, -1):
-        d_states[n].addcmul_(d_states[n + 1], totals[n])
+    pairs = zip(d_states[1:].unbind(0), d_states[:-1].unbind(0), totals.unbind(0), strict=True)
+    for leaving, entering, left in reversed(list(pairs)):
+        entering.addcmul_(leaving, left)

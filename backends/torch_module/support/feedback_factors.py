@@ -34,11 +34,11 @@ def feedback_factors(
     a = decay.squeeze(-1)
     spans = segment_products(a, log=log)
     prefix = (a.cumsum(-1).exp_() if log else a.cumprod(-1)).unsqueeze(-1)
-    products = torch.bmm(torch.cat([w, q], 1), u.mT)
-    inner, outer = products.chunk(2, 1)
+    inner, outer = torch.bmm(w, u.mT), torch.bmm(q, u.mT)
     pairs = inner * _feedback_factors_before(spans, 0, after)
     leads = w * _feedback_factors_before(prefix, 1, after)
-    return pairs, outer * spans, leads, q * prefix, u * spans[:, -1].unsqueeze(-1), prefix[:, -1], products, spans, prefix
+    kept = inner, outer, spans, prefix
+    return pairs, outer * spans, leads, q * prefix, u * spans[:, -1].unsqueeze(-1), prefix[:, -1], *kept
 
 
 def _feedback_factors_before(products: Tensor, first: float, after: bool) -> Tensor:
@@ -79,10 +79,8 @@ def feedback_factors_adjoint(
         d_w = d_both[0] if after else torch.cat([first, d_both[0, :, :-1]], 1)
         d_decay = d_a.sum(0)
         return d_w, d_both[1], d_u.sum(0), d_decay * decay.exp() if log else d_decay
-    products, spans, prefix = kept
-    inner, outer = products.chunk(2, 1)
-    d_spans = (d_weights * outer).tril_()
-    d_inner = (d_pairs * inner).tril_(-1)
+    inner, outer, spans, prefix = kept
+    d_spans, d_inner = d_weights * outer, d_pairs * inner
     d_prefix = (d_reads * q).sum(-1, keepdim=True)
     d_lead = (d_leads * w).sum(-1, keepdim=True)
     if after:
@@ -95,9 +93,8 @@ def feedback_factors_adjoint(
     d_prefix[:, -1] += d_total.sum(-1, keepdim=True)
     d_decay = shared_decay_adjoint(spans, prefix, d_spans, d_prefix).unsqueeze(-1)
     before = _feedback_factors_before(spans, 0, after)
-    d_products = torch.cat([d_pairs.tril(-1).mul_(before), d_weights.mul_(spans)], 1)
-    d_left, d_right = torch.bmm(d_products, u).chunk(2, 1)
-    d_left.addcmul_(d_leads, _feedback_factors_before(prefix, 1, after))
-    d_right.addcmul_(d_reads, prefix)
-    d_u = d_writes.mul_(spans[:, -1].unsqueeze(-1)).baddbmm_(d_products.mT, torch.cat([w, q], 1))
-    return d_left, d_right, d_u, d_decay * decay.exp() if log else d_decay
+    d_inner, d_outer = d_pairs.tril_(-1).mul_(before), d_weights.mul_(spans)
+    d_w = d_leads.mul_(_feedback_factors_before(prefix, 1, after)).baddbmm_(d_inner, u)
+    d_q = d_reads.mul_(prefix).baddbmm_(d_outer, u)
+    d_u = d_writes.mul_(spans[:, -1].unsqueeze(-1)).baddbmm_(d_inner.mT, w).baddbmm_(d_outer.mT, q)
+    return d_w, d_q, d_u, d_decay * decay.exp() if log else d_decay

@@ -73,6 +73,7 @@ class _Levels(torch.autograd.Function):
         wanted = [k for k, needs in enumerate(ctx.needs_input_grad[2:]) if needs]
         every: list[Tensor | None] = [None] * (2 + len(given))
         if torch.is_grad_enabled():  # to be differentiated again: through the steps themselves
+            given = tuple([x.view_as(x) for x in given])  # none of them made of another
             out = _levels_plain(ctx.step, ctx.plan, given)
             found = torch.autograd.grad(out, [given[k] for k in wanted], grads, create_graph=True, allow_unused=True)
             for k, value in zip(wanted, found, strict=True):

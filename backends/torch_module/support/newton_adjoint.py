@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from .affine_scan import affine_scan
+from .low_rank_scan import _low_rank_step, low_rank_scan
 from .matrix_scan import matrix_scan
+from .newton_columns import _newton_full, _newton_gathered, _newton_matrix
 
 
 def _newton_size(x: Sequence[Tensor], states: Sequence[Tensor]) -> float:
@@ -76,9 +78,9 @@ def _newton_back_swept(
     return [torch.cat([whole, *end[::-1]], 1) for whole, end in zip(wholes, ends, strict=True)]
 
 
-def _newton_is_narrow(states: Sequence[Tensor]) -> bool:
+def _newton_is_narrow(states: Sequence[Tensor], low_rank: bool = False) -> bool:
     """Are matrices over the entries of all states, of which products cost the cube, worth their while?"""
-    return len(states) * states[0].shape[-1] <= 64
+    return len(states) * states[0].shape[-1] <= (16 if low_rank else 64)
 
 
 def _newton_back(
@@ -116,7 +118,7 @@ def _newton_back_mixing(
     parts = []
     for a, b in reversed(_newton_blocks(states, 2**22 // (count * width))):
         _, slopes = step(*_newton_block(given, states, a, b), True)
-        back = _newton_matrix(slopes, states[0][:, a:b]).view(shape[0], b - a, lead, width, width).mT
+        back = _newton_matrix(_newton_full(slopes), states[0][:, a:b]).view(shape[0], b - a, lead, width, width).mT
         moved = torch.cat([back[:, 1:], torch.zeros_like(back[:, :1])], 1)
         own = value[:, a:b].clone()
         own[:, -1] += following
@@ -126,14 +128,27 @@ def _newton_back_mixing(
     return [x.reshape(shape) for x in whole.unbind(-2)]
 
 
-def _newton_matrix(slopes: list[list[Tensor | None]], state: Tensor) -> Tensor:
-    """All slopes of a step as one matrix over the entries of all states, one state after another."""
-    shape, none = (*state.shape, state.shape[-1]), state.new_zeros([1] * (state.dim() + 1))
-    rows = []
-    for row in slopes:
-        full = [none if s is None else torch.diag_embed(s.expand_as(state)) if s.dim() == state.dim() else s for s in row]
-        rows.append(torch.cat([s.expand(shape) for s in full], -1))
-    return torch.cat(rows, -2)
+def _newton_back_low_rank(
+    step: Callable[..., Any], given: Sequence[Tensor], states: Sequence[Tensor], grads: Sequence[Tensor]
+) -> list[Tensor]:
+    """The same with diagonals, columns and rows, whose transposes exchange columns and rows."""
+    count, shape = len(states), states[0].shape
+    value = torch.cat([g.expand(shape) for g in grads], -1).movedim(1, -2)  # [B, .., T, S N]
+    following = torch.zeros_like(value[..., 0, :])  # J^T l of the position after the block
+    parts = []
+    for a, b in reversed(_newton_blocks(states, 2**20)):
+        entering, operands = _newton_block(given, states, a, b)
+        gathered = _newton_gathered([step(entering, operands, True)[1]], entering[0].shape)
+        d, u, w = (x.squeeze(n).movedim(1, n) for x, n in zip(gathered, (-4, -3, -3), strict=True))
+        d = d.transpose(-3, -2)
+        own = value[..., a:b, :].flip(-2)
+        own[..., 0, :] += following
+        shifted = [torch.cat([torch.zeros_like(x.narrow(n, 0, 1)), x.narrow(n, 1, b - a - 1).flip(n)], n)
+                   for x, n in ((d, d.dim() - 4), (w, w.dim() - 3), (u, u.dim() - 3))]  # fmt: skip
+        parts.append(low_rank_scan(shifted[0], shifted[1], shifted[2], own).flip(-2))
+        following = _low_rank_step(d[..., 0, :, :, :], w[..., 0, :, :], u[..., 0, :, :], parts[-1][..., 0, :])
+    whole = torch.cat(parts[::-1], -2).movedim(-2, 1)
+    return list(whole.unflatten(-1, (count, shape[-1])).unbind(-2))
 
 
 def _newton_block(
@@ -156,6 +171,7 @@ def newton_adjoint(
     grads: Sequence[Tensor],
     wanted: list[int],
     mixing: bool,
+    low_rank: bool,
 ) -> list[Tensor]:
     """Gradients of the given tensors: l[t] = grad[t] + J[t+1]^T l[t+1], then the step's own at (h[t-1], x[t]).
 
@@ -163,7 +179,9 @@ def newton_adjoint(
     """
     count, time = len(states), states[0].shape[1]
     blocks = _newton_blocks(states, 2**16)
-    if mixing and states[0][..., 0].numel() * (count * states[0].shape[-1]) ** 3 > 2**25:  # what matrices would multiply
+    if low_rank and not _newton_is_narrow(states, low_rank):
+        back = _newton_back_low_rank(step, given, states, grads)
+    elif mixing and states[0][..., 0].numel() * (count * states[0].shape[-1]) ** 3 > 2**25:  # what matrices would multiply
         back = _newton_back_swept(step, given, states, grads) or _newton_back_mixing(step, given, states, grads)
     elif mixing:
         back = _newton_back_mixing(step, given, states, grads)

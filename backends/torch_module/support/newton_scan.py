@@ -1,6 +1,5 @@
 """A nonlinear recurrence at all positions at once: multiple shooting on the starts of pieces of time."""
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .low_rank_scan import _low_rank_moved, _low_rank_product
 from .newton_adjoint import _newton_is_narrow, _newton_size, newton_adjoint
+from .newton_columns import _newton_full, _newton_gathered, _newton_product, _NewtonSlope
 
 _NEWTON: dict[str, int] = {"iterations": 0, "pieces": 0, "stepped": 0}
 
-# (states before, operands, with slopes?) -> states after, slopes[i][k] = d after[i] / d before[k]: None where 0, entry by
-# entry, or with one dimension more a matrix [.., entry after, entry before] over the last one
-_NewtonStep = Callable[[Sequence[Tensor], Sequence[Tensor], bool], tuple[list[Tensor], list[list[Tensor | None]]]]
+# (states before, operands, with slopes?) -> states after, slopes[i][k] = d after[i] / d before[k]
+_NewtonStep = Callable[[Sequence[Tensor], Sequence[Tensor], bool], tuple[list[Tensor], list[list[_NewtonSlope]]]]
 
 
 class _NewtonScan(torch.autograd.Function):
@@ -22,33 +22,38 @@ class _NewtonScan(torch.autograd.Function):
     at the solution, so a backward is one reverse scan and the step's own gradient at all positions in bulk."""
 
     @staticmethod
-    def forward(step: _NewtonStep, count: int, time: int, mixing: bool, *given: Tensor) -> tuple[Tensor, ...]:
-        return tuple(_newton_solved(step, list(given[:count]), list(given[count:]), time, mixing))
+    def forward(
+        step: _NewtonStep, count: int, time: int, mixing: bool, low_rank: bool, *given: Tensor
+    ) -> tuple[Tensor, ...]:
+        return tuple(_newton_solved(step, list(given[:count]), list(given[count:]), time, mixing, low_rank))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.step, ctx.count, ctx.time, ctx.mixing, *given = inputs
+        ctx.step, ctx.count, ctx.time, ctx.mixing, ctx.low_rank, *given = inputs
         ctx.save_for_backward(*given, *output)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         given, states = ctx.saved_tensors[: -ctx.count], ctx.saved_tensors[-ctx.count :]
-        wanted = [k for k, needs in enumerate(ctx.needs_input_grad[4:]) if needs]
+        wanted = [k for k, needs in enumerate(ctx.needs_input_grad[5:]) if needs]
         found: Sequence[Tensor | None]
         if torch.is_grad_enabled():  # to be differentiated again: through the steps themselves
+            given = tuple([x.view_as(x) for x in given])  # none of them made of another
             out = _newton_stepped(ctx.step, given[: ctx.count], given[ctx.count :], ctx.time)
             found = torch.autograd.grad(out, [given[k] for k in wanted], grads, create_graph=True, allow_unused=True)
         else:
-            found = newton_adjoint(ctx.step, given, states, grads, wanted, ctx.mixing)
-        every: list[Tensor | None] = [None] * (4 + len(given))
+            found = newton_adjoint(ctx.step, given, states, grads, wanted, ctx.mixing, ctx.low_rank)
+        every: list[Tensor | None] = [None] * (5 + len(given))
         for k, value in zip(wanted, found, strict=True):
-            every[4 + k] = value
+            every[5 + k] = value
         return tuple(every)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], step: Any, count: int, time: int, mixing: bool, *given: Tensor) -> Any:
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], step: Any, count: int, time: int, mixing: bool, low_rank: bool, *given: Tensor
+    ) -> Any:
         """One step at a time: how many corrections are needed may differ along the mapped axis."""
-        run = torch.vmap(lambda *each: tuple(_newton_stepped(step, each[:count], each[count:], time)), in_dims[4:])
+        run = torch.vmap(lambda *each: tuple(_newton_stepped(step, each[:count], each[count:], time)), in_dims[5:])
         return run(*given), (0,) * count
 
 
@@ -63,7 +68,7 @@ def _newton_stepped(step: _NewtonStep, starts: Sequence[Tensor], operands: Seque
 
 
 def _newton_solved(
-    step: _NewtonStep, starts: list[Tensor], operands: list[Tensor], time: int, mixing: bool
+    step: _NewtonStep, starts: list[Tensor], operands: list[Tensor], time: int, mixing: bool, low_rank: bool
 ) -> list[Tensor]:
     """Pieces of 64 steps side by side; where their starts do not converge, as many of 32 and of 16; then single steps.
 
@@ -76,7 +81,7 @@ def _newton_solved(
         count = min(abreast, (time - first) // size)
         part = [x if x.shape[1] != time else x[:, first : first + count * size] for x in operands]
         heads = [s.expand(s.shape[0], count, *s.shape[2:]) for s in starts]
-        states, exact = _newton_pieces(step, heads, part, size, mixing)
+        states, exact = _newton_pieces(step, heads, part, size, mixing, low_rank)
         if exact < count:
             states = [s[:, : exact * size] for s in states]
             size //= 2
@@ -93,14 +98,14 @@ def _newton_solved(
 
 
 def _newton_pieces(
-    step: _NewtonStep, heads: Sequence[Tensor], operands: list[Tensor], size: int, mixing: bool
+    step: _NewtonStep, heads: Sequence[Tensor], operands: list[Tensor], size: int, mixing: bool, low_rank: bool
 ) -> tuple[list[Tensor], int]:
     """States over the pieces that begin at `heads`, and how many hold: all where these converge, else the exact ones.
 
     The first two corrections copy the ends, and so do later ones while that gains a factor of ten; the others are
     Newton's, d[n+1] = r[n] + P[n] d[n] with the defects r and the products P of a piece's slopes, unless these are wide
-    matrices. A step is entrywise, where lanes (the last dimension) are not mixed: when at most a quarter of them have not
-    converged, only these go on.
+    matrices of full rank. A step is entrywise, where lanes (the last dimension) are not mixed: when at most a quarter of
+    them have not converged, only these go on.
     """
     count = heads[0].shape[1]
     # each position's rows of all pieces side by side in memory: apart, at distances that are powers of two, they collide
@@ -111,20 +116,28 @@ def _newton_pieces(
     tolerance = 1e-12 if heads[0].dtype == torch.float64 else 1e-6
     changes: list[float] = []
     defects: list[float] = []
+    narrow = _newton_is_narrow(heads, low_rank)
     while True:
         slow = len(defects) >= 2 and not defects[-1] <= 0.1 * defects[-2]
-        slow = slow and (not mixing or _newton_is_narrow(heads))
-        states, product = heads, None
+        slow = slow and (not mixing or low_rank or narrow)
+        states, product, maps = heads, None, []
         rows = []
         for i in range(size):
             states, slopes = step(states, [column[i] for column in columns], slow)
-            product = _newton_product(slopes, product, heads[0].dim()) if slow else None
+            if slow and low_rank and not narrow:
+                maps.append(slopes)
+            elif slow:
+                product = _newton_product(_newton_full(slopes), product, heads[0].dim())
             rows.append(states)
         _NEWTON["iterations"] += 1
         gaps = [end[:, :-1] - head[:, 1:] for end, head in zip(states, heads, strict=True)]
         defects.append(_newton_size(gaps, states))
         solved = defects[-1] <= tolerance
-        moved = gaps if product is None or solved else _newton_moved(product, gaps, states)
+        moved = gaps
+        if maps and not solved:
+            moved = _low_rank_moved(*_low_rank_product(*_newton_gathered(maps, heads[0].shape)), gaps)
+        elif product is not None and not solved:
+            moved = _newton_moved(product, gaps, states)
         changes.append(_newton_size(moved, states))
         if solved or _newton_hopeless(changes):
             return [torch.stack(x, 2).flatten(1, 2) for x in zip(*rows, strict=True)], count if solved else _newton_exact(gaps)
@@ -138,7 +151,7 @@ def _newton_pieces(
             heads = [h.index_select(-1, lanes) for h in heads]
             some = [x if x.shape[-1] == 1 else x.index_select(-1, lanes) for x in operands]
             wholes = [torch.stack(x, 2).flatten(1, 2) for x in zip(*rows, strict=True)]
-            parts, exact = _newton_pieces(step, heads, some, size, mixing)
+            parts, exact = _newton_pieces(step, heads, some, size, mixing, low_rank)
             for whole, part in zip(wholes, parts, strict=True):
                 whole.index_copy_(-1, lanes, part)
             return wholes, exact
@@ -169,38 +182,6 @@ def _newton_exact(gaps: Sequence[Tensor]) -> int:
     return 1 + int(torch.stack(same).all(0).long().cumprod(0).sum())
 
 
-def _newton_product(
-    slopes: list[list[Tensor | None]], before: list[list[Tensor | None]] | None, rank: int
-) -> list[list[Tensor | None]]:
-    """slopes @ before, as a block of slopes; a slope with more dimensions than a state, `rank`, is a matrix."""
-    if before is None:
-        return slopes
-    n = range(len(slopes))
-    found: list[list[Tensor | None]] = [[None for _ in n] for _ in n]
-    for i, k, j in itertools.product(n, n, n):
-        a, b = slopes[i][j], before[j][k]
-        if a is not None and b is not None:
-            found[i][k] = _newton_plus(_newton_times(a, b, rank), found[i][k])
-    return found
-
-
-def _newton_times(a: Tensor, b: Tensor, rank: int) -> Tensor:
-    """The product of two slopes, entry by entry where they are, else of matrices."""
-    if a.dim() > rank and b.dim() > rank:
-        return a @ b
-    if a.dim() > rank:
-        return a * b.unsqueeze(-2)
-    return a.unsqueeze(-1) * b if b.dim() > rank else a * b
-
-
-def _newton_plus(a: Tensor, b: Tensor | None) -> Tensor:
-    """The sum of two slopes; one entry by entry lies on the diagonal of a matrix."""
-    if b is None or a.dim() == b.dim():
-        return a if b is None else a + b
-    matrix, diagonal = (a, b) if a.dim() > b.dim() else (b, a)
-    return matrix + torch.diag_embed(diagonal.expand(*diagonal.shape[:-1], matrix.shape[-1]))
-
-
 def _newton_moved(product: list[list[Tensor | None]], gaps: Sequence[Tensor], states: Sequence[Tensor]) -> list[Tensor]:
     """d[n+1] = r[n] + P[n] d[n], d[0] = 0: the change of every start but the first."""
     shape, rank = states[0].shape, states[0].dim()
@@ -225,9 +206,11 @@ def newton_scan(
     *,
     reverse: bool = False,
     mixing: bool = False,
+    low_rank: bool = False,
 ) -> list[Tensor]:
     """h[t] = step(h[t-1], x[t]) along dim 1, h[-1] = start; reversed, h[t] = step(h[t+1], x[t]). A step is entrywise, or
-    with `mixing` reads entries along the last dimension from one another: then its slopes may be matrices.
+    with `mixing` reads entries along the last dimension from one another: then its slopes may be matrices, `low_rank` ones
+    as diagonals, columns and rows.
 
     Shapes:  starts [B, 1, ...], each operand [B or 1, T or 1, ...] -> as many states [B, T, ...]
     Agrees with stepping: `_NEWTON` says how many sweeps over the pieces it took, and what was stepped in the end.
@@ -245,5 +228,5 @@ def newton_scan(
         _NEWTON.update(iterations=0, pieces=0, stepped=time)
         states = _newton_stepped(step, starts, operands, time)
     else:
-        states = list(_NewtonScan.apply(step, len(starts), time, mixing, *starts, *operands))  # type: ignore[no-untyped-call]
+        states = list(_NewtonScan.apply(step, len(starts), time, mixing, low_rank, *starts, *operands))  # type: ignore[no-untyped-call]
     return [h.flip(1) for h in states] if reverse else states

@@ -20,7 +20,7 @@ def shared_factors_adjoint(
     d_suffix = inner.sum(-1)
     d_prefix = torch.mul(d_reads, q, out=inner).sum(-1, keepdim=True)
     d_prefix[:, -1] += d_total.sum(-1, keepdim=True)
-    d_spans = (d_weights * products).tril_()
+    d_spans = d_weights * products
     d_spans[:, -1] += d_suffix
     d_a = shared_decay_adjoint(spans, prefix, d_spans, d_prefix)
     d_products = d_weights.mul_(spans)
@@ -32,10 +32,12 @@ def shared_factors_adjoint(
 def shared_decay_adjoint(spans: Tensor, prefix: Tensor, d_spans: Tensor, d_prefix: Tensor) -> Tensor:
     """The gradient of the decay a itself [M, C] from those of the spans [M, C, C] and the prefixes [M, C, 1].
 
-    With D[i, j] the product over j < l <= i, dD[i, j] / da_l = D[i, l] D[l-1, j]; a prefix is a column before all.
+    With D[i, j] the product over j < l <= i, dD[i, j] / da_l = D[i, l] D[l-1, j]; a prefix is a column before all. What
+    d_spans has on and above the diagonal meets zeros of D, so the last column has room for the prefixes.
     """
-    after = torch.bmm(spans.mT, d_spans)[:, 1:]
-    d_a = torch.bmm(spans.mT, d_prefix).squeeze(-1)
+    d_spans[:, :, -1:] = d_prefix
+    after = torch.bmm(spans.mT, d_spans)
+    d_a = after[:, :, -1].clone()
     d_a[:, 1:] *= prefix[:, :-1, 0]
-    d_a[:, 1:] += after.mul_(spans[:, :-1]).sum(-1)
+    d_a[:, 1:] += after[:, 1:].mul_(spans[:, :-1]).sum(-1)
     return d_a

@@ -31,21 +31,10 @@ class _WavefrontOrder(torch.autograd.Function):
 
 def _wavefront_ordered(x: Tensor, order: Tensor, back: Tensor) -> Tensor:
     """x[:, order]; `back` is the opposite order."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not x.requires_grad:
         return x.index_select(1, order)
     ordered: Tensor = _WavefrontOrder.apply(x, order, back)  # type: ignore[no-untyped-call]
     return ordered
-
-
-def _wavefront_orders(
-    shape: tuple[int, int], slope: int, up: bool, left: bool, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """The cells of a grid, flattened, in the order of the fronts, and the place of each cell in it."""
-    rows, columns = (torch.arange(n, device=device) for n in shape)
-    rows, columns = rows.flip(0) if up else rows, columns.flip(0) if left else columns
-    rows = rows.unsqueeze(1)
-    order = ((slope * rows + columns) * shape[0] + rows).flatten().argsort()
-    return order, torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=device))
 
 
 def _wavefront_bounds(
@@ -59,6 +48,27 @@ def _wavefront_bounds(
         low, high = max(lead, -((before + columns - 1 - w) // slope)), min(height, (w - before) // slope + 1)
         found.append((start, low, high, end) if low < high else (start, end, end, end))
     return found
+
+
+def _wavefront_orders(
+    bounds: Sequence[tuple[int, int, int, int]],
+    shape: tuple[int, int],
+    slope: int,
+    margins: tuple[int, int, int],
+    turned: tuple[bool, bool],
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """The cells of a grid, flattened, in the order of the fronts, and the place of each cell in it."""
+    lead, before, _ = margins
+    rows, columns = (torch.arange(n, device=device) for n in shape)
+    rows, columns = (x.flip(0) if turn else x for x, turn in zip((rows, columns), turned, strict=True))
+    rows = rows.unsqueeze(1) + lead
+    begins, count = [], 0  # where a front begins, as if it began in row 0
+    for _, low, high, _ in bounds:
+        begins.append(count - low)
+        count += high - low
+    places = (torch.tensor(begins, device=device)[slope * rows + columns + before] + rows).flatten()
+    return torch.empty_like(places).scatter_(0, places, torch.arange(count, device=device)), places
 
 
 def _wavefront_halo(
@@ -131,26 +141,24 @@ def wavefront(
     """
     if not shape[0] * shape[1]:
         return _wavefront_empty(blanks, [*operands, *(s for sides in halos for s in sides if s is not None)], shape)
-    order, back = _wavefront_orders(shape, slope, up, left, blanks[0].device)
+    turned, device = (up, left), blanks[0].device
     bounds = _wavefront_bounds(shape, slope, margins)
+    order, back = _wavefront_orders(bounds, shape, slope, margins, turned, device)
     sizes = [high - low for _, low, high, _ in bounds if low < high]
     cells = [x.expand(x.shape[0], *shape, *x.shape[3:]).flatten(1, 2) for x in operands]
     given = [_wavefront_ordered(x, order, back).split(sizes, 1) for x in cells]
     around = [
-        iter(_wavefront_halo(blank, sides, bounds, shape, slope, margins, (up, left)))
+        iter(_wavefront_halo(blank, sides, bounds, shape, slope, margins, turned))
         for blank, sides in zip(blanks, halos, strict=True)
     ]
-    reach = max(slope * d + e for _, d, e in reads)
-    by = [slope * d + e for _, d, e in reads]
+    near = [(n, d, slope * d + e) for n, d, e in reads]
+    reach = max(m for _, _, m in near)
     fronts: list[list[Tensor]] = []  # with their halo; empty when they are read no more
     found: list[Sequence[Tensor]] = []
     for w, (_, low, high, _) in enumerate(bounds):
         inner: Sequence[Tensor | None] = [None] * len(blanks)
         if low < high:
-            earlier = [
-                fronts[w - m][n].narrow(1, low - d - bounds[w - m][0], high - low)
-                for (n, d, _), m in zip(reads, by, strict=True)
-            ]
+            earlier = [fronts[w - m][n].narrow(1, low - d - bounds[w - m][0], high - low) for n, d, m in near]
             inner = step(earlier, [x[len(found)] for x in given])
             found.append(inner)
         front = []

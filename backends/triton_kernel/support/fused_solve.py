@@ -3,84 +3,14 @@
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 from torch.nn.functional import pad
 
 from ...torch_module.support.chunk_solve import chunk_solve
-from .attend_kernels import _rows_weights_kernel
-from .attending import CHUNK, LEVELS, _attend_choices, _attend_states, _attend_tile
+from .attending import CHUNK, _attend_states
 from .fused_linear_attention import _attend_logarithm, _attend_operands
-from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device, _one_device, _restarted, _unasked
-from .solve_kernels import _head_pairs_kernel, _inverse_kernel, _solve_kernel
-from .tuning import _tuned
-
-# One tile holds all keys. With 256 of them the kernel gave wrong states and illegal accesses on a Hopper GPU under Triton
-# 3.6, though the interpreter finds nothing wrong with it: what has more keys is left to PyTorch. Other
-# kernels of this kind, several wgmma products in a loop with operands transposed in registers, were miscompiled there by
-# ptxas before 13.1 (flash-linear-attention#1262, #984, triton#11366), which may be the cause here too.
-SOLVE_KEYS = 128
-SOLVE_PAIRS, SOLVE_WARPS, INVERSE_WARPS = 64, 4, 2
-
-
-def _solve_tile(keys: int, values: int, like: torch.dtype, reverse: bool, hopper: bool) -> dict[str, int]:
-    """All keys and some values; warps and stages so that 16-bit operands spill little and their tiles fit."""
-    tile = {"BK": _block(keys, SOLVE_KEYS), "BV": 64 if hopper else 32, "num_warps": 8 if reverse else 4}
-    tile["num_stages"] = 1 if reverse and not hopper else 2
-    if like == torch.float32:
-        tile |= {"BV": tile["BV"] // 2, "num_warps": 8, "num_stages": 1}
-    return {**tile, "BV": _block(values, tile["BV"])}
-
-
-def _solve_scan(
-    w: Tensor, u: Tensor, inverse: Tensor, x: Tensor, decay: Tensor, start: Tensor | None, like: torch.dtype,
-    *, by_head: bool, apart: int, before: bool, reverse: bool = False, read: tuple[Tensor, Tensor, float] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The unknowns, the state that enters every chunk, and the last; reversed, those of the adjoint.
-
-    `read`: there, what the state was read by, the gradients of what was found, and the factor of both.
-    """
-    batch, time, heads, keys = w.shape
-    values, count = x.shape[-1], triton.cdiv(time, CHUNK)
-    y = x.new_empty(x.shape, dtype=like)
-    states = w.new_empty(batch, count, heads, keys, values)
-    final = w.new_empty(batch, heads, keys, values, dtype=torch.float32)
-    hopper = w.is_cuda and not torch.version.hip and torch.cuda.get_device_capability(w.device)[0] == 9
-    tile = _solve_tile(keys, values, w.dtype, reverse, hopper)
-    wide = tile.pop("BK")  # all keys, whatever is faster
-    tile = _tuned("solve reversed" if reverse else "solve", tile, w, time, keys, values)
-    _solve_kernel[(batch * heads, triton.cdiv(values, tile["BV"]))](
-        w, u, inverse, x, decay, *((w, x, 1.0) if read is None else read)[:2], final if start is None else start, states,
-        final, y, 1.0 if read is None else read[2], time, heads, keys, values,
-        BY_HEAD=by_head, APART=apart, BEFORE=before, REVERSE=reverse, READ=read is not None, HAS_START=start is not None,
-        C=CHUNK, BK=wide, PRECISION=_dot_precision(), **tile,
-    )  # fmt: skip
-    return y, states, final
-
-
-def _solve_inverse(
-    w: Tensor, u: Tensor, g: Tensor, inverse: Tensor, reads: Tensor, writes: Tensor, totals: Tensor,
-    apart: int, before: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Fill `inverse`, and with one decay for each key the rest; what the scan takes as w, u and decay."""
-    batch, time, heads, keys = w.shape
-    grid, order = (batch * heads, triton.cdiv(time, CHUNK)), {"APART": apart, "BEFORE": before}
-    pairs = w.new_empty(batch, time, heads, CHUNK, dtype=torch.float32)
-    if g.dim() == 3:
-        _head_pairs_kernel[grid](
-            w, u, g, pairs, time, heads, keys, C=CHUNK, BK=_block(keys, SOLVE_PAIRS), PRECISION=_dot_precision(),
-            num_warps=SOLVE_WARPS, **order,
-        )  # fmt: skip
-    else:
-        choices = _attend_choices(w.device, w.dtype, apart, before)
-        _rows_weights_kernel[grid](
-            w, u, g, choices, pairs, reads, writes, totals, 1.0, time, heads, keys,
-            STRICT=False, WHOLE=True, ALONE=False, LEVELS=LEVELS, **order, **_attend_tile("weights", w, w),
-        )  # fmt: skip
-    # 16-bit numbers come in and go out: the products between need no more than tf32.
-    precision = "tf32" if w.dtype != torch.float32 and _dot_precision() == "tf32x3" else _dot_precision()
-    _inverse_kernel[grid](pairs, inverse, time, heads, C=CHUNK, PRECISION=precision, num_warps=INVERSE_WARPS)
-    return (w, u, g) if g.dim() == 3 else (reads, writes, totals)
+from .launching import OPS, _has_kernels, _on_device, _one_device, _restarted, _unasked
+from .solving import _solve_inverse, _solve_scan
 
 
 @torch.library.custom_op(
@@ -190,7 +120,7 @@ def fused_solve(
              every axis may be 1 -> y [B, T, H, R, V] in `dtype`
     Units:   a = exp(decay) if log, else a = decay; any sign, or 0 (log -inf)
     `dots` is the type that w, u and y are multiplied in: 16 bits or, by default, the widest of w's and u's own.
-    float64, complex numbers, more than 64 ranks or 128 keys, chunks of another size and the CPU are left to PyTorch.
+    float64, complex numbers, more than 64 ranks, chunks of another size and the CPU are left to PyTorch.
     """
     if first is not None:
         decay, w = _restarted(decay, first, w[:, :, :, 0], log), w if after else _unasked(w, first)
@@ -206,7 +136,7 @@ def fused_solve(
     if start is not None:
         heads, keys, values = max(heads, start.shape[1]), max(keys, start.shape[2]), max(values, start.shape[3])
     none = 0 in (batch, time, heads, ranks, keys, values)
-    if not _has_kernels(x) or wide or none or ranks > CHUNK or keys > SOLVE_KEYS or chunk != CHUNK:
+    if not _has_kernels(x) or wide or none or ranks > CHUNK or chunk != CHUNK:
         y: Tensor = chunk_solve(w, u, x, decay, start, log=log, after=after, chunk=chunk)
         return y if wide or dtype == torch.float32 else y.to(dtype)
     like = torch.promote_types(w.dtype, u.dtype) if dots is None else dots

@@ -11,9 +11,10 @@ from ...torch_module.support.chunk_solve_read import chunk_solve_read
 from .attend_kernels import _rows_weights_kernel
 from .attending import CHUNK, LEVELS, PAIRS, _attend_choices, _attend_states, _attend_tile
 from .fused_linear_attention import _attend_logarithm, _attend_operands
-from .fused_solve import SOLVE_KEYS, _solve_empty, _solve_inverse, _solve_scan
+from .fused_solve import _solve_empty
 from .launching import OPS, _has_kernels, _on_device, _one_device, _restarted, _unasked
 from .solve_kernels import _reads_kernel, _values_adjoint_kernel
+from .solving import _solve_inverse, _solve_scan
 
 ASK_SCHEMA = "Tensor w, Tensor u, Tensor x, Tensor q, Tensor g, Tensor? start, bool before, float scale"
 
@@ -155,7 +156,7 @@ def fused_solve_read(
              every axis may be 1 -> o [B, T, H, V] in `dtype`, final [B, H, K, V] in float32, y [B, T, H, V] in `dots`
     Units:   a = exp(decay) if log, else a = decay; any sign, or 0 (log -inf)
     `dots` is the type of products: 16 bits or, by default, the widest of w, u and q.
-    float64, complex numbers, more than 128 keys, chunks of another size and the CPU are left to PyTorch.
+    float64, complex numbers, chunks of another size and the CPU are left to PyTorch.
     """
     if first is not None:
         decay, w = _restarted(decay, first, w, log), w if after else _unasked(w, first)
@@ -169,7 +170,7 @@ def fused_solve_read(
     (keys,) = torch.broadcast_shapes(*rows, (1,) if start is None else start.shape[2:3])
     (values,) = torch.broadcast_shapes(x.shape[3:], (1,) if start is None else start.shape[3:])
     none = 0 in (batch, time, heads, keys, values)
-    if not _has_kernels(x) or wide or none or keys > SOLVE_KEYS or chunk != CHUNK:
+    if not _has_kernels(x) or wide or none or chunk != CHUNK:
         q = q if scale == 1.0 else q.to(torch.promote_types(q.dtype, torch.float32)) * scale
         o, final, y = chunk_solve_read(w, u, x, q, decay, start, log=log, after=after, strict=strict, chunk=chunk)
         return o if wide or dtype == torch.float32 else o.to(dtype), final, y

@@ -28,6 +28,11 @@ def _has_kernels(x: Tensor) -> bool:
     return x.is_cuda or INTERPRETED
 
 
+def _is_compiled(x: Tensor) -> bool:
+    """What runs on a device has been through a compiler; what Triton's interpreter runs has not, nor what is only counted."""
+    return x.is_cuda
+
+
 def _one_device(given: list[Tensor]) -> None:
     """Kernels read every operand where they run: memory of another device would be read too early, or not at all."""
     for x in given:

@@ -80,6 +80,15 @@ def _inverse_kernel(pairs, inverse, T, H, C: tl.constexpr, PRECISION: tl.constex
 
 
 @triton.jit
+def _chunk_factors(decay, base, row, rows, H, APART: tl.constexpr, BEFORE: tl.constexpr):
+    """One decay for each head: what it leaves of what reads meet [C], of writes at the chunk's end [C], and of the state."""
+    reads = tl.exp2(tl.cumsum(_read_gates(decay, base, row, rows, H, APART, BEFORE), 0))
+    writes = tl.exp2(tl.cumsum(_write_gates(decay, base, row, rows, H), 0, reverse=True))
+    total = tl.exp2(tl.sum(_read_gates(decay, base, row, rows, H, 0, False), 0))
+    return reads, writes, total
+
+
+@triton.jit
 def _solve_kernel(
     w, u, inverse, x, decay, q, d_out, start, states, final, y, scale, T, H, K, V,
     BY_HEAD: tl.constexpr, APART: tl.constexpr, BEFORE: tl.constexpr, REVERSE: tl.constexpr, READ: tl.constexpr,
@@ -116,38 +125,106 @@ def _solve_kernel(
         x_tile = _load_tile(x + base * V, row, value, H * V, rows, V).to(tl.float32)
         solved = _load_tile(inverse + base * C, row, column, H * C, rows, C)
         if BY_HEAD:
-            reads = tl.exp2(tl.cumsum(_read_gates(decay, base, row, rows, H, APART, BEFORE), 0))
-            writes = tl.exp2(tl.cumsum(_write_gates(decay, base, row, rows, H), 0, reverse=True))
-            total = tl.exp2(tl.sum(_read_gates(decay, base, row, rows, H, 0, False), 0))
+            reads, writes, total = _chunk_factors(decay, base, row, rows, H, APART, BEFORE)
         else:
             total = tl.load(decay + place + key, mask=key < K, other=0)[:, None]
-        narrow = state.to(LIKE)
         if REVERSE:
-            answer = tl.dot(u_tile, narrow, input_precision=PRECISION)
+            w_tile, u_tile = u_tile, w_tile
+        answer = tl.dot(w_tile, state.to(LIKE), input_precision=PRECISION)
+        if BY_HEAD:
+            if REVERSE:
+                reads, writes = writes, reads
+            answer *= reads[:, None]
+        if REVERSE:
+            solved = tl.trans(solved)
+        found = tl.dot(solved, (x_tile + answer).to(LIKE), input_precision=PRECISION)
+        _store_tile(y + base * V, found, row, value, H * V, rows, V)
+        if BY_HEAD:
+            found *= writes[:, None]
+        state = tl.dot(tl.trans(u_tile), found.to(LIKE), state * total, input_precision=PRECISION)
+        if READ:
+            q_tile = _load_tile(q + base * K, row, key, H * K, rows, K)
+            d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
             if BY_HEAD:
-                answer *= writes[:, None]
-            found = tl.dot(tl.trans(solved), (x_tile + answer).to(LIKE), input_precision=PRECISION)
-            _store_tile(y + base * V, found, row, value, H * V, rows, V)
+                seen = tl.exp2(tl.cumsum(_read_gates(decay, base, row, rows, H, 0, False), 0)) * scale
+                d_tile = (d_tile * seen[:, None]).to(LIKE)
+            state = tl.dot(tl.trans(q_tile), d_tile, state, input_precision=PRECISION)
+    tl.store(final + plane * K * V + corner, state, mask=inside)
+
+
+@triton.jit
+def _solve_slabs_kernel(
+    w, u, inverse, x, decay, q, d_out, start, states, final, y, scale, T, H, K, V,
+    BY_HEAD: tl.constexpr, APART: tl.constexpr, BEFORE: tl.constexpr, REVERSE: tl.constexpr, READ: tl.constexpr,
+    HAS_START: tl.constexpr, SLABS: tl.constexpr,
+    C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The same of more keys than one tile has: a program holds SLABS tiles of BK keys in registers.
+
+    What the chunk asks of the state is a sum over the slabs, found before any of them changes; their rows are loaded one
+    slab after the other, first those that ask and then those that tell.
+    """
+    value, lane = tl.program_id(1) * BV + tl.arange(0, BV), tl.arange(0, BK)
+    plane, head = tl.program_id(0).to(tl.int64), tl.program_id(0) % H
+    batch = plane // H
+    LIKE: tl.constexpr = w.dtype.element_ty
+    row, column = tl.arange(0, C), tl.arange(0, C)
+    count = tl.cdiv(T, C)
+    asks, tells = w, u
+    if REVERSE:
+        asks, tells = u, w
+    held = ()
+    for slab in tl.static_range(SLABS):
+        state = tl.zeros([BK, BV], tl.float32)
+        if HAS_START:
+            state += _load_tile(start + plane * K * V, slab * BK + lane, value, V, K, V)
+        held += (state,)
+    for step in range(count):
+        chunk = step
+        if REVERSE:
+            chunk = count - 1 - step
+        place = ((batch * count + chunk) * H + head) * K
+        base = (batch * T + chunk * C) * H + head
+        rows = T - chunk * C
+        if BY_HEAD:
+            reads, writes, total = _chunk_factors(decay, base, row, rows, H, APART, BEFORE)
+            if REVERSE:
+                reads, writes = writes, reads
+        answer = tl.zeros([C, BV], tl.float32)
+        for slab in tl.static_range(SLABS):
+            key = slab * BK + lane
+            _store_tile(states + place * V, held[slab], key, value, V, K, V)
+            asked = _load_tile(asks + base * K, row, key, H * K, rows, K)
+            answer = tl.dot(asked, held[slab].to(LIKE), answer, input_precision=PRECISION)
+        if BY_HEAD:
+            answer *= reads[:, None]
+        solved = _load_tile(inverse + base * C, row, column, H * C, rows, C)
+        if REVERSE:
+            solved = tl.trans(solved)
+        x_tile = _load_tile(x + base * V, row, value, H * V, rows, V).to(tl.float32)
+        found = tl.dot(solved, (x_tile + answer).to(LIKE), input_precision=PRECISION)
+        _store_tile(y + base * V, found, row, value, H * V, rows, V)
+        if BY_HEAD:
+            found *= writes[:, None]
+        if READ:
+            d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
             if BY_HEAD:
-                found *= reads[:, None]
-            state = tl.dot(tl.trans(w_tile), found.to(LIKE), state * total, input_precision=PRECISION)
+                seen = tl.exp2(tl.cumsum(_read_gates(decay, base, row, rows, H, 0, False), 0)) * scale
+                d_tile = (d_tile * seen[:, None]).to(LIKE)
+        after = ()
+        for slab in tl.static_range(SLABS):
+            key = slab * BK + lane
+            if not BY_HEAD:
+                total = tl.load(decay + place + key, mask=key < K, other=0)[:, None]
+            told = _load_tile(tells + base * K, row, key, H * K, rows, K)
+            state = tl.dot(tl.trans(told), found.to(LIKE), held[slab] * total, input_precision=PRECISION)
             if READ:
                 q_tile = _load_tile(q + base * K, row, key, H * K, rows, K)
-                d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
-                if BY_HEAD:
-                    reads = tl.exp2(tl.cumsum(_read_gates(decay, base, row, rows, H, 0, False), 0)) * scale
-                    d_tile = (d_tile * reads[:, None]).to(LIKE)
                 state = tl.dot(tl.trans(q_tile), d_tile, state, input_precision=PRECISION)
-        else:
-            answer = tl.dot(w_tile, narrow, input_precision=PRECISION)
-            if BY_HEAD:
-                answer *= reads[:, None]
-            found = tl.dot(solved, (x_tile + answer).to(LIKE), input_precision=PRECISION)
-            _store_tile(y + base * V, found, row, value, H * V, rows, V)
-            if BY_HEAD:
-                found *= writes[:, None]
-            state = tl.dot(tl.trans(u_tile), found.to(LIKE), state * total, input_precision=PRECISION)
-    tl.store(final + plane * K * V + corner, state, mask=inside)
+            after += (state,)
+        held = after
+    for slab in tl.static_range(SLABS):
+        _store_tile(final + plane * K * V, held[slab], slab * BK + lane, value, V, K, V)
 
 
 @triton.jit

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqdsl.forms import derive
 from seqdsl.semantics import load_system
 from tests.backends.torch_module.harness import emit_module, gap, load_class, module_of
 from tests.forms.test_newton import CELLS as EVERY
-from tests.forms.test_newton import MIXING
+from tests.forms.test_newton import LOW_RANK, MIXING
 
 CELLS = {k: v for k, v in EVERY.items() if k != "anonymous"}
 LENGTHS = (0, 1, 63, 257, 600)
@@ -182,6 +183,58 @@ def test_tame_cells_that_mix_need_no_matrices(width: int) -> None:
     assert worst(found, wanted) < 1e-10 and newton.newton["iterations"] <= 3
 
 
+def drawn(text: str, width: int, length: int) -> list[torch.Tensor]:
+    """Inputs for two sequences of cells that mix, with weights of a size that does not grow with the width."""
+    generator, found = torch.Generator().manual_seed(width), []
+    for tensor in load_system(text).inputs():
+        sizes = {"t": length, "k": 2, "j": 2}
+        x = torch.randn([2, *(sizes.get(i, width) for i in tensor.indices)], generator=generator, dtype=torch.float64)
+        found.append((x if "t" in tensor.indices else x / width**0.5).requires_grad_())
+    return found
+
+
+@pytest.mark.parametrize("width", [1, 5, 18, 70])
+@pytest.mark.parametrize("name", LOW_RANK)
+def test_slow_cells_that_mix_through_a_few_sums(name: str, width: int) -> None:
+    """A few sweeps at any width, where copies would take one for each of the 17 pieces."""
+    text = LOW_RANK[name][1]
+    newton, recurrent = pair(text, torch.float64)
+    inputs = drawn(text, width, 1100)
+    if "backwards" in name:
+        both = (newton(*inputs), recurrent(*inputs))
+        found, wanted = (
+            [y, *torch.autograd.grad((y * y.detach().cos()).sum(), inputs, allow_unused=True, materialize_grads=True)]
+            for y in both
+        )
+    else:
+        state = start_of(newton, inputs)
+        found, wanted = (results(m, inputs, state) for m in (newton, recurrent))
+    assert worst(found, wanted) < 1e-9
+    assert newton.newton["iterations"] <= 10 and newton.newton["stepped"] == 12, newton.newton
+
+
+def test_a_wide_cell_makes_no_matrices() -> None:
+    """Nothing as large as the matrices of one position for every piece."""
+    newton, _ = pair(LOW_RANK["one sum"][1], torch.float32)
+    inputs = [x.float().detach().requires_grad_() for x in drawn(LOW_RANK["one sum"][1], 512, 1024)]
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            largest = max([largest, *(x.untyped_storage().nbytes() // 4 for x in _tensors(out))])
+            return out
+
+    with Watch():
+        torch.autograd.grad(newton(*inputs).square().sum(), inputs)
+    assert newton.newton["iterations"] >= 4 and largest <= 2 * 1024 * 512, largest
+
+
+def _tensors(out: Any) -> list[torch.Tensor]:
+    return [x for x in (out if isinstance(out, tuple | list) else [out]) if isinstance(x, torch.Tensor)]
+
+
 def test_what_reads_a_solved_state_is_computed_after_it() -> None:
     """A sum over the states is no part of their loop."""
     text = "mixer m(a[t,n], u[n]) -> y[t]:\n    h[t,n] = tanh(a + u * h[t-1])\n    y[t] = sum[n] h * h\n"
@@ -267,6 +320,16 @@ def test_double_backward_vmap_and_compile() -> None:
     assert newton(*(x.detach().to("meta") for x in inputs)).shape == inputs[0].shape
 
 
+def test_operands_that_are_made_of_others_count_once() -> None:
+    """The gradient that is to be differentiated again goes through the steps, whose operands may depend on each other."""
+    text = "mixer m(x[t,n], w[t,n]) -> h[t,n]:\n    h[t,n] = tanh(w * h[t-1] + exp(w) * x)\n"
+    module = module_of(derive(load_system(text), "newton").system, "newton")
+    x, w = (torch.randn(1, 300, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    loss = module(x, w).square().sum()
+    once, again = (torch.autograd.grad(loss, (x, w), create_graph=twice, retain_graph=True) for twice in (False, True))
+    assert max(map(gap, once, again)) < 1e-10
+
+
 MUTANTS = {
     "no slopes in the correction": ("slow = len(defects) >= 2 and", "slow = False and len(defects) >= 2 and"),
     "the wrong sign": (
@@ -334,6 +397,58 @@ def test_the_functions_of_cells_that_mix_pass() -> None:
 @pytest.mark.parametrize("name", MIXING_MUTANTS)
 def test_mutants_of_cells_that_mix_are_caught(name: str) -> None:
     assert not passes_mixing(MIXING_MUTANTS[name])
+
+
+# Of cells that mix through a few sums: one state, and a pair, whose decays are a block for each entry.
+LOW_RANK_MUTANTS = {
+    "columns of the first step, not stepped on": ("u1.baddbmm_(pairs, u2)", "pass"),
+    "columns that do not decay": ("u1.mul_(d2[:, 0])", "pass"),
+    "rows that do not decay": ("w2.mul_(d1[:, 0])", "pass"),
+    "rows through blocks that are not transposed": ("d1.unsqueeze(1).transpose(-3, -2)", "d1.unsqueeze(1)"),
+    "blocks in the opposite order": ("_low_rank_decayed(d2, d1[:, :, k]", "_low_rank_decayed(d1, d2[:, :, k]"),
+    "blocks that are transposed": (".unflatten(-1, (count, -1)).transpose(1, 2)", ".unflatten(-1, (count, -1))"),
+    "rows in place of columns": ("first:last, i, :] = u.mT", "first:last, i, :] = w.mT"),
+    "rows of the state after": ("first:last, k, :] = w.mT", "first:last, i, :] = w.mT"),
+    "a step without its columns": (" + (u.mT @ (w @ x.unsqueeze(-1))).squeeze(-1)", ""),
+    "a correction without what came before": ("pieces[2][n], moved[-1]) + each[n]", "pieces[2][n], moved[0] * 0) + each[n]"),
+    "an adjoint with columns for columns": ("(w, w.dim() - 3), (u, u.dim() - 3))]", "(u, w.dim() - 3), (w, u.dim() - 3))]"),
+    "an adjoint whose blocks are not transposed": ("d = d.transpose(-3, -2)\n", "\n"),
+    "an adjoint with the slopes of the step itself": ("x.narrow(n, 1, b - a - 1)", "x.narrow(n, 0, b - a - 1)"),
+    "an adjoint without what follows a block": ("own[..., 0, :] += following", "pass"),
+    "chunks that start from nothing": ("state = torch.stack(states, at)", "state = 0 * torch.stack(states, at)"),
+}  # fmt: skip
+
+
+def passes_low_rank(change: tuple[str, str]) -> bool:
+    """The same for cells that mix through a few sums, with blocks of the adjoint that hold a few chunks each."""
+    for name, length in (("one sum", 600), ("a pair", 800)):
+        text = LOW_RANK[name][1]
+        code = emit_module(derive(load_system(text), "newton").system, class_name="M", form="newton")
+        assert change[0] in code
+        newton = load_class(code.replace(*change).replace("2**20)", "2**13)"), "M")().double()
+        try:
+            found = results(newton, drawn(text, 18, length))
+        except RuntimeError:
+            return False
+        if worst(found, low_rank_reference(text, length)) > 1e-9 or newton.newton["iterations"] > 10:
+            return False
+        if newton.newton["stepped"] != length % 64:
+            return False
+    return True
+
+
+@cache
+def low_rank_reference(text: str, length: int) -> list[torch.Tensor]:
+    return results(module_of(load_system(text), "recurrent"), drawn(text, 18, length))
+
+
+def test_the_functions_of_cells_that_mix_through_a_few_sums_pass() -> None:
+    assert passes_low_rank(("def newton_scan(", "def newton_scan("))
+
+
+@pytest.mark.parametrize("name", LOW_RANK_MUTANTS)
+def test_mutants_of_cells_that_mix_through_a_few_sums_are_caught(name: str) -> None:
+    assert not passes_low_rank(LOW_RANK_MUTANTS[name])
 
 
 def passes(change: tuple[str, str]) -> bool:

@@ -1,4 +1,7 @@
-"""Generated files read like written ones: a linter finds nothing, nothing is there that nothing uses."""
+"""Generated files read like written ones: a linter finds nothing, nothing is there that nothing uses.
+
+Those of the library are asked the same where they are made anyway, in `tests/references/test_checked.py`.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +19,12 @@ from seqdsl.backends.torch_module.polish import tidy
 
 import seqdsl
 from tests.backends.torch_module.harness import CORPUS
+from tests.backends.torch_module.readable import check_reads_well, lint
 
 ROOT = Path(__file__).resolve().parents[3]
 READ = ["gla.gla", "gla.GLA", "mamba.Mamba", "attention.attention", "lstm.lstm", "gru.gru", "sinkhorn.sinkhorn",
         "transformer.Transformer", "nsa.nsa", "titans.titans", "tome.tome", "mlp.conv3x3",
         "bidirectional.bidirectional"]  # fmt: skip
-
-
-@cache
-def texts() -> dict[str, str]:
-    """The library as it is planned, and the corpus files that reviewers read."""
-    found = dict(read())
-    for path in sorted((ROOT / "library").rglob("*.seq")):
-        for program in seqdsl.load_all(path):
-            found[f"{path.stem}.{program.name}"] = program.source()
-    return found
 
 
 @cache
@@ -46,33 +40,14 @@ def read() -> dict[str, str]:
 
 
 def test_a_linter_finds_nothing(tmp_path: Path) -> None:
-    """E741 apart: an axis may be called `l`, and then so are its positions."""
-    for name, text in texts().items():
+    for name, text in read().items():
         (tmp_path / f"{name.replace('.', '_')}.py").write_text(text)
-    rules = ["--isolated", "--line-length", "132", "--select", "F,E,W,I,UP,B", "--ignore", "E741"]
-    run = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format", "concise", *rules, str(tmp_path)],
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout[-4000:] + run.stderr
+    assert lint(tmp_path) == ""
 
 
-def test_every_function_is_used() -> None:
-    for name, text in texts().items():
-        tree = ast.parse(text)
-        made = {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
-        used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
-        mixer = next(n for n in reversed(tree.body) if isinstance(n, ast.ClassDef)).name
-        assert {n for n in made - used if n.startswith("_")} == set(), (name, mixer)
-
-
-def test_no_absurdities() -> None:
-    for name, text in texts().items():
-        for absurd in (r"torch\.full\(\(\), [01],", r"\+ -\d", r"-1 \*", r"\w, \w+,\)", r"^\s+(\w+) = \1$", r"\n\n\n\n"):
-            assert not re.search(absurd, text, re.M), (name, absurd)
-        for line in text.splitlines():
-            assert len(line) <= WIDTH + 12, (name, line)
+def test_texts_read_well() -> None:
+    for text in read().values():
+        check_reads_well(text)
 
 
 @pytest.mark.parametrize("name", READ)

@@ -22,6 +22,8 @@ TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "sm_100": ("cud
 SHARED = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}  # bytes a block may have
 TABLE = Path(__file__).with_name("resources.txt")
 PRODUCTS = ("wgmma.mma_async", "tcgen05.mma", "mma.sync", "v_mfma")
+# One whose first operand is in registers, which ptxas before 13.3 may give away before they are read.
+OF_REGISTERS = "wgmma-of-registers"
 
 
 def compiled(
@@ -44,7 +46,10 @@ def compiled(
     made = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
     text = made.asm.get("ptx") or made.asm["amdgcn"]
     used = _amd(text) if target.startswith("gfx") else _nvidia(made.asm["cubin"])
-    return {**used, "shared": made.metadata.shared, "products": [p for p in PRODUCTS if p in text]}
+    products = [p for p in PRODUCTS if p in text]
+    if re.search(r"wgmma\.mma_async\S* \{[^}]*\}, \{", text):
+        products.append(OF_REGISTERS)
+    return {**used, "shared": made.metadata.shared, "products": products}
 
 
 def _nvidia(cubin: bytes) -> dict[str, int]:

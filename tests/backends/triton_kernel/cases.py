@@ -319,12 +319,21 @@ INTERPRETED: dict[str, Case] = {
     "a factor for each row": Rows((2, 9, 2, 130), (2, 9, 2, 1)),
     "a factor for some rows": Rows((2, 3, 2, 5), (1, 3, 2, 1)),
     "solve of one position": Solve(1, 1, 1, 3, 2, gate=1),
+    "solve of 136 keys, a decay for each head": Solve(1, 77, 1, 136, 17, gate=1),
+    "solve of 200 keys, a decay for each": Solve(1, 77, 2, 200, 3, gate=200, after=False, start=False),
+    "solve of 256 keys and three ranks, plain decays": Solve(1, 25, 1, 256, 3, gate=1, ranks=3, after=False, plain=True),
+    "solve of 320 keys, a decay for each": Solve(1, 70, 2, 320, 3, gate=320),
+    "solve and read, 129 keys, no decay": SolveRead(1, 67, 1, 129, 20, gate=0, options={"strict": True}),
+    "solve and read, 256 keys, a decay for each": SolveRead(2, 67, 1, 256, 3, gate=256, start=False, options={"scale": 0.3}),
+    "solve and read, 320 keys, a decay for each head": SolveRead(1, 133, 2, 320, 17, gate=1, options={"scale": 0.3}),
+    "solve and read, 520 keys, a decay for each": SolveRead(1, 67, 1, 520, 3, gate=520, after=False),
 }
 
 # The kernels for either kind of decay in 16 bits, too.
 PRECISIONS = dict.fromkeys(
     ("a decay for each key", "weak decays for each key", "a decay for each head", "solve, a decay for each head",
-     "solve, a decay for each key"), ("float32", "float16"),
+     "solve, a decay for each key", "solve of 320 keys, a decay for each", "solve and read, 256 keys, a decay for each",
+     "solve and read, 320 keys, a decay for each head"), ("float32", "float16"),
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from backends.triton_kernel.support import walk_kernels as walk
 from backends.triton_kernel.support.attending import ATTEND_TILES, CHUNK, LEVELS, _walk_tile
 from backends.triton_kernel.support.fused_read import READ_SEGMENT, READ_STEPS, _read_tile
 from backends.triton_kernel.support.fused_scan import SCAN_ADJOINT_STEPS, SCAN_LANES, SCAN_STEPS, SCAN_WARPS
-from backends.triton_kernel.support.fused_solve import INVERSE_WARPS, SOLVE_PAIRS, SOLVE_WARPS, _solve_tile
+from backends.triton_kernel.support.solving import INVERSE_WARPS, SOLVE_PAIRS, SOLVE_WARPS, _solve_tile
 
 F32, BF16 = "*fp32", "*bf16"
 KERNELS: dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]] = {}
@@ -59,9 +59,21 @@ def _walk(by: str, reverse: bool, width: int) -> None:
     KERNELS[name] = (walk._walk_kernel, ATTEND, {**flags, "C": CHUNK, "LEVELS": LEVELS, "PRECISION": "ieee", **tile}, options)
 
 
-def _solve(name: str, kernel: Any, options: dict[str, int], **constants: Any) -> None:
-    """K = V = 128, bfloat16."""
-    KERNELS[name] = (kernel, SOLVE, {"C": CHUNK, "PRECISION": "tf32x3", **constants}, {"num_warps": SOLVE_WARPS, **options})
+def _solve(name: str, kernel: Any, options: dict[str, int], like: str = BF16, **constants: Any) -> None:
+    """K = V = 128, or as many keys as the tile has; 16-bit operands of `like`."""
+    types = {n: like if t == BF16 else t for n, t in SOLVE.items()}
+    KERNELS[name] = (kernel, types, {"C": CHUNK, "PRECISION": "tf32x3", **constants}, {"num_warps": SOLVE_WARPS, **options})
+
+
+def _solve_scan(by: str, reverse: bool, keys: int, dtype: torch.dtype = torch.bfloat16) -> None:
+    """The scan of feedback, by the tile that it is launched with."""
+    name = f"solve {keys} {by}" + " reversed" * reverse + ", float32" * (dtype == torch.float32)
+    tile, other = (_solve_tile(keys, 128, dtype, reverse, hopper) for hopper in (True, False))
+    launch = {option: tile.pop(option) for option in ("num_warps", "num_stages")}
+    flags = {"BY_HEAD": by == "by head", "REVERSE": reverse, "READ": reverse, "HAS_START": True, **tile, **AFTER}
+    kernel = solve._solve_slabs_kernel if "SLABS" in tile else solve._solve_kernel
+    _solve(name, kernel, launch, F32 if dtype == torch.float32 else BF16, **flags)
+    ELSEWHERE[name] = dict.fromkeys(("sm_80", "sm_100", "gfx942"), other)
 
 
 def _read(name: str, kernel: Any, keys: int, values: int, decay: str, **constants: Any) -> None:
@@ -100,8 +112,7 @@ _solve("pairs by head", solve._head_pairs_kernel, {}, BK=SOLVE_PAIRS, **AFTER)
 _solve("inverse", solve._inverse_kernel, {"num_warps": INVERSE_WARPS}, PRECISION="tf32")
 for by in ("by key", "by head"):
     for reverse in (False, True):
-        name, tile = f"solve {by}" + " reversed" * reverse, _solve_tile(128, 128, torch.bfloat16, reverse, True)
-        launch = {option: tile.pop(option) for option in ("num_warps", "num_stages")}
-        flags = {"BY_HEAD": by == "by head", "REVERSE": reverse, "READ": reverse, "HAS_START": True, **tile, **AFTER}
-        _solve(name, solve._solve_kernel, launch, **flags)
-        ELSEWHERE[name] = dict.fromkeys(("sm_80", "sm_100", "gfx942"), _solve_tile(128, 128, torch.bfloat16, reverse, False))
+        for width in (128, 256):
+            _solve_scan(by, reverse, width)
+_solve_scan("by head", True, 512)
+_solve_scan("by head", False, 256, torch.float32)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import subprocess
 import sys
 from pathlib import Path
+from symtable import SymbolTable, symtable
 from typing import Any
 
 import pytest
 import torch
 
 import seqdsl
+from backends.triton_kernel.kernels import kernels_text
+from backends.triton_kernel.module import STAND_INS
 from seqdsl.diagnostics import SeqError
 
 UNNAMED = Path(__file__).resolve().parents[2] / "unnamed"
@@ -94,6 +98,19 @@ def test_the_files_stand_alone(tmp_path: Path) -> None:
             "import importlib; layer = importlib.import_module('GLA_layer')")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.stdout == "(1, 70, 2, 4)\n", done.stderr
+
+
+@pytest.mark.parametrize("stand_in", sorted({x.name for x in STAND_INS.values()}))
+def test_every_name_in_a_file_of_kernels_is_known(stand_in: str) -> None:
+    table = symtable(kernels_text("some", frozenset({stand_in})), "some.py", "exec")
+    known = {x.get_name() for x in table.get_symbols() if x.is_assigned() or x.is_imported() or x.is_namespace()}
+    assert known and _from_outside(table) <= known | vars(builtins).keys()
+
+
+def _from_outside(table: SymbolTable) -> set[str]:
+    """Names that functions of a file, and functions in them, take from the file."""
+    own = {x.get_name() for x in table.get_symbols() if x.is_global() and x.is_referenced()}
+    return own.union(*map(_from_outside, table.get_children()))
 
 
 def test_the_text_is_the_same_every_time() -> None:

@@ -1,0 +1,207 @@
+"""What feedback through a decaying state launches with its reads and without them: the chunks' inverses, and the scan.
+
+A program of the scan holds all keys of a few values. Up to 128 they are one tile. More are slabs of 64, or 32 of float32,
+in registers one beside the other, up to 512 keys of 16 bits and 256 of float32; of still more the state goes from chunk to
+chunk by PyTorch's products, between the same kernels for all that the chunks find apart from each other.
+
+256 keys in one tile gave wrong states and illegal accesses on a Hopper GPU under Triton 3.6, though nothing in the text was
+wrong: no program loads what it stores. Of float32 that kernel was compiled to 290 and 340 wgmma products with an operand in
+registers, of which it spilled 2.5 KB; ptxas before 13.3 may give such registers away before they are read
+(triton#11781). In 16 bits no product took an operand from registers, but the adjoint spilled, with products 8 wide.
+So slabs have no such product: in 16 bits operands come from shared memory and nothing is spilled on sm_90, in float32 two
+warps are too few for wgmma. No device has run them yet: the first launch of each kind on a device is checked.
+"""
+
+import warnings
+from functools import cache
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from torch.nn.functional import pad
+
+from .attend_kernels import _rows_weights_kernel
+from .attending import CHUNK, LEVELS, _attend_choices, _attend_tile
+from .launching import _block, _dot_precision, _is_compiled
+from .solve_kernels import _head_pairs_kernel, _inverse_kernel, _solve_kernel, _solve_slabs_kernel
+from .tuning import _agree, _device_name, _tuned
+
+SOLVE_KEYS = 128  # in one tile
+SLABS_KEYS = {torch.float32: 256, torch.float16: 512, torch.bfloat16: 512}  # in registers
+SOLVE_PAIRS, SOLVE_WARPS, INVERSE_WARPS = 64, 4, 2
+# w, u, inverse, x, decay, start, and of a scan that is read: by what, the gradients of what was found, the factor of both.
+Given = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, tuple[Tensor, Tensor, float] | None]
+
+
+def _solve_tile(keys: int, values: int, like: torch.dtype, reverse: bool, hopper: bool) -> dict[str, int]:
+    """All keys and some values; warps and stages so that 16-bit operands spill little and their tiles fit."""
+    if keys > SOLVE_KEYS:
+        return _slabs_tile(keys, values, like, reverse, hopper)
+    tile = {"BK": _block(keys, SOLVE_KEYS), "BV": 64 if hopper else 32, "num_warps": 8 if reverse else 4}
+    tile["num_stages"] = 1 if reverse and not hopper else 2
+    if like == torch.float32:
+        tile |= {"BV": tile["BV"] // 2, "num_warps": 8, "num_stages": 1}
+    return {**tile, "BV": _block(values, tile["BV"])}
+
+
+def _slabs_tile(keys: int, values: int, like: torch.dtype, reverse: bool, hopper: bool) -> dict[str, int]:
+    """Rows in two stages only where the shared memory of a Hopper GPU has room for those of all slabs."""
+    if like == torch.float32:
+        return {"BK": 32, "SLABS": triton.cdiv(keys, 32), "BV": 16, "num_warps": 2, "num_stages": 1}
+    slabs = triton.cdiv(keys, 64)
+    staged = hopper and slabs <= (3 if reverse else 4)
+    return {"BK": 64, "SLABS": slabs, "BV": _block(values, 32), "num_warps": 4 if staged else 8, "num_stages": 2 if staged else 1}
+
+
+def _solve_scan(
+    w: Tensor, u: Tensor, inverse: Tensor, x: Tensor, decay: Tensor, start: Tensor | None, like: torch.dtype,
+    *, by_head: bool, apart: int, before: bool, reverse: bool = False, read: tuple[Tensor, Tensor, float] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The unknowns, the state that enters every chunk, and the last; reversed, those of the adjoint.
+
+    `read`: there, what the state was read by, the gradients of what was found, and the factor of both.
+    """
+    time, keys, values = w.shape[1], w.shape[3], x.shape[-1]
+    hopper = w.is_cuda and not torch.version.hip and torch.cuda.get_device_capability(w.device)[0] == 9
+    tile = _solve_tile(keys, values, w.dtype, reverse, hopper)
+    held = {n: tile.pop(n) for n in list(tile) if n in ("BK", "SLABS")}  # all keys, whatever is faster
+    name = "solve" + " slabs" * ("SLABS" in held) + " reversed" * reverse
+    tile = {**_tuned(name, tile, w, time, keys, values), **held}
+    given = (w, u, inverse, x, decay, start, read)
+    how: dict[str, Any] = {"BY_HEAD": by_head, "APART": apart, "BEFORE": before, "REVERSE": reverse}
+    if "SLABS" in tile and not (keys <= SLABS_KEYS[w.dtype] and _slabs_hold(given, like, how, tile)):
+        return _solve_stepped(given, like, **how)
+    return _solve_launched(given, like, how, tile)
+
+
+def _solve_launched(
+    given: Given, like: torch.dtype, how: dict[str, Any], tile: dict[str, int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`_solve_scan` by a kernel."""
+    w, u, inverse, x, decay, start, read = given
+    batch, time, heads, keys = w.shape
+    values, count = x.shape[-1], triton.cdiv(time, CHUNK)
+    y = x.new_empty(x.shape, dtype=like)
+    states = w.new_empty(batch, count, heads, keys, values)
+    final = w.new_empty(batch, heads, keys, values, dtype=torch.float32)
+    q, d_out, scale = (w, x, 1.0) if read is None else read
+    kernel = _solve_slabs_kernel if "SLABS" in tile else _solve_kernel
+    kernel[(batch * heads, triton.cdiv(values, tile["BV"]))](
+        w, u, inverse, x, decay, q, d_out, final if start is None else start, states, final, y, scale, time, heads, keys, values,
+        READ=read is not None, HAS_START=start is not None, C=CHUNK, PRECISION=_dot_precision(), **how, **tile,
+    )  # fmt: skip
+    return y, states, final
+
+
+def _solve_stepped(
+    given: Given, like: torch.dtype, *, BY_HEAD: bool, APART: int, BEFORE: bool, REVERSE: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`_solve_scan` by PyTorch's products, a chunk at a time, in float32."""
+    w, u, inverse, x, decay, start, read = given
+    batch, time, heads, keys = w.shape
+    count = triton.cdiv(time, CHUNK)
+
+    def chunks(z: Tensor) -> Tensor:
+        """[B, T, H, D] -> [N, B, H, C, D]."""
+        z = pad(z.float(), (0, 0, 0, 0, 0, count * CHUNK - time))
+        return torch.unflatten(z, 1, (count, CHUNK)).permute(1, 0, 3, 2, 4)
+
+    reads: Tensor | float = 1.0
+    writes = seen = reads
+    if BY_HEAD:
+        gate = chunks(decay.unsqueeze(-1))
+        reads = pad(gate, (0, 0, APART if BEFORE else 0, 0))[..., :CHUNK, :].cumsum(-2).exp()
+        writes = pad(gate, (0, 0, 0, 1))[..., 1:, :].flip(-2).cumsum(-2).flip(-2).exp()
+        seen, totals = gate.cumsum(-2).exp(), gate.sum(-2, keepdim=True).exp()
+    else:
+        totals = decay.transpose(0, 1).unsqueeze(-1)
+    asks, tells, solved, gains = chunks(w) * reads, chunks(u) * writes, chunks(inverse), chunks(x)
+    if REVERSE:
+        asks, tells, solved = tells, asks, solved.mT
+    told = x.new_zeros(count, dtype=torch.float32)
+    if read is not None:
+        told = (chunks(read[0]) * seen * (read[2] if BY_HEAD else 1.0)).mT @ chunks(read[1])
+    state = w.new_zeros(batch, heads, keys, x.shape[-1], dtype=torch.float32) if start is None else start
+    found, states = [], []
+    for n in reversed(range(count)) if REVERSE else range(count):
+        states.append(state)
+        found.append(solved[n] @ (gains[n] + asks[n] @ state))
+        state = totals[n] * state + tells[n].mT @ found[-1] + told[n]
+    if REVERSE:
+        found.reverse()
+        states.reverse()
+    y = torch.stack(found, 1).transpose(2, 3).flatten(1, 2)[:, :time].contiguous()
+    return y.to(like), torch.stack(states, 1).to(w.dtype), state
+
+
+def _slabs_hold(given: Given, like: torch.dtype, how: dict[str, Any], tile: dict[str, int]) -> bool:
+    """Is the kernel of slabs right as it is compiled for such a launch? Triton compiles for sizes of 1 and multiples of 16."""
+    w, _, _, x, decay, start, read = given
+    if not _is_compiled(w):
+        return True
+    time, heads, keys = w.shape[1:]
+    sizes = (2 * CHUNK + (16 if time % 16 == 0 else 13), 16 if heads % 16 == 0 else min(heads, 2), keys, x.shape[-1])
+    types = (w.dtype, x.dtype, decay.dtype, like)
+    return _slabs_agree(w.device, types, sizes, start is None, read is None, tuple(how.items()), tuple(tile.items()))
+
+
+@cache
+def _slabs_agree(
+    device: torch.device, types: tuple[torch.dtype, ...], sizes: tuple[int, ...], alone: bool, unread: bool,
+    how: tuple[tuple[str, Any], ...], tile: tuple[tuple[str, int], ...],
+) -> bool:  # fmt: skip
+    """Do the kernel and PyTorch's products find the same in three chunks? If not, it is said, once for each kind of launch.
+
+    Waits for the device: as what compiles, this must have happened before a graph of launches is recorded.
+    """
+    time, heads, keys, values = sizes
+    narrow, wide, gates, like = types
+    order = dict(how)
+    draw = torch.Generator(device).manual_seed(0)
+
+    def drawn(*shape: int, like: torch.dtype = narrow) -> Tensor:
+        return torch.rand(1, *shape, generator=draw, device=device).to(like)
+
+    w, u, q = ((2 * drawn(time, heads, keys) - 1) / keys**0.5 for _ in range(3))
+    row = torch.arange(time, device=device)[:, None] % CHUNK
+    column = torch.arange(CHUNK, device=device)
+    inverse = torch.where(column < row, 0.1 * drawn(time, 1, CHUNK)[0, :, 0], (column == row).to(narrow))
+    inverse = inverse.unsqueeze(1).expand(1, time, heads, CHUNK).contiguous()
+    x, d_out = drawn(time, heads, values, like=wide), drawn(time, heads, values)
+    decay = -0.1 * drawn(time, heads, like=gates) if order["BY_HEAD"] else drawn(triton.cdiv(time, CHUNK), heads, keys, like=gates)
+    start = None if alone else drawn(heads, keys, values, like=torch.float32)
+    given = (w, u, inverse, x, decay, start, None if unread else (q, d_out, 0.5))
+    right = _agree(_solve_launched(given, like, order, dict(tile)), _solve_stepped(given, like, **order))
+    if not right:
+        warnings.warn(
+            f"{_device_name(device)} with Triton {triton.__version__} computes feedback of {keys} keys wrongly: PyTorch's"
+            " products take the place of that kernel. TRITON_PTXAS_PATH may name a newer ptxas (13.3 or later).",
+            RuntimeWarning, stacklevel=2,
+        )  # fmt: skip
+    return right
+
+
+def _solve_inverse(
+    w: Tensor, u: Tensor, g: Tensor, inverse: Tensor, reads: Tensor, writes: Tensor, totals: Tensor,
+    apart: int, before: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Fill `inverse`, and with one decay for each key the rest; what the scan takes as w, u and decay."""
+    batch, time, heads, keys = w.shape
+    grid, order = (batch * heads, triton.cdiv(time, CHUNK)), {"APART": apart, "BEFORE": before}
+    pairs = w.new_empty(batch, time, heads, CHUNK, dtype=torch.float32)
+    if g.dim() == 3:
+        _head_pairs_kernel[grid](
+            w, u, g, pairs, time, heads, keys, C=CHUNK, BK=_block(keys, SOLVE_PAIRS), PRECISION=_dot_precision(),
+            num_warps=SOLVE_WARPS, **order,
+        )  # fmt: skip
+    else:
+        choices = _attend_choices(w.device, w.dtype, apart, before)
+        _rows_weights_kernel[grid](
+            w, u, g, choices, pairs, reads, writes, totals, 1.0, time, heads, keys,
+            STRICT=False, WHOLE=True, ALONE=False, LEVELS=LEVELS, **order, **_attend_tile("weights", w, w),
+        )  # fmt: skip
+    # 16-bit numbers come in and go out: the products between need no more than tf32.
+    precision = "tf32" if w.dtype != torch.float32 and _dot_precision() == "tf32x3" else _dot_precision()
+    _inverse_kernel[grid](pairs, inverse, time, heads, C=CHUNK, PRECISION=precision, num_warps=INVERSE_WARPS)
+    return (w, u, g) if g.dim() == 3 else (reads, writes, totals)
