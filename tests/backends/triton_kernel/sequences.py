@@ -278,6 +278,7 @@ AHEAD: dict[str, tuple[Whole, dict[str, int]]] = {
     "a delta rule": (WHOLE["a delta rule"], {"h": 16, "d": 128, "e": 128}),
     "a window with a gate": (WHOLE["a window with a gate"], {"c": 2048}),
 }
+PACKED = ("a window with a gate",)  # also for packed sequences
 TABLE = Path(__file__).with_name("sequences.txt")
 
 
@@ -294,7 +295,7 @@ def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
                 ways: dict[str, dict[str, Any]] = {"": {}}
                 if plan.windows:
                     types["number"] = "*i64"
-                    ways = {"": {"PACKED": False, "number": None}, ", packed": {"PACKED": True}}
+                    ways = {"": {"PACKED": False, "number": None}, **({", packed": {"PACKED": True}} if name in PACKED else {})}
                 for way, more in ways.items():
                     used = compile_one(kernel, types, constants | fixed | more, target, wide, **options)
                     yield {"name": f"{name}, {plan.name.split('_')[-2]}{way}{which} {target}", **used}
