@@ -96,13 +96,13 @@ def _absorbable(system: System, tensor: Tensor, loop: Loop, inside: dict[str, in
     return places[0] if wider and own else None
 
 
-def hoist(ctx: Context, loop: Loop, inside: set[str]) -> None:
+def hoist(ctx: Context, loop: Loop, inside: set[str], apart: set[str]) -> None:
     """Compute what does not depend on the loop before it, over the whole axis; not of parameters that every step has of
-    its own, unless an inner loop would compute it at each of its steps."""
+    its own, unless an inner loop would compute it at each of its steps. Tensors `apart` are computed otherwise."""
     dependent = inside | _waiting(ctx, inside)
     if not any(isinstance(step, Loop) for step in loop.body):
         dependent |= {name for name, place in ctx.places.items() if isinstance(place, Layered)}
-    for name in [n for n in ctx.system.tensors if n in inside]:
+    for name in [n for n in ctx.system.tensors if n in inside and n not in apart]:
         tensor = ctx.system.tensors[name]
         with ctx.equation(tensor):
             assert tensor.rhs is not None

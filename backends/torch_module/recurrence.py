@@ -75,7 +75,8 @@ def _carry(ctx: Context, tensor: Tensor) -> Value:
 
 def _outer_loop(ctx: Context, loop: Loop, after: Readers) -> None:
     inside = set(loop.tensors())
-    hoist(ctx, loop, inside)
+    chains = ctx.target.chains
+    hoist(ctx, loop, inside, inside & chains.keeps() if chains else set())
     if stepped.run(ctx, loop, after, lambda tensor: _start(ctx, tensor, loop)):
         return
     keys = {name: tuple(p for _, p in sorted(keys_of(ctx.system, loop, name))) for name in inside}
@@ -277,7 +278,10 @@ def _loop(ctx: Context, loop: Loop) -> None:
     ctx.loops.append(scope)
     ctx.block = body
     ctx.caches.append({})
-    for step in loop.body:
+    chains = ctx.target.chains
+    for step in chains.inside(loop) if chains else loop.body:
+        if chains and chains.write(ctx, step):
+            continue
         if isinstance(step, Loop) and newton.is_solved(ctx.system, step):
             _solved(ctx, step)
         elif isinstance(step, Loop):
@@ -305,7 +309,7 @@ def _solved(ctx: Context, loop: Loop) -> None:
     for name, place in places.items():
         found, tensor = ctx.places[name], ctx.system.tensors[name]
         assert isinstance(place, Looped) and isinstance(found, Stored)
-        _assign(ctx, tensor, place, found.value)
+        assign(ctx, tensor, place, found.value)
         ctx.places[name] = place
 
 
@@ -328,10 +332,11 @@ def _entry(ctx: Context, tensor: Tensor) -> None:
     with ctx.equation(tensor):
         ctx.comment(tensor)
         value = packed.at_end(ctx, tensor) or expressions.emit(ctx, tensor.rhs)
-        _assign(ctx, tensor, place, expressions.convert(ctx, value, tensor.dtype))
+        assign(ctx, tensor, place, expressions.convert(ctx, value, tensor.dtype))
 
 
-def _assign(ctx: Context, tensor: Tensor, place: Looped, value: Value) -> None:
+def assign(ctx: Context, tensor: Tensor, place: Looped, value: Value) -> None:
+    """`S[t] = ..`: a value as one entry of a tensor inside its loops."""
     with ctx.equation(tensor):
         dims = _entry_dims(ctx, tensor, place.keys)
         if value.dims != dims or value.static:

@@ -24,6 +24,7 @@ from ..torch_module.prologue import stepping
 from ..torch_module.target import StandIn, Target
 from .count import Count, counted
 from .emit.chains import Chains
+from .emit.depth import over_depth
 from .emit.groups import grouped
 from .emit.parts import Group, Grouped
 from .emit.recurrences import Recurrences
@@ -49,7 +50,7 @@ def emit_module(
     """The text of a Python file with one class, which imports its kernels from the file that `companions` gives.
 
     `stepper` are the equations one position at a time, for which `step` has kernels written."""
-    found, over = _stepped(stepper), over_sequences(needed(system))
+    found, over = _stepped(stepper), over_depth(over_sequences(needed(system)))
     return _emitted(system, found, over, class_name=class_name, header=header, form=form)[0]
 
 
@@ -83,7 +84,7 @@ def _target(system: System, step: Grouped | None, over: Grouped, refused: frozen
 
 def explained(system: System, form: str) -> list[str]:
     """What of a module runs in kernels of its own; of a normalised read that does not, why."""
-    over = over_sequences(needed(system))
+    over = over_depth(over_sequences(needed(system)))
     text, target = _emitted(system, None, over, class_name="Module", form=form)
     found = _IMPORT.search(text)
     lines = [f"kernels of `{name}`" for name in (found[2].split(", ") if found else [])]

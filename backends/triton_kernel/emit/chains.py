@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from seqdsl.ir.dependence import Step
+from seqdsl.ir.dependence import Loop, Step
 from seqdsl.ir.node import Node
 from seqdsl.ir.node import reads as reads_below
 from seqdsl.ir.state import record_paths
@@ -40,12 +40,16 @@ class Chains:
     def order(self, system: System, plan: Iterable[Step]) -> tuple[Step, ...]:
         """The plan with the tensors of a group one after the other: what they need before, all else behind."""
         steps = list(plan)
-        for group in self.found.groups:
+        for group in [g for g in self.found.groups if g.depth is None]:
             needed = self._needed(system, group.tensors)
             early = [s for s in steps if set(s.tensors()) & needed]
             own = [s for s in steps if set(s.tensors()) <= set(group.tensors)]
             steps = [*early, *own, *(s for s in steps if s not in early and s not in own)]
         return tuple(steps)
+
+    def inside(self, loop: Loop) -> tuple[Step, ...]:
+        """The steps of a loop's body."""
+        return loop.body
 
     def _needed(self, system: System, names: list[str]) -> set[str]:
         """What some tensors are computed from, all the way; of a group that is needed, all of it."""

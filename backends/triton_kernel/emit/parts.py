@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
@@ -31,6 +32,7 @@ class Group:
     parts: tuple[str, ...] = ()  # tensors of their own for what no kernel computes
     stream: str = ""
     moved: tuple[int, int] = (0, 0)  # over a stream: how many tensors of its size the kernel moves, and PyTorch would
+    depth: Any = None  # inside a loop over depth, its step (`depth.Depth`)
 
     @property
     def column(self) -> str:

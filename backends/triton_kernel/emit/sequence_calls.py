@@ -5,40 +5,68 @@ Entry point: `Sequences`, which the torch target's emitter asks at every step of
 
 from __future__ import annotations
 
+from seqdsl.ir.dependence import Loop, Step
 from seqdsl.ir.node import Node
+from seqdsl.ir.system import System
 
-from ...torch_module import convolutions, expressions, history
-from ...torch_module.context import Block, Context, Stored
+from ...torch_module import convolutions, expressions, history, recurrence
+from ...torch_module.context import Block, Context, Looped, Stored
 from ...torch_module.names import quoted, tuple_text
 from ...torch_module.values import ATOM, BATCH, Value, permuted, plain
 from .chain import Kernel
 from .chain_adjoint import Adjoint
 from .chains import Chains, call, dims_text, leaves
 from .numbers import kinds
-from .parts import Group, read_outside, rights
+from .parts import Group, read_of, read_outside, rights
 from .windows import Window, exchanged_windows
 
 
 class Sequences(Chains):
     """The groups of one function over whole sequences."""
 
-    def value(self, ctx: Context, node: Node) -> Value:
-        """With all indices of the read: a gradient has them, too."""
-        value = super().value(ctx, node)
+    def inside(self, loop: Loop) -> tuple[Step, ...]:
+        """The steps of a loop's body, one for each group, behind all that it needs."""
+        steps = list(loop.body)
+        for group in self.found.groups:
+            own = [s for s in steps if {*s.tensors()} <= {*group.tensors}]
+            if group.depth is None or not own:
+                continue
+            needed = self._needed(group.depth.system, group.tensors)
+            early = [s for s in steps if {*s.tensors()} & needed and s not in own]
+            steps = [*early, own[0], *(s for s in steps if s not in early and s not in own)]
+        return tuple(steps)
+
+    def write(self, ctx: Context, step: Step) -> bool:
+        """The same inside loops, where a group has one step."""
+        group = next((g for g in self.found.groups if {*step.tensors()} & {*g.tensors}), None)
+        if group is None or group.depth is None or isinstance(step, Loop):
+            return group is not None and group.depth is None and super().write(ctx, step)
+        self.call(ctx, group)
+        return True
+
+    def leaf(self, ctx: Context, group: Group, node: Node) -> Value:
+        """What a kernel loads, with all indices of the read: a gradient has them, too."""
+        if group.depth is None:
+            value = self.value(ctx, node)
+        else:
+            value = expressions.tensor(ctx, expressions.emit(ctx, group.depth.back(node)), node.dtype)
+            named = value.text.isidentifier() or value.weight
+            value = value if named else ctx.bind(str(node.attr).rpartition(".")[2], value)
         if {*value.dims} >= node.free:
             return value
         dims = (*((BATCH,) if BATCH in value.dims else ()), *(str(a.attr) for a in node.args))
         return ctx.bind(str(node.attr).rpartition(".")[2], expressions.full(ctx, value, dims, node.dtype))
 
     def call(self, ctx: Context, group: Group) -> None:
-        system, stored = ctx.system, read_outside(ctx.system, group)
+        system = ctx.system if group.depth is None else group.depth.system
+        stored = read_outside(system, group)
         parts = [exchanged_windows(system, right) for right in rights(system, group)]
         windows = dict.fromkeys(w for _, found in parts for w in found)
         own = {w.leaf for w in windows}
-        values = {node: self.value(ctx, node) for node in leaves(group, (n for n, _ in parts)) if node not in own}
+        values = {node: self.leaf(ctx, group, node) for node in leaves(group, (n for n, _ in parts)) if node not in own}
         summed = {w: (*_source(ctx, w), self.value(ctx, w.taps)) for w in windows}
         name = ctx.names.fresh(f"{system.name}_{stored[-1].removesuffix('.in').rpartition('.')[2]}_sequence")
-        forward, adjoint = _kernels(ctx, group, values, {w: (x.dims, v.dims) for w, (x, _, v) in summed.items()}, stored, name)
+        forward, adjoint = _kernels(system, group, values, {w: (x.dims, v.dims) for w, (x, _, v) in summed.items()}, stored, name)
         self.written[name] = _text(name, forward, adjoint, ctx)
         tensors = [v.text for v in values.values()] + [v.text for x, _, w in summed.values() for v in (x, w)]
         taps = {w: ctx.dim_text(w.lag) for w in windows}
@@ -54,9 +82,13 @@ class Sequences(Chains):
         call(ctx, name, forward[0], tensors, outputs, lengths, last)
         outer.lines += [*ctx.block.lines, "    " * outer.indent + "else:"]
         ctx.block = Block(outer.indent + 1)
-        _in_pytorch(ctx, group, values, dict(zip(stored, outputs, strict=True)))
+        _in_pytorch(ctx, system, group, values, dict(zip(stored, outputs, strict=True)))
         outer.lines += ctx.block.lines
         ctx.block = outer
+        for tensor, output in zip(stored, outputs, strict=True) if group.depth is not None else ():
+            place, found = ctx.places[tensor], system.tensors[tensor]
+            assert isinstance(place, Looped)
+            recurrence.assign(ctx, ctx.system.tensors[tensor], place, Value(output, (BATCH, *found.indices), found.dtype))
 
 
 def _source(ctx: Context, window: Window) -> tuple[Value, str]:
@@ -73,7 +105,7 @@ def _source(ctx: Context, window: Window) -> tuple[Value, str]:
 
 
 def _kernels(
-    ctx: Context,
+    system: System,
     group: Group,
     values: dict[Node, Value],
     windows: dict[Window, tuple[tuple[str, ...], tuple[str, ...]]],
@@ -85,18 +117,20 @@ def _kernels(
     rows = (BATCH, *(i for i in group.space if i not in group.tile))
     numbers: dict[Node, str] = {}
     while True:
-        forward = Kernel(ctx.system, group, dict(given), stored, rows, dict(numbers), windows)
+        forward = Kernel(system, group, dict(given), stored, rows, dict(numbers), windows)
         lines = forward.text(f"_{name}_kernel")
-        adjoint = Adjoint(ctx.system, group, dict(given), stored, (), dict(forward.numbers), windows)
+        adjoint = Adjoint(system, group, dict(given), stored, (), dict(forward.numbers), windows)
         more = adjoint.text(f"_{name}_adjoint_kernel")
         if adjoint.numbers == numbers:
             return (forward, lines), (adjoint, more)
         numbers = adjoint.numbers
 
 
-def _in_pytorch(ctx: Context, group: Group, values: dict[Node, Value], outputs: dict[str, str]) -> None:
+def _in_pytorch(
+    ctx: Context, system: System, group: Group, values: dict[Node, Value], outputs: dict[str, str]
+) -> None:
     """The same equations as the torch target writes them. What a kernel takes as it is given is made wider here."""
-    hoisted, system = ctx.hoisted, ctx.system
+    hoisted = ctx.hoisted
     ctx.caches.append({})
     wide = {n: Value(f"{v.at(ATOM)}.to(dtype)", v.dims, "real") for n, v in values.items() if n.dtype == "real"}
     ctx.hoisted = {**hoisted, **values, **{n: v if values[n].weight else ctx.bind("wide", v) for n, v in wide.items()
@@ -113,7 +147,10 @@ def _in_pytorch(ctx: Context, group: Group, values: dict[Node, Value], outputs: 
                 value = Value(outputs[name], dims, tensor.dtype)
             else:
                 value = ctx.bind(name, value)
-            ctx.places[name] = Stored(value)
+            if group.depth is None:
+                ctx.places[name] = Stored(value)
+            else:
+                ctx.hoisted[read_of(tensor)] = value
     ctx.caches.pop()
     ctx.hoisted = hoisted
 
@@ -121,7 +158,8 @@ def _in_pytorch(ctx: Context, group: Group, values: dict[Node, Value], outputs: 
 def _text(name: str, forward: tuple[Kernel, list[str]], adjoint: tuple[Adjoint, list[str]], ctx: Context) -> str:
     """The kernels, and the function that launches them."""
     (kernel, lines), (back, more), group = forward, adjoint, forward[0].group
-    outputs = [f"({dims_text((BATCH, *ctx.system.tensors[n].indices))}, {n in ctx.unread})" for n in kernel.outputs]
+    deep = group.depth is not None
+    outputs = [f"({dims_text((BATCH, *kernel.system.tensors[n].indices))}, {n in ctx.unread and not deep})" for n in kernel.outputs]
     order = [*(leaf.node for leaf in kernel.leaves), *(s.window.leaf for s in kernel.sums)]
     gradients = [f"({order.index(g.leaf.node)}, {dims_text(g.dims)})" for g in back.gradients]
     windows = [f"_Window({dims_text(s.source.dims)}, {dims_text(s.taps.dims)}, {quoted(s.window.time)}, {quoted(s.window.lag)}, "

@@ -4,7 +4,7 @@ A group has one set of indices, the stream's among them: what its equations comp
 feature axes that norms need, of which a program holds whole rows. Equations of one set go together if one reads the other
 or both read the same tensor of that size. What no kernel computes (projections, recurrences, reads at other positions) is
 a tensor of its own, and so is what a projection is applied to. A group is kept if it moves fewer tensors of its size than
-PyTorch would. Entry point: `over_sequences`.
+PyTorch would. What stands in a loop over depth is asked for by `depth`. Entry point: `over_sequences`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from seqdsl.ir.derivatives import STOPS
 from seqdsl.ir.graphs import cycle
 from seqdsl.ir.node import Node, rebuild, walk
 from seqdsl.ir.ops import bound
-from seqdsl.ir.system import System, Tensor, sources
+from seqdsl.ir.system import System, Tensor, index_names, sources
 
 from ...torch_module.loops import sink
 from ...torch_module.table import UNSAFE
@@ -32,10 +32,11 @@ WINDOW = 8  # tensors that a window of two taps moves in PyTorch: a shifted copy
 MOST = 12  # tensors of its size that a kernel loads and stores: registers bound them
 
 
-def over_sequences(system: System) -> Grouped:
-    """The groups of a system, and of the equations that could have been in one, why they are not."""
-    operands = _Operands(_Sequences(system))
-    search = _Search(operands.outlined())
+def over_sequences(system: System, still: frozenset[str] = frozenset()) -> Grouped:
+    """The groups of a system, and of the equations that could have been in one, why they are not. Inside a loop, whose index
+    stands `still`, what mentions it is in none, and neither are windows."""
+    operands = _Operands(_Sequences(system, still))
+    search = _Search(operands.outlined(), still)
     search.run()
     used = {n for g in search.groups for n in g.tensors}
     search.system = _inlined(search.system, {t.name: t for t in operands.made.values() if t.name not in used})
@@ -63,6 +64,7 @@ def _inlined(system: System, tensors: dict[str, Tensor]) -> System:
 class _Sequences(Parts):
     """What kernels over whole sequences have text for."""
 
+    still: frozenset[str] = frozenset()
     known: dict[Node, bool] = field(default_factory=dict)
 
     def plain(self, node: Node) -> bool:
@@ -90,7 +92,7 @@ class _Sequences(Parts):
         return node.op in TEXTS and (node.op in DERIVATIVES or node.op in STOPS)
 
     def window(self, node: Node) -> Window | None:
-        return window(self.system, node) if node.op == "sum" else None
+        return window(self.system, node) if node.op == "sum" and not self.still else None
 
     def whole_leaf(self, node: Node) -> bool:
         return node.op == "read" or self.window(node) is not None
@@ -120,7 +122,7 @@ class _Sequences(Parts):
         return (
             tensor.kind == "derived" and tensor.dtype == "real" and tensor.rhs is not None and not tensor.edges
             and tensor.rhs.op != "read" and self.plain(tensor.rhs) and sum(map(self.streamed, names)) == 1
-            and not any(i.endswith("'") for i in names)
+            and not any(i.endswith("'") for i in names) and self.still.isdisjoint(index_names(tensor.rhs))
         )  # fmt: skip
 
 
@@ -191,7 +193,7 @@ class _Search(_Sequences):
     kept: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> None:
-        """Find the groups. What stands in a loop stays there."""
+        """Find the groups of what stands in no loop."""
         plan = sink(self.system, schedule(self.system))
         places = {name: k for k, step in enumerate(plan) for name in step.tensors()}
         for step in plan:

@@ -44,6 +44,7 @@ class Packed:
     states: bool = True
     possible: bool = False
     drawn: str = "normal"
+    scale: float = 1.0
     piece: int = 8  # so many steps at least are taken by one program, and so many pieces are solved side by side
     pieces: int = 8
 
@@ -111,7 +112,7 @@ CASES: dict[str, Packed] = {
     "a base case": Packed(BASE, {"c": 3}, states=False, possible=True),
     "a state in the place of a base case": Packed(BASE, {"c": 3}),
     "across time": Packed(ACROSS, {"d": 3}, states=False, possible=True),
-    "an average at every depth": Packed("depth_of_decays", {"l": 2, "d": 3}, "scan"),
+    "an average at every depth": Packed("depth_of_decays", {"l": 2, "d": 3}, "scan", scale=0.3),
     "both ways": Packed(BOTH, {"c": 3}, states=False),
     "earlier positions": Packed(SHIFTS, {"c": 3}),
     "earlier positions at every depth": Packed(DEEP, {"l": 2, "c": 3}),
@@ -182,7 +183,7 @@ def inputs(case: Packed, time: int) -> list[Tensor]:
     system, found = case.program().system(), []
     for x in system.inputs():
         shape = [1, *(time if system.axis(i) == system.stream else case.sizes[system.axis(i)] for i in x.indices)]
-        drawn = torch.randn(shape)
+        drawn = torch.randn(shape) * case.scale
         drawn = torch.nn.functional.normalize(drawn, dim=-1) if case.drawn == "units" else drawn
         found.append({"bool": drawn > 0.5, "int": (drawn.abs() * 3).long()}.get(x.dtype, drawn))
     return found

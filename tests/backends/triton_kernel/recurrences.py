@@ -248,8 +248,8 @@ def compare(walk: Walk, dtype: torch.dtype, device: str, change: tuple[str, str]
     vars(text)["NEWTON_PIECES"] = walk.pieces
     with without(text, PYTORCH if walk.sizes["t"] > 1 else ()):
         fast = run(module, [_given(x, walk, device) for x in given], narrow if stepped else None)
-    slow = run(exact, [x.to(device, torch.float64) if x.is_floating_point() else x.to(device) for x in given],
-               wide if stepped else None)  # fmt: skip
+    real = [x.to(device, torch.float64) if x.is_floating_point() else x.to(device) for x in given]
+    slow = run(exact, real, wide if stepped else None)
     return [relative(_finite(a), _finite(b)) for a, b in zip(fast, slow, strict=True)]
 
 
@@ -320,8 +320,8 @@ def split_errors(name: str) -> list[float]:
     pieces = [exact(*(x[:1, a:b] for x in wide)) for a, b in ((0, 5), (5, 60))]
     whole = torch.cat([first, second, last.unsqueeze(1)], 1)
     nothing = module(*(x[:, :0] for x in given))
-    return [relative(whole.double(), exact(*wide).double()), relative(packed.double(), torch.cat(pieces, 1).double()),
-            float(nothing.shape[1])]  # fmt: skip
+    found = [(whole, exact(*wide)), (packed, torch.cat(pieces, 1))]
+    return [*(relative(a.double(), b.double()) for a, b in found), float(nothing.shape[1])]
 
 
 def operator_errors(name: str) -> list[float]:
@@ -347,7 +347,7 @@ def interpreted() -> dict[str, list[float]]:
 
 AHEAD = {"max, plus": "decaying_max", "log-sum-exp": "soft_path", "or, and": "latch",
          "quaternions": "quaternion", "two species": "two_species", "self gate": "self_gate"}  # fmt: skip
-PACKED = ("max, plus", "quaternions", "two species")  # also for packed sequences
+PACKED = ("max, plus", "quaternions", "two species")
 TABLE = Path(__file__).with_name("recurrences.txt")
 
 
@@ -356,10 +356,8 @@ def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
     for name, source in AHEAD.items():
         _, text = built(Walk(source, {}))
         plan = next(x for n, x in vars(text).items() if n.endswith("_plan"))
-        for which in ("ends", "states", "slopes", "adjoint"):
+        for which in [w for w in ("ends", "states", "slopes", "adjoint") if getattr(plan, w) is not None]:
             kernel = getattr(plan, which)
-            if kernel is None:
-                continue
             loads = sum(plan.moves) + (2 * plan.held if which in ("slopes", "adjoint") else 0)
             walk = text._Walk(plan, (), None, [], [], False)
             constants = {"STEPS": walk.steps(loads), "BD": text.RECURRENCE_LANES}

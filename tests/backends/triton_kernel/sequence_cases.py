@@ -36,6 +36,18 @@ def _mixer(head: str, *equations: str) -> str:
     return _source(head, *equations)
 
 
+STACK = """
+mixer block(x[t,c]; E = 6) -> y[t,c]:
+    u[t, e: E] = linear[c](rms_norm[c](x) * silu(x))
+    v[t,e]     = linear[c](x)
+    y[t,c]     = linear[e](silu(u) * v * u)
+
+mixer stack(x[t,c]; L = 2) -> y[t,c]:
+    z[-1,t,c]     = x
+    z[l: L, t, c] = z[l-1] + block(z[l-1]; per = l)
+    y[t,c]        = z[L-1]
+"""
+
 # Unnamed mixers, of every kind of group; lengths that are no powers of two; then layers of the library.
 WHOLE: dict[str, Whole] = {
     "a gate": Whole(_mixer("gated(x[t,c], y[t,c]) -> z[t,c]", "z[t,c] = tanh(x) * sigmoid(y) + x"), {"c": 300}),
@@ -110,12 +122,16 @@ WHOLE: dict[str, Whole] = {
     "a window over many rows": Whole(
         _mixer("long(x[t,c]; W = 5) -> y[t,c]", "param w[j: W, c] = normal(0, 0.5)", "y[t,c] = silu(sum[j] w * x[t-j])"),
         {"c": 5}, built={"c": 5}, time=2100, shares=40),
+    "norms and gates at every depth": Whole(
+        _mixer("deep(x[t,c], f[l,t,c], w[l,c]) -> y[t,c]", "z[-1,t,c] = x", "n[l,t,c] = rms_norm[c](z[l-1]) * w",
+               "g[l,t,c] = silu(f) * n", "z[l,t,c] = z[l-1] + tanh(g) * w", "y[t,c] = z[|l|-1] + z[0]"), {"c": 9, "l": 3}, 3),
     "gated linear attention": Whole("gla", {"c": 16}, 2, "GLA", {"c": 16, "H": 2}),
     "a delta rule": Whole("delta_rule", {"c": 12}, 4, "DeltaNet", {"c": 12, "H": 2}),
     "a state space": Whole("mamba", {"c": 6}, 3, "Mamba", {"c": 6, "N": 5}),
     "an average of the past": Whole("rwkv4", {"c": 12}, 2, "RWKV4", {"c": 12}),
     "a transformer": Whole("transformer_layer", {"c": 12}, 1, "TransformerLayer", {"c": 12, "H": 2}),
 }  # fmt: skip
+LAYERS = Whole(STACK, {"c": 5}, 4, "stack", {"c": 5})  # whose parameters every step has of its own
 HALVES = ("a gate", "a norm with a scale and a shift", "factors of each head, position and feature", "a window with a gate")
 LENGTHS = (  # also of no position, and of one
     "a norm with a scale and a shift", "a gate", "factors of each head, position and feature", "a window with a gate",
@@ -141,6 +157,8 @@ MUTANTS: dict[str, tuple[str, Callable[[str], str]]] = {
     "only the first share of taps": ("a window over many rows", _swap("found = sums.sum(0)", "found = sums[0]")),
     "a tap of each feature": ("positions far apart", _swap("found = found.sum(more) if more", "found = found.amax(more) if more")),
     "only the first block of columns": ("a gate", _swap("% blocks * Bc", "* 0")),
+    "the layer before is left out": ("norms and gates at every depth", _swap("z2_tile + ", "0.0 + ")),
+    "all layers are alike": ("norms and gates at every depth", _swap("w_steps[l]", "w_steps[0]")),
     "a gate's slope is another's": ("a gate", _swap("tl.sigmoid(y_tile)", "tl.sigmoid(x_tile)")),
     "the largest is not taken away twice": ("a share of each feature", _swap("p_tile = ", "p_tile = 1.0001 * ")),
     "an output that another one reads sends nothing": ("moments of one's own", _swap("(d_s_tile + ", "(")),

@@ -28,7 +28,7 @@ from tests.backends.triton_kernel.ahead import TARGETS, answer
 from tests.backends.triton_kernel.ahead import compiled as compile_one
 from tests.backends.triton_kernel.cases import DTYPES, _guarded
 from tests.backends.triton_kernel.processes import compile_in, interpret_in
-from tests.backends.triton_kernel.sequence_cases import HALVES, LENGTHS, MUTANTS, WHOLE, Whole
+from tests.backends.triton_kernel.sequence_cases import HALVES, LAYERS, LENGTHS, MUTANTS, WHOLE, Whole
 from tests.backends.triton_kernel.steps import edited, relative
 
 
@@ -256,6 +256,7 @@ def _found() -> Iterator[tuple[str, Callable[[], list[float]]]]:
     yield "again", lambda: twice(WHOLE["many rows"])
     for name in ("a window with a gate", "positions far apart", "two windows of what is computed"):
         yield f"{name}, in pieces", lambda name=name: split_errors(WHOLE[name])
+    yield "a stack of layers, in pieces", lambda: split_errors(LAYERS)
     yield "its operator", lambda: [*operator_errors(factors), *operator_errors(window)]
     yield "traced", lambda: [*traced_errors(scaled), *traced_errors(window)]
     for name, (broken, edit) in MUTANTS.items():
@@ -277,6 +278,7 @@ AHEAD: dict[str, tuple[Whole, dict[str, int]]] = {
     "a delta rule": (WHOLE["a delta rule"], {"h": 16, "d": 128, "e": 128}),
     "a window with a gate": (WHOLE["a window with a gate"], {"c": 2048}),
 }
+PACKED = ("a window with a gate",)  # also for packed sequences
 TABLE = Path(__file__).with_name("sequences.txt")
 
 
@@ -293,7 +295,7 @@ def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
                 ways: dict[str, dict[str, Any]] = {"": {}}
                 if plan.windows:
                     types["number"] = "*i64"
-                    ways = {"": {"PACKED": False, "number": None}, ", packed": {"PACKED": True}}
+                    ways = {"": {"PACKED": False, "number": None}, **({", packed": {"PACKED": True}} if name in PACKED else {})}
                 for way, more in ways.items():
                     used = compile_one(kernel, types, constants | fixed | more, target, wide, **options)
                     yield {"name": f"{name}, {plan.name.split('_')[-2]}{way}{which} {target}", **used}

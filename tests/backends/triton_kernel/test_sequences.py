@@ -19,7 +19,7 @@ from seqdsl.api import load_backend
 from seqdsl.ir.interpreter import interpret
 from seqdsl.ir.validate import checked
 from tests.backends.triton_kernel.ahead import TARGETS, check_fit, check_table, rows
-from tests.backends.triton_kernel.sequence_cases import HALVES, LENGTHS, MUTANTS, WHOLE
+from tests.backends.triton_kernel.sequence_cases import HALVES, LAYERS, LENGTHS, MUTANTS, WHOLE
 from tests.backends.triton_kernel.sequences import TABLE, built, compiled_report, inputs, interpreted
 from tests.backends.triton_kernel.steps import _source
 
@@ -53,7 +53,8 @@ def test_memory_in_any_order_is_read(errors: dict[str, list[float]]) -> None:
         assert errors[name] and all(e < TOLERANCE["float32"] for e in errors[name]), errors[name]
 
 
-@pytest.mark.parametrize("name", ["a window with a gate", "positions far apart", "two windows of what is computed"])
+@pytest.mark.parametrize("name", ["a window with a gate", "positions far apart", "two windows of what is computed",
+                                  "a stack of layers"])
 def test_a_sequence_in_pieces_is_the_whole(name: str, errors: dict[str, list[float]]) -> None:
     found = errors[f"{name}, in pieces"]
     assert found and all(e < TOLERANCE["float32"] for e in found), found
@@ -167,6 +168,15 @@ def test_it_is_said_which_equations_are_in_which_kernel() -> None:
         "`z` is computed in PyTorch: a kernel would move 3 tensors of its size, and PyTorch moves 3",
         "packed sequences go through one call, with their states",
     ]
+
+
+def test_groups_inside_loops_over_depth_are_launched_there() -> None:
+    program = LAYERS.program()
+    text = program.source(backend="triton")
+    steps = text[text.index("        for l in range(L):") :]
+    assert "u_in_2 = stack_u_sequence(" in steps and "y_in_2 = stack_y_sequence(" in steps
+    found = load_backend("triton").explained(program.derived("auto").system, "auto")
+    assert sum(line.startswith("one kernel for `z.") for line in found) == 2, found
 
 
 def test_a_launch_moves_what_is_said_of_it() -> None:
