@@ -5,10 +5,10 @@ in registers one beside the other, up to 512 keys of 16 bits and 256 of float32;
 chunk by PyTorch's products, between the same kernels for all that the chunks find apart from each other.
 
 256 keys in one tile gave wrong states and illegal accesses on a Hopper GPU under Triton 3.6, though nothing in the text was
-wrong: no program loads what it stores. Of float32 that kernel was compiled to 290 and 340 wgmma products with an operand in
-registers, of which it spilled 2.5 KB; ptxas before 13.3 may give such registers away before they are read
-(triton#11781). In 16 bits no product took an operand from registers, but the adjoint spilled, with products 8 wide.
-So slabs have no such product: in 16 bits operands come from shared memory and nothing is spilled on sm_90, in float32 two
+wrong: no program loads what it has stored. Why is not proved. As Triton 3.9 compiles that kernel, of float32 it has 288 wgmma
+products with an operand in registers, its adjoint 336, and both spill 2.5 KB; ptxas before 13.3 may give such registers away
+before they are read (triton#11781). Of 16 bits no operand is in registers, but the adjoint spills, with products 8 wide.
+Slabs have nothing of that: in 16 bits operands come from shared memory and nothing is spilled on sm_90, and in float32 two
 warps are too few for wgmma. No device has run them yet: the first launch of each kind on a device is checked.
 """
 
