@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import pytest
@@ -104,6 +105,13 @@ def test_so_many_keys_are_held_in_registers_and_no_more(dtype: torch.dtype, keys
         w, u, inverse, *rest, like = _given(keys + extra)
         solving._solve_scan(w.to(dtype), u.to(dtype), inverse.to(dtype), *rest, like, **HOW)
     assert device.lengths == [141, 20]
+
+
+@pytest.mark.parametrize("dtype", solving.SLABS_KEYS)
+def test_slabs_hold_all_keys_and_no_slab_is_empty(dtype: torch.dtype) -> None:
+    for keys, reverse, hopper in product((129, 136, 192, 200, 256, 320, 512), (False, True), (False, True)):
+        tile = solving._solve_tile(keys, 70, dtype, reverse, hopper)
+        assert tile["BK"] * (tile["SLABS"] - 1) < keys <= tile["BK"] * tile["SLABS"]
 
 
 def test_it_is_said_where_the_state_is_in_slabs() -> None:
