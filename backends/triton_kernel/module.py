@@ -32,6 +32,7 @@ from .emit.sequence_calls import Sequences
 from .emit.sequences import over_sequences
 from .emit.write import Online
 from .kernels import kernels_text
+from .support.solving import SLABS_KEYS, SOLVE_KEYS
 
 STAND_INS = {
     "affine_scan": StandIn("fused_scan", packed=True),
@@ -41,6 +42,9 @@ STAND_INS = {
     "segmented_read": StandIn("fused_read", narrow=True, packed=True),
     "chunk_solve": StandIn("fused_solve", narrow=True, packed=True),
 }
+_MANY = (f"the state in slabs of keys where there are more than {SOLVE_KEYS}, from chunk to chunk by PyTorch's products"
+         f" above {SLABS_KEYS[torch.bfloat16]} ({SLABS_KEYS[torch.float32]} in float32)")  # fmt: skip
+NOTES = {"fused_solve": _MANY, "fused_solve_read": _MANY}
 _IMPORT = re.compile(r"^try:\n    from \.(\w+) import (.+)\nexcept ImportError:\n    from \1 import \2$", re.MULTILINE)
 
 
@@ -87,7 +91,8 @@ def explained(system: System, form: str) -> list[str]:
     over = over_depth(over_sequences(needed(system)))
     text, target = _emitted(system, None, over, class_name="Module", form=form)
     found = _IMPORT.search(text)
-    lines = [f"kernels of `{name}`" for name in (found[2].split(", ") if found else [])]
+    names = found[2].split(", ") if found else []
+    lines = [f"kernels of `{name}`" + (f", {NOTES[name]}" if name in NOTES else "") for name in names]
     lines += [f"kernels written for the scores of `{tensor}`" for tensor in target.online.read]
     lines += [
         f"`{tensor}` is read in PyTorch where the table `{name}` needs a gradient" for tensor, name in target.online.tables.items()

@@ -5,10 +5,10 @@ in registers one beside the other, up to 512 keys of 16 bits and 256 of float32;
 chunk by PyTorch's products, between the same kernels for all that the chunks find apart from each other.
 
 256 keys in one tile gave wrong states and illegal accesses on a Hopper GPU under Triton 3.6, though nothing in the text was
-wrong: no program loads what it stores. Of float32 that kernel was compiled to 290 and 340 wgmma products with an operand in
-registers, of which it spilled 2.5 KB; ptxas before 13.3 may give such registers away before they are read
-(triton#11781). In 16 bits no product took an operand from registers, but the adjoint spilled, with products 8 wide.
-So slabs have no such product: in 16 bits operands come from shared memory and nothing is spilled on sm_90, in float32 two
+wrong: no program loads what it has stored. Why is not proved. As Triton 3.9 compiles that kernel, of float32 it has 288 wgmma
+products with an operand in registers, its adjoint 336, and both spill 2.5 KB; ptxas before 13.3 may give such registers away
+before they are read (triton#11781). Of 16 bits no operand is in registers, but the adjoint spills, with products 8 wide.
+Slabs have nothing of that: in 16 bits operands come from shared memory and nothing is spilled on sm_90, and in float32 two
 warps are too few for wgmma. No device has run them yet: the first launch of each kind on a device is checked.
 """
 
@@ -25,7 +25,7 @@ from .attend_kernels import _rows_weights_kernel
 from .attending import CHUNK, LEVELS, _attend_choices, _attend_tile
 from .launching import _block, _dot_precision, _is_compiled
 from .solve_kernels import _head_pairs_kernel, _inverse_kernel, _solve_kernel, _solve_slabs_kernel
-from .tuning import _agree, _device_name, _tuned
+from .tuning import _device_name, _tuned
 
 SOLVE_KEYS = 128  # in one tile
 SLABS_KEYS = {torch.float32: 256, torch.float16: 512, torch.bfloat16: 512}  # in registers
@@ -172,7 +172,9 @@ def _slabs_agree(
     decay = -0.1 * drawn(time, heads, like=gates) if order["BY_HEAD"] else drawn(triton.cdiv(time, CHUNK), heads, keys, like=gates)
     start = None if alone else drawn(heads, keys, values, like=torch.float32)
     given = (w, u, inverse, x, decay, start, None if unread else (q, d_out, 0.5))
-    right = _agree(_solve_launched(given, like, order, dict(tile)), _solve_stepped(given, like, **order))
+    pairs = zip(_solve_launched(given, like, order, dict(tile)), _solve_stepped(given, like, **order), strict=True)
+    # 16 bits round to 0.7 % of the largest entry; a register that is given away is wrong in a few entries, by any number.
+    right = all(bool((a.float() - b.float()).abs().max() <= 0.02 * b.float().abs().max()) for a, b in pairs)
     if not right:
         warnings.warn(
             f"{_device_name(device)} with Triton {triton.__version__} computes feedback of {keys} keys wrongly: PyTorch's"

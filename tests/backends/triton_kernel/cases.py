@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -58,28 +59,16 @@ class Attend:
     def fast(self) -> Callable[..., Any]:
         from backends.triton_kernel.support.fused_linear_attention import fused_linear_attention
 
-        first = torch.isin(torch.arange(self.time), torch.tensor(self.begins)) if self.begins else None
-        return partial(fused_linear_attention, log=not self.plain, first=first, **self.options)
+        return partial(fused_linear_attention, log=not self.plain, first=_first(self), **self.options)
 
     def slow(self, q: Tensor, *rest: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.begins:
-            return self._one_by_one(q, *rest)
+            return _one_by_one(self, q, *rest)
         options = {k: v for k, v in self.options.items() if k != "scale"}
         result: tuple[Tensor, Tensor] = chunk_linear_attention(
             q * self.options.get("scale", 1.0), *rest, log=not self.plain, **options
         )
         return result
-
-    def _one_by_one(self, *given: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Sequences that are packed, each on its own; the first state is before the first of them."""
-        *rows, start = given
-        alone = replace(self, begins=())
-        outputs = []
-        for a, b in zip((0, *self.begins), (*self.begins, self.time), strict=True):
-            o, final = alone.slow(*(None if x is None else x[:, a:b] for x in rows), start)  # type: ignore[arg-type]
-            outputs.append(o)
-            start = None
-        return torch.cat(outputs, 1), final
 
 
 @dataclass(frozen=True)
@@ -121,6 +110,7 @@ class Solve:
     start: bool = True
     plain: bool = False
     weak: bool = False
+    begins: tuple[int, ...] = ()
 
     def inputs(self) -> list[Tensor | None]:
         lead = (self.batch, self.time, self.heads)
@@ -135,9 +125,11 @@ class Solve:
     def fast(self) -> Callable[..., Any]:
         from backends.triton_kernel.support.fused_solve import fused_solve
 
-        return partial(fused_solve, log=not self.plain, after=self.after)
+        return partial(fused_solve, log=not self.plain, after=self.after, first=_first(self))
 
-    def slow(self, *inputs: Tensor | None) -> Tensor:
+    def slow(self, *inputs: Tensor | None) -> Any:
+        if self.begins:
+            return _one_by_one(self, *inputs)
         found: Tensor = chunk_solve(*inputs, log=not self.plain, after=self.after)  # type: ignore[arg-type]
         return found
 
@@ -156,9 +148,11 @@ class SolveRead(Solve):
     def fast(self) -> Callable[..., Any]:
         from backends.triton_kernel.support.fused_solve_read import fused_solve_read
 
-        return partial(fused_solve_read, log=not self.plain, after=self.after, **self.options)
+        return partial(fused_solve_read, log=not self.plain, after=self.after, first=_first(self), **self.options)
 
-    def slow(self, w: Tensor, u: Tensor, x: Tensor, q: Tensor, *rest: Tensor | None) -> tuple[Tensor, ...]:
+    def slow(self, w: Tensor, u: Tensor, x: Tensor, q: Tensor, *rest: Tensor | None) -> Any:  # type: ignore[override]
+        if self.begins:
+            return _one_by_one(self, w, u, x, q, *rest)
         options = {k: v for k, v in self.options.items() if k != "scale"}
         found: tuple[Tensor, ...] = chunk_solve_read(
             w, u, x, q * self.options.get("scale", 1.0), *rest, log=not self.plain, after=self.after, **options
@@ -222,6 +216,24 @@ class Rows:
 
 
 Case = Attend | Scan | Solve | Read | Rows
+
+
+def _first(case: Attend | Solve) -> Tensor | None:
+    """Where sequences begin that are packed into one, if there are any."""
+    return torch.isin(torch.arange(case.time), torch.tensor(case.begins)) if case.begins else None
+
+
+def _one_by_one(case: Attend | Solve, *given: Tensor | None) -> Any:
+    """Sequences that are packed, each on its own; the first state is before the first of them, the final one behind the last."""
+    *rows, start = given
+    alone, found = replace(case, begins=()), []
+    for a, b in pairwise((0, *case.begins, case.time)):
+        found.append(alone.slow(*(None if x is None else x[:, a:b] for x in rows), start))  # type: ignore[arg-type]
+        start = None
+    if isinstance(found[0], Tensor):
+        return torch.cat(found, 1)
+    first, last, *rest = zip(*found, strict=True)
+    return torch.cat(first, 1), last[-1], *(torch.cat(x, 1) for x in rest)
 
 
 def _decays(shape: tuple[int, ...], plain: bool) -> Tensor:
@@ -319,21 +331,21 @@ INTERPRETED: dict[str, Case] = {
     "a factor for each row": Rows((2, 9, 2, 130), (2, 9, 2, 1)),
     "a factor for some rows": Rows((2, 3, 2, 5), (1, 3, 2, 1)),
     "solve of one position": Solve(1, 1, 1, 3, 2, gate=1),
-    "solve of 136 keys, a decay for each head": Solve(1, 77, 1, 136, 17, gate=1),
-    "solve of 200 keys, a decay for each": Solve(1, 77, 2, 200, 3, gate=200, after=False, start=False),
+    "solve of 136 keys, a decay for each head, packed": Solve(1, 77, 1, 136, 17, gate=1, begins=(10, 66)),
+    "solve of 200 keys, a decay for each": Solve(1, 67, 1, 200, 3, gate=200, after=False, start=False),
     "solve of 256 keys and three ranks, plain decays": Solve(1, 25, 1, 256, 3, gate=1, ranks=3, after=False, plain=True),
-    "solve of 320 keys, a decay for each": Solve(1, 70, 2, 320, 3, gate=320),
-    "solve and read, 129 keys, no decay": SolveRead(1, 67, 1, 129, 20, gate=0, options={"strict": True}),
-    "solve and read, 256 keys, a decay for each": SolveRead(2, 67, 1, 256, 3, gate=256, start=False, options={"scale": 0.3}),
-    "solve and read, 320 keys, a decay for each head": SolveRead(1, 133, 2, 320, 17, gate=1, options={"scale": 0.3}),
-    "solve and read, 520 keys, a decay for each": SolveRead(1, 67, 1, 520, 3, gate=520, after=False),
+    "solve of 320 keys, a decay for each": Solve(1, 20, 1, 320, 3, gate=320),
+    "solve and read, 129 keys, no decay, packed": SolveRead(1, 67, 1, 129, 20, gate=0, begins=(20,), options={"strict": True}),
+    "solve and read, 256 keys, a decay for each": SolveRead(1, 67, 1, 256, 3, gate=256, options={"scale": 0.3}),
+    "solve and read, 320 keys, a decay for each head": SolveRead(1, 133, 1, 320, 17, gate=1, options={"scale": 0.3}),
+    "solve and read, 520 keys, a decay for each head": SolveRead(1, 67, 1, 520, 3, gate=1, after=False),
 }
 
 # The kernels for either kind of decay in 16 bits, too.
 PRECISIONS = dict.fromkeys(
     ("a decay for each key", "weak decays for each key", "a decay for each head", "solve, a decay for each head",
-     "solve, a decay for each key", "solve of 320 keys, a decay for each", "solve and read, 256 keys, a decay for each",
-     "solve and read, 320 keys, a decay for each head"), ("float32", "float16"),
+     "solve, a decay for each key", "solve of 320 keys, a decay for each", "solve and read, 320 keys, a decay for each head"),
+    ("float32", "float16"),
 )  # fmt: skip
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
 
+import seqdsl
 from backends.triton_kernel.support import solving
+from seqdsl.api import load_backend
 from tests.backends.triton_kernel.slabs import KINDS, MUTANTS, interpreted
 
 HOW = {"by_head": True, "apart": 1, "before": False}
@@ -102,3 +105,19 @@ def test_so_many_keys_are_held_in_registers_and_no_more(dtype: torch.dtype, keys
         w, u, inverse, *rest, like = _given(keys + extra)
         solving._solve_scan(w.to(dtype), u.to(dtype), inverse.to(dtype), *rest, like, **HOW)
     assert device.lengths == [141, 20]
+
+
+@pytest.mark.parametrize("dtype", solving.SLABS_KEYS)
+def test_slabs_hold_all_keys_and_no_slab_is_empty(dtype: torch.dtype) -> None:
+    for keys, reverse, hopper in product((129, 136, 192, 200, 256, 320, 512), (False, True), (False, True)):
+        tile = solving._solve_tile(keys, 70, dtype, reverse, hopper)
+        assert tile["BK"] * (tile["SLABS"] - 1) < keys <= tile["BK"] * tile["SLABS"]
+
+
+def test_it_is_said_where_the_state_is_in_slabs() -> None:
+    system = seqdsl.load("delta_rule").derived("chunkwise").system
+    said = (
+        "kernels of `fused_solve_read`, the state in slabs of keys where there are more than 128, from chunk to chunk by"
+        " PyTorch's products above 512 (256 in float32)"
+    )
+    assert said in load_backend("triton").explained(system, "chunkwise")
