@@ -302,9 +302,9 @@ def _count_grid(system: System, node: Node, flops: Poly, moved: Poly, steps: Pol
     cells = axes if {first, second} & coefficients else [short, short]
     entries = [system.axis(i) for i in sorted(node.free)]
     _add(flops, (*cells, short, *heads, *square, *square[: len(kept)]), 8)
-    _add(moved, (*cells, *heads, *square), 3000)
+    _add(moved, (*cells, *heads, *square), 3500)
     _add(flops, (*entries, *square[: len(kept)]), 48)
-    _add(moved, tuple(entries), 200)
+    _add(moved, tuple(entries), 300)
     _add(steps, (), 700)
 
 

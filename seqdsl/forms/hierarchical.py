@@ -13,7 +13,9 @@ and column. What does not vary along an axis of the state is shared along it: th
 The maps over the edges of a block of n x n cells have n^2 entries, for each set of coefficients: 4 n for each of its
 cells. A grid of n x m cells, m <= n, costs about 4 n m^2 products of coefficients beside 4 log2(n m) of each entry. So it
 loses where coefficients have channels of their own, and where fronts are wide enough to keep a machine busy; it gains
-where one axis is long and the other short, or launches cost more than arithmetic (`seqdsl.plan` has the model).
+where one axis is long and the other short, or launches cost more than arithmetic (`seqdsl.plan` has the model). Measured
+on one core against fronts, forward, and with the backward pass: 4096 x 8 cells of one entry take 1/7 and 1/19 of the time,
+2048 x 64 of them 0.9 and 0.6, 64 x 64 cells of 64 entries 1.4 and 1, and with coefficients for each entry 13 and 9.
 
 Refused, with the reason: updates that are not affine, reads at other distances than one cell along one axis, entries that
 mix along two axes, and what is no grid. Either axis may run downwards. Entry point: `to_hierarchical`.

@@ -53,6 +53,8 @@ def low_rank(system: System, states: list[Tensor]) -> list[list[list[Outer]]] | 
 def couplings(system: System) -> dict[str, list[list[Outer]]]:
     """The states that `newton` marks and whose matrices are all of small rank, each with the terms of its own."""
     found: dict[str, list[list[Outer]]] = {}
+    if not any(t.rhs is not None and t.rhs.op == "newton" for t in system.derived()):
+        return found
     for loop in _innermost(schedule(system)):
         states = [system.tensors[n] for n in loop.tensors()]
         if all(s.rhs is not None and s.rhs.op == "newton" for s in states):
