@@ -20,9 +20,9 @@ from seqdsl.forms.adjoint import End, adjoint_of_steps, with_starts
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, schedule
 from seqdsl.ir.differentiate import NotDifferentiable
-from seqdsl.ir.node import Node, read_names
+from seqdsl.ir.node import Node, read_names, walk
 from seqdsl.ir.node import reads as reads_below
-from seqdsl.ir.ops import remake
+from seqdsl.ir.ops import OPS, remake
 from seqdsl.ir.order import difference
 from seqdsl.ir.system import Index, System, Tensor
 
@@ -32,9 +32,11 @@ from .loops import sink
 from .names import safe, tuple_text
 from .prologue import Stepping
 from .readers import Readers, readers_of, uses
+from .table import ONLINE
 from .values import BATCH, Value, permuted, plain
 
 SMOOTH = ("real", "complex")
+SHARED = frozenset({"maximum", "minimum", "max", "min"})  # where two are equal autograd sends each its share, the adjoint one all
 Start = Callable[[Tensor], str]  # the text of what comes before the first step
 
 
@@ -143,6 +145,8 @@ def _states(ctx: Context, loop: Loop, after: Readers) -> list[str]:
         return []
     if any(e.position != positions[t.name] for t in tensors for e in t.edges):
         return []
+    if any(_foreign(n) for t in tensors if t.rhs is not None for n in walk(t.rhs)):
+        return []
     found: dict[str, None] = {}
     for tensor in tensors:
         for read in reads_below(tensor.rhs) if tensor.rhs is not None else ():
@@ -160,6 +164,11 @@ def _states(ctx: Context, loop: Loop, after: Readers) -> list[str]:
                 found[name] = None
     named = {r.tensor for r in records}
     return list(found) if named <= {*found, *after.whole} else []
+
+
+def _foreign(node: Node) -> bool:
+    """Is it an operator with a gradient of its own?"""
+    return node.op in SHARED | ONLINE or OPS[node.op].binding in ("scan", "last", "fold")
 
 
 def _counts(system: System, tensor: Tensor, axis: str) -> bool:

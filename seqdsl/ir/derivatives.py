@@ -259,7 +259,7 @@ def reduction_cotangent(node: Node, renamed: Node, c: Node) -> Node | None:
         return c
     if node.op == "mean":
         return div(c, _count(node))
-    if node.op == "logsumexp":
+    if node.op in ("logsumexp", "normaliser"):
         return mul(c, _f("exp", sub(body, node)))
     if node.op in ("max", "min"):
         best = make("argmax", node.args[0] if node.op == "max" else neg(node.args[0]), node.args[1], attr=node.attr)

@@ -173,9 +173,10 @@ def _visit(work: _Pull, node: Node, c: Node, points: tuple[str, ...], guards: tu
         names = {n: work.fresh(n) for n in bound(node)}
         renamed = build.rename_here(node, names)
         cotangent = reduction_cotangent(node, renamed, c)
-        if cotangent is not None:
-            inner_guards = (*guards, *build.conjuncts(renamed.args[1]))
-            _visit(work, renamed.args[0], cotangent, (*points, *names.values()), inner_guards)
+        if cotangent is None:
+            raise NotDifferentiable(f"the operator `{node.op}` has no derivative here")
+        inner_guards = (*guards, *build.conjuncts(renamed.args[1]))
+        _visit(work, renamed.args[0], cotangent, (*points, *names.values()), inner_guards)
     else:
         raise NotDifferentiable(f"the operator `{node.op}` has no derivative here")
 

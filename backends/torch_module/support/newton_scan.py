@@ -228,5 +228,6 @@ def newton_scan(
         _NEWTON.update(iterations=0, pieces=0, stepped=time)
         states = _newton_stepped(step, starts, operands, time)
     else:
-        states = list(_NewtonScan.apply(step, len(starts), time, mixing, low_rank, *starts, *operands))  # type: ignore[no-untyped-call]
+        flags = step, len(starts), time, mixing, low_rank
+        states = list(_NewtonScan.apply(*flags, *starts, *operands))  # type: ignore[no-untyped-call]
     return [h.flip(1) for h in states] if reverse else states

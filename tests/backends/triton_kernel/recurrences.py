@@ -152,7 +152,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     "pieces forget what is sent back": ("max, plus, in three pieces", "range(leading, piece):\n", "range(0):\n"),
     "pieces are joined in the wrong order": ("quaternions", "+ y_element_now * z_element_left\n                - z_element_now",
                                              "- y_element_now * z_element_left\n                + z_element_now"),
-    "a start gets no gradient": ("log-sum-exp", "batch * D + lane, s0,", "batch * D + lane, s0 * 0,"),
+    "a start gets no gradient": ("log-sum-exp", "sequence * D + lane, s0,", "sequence * D + lane, s0 * 0,"),
     "slopes at the state after the step": ("log-sum-exp", "z_at + earlier * along", "z_at + (earlier + 1) * along"),
     "nothing is -inf - -inf": ("log-sum-exp, of nothing at first", 'float("inf"), top, top + _log1p(tl.exp(gap)))',
                                'float("inf"), a - b, top + _log1p(tl.exp(gap)))'),

@@ -8,6 +8,7 @@ kernels leave unwritten is NaN. PyTorch's own step must not be called.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -235,7 +236,7 @@ MUTANTS: dict[str, tuple[str, Callable[[str], str]]] = {
     "every head has the first one's keys": ("a decay for each column", _swap(" + h * k_h", "")),
     "a slow decay is rounded": ("a slow decay", _swap("rate = tl.where(slow, _expm1_small(g), tl.exp(g))", "rate = tl.exp(g)")),
     "halves are rounded up": ("halves that are rounded", _swap("& (down * 0.5 != tl.floor(down * 0.5))", "")),
-    "a sum is not divided": ("a layer", _swap(" / number\n", "\n")),
+    "a sum is not divided": ("a layer", lambda text: re.sub(r" / number\w*\n", "\n", text)),
     "the error of an erasure has the other sign": ("a reflection", _swap("- 2 *", "+ 2 *")),
 }  # fmt: skip
 
