@@ -329,7 +329,7 @@ def host_call(spot: Spot) -> Diagnostic | None:
     assert names[0] is not None and names[1] is not None
     return spot.fault("host-language", f"`{names[0]}.{names[1]}`: there are no modules and no methods",
                       names[0].span.to(names[1].span),
-                      help=f"functions have plain names, `{names[1]}{'[d] x' if reducer else '(x)'}`; a point reads a field inside a monoid")
+                      help=f"write `{names[1]}{'[d] x' if reducer else '(x)'}`; a point reads a field inside a monoid")
 
 
 def operator_of_another_language(spot: Spot) -> Diagnostic | None:
