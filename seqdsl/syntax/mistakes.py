@@ -327,9 +327,9 @@ def host_call(spot: Spot) -> Diagnostic | None:
         return None
     names = [spot.before(2), spot.before(0)] if reducer else [spot.before(3), spot.before(1)]
     assert names[0] is not None and names[1] is not None
-    found, where = f"`{names[0]}.{names[1]}`: there are no modules and no methods", names[0].span.to(names[1].span)
-    meant = f"functions have plain names, `{names[1]}{'[d] x' if reducer else '(x)'}`; a point reads a field inside a monoid"
-    return spot.fault("host-language", found, where, help=meant)
+    return spot.fault("host-language", f"`{names[0]}.{names[1]}`: there are no modules and no methods",
+                      names[0].span.to(names[1].span),
+                      help=f"write `{names[1]}{'[d] x' if reducer else '(x)'}`; a point reads a field inside a monoid")
 
 
 def operator_of_another_language(spot: Spot) -> Diagnostic | None:
