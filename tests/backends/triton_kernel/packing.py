@@ -142,8 +142,8 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     "nothing is no sequence": ("max, plus", "return torch.where(there, last, past.select(dim, -1))", "return last"),
     "a fold's first element gets nothing": ("a fold of two fields", "if walk.spans is not None and plan.own:", "if False:"),
     "a fold lacks a step": ("a fold of two fields", "_recurrence_spans(ends, 1)", "_recurrence_spans(ends, 2)"),
-    "heads move on": ("a nonlinear step that forgets", "torch.where(first[:, None], head[:, 1:], end[:, :-1])",
-                      "end[:, :-1]"),
+    "all heads are the first start": (
+        "a nonlinear step that forgets", "s.index_select(0, table[:, 4])", "s.index_select(0, table[:, 4] * 0)"),
     "a base case counts once": ("a base case", "starts=cu_seqlens", "starts=None"),
     "a window of two sequences": ("a window alone", "* x_window_before if PACKED", "* 0 if PACKED"),
     "a window one off": ("a window with a gate", "own = torch.searchsorted(first, place, right=True) - 1",

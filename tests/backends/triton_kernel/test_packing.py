@@ -35,7 +35,7 @@ STATES = "packed sequences go through one call, with their states"
 APART = "packed sequences go through one call, and one after another where a state comes or goes"
 SAID = {
     "hgrn": STATES,
-    "short_conv": STATES,
+    "short_conv": "packed sequences go one after another: `y` reads `x` at other positions",  # as many as an input has
     "rwkv4": STATES,
     "gla": f"{APART}: `o` is of a state that is read in chunks",
     "quaternion": f"{APART}: the state counts positions",
