@@ -24,7 +24,7 @@ from seqdsl.ir.node import Node, read_names, walk
 from seqdsl.ir.node import reads as reads_below
 from seqdsl.ir.ops import OPS, remake
 from seqdsl.ir.order import difference
-from seqdsl.ir.system import Index, System, Tensor
+from seqdsl.ir.system import Index, System, Tensor, reached
 
 from . import expressions, reads
 from .context import Block, Context, Stored
@@ -185,8 +185,6 @@ def _counts(system: System, tensor: Tensor, axis: str) -> bool:
 
 def _unseen(system: System, states: list[str]) -> list[str]:
     """The states that no output depends on: what is asked of their last value comes from themselves."""
-    from seqdsl.ir.system import reached
-
     seen = {t.name for t in reached(system).derived()}
     return [n for n in states if n not in seen]
 
