@@ -261,7 +261,7 @@ def states(case: Packed, exact: Any) -> Any:
     return mapped(one, drawn)
 
 
-def errors(case: Packed, change: tuple[str, str] | None = None) -> list[float]:
+def errors(case: Packed, change: tuple[str, str] | None = None, device: str = "cpu") -> list[float]:
     """Relative errors: of outputs and last states, then of gradients."""
     module, _ = built(case, change)
     torch.manual_seed(0)
@@ -269,7 +269,10 @@ def errors(case: Packed, change: tuple[str, str] | None = None) -> list[float]:
     exact.load_state_dict(module.state_dict())
     given = inputs(case, case.ends[-1])
     state = states(case, exact)
-    values, slopes = run(module, given, state, torch.tensor(case.ends))
+    here = [x.to(device) for x in given], None if state is None else mapped(state, lambda x: x.to(device))
+    found = run(module.to(device), *here, torch.tensor(case.ends, device=device))
+    values, slopes = ([x.cpu() for x in some] for some in found)
+    module = module.cpu()
     wide = [x.double() if x.is_floating_point() else x for x in given]
     real = None if state is None else mapped(state, lambda x: x.double() if x.is_floating_point() else x)
     wanted = literal(case, module, given, state)

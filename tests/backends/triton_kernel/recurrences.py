@@ -142,7 +142,7 @@ WALKS: dict[str, Walk] = {
     "a nonlinear step at every depth": Walk("deep_cells", {"t": 37, "l": 2, "c": 5}, form="newton"),
     "fields with indices of their own": Walk(VECTORS, {"t": 20, "h": 2, "e": 5}),
 }  # fmt: skip
-PRECISIONS = dict.fromkeys(("max, plus", "a stabilised softmax"), ("float32", "bfloat16"))
+PRECISIONS = dict.fromkeys(("max, plus", "a stabilised softmax", "a gate of itself"), ("float32", "float16", "bfloat16"))
 MODULES = ("max, plus", "or, and", "a fold of two fields", "two states that multiply")  # in pieces and packed, and their operators
 
 # What is done wrong: in which case, and what stands in the text in the place of what.

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import seqdsl
-from tests.backends.triton_kernel import reads, sequences, steps
+from tests.backends.triton_kernel import packing, reads, recurrences, sequences, steps
 from tests.backends.triton_kernel.cases import DTYPES, Attend, Case, Read, Rows, Scan, Solve, SolveRead, compare
 from tests.backends.triton_kernel.counts import MIXERS as SOURCES
 from tests.backends.triton_kernel.sequence_cases import HALVES, WHOLE
@@ -253,3 +253,17 @@ def test_groups_over_sequences(name: str) -> None:
     for label in ("float32", "bfloat16") if name in HALVES else ("float32",):
         found = sequences.compare(WHOLE[name], DTYPES[label], device=DEVICE)
         assert all(e < (1e-2 if label == "bfloat16" else 1e-5) for e in found), (name, label, found)
+
+
+@pytest.mark.parametrize("name", recurrences.WALKS)
+def test_recurrences(name: str) -> None:
+    """No GPU has run these kernels when this was written: under the interpreter they are right."""
+    found = recurrences.compare(recurrences.WALKS[name], torch.float32, device=DEVICE)
+    assert all(e < 1e-5 for e in found), found
+
+
+@pytest.mark.parametrize("name", packing.CASES)
+def test_packed_sequences_of_every_kind(name: str) -> None:
+    """No GPU has run these kernels when this was written: under the interpreter they are right."""
+    found = packing.errors(packing.CASES[name], device=DEVICE)
+    assert all(e < 1e-5 for e in found), found
