@@ -203,7 +203,9 @@ def _call(ctx: Context, part: _Part, system: System, loop: Loop, back: System, s
     results = list(system.outputs)
     kept = [t.name for t in back.inputs() if t.name in set(loop.tensors())]
     extra = [n for n in kept if n not in results]
-    arguments = {n: _argument(ctx, n, v) for n, v in part.given.items()}
+    arguments: dict[str, str] = {}
+    for name, value in part.given.items():
+        arguments[name] = _argument(ctx, name, value, arguments)
     given = {n: Value(arguments[n], v.dims, v.dtype) for n, v in part.given.items()}
     function = ctx.names.fresh(f"{states[0]}_steps")
     _forward(ctx, part, function, system, loop, given, (results, extra, states))
@@ -228,10 +230,10 @@ def _shape(ctx: Context, name: str) -> str:
     return f"[{', '.join(ctx.dim_text(d) for d in (BATCH, *ctx.system.tensors[name].indices))}]"
 
 
-def _argument(ctx: Context, name: str, value: Value) -> str:
-    """The parameter of a function for an operand: the name that it has outside, if it has one."""
-    text = value.text
-    return text if text.isidentifier() and text in ctx.names.taken else ctx.names.fresh(name)
+def _argument(ctx: Context, name: str, value: Value, others: dict[str, str]) -> str:
+    """The parameter of a function for an operand: the name that it has outside, if it has one and no other operand is it."""
+    text, known = value.text, ctx.names.taken - set(others.values())
+    return text if text.isidentifier() and text in known else ctx.names.fresh(name)
 
 
 def _child(ctx: Context, part: _Part, system: System, given: dict[str, Value]) -> Context:
