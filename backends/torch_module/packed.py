@@ -50,8 +50,8 @@ def packing(system: System, steps: Stepping, target: Target) -> Packing:
     if system.stream is None or one or not any(s.packed for s in target.calls.values()):
         return Packing("nothing here knows where they begin")
     search = _Crossing(system, steps, target, _solved(system, schedule(system)))
-    if search.stepped(schedule(system)):
-        return Packing(f"`{search.stepped(schedule(system))}` is stepped one position after another")
+    if found := search.stepped(schedule(system)):
+        return Packing(f"`{found}` is stepped one position after another")
     last = {*system.finals.values()}  # computed where a state is asked for
     for tensor in [t for t in system.derived() if t.rhs is not None and t.name not in last]:
         why = search.crossing(tensor, tensor.rhs)

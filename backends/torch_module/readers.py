@@ -87,6 +87,7 @@ def _from_loop(system: System, loop: Loop, entry: StateEntry) -> bool:
 
 
 def read_by(system: System, tensor: Tensor) -> set[str]:
+    """The tensors that one needs: those of its equation, of the monoids that it folds by, and at the edges of any of them."""
     found = set()
     if tensor.rhs is not None:
         found = {str(r.attr) for r in reads_below(tensor.rhs)}

@@ -16,7 +16,7 @@ from seqdsl.ir.node import Node
 from seqdsl.ir.node import reads as reads_below
 from seqdsl.ir.order import difference
 from seqdsl.ir.state import LAST, StateEntry, state_record
-from seqdsl.ir.system import Edge, Tensor
+from seqdsl.ir.system import Tensor
 
 from . import expressions, history, levels, newton, packed, stepped, wavefront
 from .context import Block, Context, Looped, LoopScope, Source, Stored, Unsupported
@@ -120,13 +120,11 @@ def _open(ctx: Context, tensor: Tensor, all_keys: dict[str, tuple[int, ...]], lo
         return
     zero_name = ctx.names.fresh(f"{tensor.name}_zero")
     ctx.block.add(f"{zero_name} = {zero}")
-    first: list[str] = []
+    first: dict[str, str] = {}
     simple = len(keys) == 1 and all(o is not None for o in offsets)
-    edges = [e for e in tensor.edges if e.position in keys]
     if simple:
-        first, done = _primed(ctx, tensor, keys[0], [o[0] for o in offsets if o], zero_name, loop, edges, entry)
-        simple = done
-    ctx.block.add(f"{name} = {{{', '.join(first)}}}")
+        first, simple = _primed(ctx, tensor, keys[0], [o[0] for o in offsets if o], zero_name, entry)
+    ctx.block.add(f"{name} = {{{', '.join(f'{at}: {text}' for at, text in first.items())}}}")
     back = max((-o[0] for o in offsets if o), default=0) if simple and tensor.name not in after.all else 0
     begins = simple and not loop.reverse and bool(first) and (loop.axis != ctx.system.stream or not ctx.past)
     place = Looped(name, keys, zero_name, simple, begins, 0 if loop.reverse else back)
@@ -145,9 +143,8 @@ def _start(ctx: Context, tensor: Tensor, loop: Loop) -> str:
     dims = (BATCH, *(i for k, i in enumerate(tensor.indices) if k != key))
     shape = ", ".join(ctx.dim_text(d) for d in dims)
     zero = f"torch.zeros({shape}, dtype={_kind(tensor)}, device=device)"
-    edges = [e for e in tensor.edges if e.position == key]
-    (first, *_), _ = _primed(ctx, tensor, key, [1 if loop.reverse else -1], zero, loop, edges, entry)
-    return ctx.bind(f"{tensor.name}_start", Value(first.partition(": ")[2], dims, tensor.dtype, CHOICE)).text
+    (text, *_) = _primed(ctx, tensor, key, [1 if loop.reverse else -1], zero, entry)[0].values()
+    return ctx.bind(f"{tensor.name}_start", Value(text, dims, tensor.dtype, CHOICE)).text
 
 
 def _rhs(ctx: Context, name: str) -> Node:
@@ -177,15 +174,13 @@ def _primed(
     key: int,
     offsets: list[int],
     zero: str,
-    loop: Loop,
-    edges: list[Edge],
     entry: StateEntry | None,
-) -> tuple[list[str], bool]:
-    """`-1: start` for each position outside that the loop reads; False where an edge is of another kind."""
+) -> tuple[dict[str, str], bool]:
+    """Position -> start for each position outside that the loop reads; False where an edge is of another kind."""
     index = tensor.indices[key]
     streamed = ctx.on_stream(index)
     length = ctx.length(index)
-    items: list[str] = []
+    items: dict[str, str] = {}
     for offset in sorted({o for o in offsets if o}):
         reach = range(offset, 0) if offset < 0 else range(offset)
         if len(reach) > MOST_STARTS:
@@ -210,13 +205,11 @@ def _primed(
                     held = f"{ctx.helper('_last')}({held}, {key + 1}, {-place}).select({key + 1}, 0)"
                 text = f"{text} if state is None else {held}"
                 at = f"past - {-place}" if ctx.past else at
-            items.append(f"{at}: {text}")
-    if streamed and entry is not None and not any(i.startswith(("past - 1:", "-1:")) for i in items):
-        if entry.tail is build.ONE:
-            at = "past - 1" if ctx.past else "-1"
-            items.append(f"{at}: {zero} if state is None else {history.state_path(ctx, entry.name)}")
-        else:
-            return [], False
+            items[at] = text
+    if streamed and entry is not None and (last := "past - 1" if ctx.past else "-1") not in items:
+        if entry.tail is not build.ONE:
+            return {}, False
+        items[last] = f"{zero} if state is None else {history.state_path(ctx, entry.name)}"
     return items, True
 
 

@@ -210,14 +210,14 @@ def _call(ctx: Context, part: _Part, system: System, loop: Loop, back: System, s
     function = ctx.names.fresh(f"{states[0]}_steps")
     _forward(ctx, part, function, system, loop, given, (results, extra, states))
     _backward(ctx, part, f"{function}_adjoint", back, given, [*kept, *(f"{n}.grad" for n in results)], states)
-    outer = [f"{v.text}" for v in part.given.values()]
+    outer = ", ".join(v.text for v in part.given.values())
     names = {n: ctx.names.fresh(f"{n}_" if n in states else n) for n in results}
     ends = {n: ctx.names.fresh(f"{n}_last") for n in states}
     found = [*names.values(), *ends.values()]
     every = [*results, *(f"{n}.final" for n in states), *extra]
     places = tuple_text(str(every.index(n)) for n in kept)
     ctx.block.add(f"{', '.join(found)}{',' if len(found) == 1 else ''} = {ctx.support('stepped')}(")
-    for text in (function, f"{function}_adjoint", f"[{', '.join(outer)}]", f"{len(found)}", f"{places}"):
+    for text in (function, f"{function}_adjoint", f"[{outer}]", str(len(found)), places):
         ctx.block.add(f"    {text},")
     ctx.block.add(f")  # {', '.join(_shape(ctx, n) for n in results)}")
     for name, variable in names.items():

@@ -185,11 +185,8 @@ def grid_scan(
             return x.movedim(0, len(lead)).flatten(len(lead), len(lead) + 1)
         return x.movedim(0, -2).flatten(-2)
 
-    maps = [
-        x.to(dtype).expand(own, *cells, heads, n, n).movedim(0, 2).flatten(2, 3).flip([k for k, f in enumerate((up, back)) if f])
-        for x in (a, c)
-    ]
     flips = [k for k, flag in enumerate((up, back)) if flag]
+    maps = [x.to(dtype).expand(own, *cells, heads, n, n).movedim(0, 2).flatten(2, 3).flip(flips) for x in (a, c)]
     write = merged(b, (rows, columns), width).flip(flips)
     above = merged(given[0], (columns,), width).flip([0] if back else [])
     beside = merged(given[1], (rows,), width).flip([0] if up else [])

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .gradient_again import gradient_again
+
 # (what is read of earlier positions at each pair, operands at the positions, at the pairs, and everywhere the same,
 # the position of each pair of a group, how many positions) -> the states at the positions
 _LevelStep = Callable[[list[Tensor], list[Tensor], list[Tensor], list[Tensor], list[Tensor], int], Sequence[Tensor]]
@@ -73,9 +75,7 @@ class _Levels(torch.autograd.Function):
         wanted = [k for k, needs in enumerate(ctx.needs_input_grad[2:]) if needs]
         every: list[Tensor | None] = [None] * (2 + len(given))
         if torch.is_grad_enabled():  # to be differentiated again: through the steps themselves
-            given = tuple([x.view_as(x) for x in given])  # none of them made of another
-            out = _levels_plain(ctx.step, ctx.plan, given)
-            found = torch.autograd.grad(out, [given[k] for k in wanted], grads, create_graph=True, allow_unused=True)
+            found = gradient_again(lambda x: _levels_plain(ctx.step, ctx.plan, x), given, wanted, grads)
             for k, value in zip(wanted, found, strict=True):
                 every[2 + k] = value
         else:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .gradient_again import gradient_again
 from .low_rank_scan import _low_rank_moved, _low_rank_product
 from .newton_adjoint import _newton_is_narrow, _newton_size, newton_adjoint
 from .newton_columns import _newton_full, _newton_gathered, _newton_product, _NewtonSlope
@@ -38,9 +39,9 @@ class _NewtonScan(torch.autograd.Function):
         wanted = [k for k, needs in enumerate(ctx.needs_input_grad[5:]) if needs]
         found: Sequence[Tensor | None]
         if torch.is_grad_enabled():  # to be differentiated again: through the steps themselves
-            given = tuple([x.view_as(x) for x in given])  # none of them made of another
-            out = _newton_stepped(ctx.step, given[: ctx.count], given[ctx.count :], ctx.time)
-            found = torch.autograd.grad(out, [given[k] for k in wanted], grads, create_graph=True, allow_unused=True)
+            found = gradient_again(
+                lambda x: _newton_stepped(ctx.step, x[: ctx.count], x[ctx.count :], ctx.time), given, wanted, grads
+            )
         else:
             found = newton_adjoint(ctx.step, given, states, grads, wanted, ctx.mixing, ctx.low_rank)
         every: list[Tensor | None] = [None] * (5 + len(given))

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .gradient_again import gradient_again
+
 # The operands, and whether to keep what the adjoint reads -> results, then what is kept and is no result.
 _Steps = Callable[..., tuple[Tensor, ...]]
 
@@ -30,13 +32,7 @@ class _Stepped(torch.autograd.Function):
         wanted = [k for k, needs in enumerate(ctx.needs_input_grad[4:]) if needs]
         found: Sequence[Tensor | None]
         if torch.is_grad_enabled():  # to be differentiated again: through the steps themselves
-            given = tuple([x.view_as(x) for x in given])  # none of them made of another
-            sent = [(y, g) for y, g in zip(ctx.steps(*given, False), grads[: ctx.count], strict=True) if y.requires_grad]
-            asked = [given[k] for k in wanted]
-            if not sent:
-                return (None,) * (4 + len(given))
-            out = [y for y, _ in sent]
-            found = torch.autograd.grad(out, asked, [g for _, g in sent], create_graph=True, allow_unused=True)
+            found = gradient_again(lambda x: ctx.steps(*x, False), given, wanted, grads[: ctx.count])
         else:
             sides = ctx.adjoint(*given, *kept, *grads[: ctx.count])
             found = [sides[k] for k in wanted]

@@ -12,8 +12,18 @@ from seqdsl.backends.torch_module.support.grid_scan import _grid_joined, grid_sc
 
 from seqdsl.forms import derive
 from seqdsl.semantics import load_system
-from tests.backends.torch_module.harness import gap, module_of, piece
-from tests.backends.torch_module.test_wavefront import DECAYED, as_leaves, passes, results, tensors_of, worst
+from tests.backends.torch_module.harness import module_of
+from tests.backends.torch_module.test_wavefront import (
+    DECAYED,
+    check_decays_of_every_size,
+    check_double_backward_vmap_and_compile,
+    check_resumes,
+    check_steps_and_packed,
+    passes,
+    results,
+    tensors_of,
+    worst,
+)
 from tests.forms.test_hierarchical import BLOCKS, SHAPES, STEPPABLE
 
 MORE_SHAPES = [*SHAPES, (8, 8), (13, 3), (3, 11)]
@@ -36,67 +46,21 @@ def test_values_states_and_gradients(name: str) -> None:
 
 @pytest.mark.parametrize("name", STEPPABLE)
 def test_a_state_goes_on_in_the_other_form(name: str) -> None:
-    """It is the same record, and its gradients are the same."""
-    system = load_system(BLOCKS[name])
-    blocks, stepped = pair(BLOCKS[name])
-    inputs = tensors_of(BLOCKS[name], 7, 3)
-    head, tail = ([x.detach() for x in piece(system, inputs, *cut)] for cut in ((0, 2), (2, 7)))
-    states = [m(*head, return_state=True)[1] for m in (blocks, stepped)]
-    assert gap(*states) < 1e-12
-    tail = [x.requires_grad_(x.is_floating_point()) for x in tail]
-    start = as_leaves(states[1])
-    assert worst(*(results(m, tail, start) for m in (blocks, stepped))) < 1e-12
+    check_resumes(BLOCKS[name], pair(BLOCKS[name]), 7)
 
 
 @pytest.mark.parametrize("name", ["entrywise", "states on edges", "a matrix"])
 def test_steps_and_packed_sequences(name: str) -> None:
-    system = load_system(BLOCKS[name])
-    blocks, stepped = pair(BLOCKS[name])
-    inputs = [x.detach()[:1] for x in tensors_of(BLOCKS[name], 6, 4)]
-    whole = blocks(*inputs)
-    _, state = blocks(*piece(system, inputs, 0, 3), return_state=True)
-    one = [x.select(1, 0) if y.shape != x.shape else x for x, y in zip(piece(system, inputs, 3, 4), inputs, strict=True)]
-    assert gap(blocks.step(*one, state)[0], whole[:, 3]) < 1e-12
-    packed = blocks(*inputs, cu_seqlens=[0, 2, 2, 6])
-    assert gap(packed[:, :2], whole[:, :2]) < 1e-12
-    assert gap(packed[:, 2:], stepped(*piece(system, inputs, 2, 6))) < 1e-12
+    check_steps_and_packed(BLOCKS[name], *pair(BLOCKS[name]))
 
 
 def test_float32_with_decays_of_every_size() -> None:
-    blocks, stepped = pair(DECAYED)
-    torch.manual_seed(0)
-    values = torch.tensor([0.0, -1e-6, -1e-3, -1.0, -20.0, -200.0, -torch.inf], dtype=torch.float64)
-    x = torch.randn(1, 40, 30, 4, dtype=torch.float64)
-    g, f = (values[torch.randint(0, 7, x.shape)] for _ in "gf")
-    given = [v.clone().requires_grad_() for v in (x, g, f)]
-    wanted = stepped(*given)
-    single = [v.float().requires_grad_() for v in (x, g, f)]
-    found = blocks(*single)
-    assert (found.double() - wanted).norm() / wanted.norm() < 2e-6
-    grads = [torch.autograd.grad((y * y.detach().cos()).sum(), v) for y, v in ((found, single), (wanted, given))]
-    for a, b in zip(*grads, strict=True):
-        assert (a.double() - b).norm() <= 1e-5 * max(b.norm(), grads[1][0].norm())
-    half = blocks(*(v.bfloat16() for v in (x, g, f)))
-    assert half.dtype == torch.bfloat16 and (half.double() - wanted).norm() / wanted.norm() < 2e-2
+    check_decays_of_every_size(*pair(DECAYED))
 
 
 @pytest.mark.parametrize("name", ["entrywise", "of one coefficient for all"])
 def test_double_backward_vmap_and_compile(name: str) -> None:
-    blocks, stepped = pair(BLOCKS[name])
-    inputs = [x.detach()[:1].requires_grad_() for x in tensors_of(BLOCKS[name], 4, 3)]
-    seconds = []
-    for module in (blocks, stepped):
-        grads = torch.autograd.grad((module(*inputs) ** 2).sum(), inputs, create_graph=True)
-        total = sum((g**2).sum() for g in grads)
-        seconds.append(list(torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)))
-    assert worst(*seconds) < 1e-12
-    plain = [x.detach() for x in inputs]
-    many = [torch.stack([x, 2 * x]) for x in plain]
-    assert gap(torch.vmap(blocks)(*many)[1], stepped(*(x[1] for x in many))) < 1e-12
-    each = torch.func.grad(lambda x: blocks(x, *plain[1:]).square().sum())(plain[0])
-    assert gap(each, torch.autograd.grad(stepped(*inputs).square().sum(), inputs)[0]) < 1e-12
-    compiled = torch.compile(blocks, backend="eager", fullgraph=True)
-    assert gap(compiled(*plain), stepped(*plain)) < 1e-12
+    check_double_backward_vmap_and_compile(BLOCKS[name], *pair(BLOCKS[name]))
 
 
 def cells(rows: int, columns: int, n: int = 2) -> tuple[torch.Tensor, torch.Tensor]:

@@ -76,18 +76,69 @@ def test_values_states_and_gradients(name: str) -> None:
         assert worst(*(results(m, inputs, steppable=steppable) for m in (fronts, stepped))) < 1e-12, (rows, columns)
 
 
-@pytest.mark.parametrize("name", [n for n, text in TEXTS.items() if is_steppable(load_system(text))])
-def test_a_state_goes_on_in_the_other_form(name: str) -> None:
-    """It is the same record, and its gradients are the same."""
-    system = load_system(TEXTS[name])
-    fronts, stepped = pair(TEXTS[name], c=2)
-    inputs = tensors_of(TEXTS[name], 5, 3)
-    head, tail = ([x.detach() for x in piece(system, inputs, *cut)] for cut in ((0, 2), (2, 5)))
-    states = [m(*head, return_state=True)[1] for m in (fronts, stepped)]
+def check_resumes(text: str, modules: tuple[Any, Any], rows: int) -> None:
+    """The records of two forms are the same, and so are the gradients of what goes on from one."""
+    system, inputs = load_system(text), tensors_of(text, rows, 3)
+    head, tail = ([x.detach() for x in piece(system, inputs, *cut)] for cut in ((0, 2), (2, rows)))
+    states = [m(*head, return_state=True)[1] for m in modules]
     assert gap(*states) < 1e-12
     tail = [x.requires_grad_(x.is_floating_point()) for x in tail]
     start = as_leaves(states[1])
-    assert worst(*(results(m, tail, start) for m in (fronts, stepped))) < 1e-12
+    assert worst(*(results(m, tail, start) for m in modules)) < 1e-12
+
+
+def check_steps_and_packed(text: str, whole: Any, stepped: Any) -> None:
+    """A step is what all rows give there, and packed sequences are what each gives alone."""
+    system = load_system(text)
+    inputs = [x.detach()[:1] for x in tensors_of(text, 6, 4)]
+    found = whole(*inputs)
+    _, state = whole(*piece(system, inputs, 0, 3), return_state=True)
+    one = [x.select(1, 0) if y.shape != x.shape else x for x, y in zip(piece(system, inputs, 3, 4), inputs, strict=True)]
+    assert gap(whole.step(*one, state)[0], found[:, 3]) < 1e-12
+    packed = whole(*inputs, cu_seqlens=[0, 2, 2, 6])
+    assert gap(packed[:, :2], found[:, :2]) < 1e-12
+    assert gap(packed[:, 2:], stepped(*piece(system, inputs, 2, 6))) < 1e-12
+
+
+def check_decays_of_every_size(whole: Any, stepped: Any) -> None:
+    """Of `DECAYED` in float32, and its outputs in bfloat16, against float64."""
+    torch.manual_seed(0)
+    values = torch.tensor([0.0, -1e-6, -1e-3, -1.0, -20.0, -200.0, -torch.inf], dtype=torch.float64)
+    x = torch.randn(1, 40, 30, 4, dtype=torch.float64)
+    g, f = (values[torch.randint(0, 7, x.shape)] for _ in "gf")
+    given = [v.clone().requires_grad_() for v in (x, g, f)]
+    wanted = stepped(*given)
+    single = [v.float().requires_grad_() for v in (x, g, f)]
+    found = whole(*single)
+    assert (found.double() - wanted).norm() / wanted.norm() < 2e-6
+    grads = [torch.autograd.grad((y * y.detach().cos()).sum(), v) for y, v in ((found, single), (wanted, given))]
+    for a, b in zip(*grads, strict=True):
+        assert a.isfinite().all() and (a.double() - b).norm() <= 1e-5 * max(b.norm(), grads[1][0].norm())
+    half = whole(*(v.bfloat16() for v in (x, g, f)))
+    assert half.dtype == torch.bfloat16 and (half.double() - wanted).norm() / wanted.norm() < 2e-2
+
+
+def check_double_backward_vmap_and_compile(text: str, whole: Any, stepped: Any) -> None:
+    """Second derivatives, `vmap`, `func.grad`, and a graph without breaks."""
+    inputs = [x.detach()[:1].requires_grad_() for x in tensors_of(text, 4, 3)]
+    seconds = []
+    for module in (whole, stepped):
+        grads = torch.autograd.grad((module(*inputs) ** 2).sum(), inputs, create_graph=True)
+        total = sum((g**2).sum() for g in grads)
+        seconds.append(list(torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)))
+    assert worst(*seconds) < 1e-12
+    plain = [x.detach() for x in inputs]
+    many = [torch.stack([x, 2 * x]) for x in plain]
+    assert gap(torch.vmap(whole)(*many)[1], stepped(*(x[1] for x in many))) < 1e-12
+    each = torch.func.grad(lambda x: whole(x, *plain[1:]).square().sum())(plain[0])
+    assert gap(each, torch.autograd.grad(stepped(*inputs).square().sum(), inputs)[0]) < 1e-12
+    compiled = torch.compile(whole, backend="eager", fullgraph=True)
+    assert gap(compiled(*plain), stepped(*plain)) < 1e-12
+
+
+@pytest.mark.parametrize("name", [n for n, text in TEXTS.items() if is_steppable(load_system(text))])
+def test_a_state_goes_on_in_the_other_form(name: str) -> None:
+    check_resumes(TEXTS[name], pair(TEXTS[name], c=2), 5)
 
 
 @pytest.mark.parametrize("name", [n for n, text in GRIDS.items() if is_steppable(load_system(text))])
@@ -112,32 +163,11 @@ def test_what_is_compared_with_is_the_interpreter(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["affine", "alignment", "coupled", "lags"])
 def test_steps_and_packed_sequences(name: str) -> None:
-    system = load_system(GRIDS[name])
-    fronts, stepped = pair(GRIDS[name])
-    inputs = [x.detach()[:1] for x in tensors_of(GRIDS[name], 6, 4)]
-    whole = fronts(*inputs)
-    _, state = fronts(*piece(system, inputs, 0, 3), return_state=True)
-    one = [x.select(1, 0) if y.shape != x.shape else x for x, y in zip(piece(system, inputs, 3, 4), inputs, strict=True)]
-    assert gap(fronts.step(*one, state)[0], whole[:, 3]) < 1e-12
-    packed = fronts(*inputs, cu_seqlens=[0, 2, 2, 6])
-    assert gap(packed[:, :2], whole[:, :2]) < 1e-12
-    assert gap(packed[:, 2:], stepped(*piece(system, inputs, 2, 6))) < 1e-12
+    check_steps_and_packed(GRIDS[name], *pair(GRIDS[name]))
 
 
 def test_float32_with_decays_of_every_size() -> None:
-    fronts, stepped = pair(DECAYED)
-    torch.manual_seed(0)
-    values = torch.tensor([0.0, -1e-6, -1e-3, -1.0, -20.0, -200.0, -torch.inf], dtype=torch.float64)
-    x = torch.randn(1, 40, 30, 4, dtype=torch.float64)
-    g, f = (values[torch.randint(0, 7, x.shape)] for _ in "gf")
-    wanted = stepped(x, g, f)
-    single = [v.float().requires_grad_() for v in (x, g, f)]
-    found = fronts(*single)
-    assert (found.double() - wanted).norm() / wanted.norm() < 2e-6
-    found.sum().backward()
-    assert all(v.grad is not None and v.grad.isfinite().all() for v in single)
-    half = fronts(*(v.bfloat16() for v in (x, g, f)))
-    assert half.dtype == torch.bfloat16 and (half.double() - wanted).norm() / wanted.norm() < 2e-2
+    check_decays_of_every_size(*pair(DECAYED))
 
 
 def test_nothing_off_the_grid_reaches_a_gradient() -> None:
@@ -150,20 +180,7 @@ def test_nothing_off_the_grid_reaches_a_gradient() -> None:
 
 
 def test_double_backward_vmap_and_compile() -> None:
-    fronts, stepped = pair(GRIDS["nonlinear"])
-    inputs = [x.detach()[:1].requires_grad_() for x in tensors_of(GRIDS["nonlinear"], 4, 3)]
-    seconds = []
-    for module in (fronts, stepped):
-        grads = torch.autograd.grad((module(*inputs) ** 2).sum(), inputs, create_graph=True)
-        seconds.append(list(torch.autograd.grad(sum((g**2).sum() for g in grads), inputs)))
-    assert worst(*seconds) < 1e-12
-    plain = [x.detach() for x in inputs]
-    many = [torch.stack([x, 2 * x]) for x in plain]
-    assert gap(torch.vmap(fronts)(*many)[1], stepped(*(x[1] for x in many))) < 1e-12
-    each = torch.func.grad(lambda x: fronts(x, plain[1]).square().sum())(plain[0])
-    assert gap(each, torch.autograd.grad(stepped(*inputs).square().sum(), inputs)[0]) < 1e-12
-    compiled = torch.compile(fronts, backend="eager", fullgraph=True)
-    assert gap(compiled(*plain), stepped(*plain)) < 1e-12
+    check_double_backward_vmap_and_compile(GRIDS["nonlinear"], *pair(GRIDS["nonlinear"]))
 
 
 MUTANTS = {
