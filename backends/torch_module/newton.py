@@ -25,6 +25,8 @@ from .operands import Facts, Operand, Part, is_safe, outside
 from .table import UNSAFE
 from .values import BATCH, Value, with_ones
 
+Outers = list[list[list[Outer]]] | None  # of each state, by each before: the terms of a matrix of small rank
+
 
 def is_solved(system: System, loop: Loop) -> bool:
     """Are all states of the loop marked, with a slope by each of them?"""
@@ -54,7 +56,8 @@ def solve(ctx: Context, loop: Loop) -> None:
     for state in states:
         ctx.comment(state)
     with ctx.equation(first):
-        given = outside(ctx, _parts(ctx, states), time, ())
+        outers = low_rank(ctx.system, states)
+        given = outside(ctx, _parts(ctx, states, outers), time, ())
         starts = []
         for state in states:
             assert state.rhs is not None
@@ -62,11 +65,11 @@ def solve(ctx: Context, loop: Loop) -> None:
             whole = expressions.full(ctx, value, (BATCH, *dims[2:]), "real")
             starts.append(with_ones(Value(whole.text, whole.dims, "real", whole.level), dims).text)
         step = ctx.names.fresh(f"{first.name}_step")
-        _function(ctx, step, states, given, dims, column)
+        _function(ctx, step, states, given, dims, column, outers)
         names = [ctx.names.fresh(s.name) for s in states]
         listed = ", ".join(with_ones(o.outer, _shape(o, dims)).text for o in given)
         flag = (", reverse=True" if loop.reverse else "") + (", mixing=True" if column is not None else "")
-        flag += ", low_rank=True" if low_rank(ctx.system, states) else ""
+        flag += ", low_rank=True" if outers else ""
         own = ctx.target.steps
         stand_in = None if own is None else own.newton(ctx, states, given, dims, column is not None)
         function, told = (ctx.support("newton_scan"), "") if stand_in is None else stand_in
@@ -85,11 +88,11 @@ def _shape(operand: Operand, dims: tuple[str, ...]) -> tuple[str, ...]:
     return dims if set(own) <= set(dims) else (*dims[:2], *(d for d in own if d not in dims[:2]))
 
 
-def _parts(ctx: Context, states: list[Tensor]) -> list[Part]:
+def _parts(ctx: Context, states: list[Tensor], outers: Outers) -> list[Part]:
     """The largest parts without a state, each below the conditions of the choices around it."""
     before = {r for s in states for r in states_before(ctx, states, s)}
     found: dict[Node, Part] = {}
-    wanted = _written(ctx, states)
+    wanted = _written(states, outers)
     dependent = {n for node in wanted for n in walk(node) if not before.isdisjoint(reads(n))}
 
     def visit(node: Node, facts: Facts) -> None:
@@ -119,10 +122,10 @@ def _parts(ctx: Context, states: list[Tensor]) -> list[Part]:
     return list(found.values())
 
 
-def _written(ctx: Context, states: list[Tensor]) -> list[Node]:
+def _written(states: list[Tensor], outers: Outers) -> list[Node]:
     """What a step computes: the states after it, and their slopes, of matrices of small rank the sides."""
     found: list[Node] = []
-    outers, count = low_rank(ctx.system, states), len(states)
+    count = len(states)
     for row, state in enumerate(states):
         assert state.rhs is not None
         found += [state.rhs.args[0], *state.rhs.args[2 : 2 + count]]
@@ -145,7 +148,13 @@ def states_before(ctx: Context, states: list[Tensor], reader: Tensor) -> list[No
 
 
 def _function(
-    ctx: Context, name: str, states: list[Tensor], given: list[Operand], dims: tuple[str, ...], column: str | None
+    ctx: Context,
+    name: str,
+    states: list[Tensor],
+    given: list[Operand],
+    dims: tuple[str, ...],
+    column: str | None,
+    outers: Outers,
 ) -> None:
     """`def h_step(before, given, slopes)`: the states after one step, and their slopes if asked for."""
     before = ctx.block, ctx.hoisted, ctx.caches, ctx.order, ctx.fused
@@ -167,7 +176,7 @@ def _function(
     after = [_named(ctx, s.name, s.rhs.args[0]) for s in states if s.rhs is not None]
     block.add("if not slopes:")
     block.add(f"    return [{', '.join(after)}], []")
-    rows, outers = [], low_rank(ctx.system, states)
+    rows = []
     for row, state in enumerate(states):
         assert state.rhs is not None
         ctx.current = f"{state.name}_slope"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, schedule
-from seqdsl.ir.node import Node, rebuild
+from seqdsl.ir.node import Node, rebuild, rebuild_reads
 from seqdsl.ir.node import reads as reads_below
 from seqdsl.ir.system import System, Tensor, folds
 
@@ -31,11 +31,9 @@ class Depth:
 
     def back(self, node: Node) -> Node:
         """An expression of the step in the whole system."""
-        return rebuild(node, self._read) if node.op != "read" else self._read(node) or node
+        return rebuild_reads(node, self.held, self._read)
 
-    def _read(self, node: Node) -> Node | None:
-        if node.op != "read" or str(node.attr) not in self.held:
-            return None
+    def _read(self, node: Node) -> Node:
         name, held = self.held[str(node.attr)]
         args = list(node.args)
         for place, at in held:
@@ -126,8 +124,7 @@ def _one_step(system: System, loop: Loop, index: str) -> Depth:
         tensor = system.tensors[name]
         assert tensor.rhs is not None
         indices = tuple(i for k, i in enumerate(tensor.indices) if k != places[name])
-        right = rebuild(tensor.rhs, entry) if tensor.rhs.op != "read" else entry(tensor.rhs)
-        derived.append(replace(tensor, indices=indices, rhs=right, edges=()))
+        derived.append(replace(tensor, indices=indices, rhs=rebuild(tensor.rhs, entry), edges=()))
     tensors = {t.name: t for t in (*others.values(), *derived)}
     outputs = tuple(n for n in places if _is_kept(system, n, places, own))
     return Depth(replace(system, tensors=tensors, outputs=outputs, finals={}, record=(), claims=()), held)
