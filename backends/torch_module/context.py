@@ -257,6 +257,21 @@ class Context:
             self.guards = before
 
     @contextmanager
+    def apart(self) -> Iterator[None]:
+        """While lines are written that do not always run: what is found in them is not known afterwards; the positions
+        that stand before them are."""
+        before = [dict(c) for c in self.caches]
+        histories, joined, hoisted = dict(self.histories), dict(self.joined), dict(self.hoisted)
+        try:
+            yield
+        finally:
+            self.caches = [
+                {k: v for k, v in now.items() if k in old or isinstance(k, tuple) and k[0] == "positions"}
+                for now, old in zip(self.caches, before, strict=True)
+            ]
+            self.histories, self.joined, self.hoisted = histories, joined, hoisted
+
+    @contextmanager
     def equation(self, tensor: Tensor) -> Iterator[None]:
         """While the equation of a tensor is written."""
         before = self.order, self.current

@@ -11,7 +11,7 @@ from seqdsl.ir.dependence import Compute, schedule
 from seqdsl.ir.state import StateEntry, record_paths
 from seqdsl.ir.system import System, Tensor
 
-from . import expressions, history, reads, recurrence
+from . import expressions, history, reads, recurrence, stateless
 from .context import Block, Context, Layered, Looped, Source, Stored
 from .inlining import SUPPORT_FUNCTIONS
 from .loops import sink
@@ -20,6 +20,8 @@ from .packed import packing
 from .prologue import Stepping, literal, nest, stepping, write_prologue
 from .readers import read_by, readers_of, uses
 from .sizes import total
+from .stateless import with_state_alone
+from .tables import tables, with_tables, write_tables
 from .target import Target
 from .values import ATOM, BATCH, CHOICE, COMPARE, Value, permuted, plain
 
@@ -56,6 +58,8 @@ def write_body(
 ) -> tuple[list[str], Context]:
     """The lines of the function, from the check of its inputs to its `return`."""
     steps = stepping(system)
+    kept = frozenset({*(e.tensor for e in steps.entries), *system.finals.values()})
+    system = with_tables(system, kept)
     names = Names({*taken, *arguments.values(), *options.values(), *SUPPORT_FUNCTIONS, *target.names()})
     ctx = Context(system, names, Block(indent + 1), options="self." if layer else "", target=target)
     ctx.stateful, ctx.past = not steps.refusal, steps.past
@@ -78,12 +82,22 @@ def write_body(
     chains = target.chains
     late = _late(system, steps, chains.keeps() if chains else set())
     ctx.late = frozenset(late)
+    exact = tables(system, kept | ctx.late)
     plan = schedule(system)
+    early = [s for s in plan if exact.issuperset(s.tensors())]
+    plan = tuple(s for s in plan if s not in early)
     plan = plan if chains and chains.one_position else sink(system, plan)
     plan = tuple(s for s in plan if not (isinstance(s, Compute) and s.tensor in late))
     plan = chains.order(system, plan) if chains else plan
+    if early:
+        write_tables(ctx, early, lambda step: recurrence.execute(ctx, step, readers_of(ctx, step, steps)))
+    halves, waiting = with_state_alone(system, plan, kept | {*system.outputs}) if ctx.stateful and not chains else ({}, ())
     for step in plan:
-        if not (chains and chains.write(ctx, step)):
+        if isinstance(step, Compute) and step.tensor in waiting:
+            continue
+        if isinstance(step, Compute) and step.tensor in halves:
+            stateless.write(ctx, step.tensor, halves[step.tensor], frozenset(waiting))
+        elif not (chains and chains.write(ctx, step)):
             recurrence.execute(ctx, step, readers_of(ctx, step, steps))
     results = [_output(ctx, system.tensors[n]) for n in system.outputs]
     _finish(ctx, results, steps, late)
