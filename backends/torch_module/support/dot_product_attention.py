@@ -71,13 +71,14 @@ def _dot_product_fused(q: Tensor, k: Tensor, v: Tensor, scale: float, first: int
     attend = torch.nn.functional.scaled_dot_product_attention
     if not scale > 0:  # torch multiplies what it has masked: -inf by it
         q, scale = q * scale, 1.0
-    if first is None or first + 1 >= keys or first == 0 and rows == keys:
-        o = attend(q, k, values, is_causal=first == 0 and rows == keys, scale=scale)
-        return o[..., : v.shape[-1]]
-    side = rows if torch.compiler.is_compiling() else 256
+    traced = torch.compiler.is_compiling()  # then lengths are symbols, which are not to be compared with numbers
+    square = first == 0 and bool(rows == keys)
+    if first is None or square or (not traced and first + 1 >= keys):
+        return attend(q, k, values, is_causal=square, scale=scale)[..., : v.shape[-1]]
+    side = rows if traced else 256
     found = []
-    for row in range(0, rows, side):
-        part, seen = q[..., row : row + side, :], min(keys, first + row + side)
+    for row in (0,) if traced else range(0, rows, side):
+        part, seen = q[..., row : row + side, :], keys if traced else min(keys, first + row + side)
         mask = _dot_product_mask(part, k[..., :seen, :], first + row)
         found.append(attend(part, k[..., :seen, :], values[..., :seen, :], mask, scale=scale))
     return torch.cat(found, -2)[..., : v.shape[-1]]
@@ -99,12 +100,12 @@ def dot_product_attention(
     Shapes:  q [*lead, T, D], k [*lead, S, D], v [*lead, S, V], each axis of lead may be 1 -> o [*lead, T, V]
     With `first`, the position of the first row, a key s counts for t where s <= first + t.
     """
-    rows, width = q.shape[-2], v.shape[-1]
-    if 0 in (*lead, rows, k.shape[-2], width):
+    rows, width, traced = q.shape[-2], v.shape[-1], torch.compiler.is_compiling()
+    if not traced and 0 in (*lead, rows, k.shape[-2], width):
         return v.new_zeros(*lead, rows, width) + sum(x[..., :0].sum() for x in (q, k, v))
     heads = lead[0], math.prod(lead[1:])
     q, k, v = (x.expand(*lead, *x.shape[-2:]).reshape(*heads, *x.shape[-2:]) for x in (q, k, v))
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+    if traced or not torch.is_grad_enabled():
         o = _dot_product_fused(q, k, v, scale, first)
     else:
         o = _DotProductAttention.apply(q, k, v, scale, first, [])  # type: ignore[no-untyped-call]
