@@ -146,7 +146,7 @@ def _shifted(
     streamed = ctx.on_stream(own)
     start, apart = _offset(ctx, rest), ""
     left, right = edges
-    entry = record(ctx, source) if streamed and ctx.stateful else None
+    entry = (record if ctx.is_new(index) else every_value)(ctx, source) if streamed and ctx.stateful else None
     if streamed and entry is not None and ctx.is_new(own):
         value = join(ctx, source, k, value, entry)
         if entry.tail is None:  # now from position 0
@@ -154,7 +154,7 @@ def _shifted(
         else:
             start = _plus(start, count_text(ctx, entry))
             apart = f"{numbers(ctx)}, {count_text(ctx, entry)}" if ctx.ends else ""
-        left = None
+            left = None  # it is among what came before
     elif streamed and ctx.past and is_new(ctx, source, own) != ctx.is_new(index):
         start = _plus(start, "past") if ctx.is_new(index) else _plus(start, "-past")
     elif not streamed and ctx.past and ctx.is_new(index):
@@ -184,8 +184,13 @@ def _shifted(
 
 
 def record(ctx: Context, source: Source) -> StateEntry | None:
-    """What the state holds of a tensor, its boundary apart."""
+    """What the state holds of a tensor at the last positions, its boundary apart."""
     return ctx.records.get(source.name)
+
+
+def every_value(ctx: Context, source: Source) -> StateEntry | None:
+    """The same at all positions, where some are read at an unknown distance."""
+    return ctx.records.get(f"{source.name}@all", record(ctx, source))
 
 
 def count_text(ctx: Context, entry: StateEntry) -> str:
@@ -254,8 +259,8 @@ def state_path(ctx: Context, name: str) -> str:
 
 def past_values(ctx: Context, source: Source, k: int, value: Value, entry: StateEntry) -> Value:
     """The entries before the first new position, with the time axis: from the state, else the edge at -1 and zeros."""
-    if source.name in ctx.histories and source.node is None:
-        return ctx.histories[source.name]
+    if entry.name in ctx.histories and source.node is None:
+        return ctx.histories[entry.name]
     order = tuple(source.own) if not ctx.batched else (BATCH, *source.own)
     dim = order.index(source.own[k])
     count = count_text(ctx, entry)
@@ -283,7 +288,7 @@ def past_values(ctx: Context, source: Source, k: int, value: Value, entry: State
     lengths = [width if d == source.own[k] else ctx.dim_text(d) for d in order]
     bound_value = ctx.bind(f"{source.name}_past", made, lengths)
     if source.node is None and not ctx.loops:
-        ctx.histories[source.name] = bound_value
+        ctx.histories[entry.name] = bound_value
     return bound_value
 
 
@@ -324,8 +329,8 @@ def numbers(ctx: Context) -> str:
 def join(ctx: Context, source: Source, k: int, value: Value, entry: StateEntry) -> Value:
     """The tensor with what came before it, dimensions named by slots."""
     slots = {n: f"@{j}" for j, n in enumerate(source.own)}
-    if source.name in ctx.joined and source.node is None:
-        found = ctx.joined[source.name]
+    if entry.name in ctx.joined and source.node is None:
+        found = ctx.joined[entry.name]
         return replace(found, dims=tuple(slots.get(d, d) for d in found.dims))
     new = replace(value, dims=tuple(source.own[int(d[1:])] if d.startswith("@") else d for d in value.dims))
     past = past_values(ctx, source, k, new, entry)
@@ -341,7 +346,7 @@ def join(ctx: Context, source: Source, k: int, value: Value, entry: StateEntry) 
         [f"{count_text(ctx, entry)} + {ctx.dim_text(d)}" if d == source.own[k] else ctx.dim_text(d) for d in order],
     )
     if source.node is None and not ctx.loops:
-        ctx.joined[source.name] = result
+        ctx.joined[entry.name] = result
     return replace(result, dims=tuple(slots.get(d, d) for d in order))
 
 
@@ -350,7 +355,7 @@ def origin(ctx: Context, source: Source, k: int, subscript: Node, value: Value) 
     own = source.own[k]
     if not ctx.on_stream(own) or not is_new(ctx, source, own):
         return value, "", subscript
-    entry = record(ctx, source) if ctx.stateful else None
+    entry = every_value(ctx, source) if ctx.stateful else None
     if entry is None or _is_new(ctx, subscript):
         return value, "past" if ctx.past else "", subscript
     value = join(ctx, source, k, value, entry)

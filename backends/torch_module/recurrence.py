@@ -132,7 +132,7 @@ def _open(ctx: Context, tensor: Tensor, all_keys: dict[str, tuple[int, ...]], lo
     boundary = ctx.records.get(f"{tensor.name}@boundary") if ctx.stateful else None
     further = entry is not None and entry.tail is not build.ONE and boundary is not None  # the next boundary may be there
     if (further or not simple) and entry is not None and stream_key is not None:
-        _restore(ctx, tensor, place, stream_key, entry)
+        _restore(ctx, tensor, place, stream_key, ctx.records.get(f"{tensor.name}@all", entry))
     if boundary is not None and boundary.boundary is not None and stream_key is not None:
         _restore(ctx, tensor, place, stream_key, boundary)
 

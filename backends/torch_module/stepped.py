@@ -24,7 +24,7 @@ from seqdsl.ir.node import Node, read_names, walk
 from seqdsl.ir.node import reads as reads_below
 from seqdsl.ir.ops import OPS, remake
 from seqdsl.ir.order import difference
-from seqdsl.ir.system import Index, System, Tensor, reached
+from seqdsl.ir.system import Index, System, Tensor, index_names, reached
 
 from . import expressions, reads
 from .context import Block, Context, Stored
@@ -136,12 +136,14 @@ def _states(ctx: Context, loop: Loop, after: Readers) -> list[str]:
     """The tensors that a step reads from the one before; none where the loop has no adjoint that is one loop as well."""
     positions = dict(loop.positions)
     tensors = [ctx.system.tensors[n] for n in positions]
-    records = [r for n in positions for r in (ctx.records.get(n), ctx.records.get(f"{n}@boundary")) if r is not None]
+    records = [r for n in positions for kind in ("", "@all", "@boundary") if (r := ctx.records.get(n + kind)) is not None]
     if ctx.fixed or ctx.ends or not ctx.batched or loop.axis != ctx.system.stream or after.late or after.entries:
         return []
     if any(isinstance(s, Loop) or s.tensor in ctx.late for s in loop.body) or any(t.dtype not in SMOOTH for t in tensors):
         return []
     if any(r.tail is not build.ONE or r.boundary is not None or positions[r.tensor] != r.position for r in records):
+        return []
+    if ctx.past and any(_further(ctx, t) for t in tensors):  # the functions know the new positions alone
         return []
     if any(e.position != positions[t.name] for t in tensors for e in t.edges):
         return []
@@ -164,6 +166,12 @@ def _states(ctx: Context, loop: Loop, after: Readers) -> list[str]:
                 found[name] = None
     named = {r.tensor for r in records}
     return list(found) if named <= {*found, *after.whole} else []
+
+
+def _further(ctx: Context, tensor: Tensor) -> bool:
+    """Does an equation speak of a further index of the stream, which runs over the positions before too?"""
+    names = (*tensor.indices, *(index_names(tensor.rhs) if tensor.rhs is not None else ()))
+    return any(ctx.on_stream(i) and not ctx.is_new(i) for i in names)
 
 
 def _foreign(node: Node) -> bool:
