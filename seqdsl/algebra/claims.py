@@ -113,6 +113,9 @@ def _linear(system: System, claim: Claim) -> Verdict:
     """Of degree 1 in x at every equation that x reaches, and no rest: linear."""
     name = claim.args[0]
     reached = _reached(system, name)
+    for output in (system.tensors[n] for n in system.outputs):
+        if output.name not in reached and not (output.rhs is not None and _is_zero(output.rhs)):
+            return Unknown(f"`{output.name}` does not depend on `{name}`")
     for tensor in system.derived():
         if tensor.name not in reached or tensor.rhs is None:
             continue
