@@ -245,8 +245,9 @@ CONDITION = "mixer m(x[t,c], a[t,c], z[t,c]: complex, n[t]: int, on[t]: bool) ->
         ("y[t,c] = x[n]", "causal when n <= t", OnlyTested),
         # A constant is not linear in what it does not depend on.
         ("y[t,c] = a", "linear(x)", Refuted),
-        ("y[t,c] = x; w[t,c] = a", "linear(x)", Refuted),
-        ("y[t,c] = x; w[t,c] = 0 * a", "linear(x)", Proved),
+        ("y[t,c] = x; w[t,c] = a", "linear(x)", Proved),  # said of y
+        ("y[t,c] = abs(x + a) - abs(a); w[t,c] = a", "linear(x)", Refuted),
+        ("y[t,c] = relu(x) - relu(-x); w[t,c] = a", "linear(x)", OnlyTested),
     ],
 )
 def test_a_claim_is_tried_where_its_condition_holds_and_nowhere_else(body: str, claim: str, verdict: type[Verdict]) -> None:
