@@ -112,14 +112,15 @@ class Context:
     about: dict[str, str] = field(default_factory=dict)  # of their positions, the variable that a function gives
     stateful: bool = False  # may a state be given?
     past: bool = False  # does the code know how many positions came before?
-    records: dict[str, StateEntry] = field(default_factory=dict)  # by tensor (with @all, @boundary): what the state holds
+    records: dict[str, StateEntry] = field(default_factory=dict)  # by tensor: what the state holds of it
+    tails: dict[str, StateEntry] = field(default_factory=dict)  # by tensor: the last values that it holds of it
     places: dict[str, Place] = field(default_factory=dict)
     widened: set[str] = field(default_factory=set)  # tensors that are read in the computation's dtype
     taken: set[str] = field(default_factory=set)  # inputs that a stand-in reads as they are given
     unread: frozenset[str] = frozenset()  # outputs that nothing else reads
     late: frozenset[str] = frozenset()  # tensors that only the state needs
     unclosed: list[tuple[Tensor, tuple[int, ...]]] = field(default_factory=list)  # entries of loops that only it needs
-    histories: dict[str, Value] = field(default_factory=dict)  # by entry: what came before a tensor's first new position
+    histories: dict[str, Value] = field(default_factory=dict)  # what came before a tensor's first new position
     joined: dict[str, Value] = field(default_factory=dict)  # the same and the tensor, as one
     finished: dict[str, Looped] = field(default_factory=dict)  # tensors of loops that are over
     lasts: dict[str, str] = field(default_factory=dict)  # the variables of their last values, where a function has the loop

@@ -136,7 +136,7 @@ def _states(ctx: Context, loop: Loop, after: Readers) -> list[str]:
     """The tensors that a step reads from the one before; none where the loop has no adjoint that is one loop as well."""
     positions = dict(loop.positions)
     tensors = [ctx.system.tensors[n] for n in positions]
-    records = [r for n in positions for kind in ("", "@all", "@boundary") if (r := ctx.records.get(n + kind)) is not None]
+    records = [r for n in positions for r in (ctx.records.get(n), ctx.records.get(f"{n}@boundary")) if r is not None]
     if ctx.fixed or ctx.ends or not ctx.batched or loop.axis != ctx.system.stream or after.late or after.entries:
         return []
     if any(isinstance(s, Loop) or s.tensor in ctx.late for s in loop.body) or any(t.dtype not in SMOOTH for t in tensors):
