@@ -113,6 +113,7 @@ class Context:
     stateful: bool = False  # may a state be given?
     past: bool = False  # does the code know how many positions came before?
     records: dict[str, StateEntry] = field(default_factory=dict)  # by tensor: what the state holds of it
+    tails: dict[str, StateEntry] = field(default_factory=dict)  # by tensor: the last values that it holds of it
     places: dict[str, Place] = field(default_factory=dict)
     widened: set[str] = field(default_factory=set)  # tensors that are read in the computation's dtype
     taken: set[str] = field(default_factory=set)  # inputs that a stand-in reads as they are given

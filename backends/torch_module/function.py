@@ -68,8 +68,10 @@ def write_body(
         ctx.sizes[f"option {name}"] = variable
     for entry in steps.entries:
         key = f"{entry.tensor}@boundary" if entry.boundary is not None else entry.tensor
-        if key not in ctx.records or entry.tail is None:  # a cache of all values holds the last ones too
+        if key not in ctx.records or entry.tail is None:  # a cache of all values holds the last ones too,
             ctx.records[key] = entry
+        if entry.tail is not None and entry.boundary is None:  # but not those before the first
+            ctx.tails[key] = entry
     ctx.uses = uses(system)
     parameter_places(ctx)
     how = packing(system, steps, target)
@@ -221,7 +223,7 @@ def _kept(ctx: Context, entry: StateEntry) -> str:
     if place.full:
         return place.value.text
     source = Source(place.value, tensor.indices, tensor.edges, tensor.name)
-    record = ctx.records[entry.tensor]
+    record = ctx.records[entry.tensor] if entry.tail is None else entry
     ctx.order = list(tensor.indices)
     if record.tail is build.ONE and ctx.target.chains and ctx.target.chains.one_position:  # of the one position that there is
         return f"{_whole(ctx, place.value, tensor.indices, tensor.dtype).at(ATOM)}.select({k + 1}, 0)"

@@ -161,6 +161,11 @@ def _state_entry(mixer: str, at: str, x: Any, batch: int, dtype: torch.dtype, sh
     return _input(x, batch, kinds[kind])
 
 
+def _lengthened(x: Tensor, dim: int, length: int, number: float) -> Tensor:
+    """`x` with as many more entries of a dimension, all of them `number`, as make it `length` long."""
+    return torch.cat([x, x.new_full((*x.shape[:dim], length - x.shape[dim], *x.shape[dim + 1 :]), number)], dim)
+
+
 def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
     """Outside autocast, where the device has one: states and sums stay in the dtype of the computation."""
     if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):

@@ -24,7 +24,7 @@ from seqdsl.ir.node import Node, read_names, walk
 from seqdsl.ir.node import reads as reads_below
 from seqdsl.ir.ops import OPS, remake
 from seqdsl.ir.order import difference
-from seqdsl.ir.system import Index, System, Tensor, reached
+from seqdsl.ir.system import Index, System, Tensor, index_names, reached
 
 from . import expressions, reads
 from .context import Block, Context, Stored
@@ -143,6 +143,8 @@ def _states(ctx: Context, loop: Loop, after: Readers) -> list[str]:
         return []
     if any(r.tail is not build.ONE or r.boundary is not None or positions[r.tensor] != r.position for r in records):
         return []
+    if ctx.past and any(_further(ctx, t) for t in tensors):  # the functions know the new positions alone
+        return []
     if any(e.position != positions[t.name] for t in tensors for e in t.edges):
         return []
     if any(_foreign(n) for t in tensors if t.rhs is not None for n in walk(t.rhs)):
@@ -164,6 +166,12 @@ def _states(ctx: Context, loop: Loop, after: Readers) -> list[str]:
                 found[name] = None
     named = {r.tensor for r in records}
     return list(found) if named <= {*found, *after.whole} else []
+
+
+def _further(ctx: Context, tensor: Tensor) -> bool:
+    """Does an equation speak of a further index of the stream, which runs over the positions before too?"""
+    names = (*tensor.indices, *(index_names(tensor.rhs) if tensor.rhs is not None else ()))
+    return any(ctx.on_stream(i) and not ctx.is_new(i) for i in names)
 
 
 def _foreign(node: Node) -> bool:
