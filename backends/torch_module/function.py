@@ -13,6 +13,7 @@ from seqdsl.ir.system import System, Tensor
 
 from . import expressions, history, reads, recurrence, stateless
 from .context import Block, Context, Layered, Looped, Source, Stored
+from .gathered import with_gathered_sums
 from .inlining import SUPPORT_FUNCTIONS
 from .loops import sink
 from .names import Names
@@ -59,7 +60,7 @@ def write_body(
     """The lines of the function, from the check of its inputs to its `return`."""
     steps = stepping(system)
     kept = frozenset({*(e.tensor for e in steps.entries), *system.finals.values()})
-    system = with_tables(system, kept)
+    system = with_gathered_sums(with_tables(system, kept))
     names = Names({*taken, *arguments.values(), *options.values(), *SUPPORT_FUNCTIONS, *target.names()})
     ctx = Context(system, names, Block(indent + 1), options="self." if layer else "", target=target)
     ctx.stateful, ctx.past = not steps.refusal, steps.past

@@ -98,7 +98,8 @@ def _held(system: System, tensor: Tensor, position: int, subscript: Node) -> lis
     kind, path = ("carry", (kept[0].name,)) if kept else ("derived", ())
     value = build.ZERO  # before the first mini-batch of all stands the base case
     if (base := edge_at_start(tensor, position)) is not None:
-        value = build.read(base.tensor, [build.index(i) for i in rest], tensor.dtype)
+        value = build.read(base.tensor, [build.index(i) for i in rest], system.tensors[base.tensor].dtype)
+        value = build.at_least_real(value) if tensor.dtype in ("real", "complex") else value
     start = Tensor(
         f"{name}@start",
         rest,
