@@ -72,6 +72,7 @@ class Source:
     full: bool = False
     node: Node | None = None
     keys: tuple[int, ...] = ()
+    joined: bool = False  # what came before is joined to the value already
 
 
 @dataclass
@@ -247,6 +248,18 @@ class Context:
         """The equation as it was written, above what computes it."""
         for line in tensor.comment.splitlines():
             self.block.add("# " + " ".join(line.split()))
+
+    @contextmanager
+    def before_loops(self) -> Iterator[None]:
+        """Before the outermost loop that is being written, where none of them holds an index."""
+        kept = self.block, self.fixed, self.loops, self.guards, self.caches, self.fused
+        if self.loops:
+            self.block, self.fixed, self.loops, self.guards = self.loops[0].before, {}, [], ()
+            self.caches, self.fused = [self.caches[0]], False
+        try:
+            yield
+        finally:
+            self.block, self.fixed, self.loops, self.guards, self.caches, self.fused = kept
 
     @contextmanager
     def under(self, *conditions: Node) -> Iterator[None]:

@@ -263,10 +263,20 @@ def numbers(ctx: Context) -> str:
 
 def join(ctx: Context, source: Source, k: int, value: Value, entry: StateEntry) -> Value:
     """The tensor with what came before it, dimensions named by slots."""
+    if source.joined:
+        return value
     slots = {n: f"@{j}" for j, n in enumerate(source.own)}
-    if entry.name in ctx.joined and source.node is None:
+    if source.node is not None:
+        found = _joined(ctx, source, k, value, entry)
+    elif entry.name in ctx.joined:
         found = ctx.joined[entry.name]
-        return replace(found, dims=tuple(slots.get(d, d) for d in found.dims))
+    else:
+        with ctx.before_loops():
+            found = ctx.joined[entry.name] = _joined(ctx, source, k, value, entry)
+    return replace(found, dims=tuple(slots.get(d, d) for d in found.dims))
+
+
+def _joined(ctx: Context, source: Source, k: int, value: Value, entry: StateEntry) -> Value:
     new = replace(value, dims=tuple(source.own[int(d[1:])] if d.startswith("@") else d for d in value.dims))
     past = past_values(ctx, source, k, new, entry)
     order = past.dims
@@ -275,14 +285,21 @@ def join(ctx: Context, source: Source, k: int, value: Value, entry: StateEntry) 
     if ctx.ends and entry.tail is not None:
         text = f"{ctx.helper('_behind')}({past.text}, {wide.text}, {dim}, {ctx.ends}, {numbers(ctx)})"
     made = Value(text, order, new.dtype)
-    result = ctx.bind(
-        f"{source.name}_all",
-        made,
-        [f"{count_text(ctx, entry)} + {ctx.dim_text(d)}" if d == source.own[k] else ctx.dim_text(d) for d in order],
-    )
-    if source.node is None and not ctx.loops:
-        ctx.joined[entry.name] = result
-    return replace(result, dims=tuple(slots.get(d, d) for d in order))
+    lengths = [f"{count_text(ctx, entry)} + {ctx.dim_text(d)}" if d == source.own[k] else ctx.dim_text(d) for d in order]
+    return ctx.bind(f"{source.name}_all", made, lengths)
+
+
+def joined_first(ctx: Context, source: Source, node: Node, value: Value) -> tuple[Source, Value]:
+    """A tensor that was computed before the loops, with what came before it, where loops hold another of its indices: it is
+    put together once, and then taken apart."""
+    held = [i for i, a in zip(source.own, node.args, strict=True) if a.op == "index" and str(a.attr) in ctx.fixed]
+    entry = record(ctx, source) if ctx.stateful and source.node is None else None
+    for k, (own, subscript) in enumerate(zip(source.own, node.args, strict=True)):
+        here = subscript.op == "index" and reads.direct(ctx, source, own, str(subscript.attr))
+        if entry is None or here or not ctx.on_stream(own) or not is_new(ctx, source, own) or not {*held} - {own}:
+            continue
+        return replace(source, joined=True), join(ctx, source, k, value, entry)
+    return source, value
 
 
 def origin(ctx: Context, source: Source, k: int, subscript: Node, value: Value) -> tuple[Value, str, Node]:
@@ -291,7 +308,7 @@ def origin(ctx: Context, source: Source, k: int, subscript: Node, value: Value) 
     if not ctx.on_stream(own) or not is_new(ctx, source, own):
         return value, "", subscript
     entry = record(ctx, source) if ctx.stateful else None
-    if entry is None or _is_new(ctx, subscript):
+    if entry is None or not source.joined and _is_new(ctx, subscript):
         return value, "past" if ctx.past else "", subscript
     value = join(ctx, source, k, value, entry)
     if entry.tail is None:

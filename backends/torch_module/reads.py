@@ -265,6 +265,7 @@ def direct(ctx: Context, source: Source, own: str, index: str) -> bool:
 def _general(ctx: Context, node: Node, source: Source, value: Value) -> Value:
     slots = [f"@{source.own.index(d)}" if d in source.own else d for d in value.dims]
     value = replace(value, dims=tuple(slots))
+    source, value = history.joined_first(ctx, source, node, value)
     joint = _joint(ctx, node, value)
     pending: list[tuple[int, Node, str]] = []
     handled: set[int] = set()

@@ -31,7 +31,7 @@ from seqdsl.forms.unasked import only_where_asked
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, loop_again, recurrences
 from seqdsl.ir.nest import closed, opened, told
-from seqdsl.ir.node import Node, reads, walk
+from seqdsl.ir.node import Node, walk
 from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.state import NotSteppable, state_record
 from seqdsl.ir.system import System, Tensor, live
@@ -275,10 +275,7 @@ def _inside(
                 objection = str(reason)
         if any(isinstance(step, Loop) for step in loop.body):
             inner, done, left_over = _inside(opened(system, loop), row, refuse, (*outer, loop))
-            elsewhere = _elsewhere(system, loop) if done else None
-            if elsewhere is not None:
-                left_over = [(names, f"its steps read `{elsewhere!r}`, which is given for all of them, at another position")]
-            elif done:
+            if done:
                 system = _with_ends(closed(inner, system, loop), set(loop.tensors()))
                 objection = f"= a loop over `{loop.axis}`, in the steps of which it recurs"
                 rewritten += done
@@ -306,18 +303,6 @@ def _with_ends(system: System, names: set[str]) -> System:
         made.append(Tensor(f"{entry.name}@final", start.indices, tensor.dtype, "derived", rhs, comment=comment))
         finals[entry.name] = made[-1].name
     return replace(system.with_tensors(*made), finals=finals)
-
-
-def _elsewhere(system: System, loop: Loop) -> Node | None:
-    """A read in the steps of a loop over another axis than the stream, of what is given for all of its steps, at another
-    position of the stream than the current one: no code is written for what a state holds of that."""
-    inside = set(loop.tensors())
-    found = (r for n in inside if (rhs := system.tensors[n].rhs) is not None for r in reads(rhs) if r.attr not in inside)
-    for read in found if loop.axis != system.stream else ():
-        axes = [system.axis(i) for i in system.tensors[str(read.attr)].indices]
-        if loop.axis in axes and system.stream in axes and read.args[axes.index(system.stream)].op != "index":
-            return read
-    return None
 
 
 def _objection(system: System, row: Form, loop: Loop, outer: tuple[Loop, ...]) -> str:

@@ -330,7 +330,8 @@ def _read(place: Place, expr: tree.Read) -> Node:
 
 
 def _relate(place: Place, ref: Ref, own: str, subscript: Node, span: Span) -> None:
-    """Rule 6: a bare index of another axis needs sizes that declarations relate, or that are equal."""
+    """Rule 6: a bare index of another axis needs sizes that declarations relate, or that are equal. A stated size is such a
+    declaration, of a number too: a table `P[i: N]` is read at `t`, and `wide[m]` at the first `n: M`."""
     if subscript.op != "index":
         return
     builder, name = place.scope.builder, str(subscript.attr)

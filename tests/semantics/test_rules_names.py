@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+import seqdsl
 from seqdsl.ir.interpreter import interpret
 from seqdsl.ir.sizes import SizeError
 from seqdsl.semantics import load_system
@@ -177,6 +179,16 @@ def test_6_declarations_relate_the_sizes() -> None:
     check(text, A[:2] + A[1::2], x=A)
     text = "mixer f(x[t]) -> y[m]:\n    y[m: 6] = x[m]\n"
     check(text, np.append(A, [0, 0]), x=A)
+
+
+@pytest.mark.parametrize("length", [3, 5, 7])
+def test_6_a_stated_size_says_how_long_a_table_is(length: int) -> None:
+    """As `P[i: N]` of a transformer is read at t: beyond its end it is 0 (rule 10), in modules too."""
+    text = "mixer f(x[t,c]) -> y[t,c]:\n    param w[n: 5] = n + 1\n    y[t,c] = w[c] * x\n"
+    x = np.linspace(1, 2, 2 * length).reshape(2, length)
+    wanted = x * np.array([1, 2, 3, 4, 5, 0, 0])[:length]
+    check(text, wanted, x=x)
+    np.testing.assert_allclose(seqdsl.load(text).module()(torch.from_numpy(x)[None])[0].detach(), wanted, rtol=1e-6)
 
 
 # Rule 7: order, scope, layout ----------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""What a state keeps of a whole past: rows that grow, caches beside base cases, and steps of a loop that read a cache."""
+"""What a state keeps of a whole past: rows that grow, caches beside base cases, and steps of a loop, over time or over
+depth, that read what came before."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from seqdsl.forms import derive
 from seqdsl.ir.interpreter import interpret
 from seqdsl.ir.system import System
 from seqdsl.semantics import load_system
-from tests.backends.torch_module.harness import gap, module_of, piece, random_inputs
+from tests.backends.torch_module.harness import gap, module_of, piece, random_inputs, stream_dims
 from tests.ir.rows import GROWING, system_of
 
 BASE = "mixer m(x[t,c]) -> y[t,c]:\n    index u over t\n    h[-1,c] = 2\n    "
@@ -21,8 +22,21 @@ CACHES = [
     "h[t,c] = tanh(h[t-1] / 2 + x + sum[u | u < t] h[u-1])\n    y[t,c] = h",
     "h[t,c] = tanh(x + sum[u] p * x[u] * h[t-1])\n    p[t,u] = softmax[u | u <= t](sum[c] x * x[u])\n    y[t,c] = h",
 ]
-SYSTEMS = [system_of(*lines) for _, lines in GROWING] + [load_system(BASE + lines + "\n") for lines in CACHES]
-NAMES = [lines[-2] for _, lines in GROWING] + CACHES
+DEPTH = """mixer m(x[t,c], q[l,t,c], k[l,t,c]) -> y[t,c]:
+    index s over t
+    z[-1,t,c] = x
+    z[l,t,c] = z[l-1] + tanh(S)
+    y[t,c] = z[|l|-1]
+    """
+OF_EACH_DEPTH = [
+    "S[l,t,c] = S[l,t-1] / 2 + z[l-1] + k[l,t-1]",
+    "S[l,t,c] = S[l,t-1] / 2 + where(x > 0, z[l-1] + sum[j: 3] q[l,t-j-1], k[l,t-2])",
+    "S[l,t,c] = S[l,t-1] / 2 + z[l-1] * k[l, t // 3 * 3 - 1]",
+    "S[l,t,c] = S[l,t-1] / 2 + z[l-1] + sum[s] p * z[l-1,s]\n    p[l,t,s] = softmax[s | s <= t](sum[c] q * k[l,s])",
+]
+TEXTS = [BASE + lines for lines in CACHES] + [DEPTH + lines for lines in OF_EACH_DEPTH]
+SYSTEMS = [system_of(*lines) for _, lines in GROWING] + [load_system(text + "\n") for text in TEXTS]
+NAMES = [lines[-2] for _, lines in GROWING] + CACHES + OF_EACH_DEPTH
 
 
 @pytest.mark.parametrize("form", ["recurrent", "scan", "chunkwise"])
@@ -31,7 +45,7 @@ def test_what_has_gone_before_is_known_at_each_step(system: System, form: str) -
     try:
         module = module_of(derive(system, form).system, form)
     except SeqError as error:
-        assert form != "recurrent", error
+        assert form != "recurrent" and "l" not in system.indices, error
         return
     inputs = random_inputs(system, batch=1)
     whole, last = module(*inputs, return_state=True)
@@ -40,7 +54,7 @@ def test_what_has_gone_before_is_known_at_each_step(system: System, form: str) -
     for seen in (0, 1, 3):
         state = module(*piece(system, inputs, 0, seen), return_state=True)[1]
         for t in range(seen, 7):
-            at = [x if d is None else x.select(1, t) for x, d in zip(inputs, streamed(system), strict=True)]
+            at = [x if d is None else x.select(d, t) for x, d in zip(inputs, stream_dims(system), strict=True)]
             y, state = module.step(*at, state)
             assert gap(y, whole[:, t]) < 1e-10
         assert gap(state, last) < 1e-10
@@ -50,7 +64,7 @@ def test_what_has_gone_before_is_known_at_each_step(system: System, form: str) -
 def test_gradients_go_through_what_has_gone_before(system: System) -> None:
     inputs = random_inputs(system, grad=True)
     module = module_of(derive(system, "recurrent").system)
-    real = [x for x, d in zip(inputs, streamed(system), strict=True) if d is not None]
+    real = [x for x, d in zip(inputs, stream_dims(system), strict=True) if d is not None]
     weight = torch.linspace(-1, 1, 7, dtype=torch.float64)[:, None]
     wanted = torch.autograd.grad((module(*inputs) * weight).sum(), real, materialize_grads=True)
     first, state = module(*piece(system, inputs, 0, 3), return_state=True)
@@ -58,8 +72,3 @@ def test_gradients_go_through_what_has_gone_before(system: System) -> None:
     found = torch.autograd.grad((first * weight[:3]).sum() + (second * weight[3:]).sum(), real, materialize_grads=True)
     for a, b in zip(found, wanted, strict=True):
         assert gap(a, b) < 1e-10
-
-
-def streamed(system: System) -> list[int | None]:
-    """The dimension of time of each input."""
-    return [1 if "t" in t.indices else None for t in system.inputs()]
