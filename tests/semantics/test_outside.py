@@ -64,17 +64,17 @@ def test_mistakes(text: str, code: str, under: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "help"),
+    ("text", "meant"),
     [
         ("import glaa from gla\n\n" + body("y[t,c] = x"), "did you mean `GLA` or `gla`?"),
         (body("y[t,c] = x", "claim casual"), "did you mean `causal`?"),
         (body("y[t,c] = x * mean[t] 1"), "the body alone is its own mean"),
     ],
 )
-def test_help_names_what_was_meant(text: str, help: str) -> None:  # noqa: A002
+def test_help_names_what_was_meant(text: str, meant: str) -> None:
     with pytest.raises(SeqError) as caught:
         load_system(text)
-    assert [d.help for d in caught.value.diagnostics] == [help]
+    assert [d.help for d in caught.value.diagnostics] == [meant]
 
 
 PADDED = np.pad(X, ((1, 1), (0, 0)), constant_values=-np.inf)
