@@ -83,7 +83,7 @@ def to_blocks(system: System, loop: Loop, chunk: int, rewrite: Callable[[System,
         except NotAffine:
             if chunk == 0:
                 raise
-            system = system if unknowns else plain  # each by itself, a follower after what it follows
+            system = system if unknowns else plain.with_tensors(*block.carry)  # each by itself, a follower after its leader
         step = _scanned
     system = with_finals(system, block, rows, [e for e in entries_of(system, names) if e.boundary is not None])
     while left := [r for r in recurrences(system) if names & set(r.tensors())]:

@@ -94,8 +94,13 @@ LOW_RANK_LAW = Obligation(
     "entries mix through a few sums for all of them: slopes are a diagonal and columns times rows, whose products add "
     "their ranks over a piece, and matrices over the entries are formed for 16 of them at most",
 )
+SCAN_LAW = Obligation(
+    "composition of affine maps is associative, with the map S -> S as its identity",
+    "affine maps over a semiring compose associatively, entry by entry or as matrices; the update is affine over it",
+)
 # What a form relies on beside its own law, by the operator it introduces.
 OPERATOR_LAWS: dict[str, Obligation] = {
+    **dict.fromkeys(("affine_scan", "matrix_scan", "ring_scan"), SCAN_LAW),
     "ifft": Obligation(
         "a circular convolution is a product of spectra",
         "the Fourier transform is linear and invertible, and turns a shift by s into the factor exp(2 pi i f s / n)",
@@ -114,8 +119,8 @@ _ROWS = [
     Form(
         "scan",
         to_any_scan,
-        "composition of affine maps is associative, with the map S -> S as its identity",
-        "affine maps over a semiring compose associatively, entry by entry or as matrices; the update is affine over it",
+        SCAN_LAW.law,
+        SCAN_LAW.because,
     ),
     Form(
         "chunkwise",
@@ -231,7 +236,7 @@ def apply(system: System, row: Form, refuse: Callable[[System, Loop], str] | Non
     Remembered for as long as the system lives: a report, its costs and its derivation ask for the same forms."""
     before = _beginning(system)
     system, rewritten, kept = _inside(before, row, refuse)
-    obligations = [Obligation(row.law, row.because), *_introduced(before, system)] if rewritten else []
+    obligations = _laws(row, before, system) if rewritten else []
     streamed = bool(rewritten) or any(not why.startswith("=") for _, why in kept)
     if row.normalisers is not None and not (streamed and row.normalisers is all_pairs):
         found = row.normalisers(system)
@@ -321,11 +326,18 @@ def _objection(system: System, row: Form, loop: Loop, outer: tuple[Loop, ...]) -
     return ""
 
 
-def _introduced(before: System, after: System) -> list[Obligation]:
-    """The laws of the operators that a rewriting has brought in."""
-    old, new = ({n.op for t in s.derived() if t.rhs is not None for n in walk(t.rhs)} for s in (before, after))
-    coupled = [LOW_RANK_LAW] if "newton" in new - old and couplings(after) else []
-    return coupled + list(dict.fromkeys(law for op, law in OPERATOR_LAWS.items() if op in new - old))
+def _laws(row: Form, before: System, after: System) -> list[Obligation]:
+    """The form's own law, and those of the operators that a rewriting has brought in. Where every state is wanted entry by
+    entry, chunkwise and quadratic forms have no reads to write as sums, and are scans."""
+    old, found = ({n.op for t in s.derived() if t.rhs is not None for n in walk(t.rhs)} for s in (before, after))
+    new = found - old
+    introduced = [LOW_RANK_LAW] if "newton" in new and couplings(after) else []
+    introduced += [law for op, law in OPERATOR_LAWS.items() if op in new]
+    only_scans = row.normalisers is not None and SCAN_LAW in introduced and not any(op.startswith(_READS) for op in new)
+    return list(dict.fromkeys([*([] if only_scans else [Obligation(row.law, row.because)]), *introduced]))
+
+
+_READS = ("decayed_", "block_", "micro_")  # operators that read a state, or solve for reads
 
 
 def _streamed(system: System, loop: Loop) -> bool:

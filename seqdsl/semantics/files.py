@@ -57,7 +57,8 @@ def source_of(what: str | Path) -> tuple[Source, Path | None]:
         return _read(path), path.parent
     if text in library():
         return _library_source(text), None
-    hint = did_you_mean(text, _beside(path) | {n: n for n in library()}, "`seqc list` shows the library")
+    beside = {n: p for n, p in _beside(path).items() if n not in library()}
+    hint = did_you_mean(text, [*beside, *library()], "`seqc list` shows the library", written=beside)
     raise SeqError("file-not-found", f"no file `{text}`, and the library has no such name", help=hint)
 
 
@@ -79,8 +80,10 @@ def _read(path: Path) -> Source:
         if os.path.lexists(path) or "\0" in str(path):
             raise
         fault = error.diagnostics[0]
-        known = {n: n for n in library() if n != path.stem} | _beside(path)
-        near = f"did you mean `{path.stem}`?" if path.stem in library() else did_you_mean(path.stem, known)
+        beside = _beside(path)
+        known = [*beside, *(n for n in library() if n != path.stem)]
+        hint = did_you_mean(path.stem, known, written=beside)
+        near = f"did you mean `{path.stem}`?" if path.stem in library() else hint
         raise SeqError(fault.code, fault.message, help=near) from None
 
 

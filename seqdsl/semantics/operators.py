@@ -52,7 +52,7 @@ def reduction(place: Place, op: str, brackets: tree.Brackets, body: tree.Expr, s
                 f"`{local}` occurs neither in the body nor in the guard",
                 item.span,
                 label=f"`{op}` over `{local}`",
-                help=f"for a multiple write `|{local}| * ..`",
+                help="the body alone is its own mean" if op == "mean" else f"for a multiple write `|{local}| * ..`",
             )
     return make(op, node, guard, attr=(indices, ()))
 

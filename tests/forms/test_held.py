@@ -87,3 +87,16 @@ def test_a_nonlinear_read_of_the_boundary_says_why() -> None:
     with pytest.raises(SeqError) as caught:
         derive(load_system(text), "scan")
     assert "layer_norm" in " ".join(caught.value.diagnostics[0].notes)
+
+
+@pytest.mark.parametrize("start", ["", "    M[-1,c] = a\n"])
+def test_held_states_that_are_wanted_entry_by_entry_are_scanned_in_chunks_too(start: str) -> None:
+    text = f"mixer m(x[t,c], f[t,c], a[c]) -> y[t,c]:\n{start}    M[t,c] = f * M[t-1] + x + 0.1 * M[t // 3 * 3 - 1]\n"
+    system = load_system(text + "    y[t,c] = M + 0.2 * M[t // 3 * 3 - 1] + a\n")
+    plain, formed = (module_of(derive(system, form).system, form) for form in ("recurrent", "chunkwise"))
+    inputs = random_inputs(system, t=8)
+    wanted = plain(*inputs)
+    for cut in (0, 2, 3, 7):
+        head, state = formed(*piece(system, inputs, 0, cut), return_state=True)
+        tail = formed(*piece(system, inputs, cut, 8), state=state)
+        assert gap(torch.cat([head, tail], 1), wanted) < 1e-9

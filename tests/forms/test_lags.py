@@ -78,3 +78,11 @@ def test_a_long_lag_says_why() -> None:
     with pytest.raises(SeqError) as caught:
         derive(load_system(HEAD + "    y[t,c] = 0.5 * y[t-1] + 0.1 * y[t-30] + x\n"), "scan")
     assert "30 steps back" in " ".join(caught.value.diagnostics[0].notes)
+
+
+def test_what_chunks_rely_on_where_all_is_scanned_is_the_law_of_scans() -> None:
+    scanned, read = HEAD + LAGS["two"], "mixer m(q[t,d], k[t,d], v[t,e]) -> o[t,e]:\n    S[t,d,e] = S[t-1] + k * v\n"
+    laws = [[o.law for o in derive(load_system(text), "chunkwise").obligations]
+            for text in (scanned, read + "    o[t,e] = sum[d] q * S\n")]  # fmt: skip
+    assert len(laws[0]) == 1 and "affine maps" in laws[0][0]
+    assert "sum over earlier writes" in laws[1][0]

@@ -63,6 +63,20 @@ def test_mistakes(text: str, code: str, under: str) -> None:
     refuse(text, code, under)
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("import glaa from gla\n\n" + body("y[t,c] = x"), "did you mean `GLA` or `gla`?"),
+        (body("y[t,c] = x", "claim casual"), "did you mean `causal`?"),
+        (body("y[t,c] = x * mean[t] 1"), "the body alone is its own mean"),
+    ],
+)
+def test_help_names_what_was_meant(text: str, meant: str) -> None:
+    with pytest.raises(SeqError) as caught:
+        load_system(text)
+    assert [d.help for d in caught.value.diagnostics] == [meant]
+
+
 PADDED = np.pad(X, ((1, 1), (0, 0)), constant_values=-np.inf)
 RIGHT = [  # equations of y[t,c] from x[t,c], and the value
     (("y[t,c] = max[a: 3 | 0 <= t + a - 1 < |t|](x[t+a-1])",), np.max([PADDED[k : k + 4] for k in range(3)], 0)),
