@@ -11,7 +11,7 @@ from seqdsl.ir.dependence import Compute, schedule
 from seqdsl.ir.state import StateEntry, record_paths
 from seqdsl.ir.system import System, Tensor
 
-from . import expressions, history, reads, recurrence
+from . import apart, expressions, history, reads, recurrence
 from .context import Block, Context, Layered, Looped, Source, Stored
 from .inlining import SUPPORT_FUNCTIONS
 from .loops import sink
@@ -81,7 +81,7 @@ def write_body(
     plan = schedule(system)
     plan = plan if chains and chains.one_position else sink(system, plan)
     plan = tuple(s for s in plan if not (isinstance(s, Compute) and s.tensor in late))
-    plan = chains.order(system, plan) if chains else plan
+    plan = chains.order(system, plan) if chains else apart.set_apart(ctx, plan)
     for step in plan:
         if not (chains and chains.write(ctx, step)):
             recurrence.execute(ctx, step, readers_of(ctx, step, steps))

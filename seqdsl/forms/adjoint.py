@@ -64,10 +64,12 @@ def adjoint(system: System, *, state: bool = False) -> System:
 def adjoint_of_steps(system: System, ends: Sequence[End]) -> System:
     """The system of the gradient where the recurrences' own values are known: each tensor that a step reads from the one
     before is an input, so that only cotangents recur, and what else a step computes is computed at all positions at
-    once. `ends` have cotangents `S.final.grad`, as in `adjoint`. Raises `NotDifferentiable`."""
+    once, as is what is only another tensor's value a step before. `ends` have cotangents `S.final.grad`, as in `adjoint`.
+    Raises `NotDifferentiable`."""
     found, befores = _adjoint(system, ends)
     names = {name for name, _ in befores} & set(system.tensors)
-    known = [Tensor(t.name, t.indices, t.dtype, "input", edges=t.edges) for t in found.derived() if t.name in names]
+    known = [Tensor(t.name, t.indices, t.dtype, "input", edges=t.edges) for t in found.derived() if t.name in names
+             and not (t.rhs is not None and t.rhs.op == "read" and t.rhs.attr in befores.values())]  # fmt: skip
     return needed(found.with_tensors(*known))
 
 
