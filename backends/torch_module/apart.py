@@ -23,7 +23,6 @@ from .readers import read_by
 from .table import ONLINE
 
 SMOOTH = ("real", "complex")
-SHARED = frozenset({"maximum", "minimum", "max", "min"})  # where two are equal autograd sends each its share, the adjoint one all
 
 
 def set_apart(ctx: Context, steps: tuple[Step, ...]) -> tuple[Step, ...]:
@@ -113,7 +112,7 @@ def _marked(system: System, loop: Loop) -> bool:
 
 def _foreign(node: Node) -> bool:
     """Is it an operator with a gradient of its own?"""
-    return node.op in SHARED | ONLINE or OPS[node.op].binding in ("scan", "last", "fold")
+    return node.op in ONLINE or OPS[node.op].binding in ("scan", "last", "fold")
 
 
 def counts(system: System, tensor: Tensor, axis: str) -> bool:

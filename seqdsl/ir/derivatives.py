@@ -4,8 +4,9 @@
 
 A row takes the node, the cotangent of its value (an expression that varies along what the value varies along) and
 gives one cotangent for each operand, None where none flows (integers, guards, `stop`). A reduction's row sees its
-body under fresh bound names; the caller sums over them. Derivatives at kinks: max and argmax choose the lowest index,
-`abs`, `relu` and `sign` have derivative 0 at 0. Checked against finite differences and autograd in tests/ir.
+body under fresh bound names; the caller sums over them. Derivatives at kinks are torch's: those that share a maximum or a
+minimum have equal parts of its cotangent, as no order of them would say who has it; `abs`, `relu` and `sign` have
+derivative 0 at 0. Checked against finite differences and autograd in tests/ir.
 """
 
 from __future__ import annotations
@@ -45,10 +46,21 @@ def _where(condition: Node, x: Node) -> Node:
     return build.where(condition, x, build.ZERO)
 
 
-def _choose(node: Node, c: Node) -> tuple[Node, Node]:
+def _chosen(node: Node, c: Node) -> tuple[Node, Node]:
+    """To the operand that is the larger or the smaller one; half to each of two equal ones."""
     a, b = node.args
-    first = _f("le", b, a) if node.op == "maximum" else _f("le", a, b)
-    return _where(first, c), _where(_f("not", first), c)
+    half = _where(_f("eq", a, b), mul(_HALF, c))
+    first, second = _f("lt", b, a), _f("lt", a, b)
+    if node.op == "minimum":
+        first, second = second, first
+    return build.where(first, c, half), build.where(second, c, half)
+
+
+def _log_add(node: Node, c: Node) -> tuple[Node, Node]:
+    """Shares of the sum; none where both operands are -inf."""
+    nothing = _f("eq", _f("maximum", *node.args), neg(const("inf")))
+    first, second = (build.where(nothing, build.ZERO, mul(c, _f("sigmoid", sub(a, b)))) for a, b in (node.args, node.args[::-1]))
+    return first, second
 
 
 def _power(node: Node, c: Node) -> tuple[Node | None, ...]:
@@ -107,8 +119,8 @@ ELEMENTWISE: dict[str, Row] = {
     "div": lambda n, c: (div(c, n.args[1]), neg(div(mul(c, n), n.args[1]))),
     "neg": lambda n, c: (neg(c),),
     "pow": _power,
-    "maximum": _choose,
-    "minimum": _choose,
+    "maximum": _chosen,
+    "minimum": _chosen,
     "where": lambda n, c: (None, _where(n.args[0], c), _where(_f("not", n.args[0]), c)),
     "exp": _unary(lambda x, y: y),
     "log": _unary(lambda x, y: _inverse(x)),
@@ -130,10 +142,7 @@ ELEMENTWISE: dict[str, Row] = {
     "erf": _unary(lambda x, y: mul(div(_TWO, _f("sqrt", const("pi"))), _f("exp", neg(mul(x, x))))),
     "expm1": _unary(lambda x, y: _f("exp", x)),
     "log1p": _unary(lambda x, y: _inverse(add(x, build.ONE))),
-    "logaddexp": lambda n, c: (
-        mul(c, _f("sigmoid", sub(n.args[0], n.args[1]))),
-        mul(c, _f("sigmoid", sub(n.args[1], n.args[0]))),
-    ),
+    "logaddexp": _log_add,
     "clamp": _clamp,
     "round": _surrogate,
     "sign": _surrogate,
@@ -262,8 +271,8 @@ def reduction_cotangent(node: Node, renamed: Node, c: Node) -> Node | None:
     if node.op in ("logsumexp", "normaliser"):
         return mul(c, _f("exp", sub(body, node)))
     if node.op in ("max", "min"):
-        best = make("argmax", node.args[0] if node.op == "max" else neg(node.args[0]), node.args[1], attr=node.attr)
-        return _where(_f("eq", _position(names), best), c)
+        sharing = reduce("sum", bound(node), _f("eq", node.args[0], node), node.args[1])
+        return _where(_f("eq", body, node), div(c, sharing))
     if node.op == "prod":
         others = build.both(node.args[1], _f("ne", _position(bound(node)), _position(names)))
         return mul(c, make("prod", node.args[0], others, attr=node.attr))

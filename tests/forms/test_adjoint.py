@@ -114,6 +114,12 @@ SOLVED = """mixer solved(x[t,n], A[n,m]) -> y[t,n]:
 """
 
 
+TIES = """mixer ties(x[t,n]) -> y[t,n], z[t]:
+    y[t,n] = max(x, stop(x)) * min(x, 2 * x - stop(x))
+    z[t]   = max[k: 3](where(k > 0, x[t,0], stop(x[t,0]))) + min[n](where(n == 0, x[t,0], stop(x[t,0])))
+"""
+
+
 FOLDED = """mixer folded(x[i,c]) -> y[u,p,c]:
     y[u: |i| / 3, p: 2, c] = sum[m: 3] (1 + p * m) * x[3*u+m]^2
 """
@@ -124,6 +130,11 @@ def test_a_sum_over_what_lies_within_a_block() -> None:
     assert worst_gap(load_system(FOLDED), stream=6)[0] < 1e-8
     for name in ("haar", "subbands"):
         assert worst_gap(load_system(next(LIBRARY.rglob("haar.seq")), name), stream=4)[0] < 1e-8
+
+
+def test_equal_operands_share_a_cotangent() -> None:
+    """As torch shares it."""
+    assert worst_gap(load_system(TIES), stream=4)[0] < 1e-12
 
 
 def test_a_solve_between_indices_of_one_axis() -> None:

@@ -65,6 +65,13 @@ CELLS = {
     "further ahead": """mixer cell(x[t,n]) -> h[t,n]:
     h[t,n] = sin(linear[n -> n](h[t+2]) - h[t+1] + x)
 """,
+    "the larger": """mixer cell(x[t,n], a[n]) -> y[t,n]:
+    m[t,n] = max(m[t-1] * a, x)
+    h[t,n] = max(h[t-1], stop(h[t-1])) * sin(x) + min[k: 3](where(k == 1, m * a, stop(m * a))) + x
+    g[t,n] = h[t-1] * a
+    p[t]   = max[n](g)
+    y[t,n] = logaddexp(h + p, m)
+""",
     "starts": """mixer cell(x[t,n], s[n]) -> y[t,n]:
     h[-1,n] = exp(s)
     h[t,n]  = sin(h[t-1] * s + x)
