@@ -17,7 +17,7 @@ from seqdsl.ir.dependence import may_equal
 from seqdsl.ir.derivatives import ALONG, ELEMENTWISE, MAPS, PARTS, STOPS, reduction_cotangent
 from seqdsl.ir.graphs import cycle, in_order, reachable, turned
 from seqdsl.ir.node import Node, read_names, reads, rebuild
-from seqdsl.ir.ops import OPS, bound, make
+from seqdsl.ir.ops import OPS, bound, made, make
 from seqdsl.ir.order import difference
 from seqdsl.ir.system import Index, Tensor
 
@@ -156,7 +156,13 @@ def _visit(work: _Pull, node: Node, c: Node, points: tuple[str, ...], guards: tu
     if node.op == "normalised_read":
         node = build.written_out(node)
     binding = OPS[node.op].binding
-    if node.op in PARTS:
+    if binding in ("along", "map"):
+        c, guards = _within(node, c, guards)
+    if node.op == "where":  # a branch that is not taken has no gradient, whatever its derivative would be there
+        condition, *branches = node.args
+        for branch, told in zip(branches, (condition, make("not", condition)), strict=True):
+            _visit(work, branch, c, points, (*guards, *build.conjuncts(told)))
+    elif node.op in PARTS:
         _visit(work, node.args[0], PARTS[node.op](node, c), points, guards)
     elif node.op in ELEMENTWISE:
         for arg, cotangent in zip(node.args, _elementwise(node, c), strict=True):
@@ -179,6 +185,14 @@ def _visit(work: _Pull, node: Node, c: Node, points: tuple[str, ...], guards: tu
         _visit(work, renamed.args[0], cotangent, (*points, *names.values()), inner_guards)
     else:
         raise NotDifferentiable(f"the operator `{node.op}` has no derivative here")
+
+
+def _within(node: Node, c: Node, guards: tuple[Node, ...]) -> tuple[Node, tuple[Node, ...]]:
+    """The cotangent of an operator that mixes points, 0 at those where guards do not hold; and the other guards."""
+    mixed = {*bound(node), *made(node)}
+    for guard in [g for g in guards if g.free & mixed]:
+        c = build.where(guard, c, build.ZERO)
+    return c, tuple(g for g in guards if not g.free & mixed)
 
 
 def _visit_map(work: _Pull, node: Node, c: Node, points: tuple[str, ...], guards: tuple[Node, ...]) -> None:
@@ -279,7 +293,7 @@ def _collect(
         facts += _bounds(work, term, name, build.substitute(value, solved))
     guard = build.TRUE
     for fact in facts:
-        guard = build.both(guard, build.substitute(fact, solved))
+        guard = build.both(guard, _substituted(fact, solved))
     summed = [n for n in rest if n in term.free | guard.free]
     for name in rest:
         if name not in summed:

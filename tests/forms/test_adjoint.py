@@ -120,6 +120,12 @@ TIES = """mixer ties(x[t,n]) -> y[t,n], z[t]:
 """
 
 
+CHOICES = """mixer choices(x[t], z[t]) -> y[t], u[t]:
+    y[t] = where(x > 0, sqrt(x) * z, 0) + sum[k: 3 | x > k](log(x - k))
+    u[t] = where(x > 0, x * log(x), x)
+"""
+
+
 FOLDED = """mixer folded(x[i,c]) -> y[u,p,c]:
     y[u: |i| / 3, p: 2, c] = sum[m: 3] (1 + p * m) * x[3*u+m]^2
 """
@@ -135,6 +141,16 @@ def test_a_sum_over_what_lies_within_a_block() -> None:
 def test_equal_operands_share_a_cotangent() -> None:
     """As torch shares it."""
     assert worst_gap(load_system(TIES), stream=4)[0] < 1e-12
+
+
+def test_what_is_not_evaluated_has_no_gradient() -> None:
+    """Neither a branch that is not taken nor a point outside a guard: their derivatives would be infinite, or none."""
+    back = adjoint(load_system(CHOICES))
+    x = np.array([0.0, -1.0, 2.0])
+    found = interpret(back, inputs={"x": x, "z": x + 1, "y.grad": np.ones(3), "u.grad": np.ones(3)})["outputs"]
+    slope = 3 * 0.5 / np.sqrt(2) + (1 + np.log(2)) + (1 / 2 + 1 / 1)
+    np.testing.assert_allclose(found["x.bar"], [1, 1, slope], rtol=1e-12)
+    np.testing.assert_allclose(found["z.bar"], [0, 0, np.sqrt(2)], rtol=1e-12)
 
 
 def test_a_solve_between_indices_of_one_axis() -> None:
