@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from seqdsl.diagnostics import SeqError
+from seqdsl.forms.unfold import unfolded
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, Step, schedule
 from seqdsl.ir.derivatives import ELEMENTWISE
@@ -50,7 +51,7 @@ def adjoint(system: System, *, state: bool = False) -> System:
     state S of the record; without it, states start as the equations say. Cotangents are those of each element of the
     batch. Errors: `form-not-available`, where an operator has no derivative or a state is no last value."""
     try:
-        system = needed(system)
+        system = needed(unfolded(system))
         ends = _states(system) if state else []
         return _adjoint(with_starts(system, ends), ends)[0]
     except NotDifferentiable as reason:

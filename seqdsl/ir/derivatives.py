@@ -144,6 +144,9 @@ ELEMENTWISE: dict[str, Row] = {
     "log1p": _unary(lambda x, y: _inverse(add(x, build.ONE))),
     "logaddexp": _log_add,
     "clamp": _clamp,
+    "newton": lambda n, c: (c, *(None for _ in n.args[1:])),  # marks: the value is the first operand
+    "front": lambda n, c: (c,),
+    "level": lambda n, c: (c,),
     "round": _surrogate,
     "sign": _surrogate,
     "step": _surrogate,
@@ -233,22 +236,43 @@ def _cosines(node: Node, c: Node) -> Node:
     return reduce("sum", (frequency,), mul(moved, mul(scale, _f("cos", angle))))
 
 
-def _transposed_solve(node: Node, c: Node) -> tuple[Node, Node]:
+def _transposed_solve(node: Node, value: Node, c: Node) -> tuple[Node, Node]:
     """x = A^-1 b: the cotangent of b is y = A^-T c, and that of A is -y x."""
     consumed, appear, _ = node.attr
     y = make("solve", node.args[0], c, attr=(appear, consumed, ()))
-    return neg(mul(y, node)), y
+    return neg(mul(y, value)), y
 
 
-# Maps from consumed to made indices: the cotangents vary along what the operands do. The transposed map, conjugated.
-MAPS: dict[str, Row] = {
-    "fft": lambda n, c: (mul(_length(n, 0), _backwards(n, "ifft", c)),),
-    "ifft": lambda n, c: (div(_backwards(n, "fft", c), _length(n, 0)),),
-    "rfft": lambda n, c: (mul(_length(n, 0), _backwards(n, "irfft", mul(c, _halves(n, 1, Fraction(1, 2))))),),
-    "irfft": lambda n, c: (mul(div(_halves(n, 0, Fraction(2)), _length(n, 1)), _backwards(n, "rfft", c)),),
-    "hadamard": lambda n, c: (_backwards(n, "hadamard", c),),
-    "dct": lambda n, c: (_cosines(n, c),),
+def _orthogonal_factor(node: Node, value: Node, c: Node) -> tuple[Node]:
+    """A = Q R: the cotangent of A is G R^-T, where G = c - Q K and K is the symmetric matrix that has the lower triangle
+    of c^T Q: Q^T dQ is antisymmetric, and R stays upper triangular."""
+    (row,), (_, column), _ = node.attr
+    taken = c.free | node.free
+    i, j, k = (build.fresh(f"{n}'", taken) for n in (row, column, f"{column}'"))
+
+    def at(x: Node, rows: str, columns: str) -> Node:
+        return build.substitute(x, {row: index(rows), column: index(columns)})
+
+    def skew(a: str, b: str) -> Node:
+        return reduce("sum", (i,), mul(at(c, i, a), at(value, i, b)))
+
+    symmetric = build.where(_f("le", index(j), index(k)), skew(k, j), skew(j, k))
+    g = sub(at(c, row, j), reduce("sum", (k,), mul(at(value, row, k), symmetric)))
+    r = reduce("sum", (i,), mul(at(value, i, j), at(node.args[0], i, column)))
+    return (make("solve", r, g, attr=((j,), (column,), ())),)
+
+
+# Maps from consumed to made indices, from the node, its value and the cotangent: those of the operands vary along what
+# these do. Of linear ones the transposed map, conjugated.
+MAPS: dict[str, Callable[[Node, Node, Node], tuple[Node, ...]]] = {
+    "fft": lambda n, y, c: (mul(_length(n, 0), _backwards(n, "ifft", c)),),
+    "ifft": lambda n, y, c: (div(_backwards(n, "fft", c), _length(n, 0)),),
+    "rfft": lambda n, y, c: (mul(_length(n, 0), _backwards(n, "irfft", mul(c, _halves(n, 1, Fraction(1, 2))))),),
+    "irfft": lambda n, y, c: (mul(div(_halves(n, 0, Fraction(2)), _length(n, 1)), _backwards(n, "rfft", c)),),
+    "hadamard": lambda n, y, c: (_backwards(n, "hadamard", c),),
+    "dct": lambda n, y, c: (_cosines(n, c),),
     "solve": _transposed_solve,
+    "qr": _orthogonal_factor,
 }
 
 

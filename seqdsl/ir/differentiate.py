@@ -179,12 +179,13 @@ def _visit(work: _Pull, node: Node, c: Node, points: tuple[str, ...], guards: tu
         names = {n: work.fresh(n) for n in bound(node)}
         renamed = build.rename_here(node, names)
         cotangent = reduction_cotangent(node, renamed, c)
-        if cotangent is None:
-            raise NotDifferentiable(f"the operator `{node.op}` has no derivative here")
+        assert cotangent is not None, f"no derivative of {node.op}"
         inner_guards = (*guards, *build.conjuncts(renamed.args[1]))
         _visit(work, renamed.args[0], cotangent, (*points, *names.values()), inner_guards)
+    elif node.op == "fold":
+        raise NotDifferentiable(f"a fold by `{str(node.attr[0]).rpartition('.')[2]}` is a recurrence over what it folds")
     else:
-        raise NotDifferentiable(f"the operator `{node.op}` has no derivative here")
+        raise NotDifferentiable(f"`{node.op}` is what a form has made: its equations have an adjoint, and that has the form")
 
 
 def _within(node: Node, c: Node, guards: tuple[Node, ...]) -> tuple[Node, tuple[Node, ...]]:
@@ -202,9 +203,8 @@ def _visit_map(work: _Pull, node: Node, c: Node, points: tuple[str, ...], guards
     if names:
         node = build.rename_here(node, names)
         consumed = node.attr[0]
-    for arg, cotangent in zip(node.args, MAPS[node.op](node, c), strict=True):
-        assert cotangent is not None
-        cotangent = work.named(node, cotangent)
+    value = work.named(node, node)
+    for arg, cotangent in zip(node.args, MAPS[node.op](node, value, c), strict=True):
         kept = tuple(p for p in points if p not in appear or p in consumed or p in cotangent.free)
         _visit(work, arg, cotangent, (*kept, *(n for n in consumed if n not in kept)), guards)
 
