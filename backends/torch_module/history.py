@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from seqdsl.ir import build
-from seqdsl.ir.node import Node, read_names
+from seqdsl.ir.node import Node
 from seqdsl.ir.order import Linear, difference, linear, upper_bound
 from seqdsl.ir.state import StateEntry, record_paths, state_record
 from seqdsl.ir.system import Edge
@@ -70,7 +70,9 @@ def _mirrored(ctx: Context, source: Source, own: str, form: Linear) -> str | Non
 
 
 def _data(node: Node) -> bool:
-    return bool(read_names(node))
+    from seqdsl.ir.node import walk
+
+    return any(n.op == "read" for n in walk(node))
 
 
 def _selected(ctx: Context, source: Source, k: int, own: str, subscript: Node, value: Value) -> tuple[Value, bool]:
@@ -87,7 +89,7 @@ def _selected(ctx: Context, source: Source, k: int, own: str, subscript: Node, v
     value, shift, subscript = origin(ctx, source, k, subscript, value)
     place = expressions.emit(ctx, subscript)
     edges = [build.value_of(e.point) for e in source.edges if e.position == k]
-    joined = value is not alone and all(point is not None and point < 0 for point in edges)  # base cases are in it
+    joined = value is not alone and all(point == -1 for point in edges)  # a base case before the first is in it
     dim = value.dims.index(f"@{k}")  # with what a state holds of it, a tensor may have more dimensions
     rest = tuple(d for d in value.dims if d != f"@{k}")
     if shift:
@@ -101,10 +103,8 @@ def _selected(ctx: Context, source: Source, k: int, own: str, subscript: Node, v
 def _sides(ctx: Context, source: Source, k: int, own: str, subscript: Node) -> tuple[Edge | None, Edge | None] | None:
     """The edges just before and just after the axis, where the subscript may reach them; None for any other edge."""
     left = right = None
-    entry = record(ctx, source) if ctx.on_stream(own) and ctx.is_new(own) and ctx.stateful else None
-    held = set() if entry is None or entry.tail is None else set(_base_cases(source, k, entry).values())
     for edge in source.edges:
-        if edge.position != k or edge in held or not reads.possible(ctx, subscript, edge.point):
+        if edge.position != k or not reads.possible(ctx, subscript, edge.point):
             continue
         if build.value_of(edge.point) == -1 and left is None:
             left = edge
@@ -259,25 +259,25 @@ def past_values(ctx: Context, source: Source, k: int, value: Value, entry: State
     order = tuple(source.own) if not ctx.batched else (BATCH, *source.own)
     dim = order.index(source.own[k])
     count = count_text(ctx, entry)
-    kind = expressions.KINDS[value.dtype]
-    text = nothing = _zeros(ctx, order, source.own[k], count, kind)
-    found = {} if entry.tail is None else _base_cases(source, k, entry)
-    if found:
-        one, first = tuple(d for d in order if d != source.own[k]), min(found)
-        all_given = entry.tail is not None and build.value_of(entry.tail) == -first
-        pieces = [] if all_given else [_zeros(ctx, order, source.own[k], f"{count} - {-first}", kind)]
-        for place in range(first, 0):
-            if place in found:
-                edge = expressions.convert(ctx, edge_value(ctx, source, found[place], k), value.dtype)
-                pieces.append(f"{expressions.full(ctx, edge, one, value.dtype).at(ATOM)}.unsqueeze({dim})")
-            else:
-                pieces.append(_zeros(ctx, order, source.own[k], "1", kind))
-        text = pieces[0] if len(pieces) == 1 else f"{ctx.helper('_join')}([{', '.join(pieces)}], {dim})"
+    shape = ", ".join(count if d == source.own[k] else ctx.dim_text(d) for d in order)
+    kind = {"real": "dtype", "complex": "complex_dtype", "int": "torch.long", "bool": "torch.bool"}[value.dtype]
+    left = next((e for e in source.edges if e.position == k and build.value_of(e.point) == -1), None)
+    if left is None or entry.tail is None:
+        text = f"torch.zeros({shape}, dtype={kind}, device=device)"
+    else:
+        one = tuple(d for d in order if d != source.own[k])
+        edge = expressions.full(
+            ctx, expressions.convert(ctx, edge_value(ctx, source, left, k), value.dtype), one, value.dtype
+        )
+        text = f"{edge.at(ATOM)}.unsqueeze({dim})"
+        if entry.tail is not build.ONE:
+            zeros = ", ".join(f"{count} - 1" if d == source.own[k] else ctx.dim_text(d) for d in order)
+            text = f"{ctx.helper('_join')}([torch.zeros({zeros}, dtype={kind}, device=device), {text}], {dim})"
     held = _at_keys(ctx, source, state_path(ctx, entry.name))
     if entry.tail is build.ONE:
         held += f".unsqueeze({dim})"
     if source.keys:
-        held = _held_beside(ctx, source, held, entry, dim, nothing)
+        held = _held_beside(ctx, source, held, entry, dim, f"torch.zeros({shape}, dtype={kind}, device=device)")
     made = Value(f"{text} if state is None else {held}", order, value.dtype, CHOICE)
     width = "1" if entry.tail is build.ONE else count
     lengths = [width if d == source.own[k] else ctx.dim_text(d) for d in order]
@@ -285,18 +285,6 @@ def past_values(ctx: Context, source: Source, k: int, value: Value, entry: State
     if source.node is None and not ctx.loops:
         ctx.histories[source.name] = bound_value
     return bound_value
-
-
-def _base_cases(source: Source, k: int, entry: StateEntry) -> dict[int, Edge]:
-    """The edges at positions before the first one, of which a state holds so many."""
-    points = {e: build.value_of(e.point) for e in source.edges if e.position == k}
-    count = None if entry.tail is None else build.value_of(entry.tail)
-    return {int(p): e for e, p in points.items() if p is not None and p < 0 and (count is None or p >= -count)}
-
-
-def _zeros(ctx: Context, order: tuple[str, ...], index: str, length: str, kind: str) -> str:
-    shape = ", ".join(length if d == index else ctx.dim_text(d) for d in order)
-    return f"torch.zeros({shape}, dtype={kind}, device=device)"
 
 
 def _at_keys(ctx: Context, source: Source, held: str, without: int | None = None) -> str:
