@@ -15,7 +15,7 @@ from seqdsl.ir.node import Node, read_names, walk
 from seqdsl.ir.node import reads as reads_below
 from seqdsl.ir.ops import OPS
 from seqdsl.ir.order import difference
-from seqdsl.ir.system import System, Tensor
+from seqdsl.ir.system import System, Tensor, index_names
 
 from .context import Context, Stored
 from .loops import sink
@@ -26,7 +26,7 @@ SMOOTH = ("real", "complex")
 
 
 def set_apart(ctx: Context, steps: tuple[Step, ...]) -> tuple[Step, ...]:
-    """The schedule, with what reads the states of a loop inside others moved into it; `ctx.apart` then has those loops."""
+    """The schedule, with what reads the states of a loop inside others moved into it; `ctx.functions` then has those loops."""
     found: list[Step] = []
     for step in steps:
         if isinstance(step, Loop) and step.axis != ctx.system.stream and not _marked(ctx.system, step):
@@ -36,7 +36,7 @@ def set_apart(ctx: Context, steps: tuple[Step, ...]) -> tuple[Step, ...]:
             if not all(states_of(ctx, s) for s in body if isinstance(s, Loop)):
                 body = step.body
             known = {s: states_of(ctx, s) for s in body if isinstance(s, Loop)}
-            ctx.apart |= {s: states for s, states in known.items() if states}
+            ctx.functions |= {s: states for s, states in known.items() if states}
             step = replace(step, body=set_apart(ctx, body))
             ctx.fixed = before
         found.append(step)
@@ -52,7 +52,7 @@ def read_outside(ctx: Context, loop: Loop) -> frozenset[str]:
             found |= read_by(system, tensor)
         elif tensor.rhs is not None:
             found |= {str(r.attr) for r in reads_below(tensor.rhs) if not ctx.is_here(r)}
-    found |= {r.tensor for r in ctx.records.values() if r.tail is not build.ONE or r.tensor not in ctx.apart[loop]}
+    found |= {r.tensor for r in ctx.records.values() if r.tail is not build.ONE or r.tensor not in ctx.functions[loop]}
     return frozenset(found & inside)
 
 
@@ -66,6 +66,8 @@ def states_of(ctx: Context, loop: Loop) -> list[str]:
     if any(isinstance(s, Loop) or s.tensor in ctx.late for s in loop.body) or any(t.dtype not in SMOOTH for t in tensors):
         return []
     if any(r.tail is None or r.boundary is not None or positions[r.tensor] != r.position for r in records):
+        return []
+    if ctx.past and any(_further(ctx, t) for t in tensors):  # the functions know the new positions alone
         return []
     if any(e.position != positions[t.name] and t.indices[e.position] not in ctx.fixed for t in tensors for e in t.edges):
         return []
@@ -108,6 +110,12 @@ def _marked(system: System, loop: Loop) -> bool:
     """Is part of it taken in another order than that of its steps?"""
     rights = [system.tensors[n].rhs for n in loop.tensors()]
     return any(r is not None and r.op in ("newton", "front", "level") for r in rights)
+
+
+def _further(ctx: Context, tensor: Tensor) -> bool:
+    """Does an equation speak of a further index of the stream, which runs over the positions before too?"""
+    names = (*tensor.indices, *(index_names(tensor.rhs) if tensor.rhs is not None else ()))
+    return any(ctx.on_stream(i) and not ctx.is_new(i) for i in names)
 
 
 def _foreign(node: Node) -> bool:

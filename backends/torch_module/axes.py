@@ -84,7 +84,7 @@ def _taps(ctx: Context, node: Node, args: list[Value]) -> Value:
     heads, lanes = (ctx.ordered(tuple(d for a in some for d in a.dims if d not in last)) for some in (args[:2], args))
     length = ctx.length(made)
     texts = [
-        _components(spread(a, (*group, *own)), len(owns[0]), own == owns[1])
+        _components(with_ones(a, (*group, *own)), len(owns[0]), own == owns[1])
         for a, group, own in zip(args, (heads, heads, lanes), owns, strict=True)
     ]
     keys = [(name, node.args[0], node.args[1], node.attr) for name in ("rows", "powers")]

@@ -114,6 +114,7 @@ class Context:
     stateful: bool = False  # may a state be given?
     past: bool = False  # does the code know how many positions came before?
     records: dict[str, StateEntry] = field(default_factory=dict)  # by tensor: what the state holds of it
+    tails: dict[str, StateEntry] = field(default_factory=dict)  # by tensor: the last values that it holds of it
     places: dict[str, Place] = field(default_factory=dict)
     widened: set[str] = field(default_factory=set)  # tensors that are read in the computation's dtype
     taken: set[str] = field(default_factory=set)  # inputs that a stand-in reads as they are given
@@ -123,7 +124,7 @@ class Context:
     histories: dict[str, Value] = field(default_factory=dict)  # what came before a tensor's first new position
     joined: dict[str, Value] = field(default_factory=dict)  # the same and the tensor, as one
     finished: dict[str, Looped] = field(default_factory=dict)  # tensors of loops that are over
-    apart: dict[Loop, list[str]] = field(default_factory=dict)  # loops inside others that become functions; their states
+    functions: dict[Loop, list[str]] = field(default_factory=dict)  # loops inside others that become functions; their states
     lasts: dict[str, str] = field(default_factory=dict)  # the variables of their last values, where a function has the loop
     keep: str = ""  # in that function: the variable that says that all entries are kept
     fixed: dict[str, str] = field(default_factory=dict)
@@ -263,6 +264,21 @@ class Context:
             yield
         finally:
             self.guards = before
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """While lines are written that do not always run: what is found in them is not known afterwards; the positions
+        that stand before them are."""
+        before = [dict(c) for c in self.caches]
+        histories, joined, hoisted = dict(self.histories), dict(self.joined), dict(self.hoisted)
+        try:
+            yield
+        finally:
+            self.caches = [
+                {k: v for k, v in now.items() if k in old or isinstance(k, tuple) and k[0] == "positions"}
+                for now, old in zip(self.caches, before, strict=True)
+            ]
+            self.histories, self.joined, self.hoisted = histories, joined, hoisted
 
     @contextmanager
     def equation(self, tensor: Tensor) -> Iterator[None]:

@@ -139,7 +139,8 @@ def _long(ctx: Context, node: Node, x: Value, w: Value, time: str, lag: str, bef
     """A kernel for each channel, or for each channel of each sequence."""
     lanes = ctx.ordered(tuple(d for d in merge(x.dims, w.dims) if d not in (BATCH, time, lag)))
     dims = (BATCH, time, *lanes)
-    x = _whole(ctx, expressions.convert(ctx, x, "real"), dims, before)
+    x = expressions.convert(ctx, x, "real")
+    x = _whole(ctx, x, dims, before) if set(lanes) & set(x.dims) else with_ones(_whole(ctx, x, dims[:2], before), dims)
     w = w if w.dtype == "complex" else expressions.convert(ctx, w, "real")
     kernel = expressions.full(ctx, w, (*((BATCH,) if BATCH in w.dims else ()), lag, *lanes), w.dtype)
     ctx.support("fft_conv")

@@ -11,7 +11,7 @@ from seqdsl.ir.dependence import Compute, schedule
 from seqdsl.ir.state import StateEntry, record_paths
 from seqdsl.ir.system import System, Tensor
 
-from . import apart, expressions, history, reads, recurrence
+from . import apart, expressions, history, reads, recurrence, stateless
 from .context import Block, Context, Layered, Looped, Source, Stored
 from .inlining import SUPPORT_FUNCTIONS
 from .loops import sink
@@ -20,6 +20,8 @@ from .packed import packing
 from .prologue import Stepping, literal, nest, stepping, write_prologue
 from .readers import read_by, readers_of, uses
 from .sizes import total
+from .stateless import with_state_alone
+from .tables import tables, with_tables, write_tables
 from .target import Target
 from .values import ATOM, BATCH, CHOICE, COMPARE, Value, permuted, plain
 
@@ -56,6 +58,8 @@ def write_body(
 ) -> tuple[list[str], Context]:
     """The lines of the function, from the check of its inputs to its `return`."""
     steps = stepping(system)
+    kept = frozenset({*(e.tensor for e in steps.entries), *system.finals.values()})
+    system = with_tables(system, kept)
     names = Names({*taken, *arguments.values(), *options.values(), *SUPPORT_FUNCTIONS, *target.names()})
     ctx = Context(system, names, Block(indent + 1), options="self." if layer else "", target=target)
     ctx.stateful, ctx.past = not steps.refusal, steps.past
@@ -64,8 +68,10 @@ def write_body(
         ctx.sizes[f"option {name}"] = variable
     for entry in steps.entries:
         key = f"{entry.tensor}@boundary" if entry.boundary is not None else entry.tensor
-        if key not in ctx.records or entry.tail is None:  # a cache of all values holds the last ones too
+        if key not in ctx.records or entry.tail is None:  # a cache of all values holds the last ones too,
             ctx.records[key] = entry
+        if entry.tail is not None and entry.boundary is None:  # but not those before the first
+            ctx.tails[key] = entry
     ctx.uses = uses(system)
     parameter_places(ctx)
     how = packing(system, steps, target)
@@ -78,12 +84,22 @@ def write_body(
     chains = target.chains
     late = _late(system, steps, chains.keeps() if chains else set())
     ctx.late = frozenset(late)
+    exact = tables(system, kept | ctx.late)
     plan = schedule(system)
+    early = [s for s in plan if exact.issuperset(s.tensors())]
+    plan = tuple(s for s in plan if s not in early)
     plan = plan if chains and chains.one_position else sink(system, plan)
     plan = tuple(s for s in plan if not (isinstance(s, Compute) and s.tensor in late))
     plan = chains.order(system, plan) if chains else apart.set_apart(ctx, plan)
+    if early:
+        write_tables(ctx, early, lambda step: recurrence.execute(ctx, step, readers_of(ctx, step, steps)))
+    halves, waiting = with_state_alone(system, plan, kept | {*system.outputs}) if ctx.stateful and not chains else ({}, ())
     for step in plan:
-        if not (chains and chains.write(ctx, step)):
+        if isinstance(step, Compute) and step.tensor in waiting:
+            continue
+        if isinstance(step, Compute) and step.tensor in halves:
+            stateless.write(ctx, step.tensor, halves[step.tensor], frozenset(waiting))
+        elif not (chains and chains.write(ctx, step)):
             recurrence.execute(ctx, step, readers_of(ctx, step, steps))
     results = [_output(ctx, system.tensors[n]) for n in system.outputs]
     _finish(ctx, results, steps, late)
@@ -207,7 +223,7 @@ def _kept(ctx: Context, entry: StateEntry) -> str:
     if place.full:
         return place.value.text
     source = Source(place.value, tensor.indices, tensor.edges, tensor.name)
-    record = ctx.records[entry.tensor]
+    record = ctx.records[entry.tensor] if entry.tail is None else entry
     ctx.order = list(tensor.indices)
     if record.tail is build.ONE and ctx.target.chains and ctx.target.chains.one_position:  # of the one position that there is
         return f"{_whole(ctx, place.value, tensor.indices, tensor.dtype).at(ATOM)}.select({k + 1}, 0)"

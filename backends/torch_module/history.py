@@ -14,7 +14,7 @@ from seqdsl.ir.order import Linear, difference, linear, upper_bound
 from seqdsl.ir.state import StateEntry, record_paths, state_record
 from seqdsl.ir.system import Edge
 
-from . import expressions, reads
+from . import edges, expressions, reads
 from .context import Context, Source
 from .sizes import size_value
 from .values import ATOM, BATCH, CHOICE, SUM, Value
@@ -52,10 +52,10 @@ def simple(ctx: Context, source: Source, k: int, own: str, subscript: Node, valu
     other = [t for t in moving if t is not lead]
     if other and abs(form[other[0]]) != 1:
         return None
-    edges = _sides(ctx, source, k, own, subscript)
-    if edges is None:
+    sides = _sides(ctx, source, k, own, subscript)
+    if sides is None:
         return None
-    return _shifted(ctx, source, k, own, lead, (other[0], int(form[other[0]])) if other else None, rest, value, edges)
+    return _shifted(ctx, source, k, own, lead, (other[0], int(form[other[0]])) if other else None, rest, value, sides)
 
 
 def _mirrored(ctx: Context, source: Source, own: str, form: Linear) -> str | None:
@@ -88,8 +88,7 @@ def _selected(ctx: Context, source: Source, k: int, own: str, subscript: Node, v
     alone = value
     value, shift, subscript = origin(ctx, source, k, subscript, value)
     place = expressions.emit(ctx, subscript)
-    edges = [build.value_of(e.point) for e in source.edges if e.position == k]
-    joined = value is not alone and all(point == -1 for point in edges)  # a base case before the first is in it
+    joined = value is not alone and all(in_state(ctx, source, e) for e in source.edges if e.position == k)
     dim = value.dims.index(f"@{k}")  # with what a state holds of it, a tensor may have more dimensions
     rest = tuple(d for d in value.dims if d != f"@{k}")
     if shift:
@@ -104,7 +103,7 @@ def _sides(ctx: Context, source: Source, k: int, own: str, subscript: Node) -> t
     """The edges just before and just after the axis, where the subscript may reach them; None for any other edge."""
     left = right = None
     for edge in source.edges:
-        if edge.position != k or not reads.possible(ctx, subscript, edge.point):
+        if edge.position != k or in_state(ctx, source, edge) or not reads.possible(ctx, subscript, edge.point):
             continue
         if build.value_of(edge.point) == -1 and left is None:
             left = edge
@@ -139,13 +138,13 @@ def _shifted(
     window: tuple[Node, int] | None,
     rest: Linear,
     value: Value,
-    edges: tuple[Edge | None, Edge | None],
+    sides: tuple[Edge | None, Edge | None],
 ) -> tuple[Value, bool] | None:
     """`x[i + c]` or `x[i + c + j]`, `x[i + c - j]`."""
     index = str(lead.attr)
     streamed = ctx.on_stream(own)
     start, apart = _offset(ctx, rest), ""
-    left, right = edges
+    left, right = sides
     entry = record(ctx, source) if streamed and ctx.stateful else None
     if streamed and entry is not None and ctx.is_new(own):
         value = join(ctx, source, k, value, entry)
@@ -154,16 +153,15 @@ def _shifted(
         else:
             start = _plus(start, count_text(ctx, entry))
             apart = f"{numbers(ctx)}, {count_text(ctx, entry)}" if ctx.ends else ""
-        left = None
     elif streamed and ctx.past and is_new(ctx, source, own) != ctx.is_new(index):
         start = _plus(start, "past") if ctx.is_new(index) else _plus(start, "-past")
     elif not streamed and ctx.past and ctx.is_new(index):
         start = _plus(start, "past")
     if left is not None:
-        value = _beside(ctx, source, k, value, left, before=True)
+        value = edges.beside(ctx, source, k, value, left, before=True)
         start = _plus(start, "1")
     if right is not None:
-        value = _beside(ctx, source, k, value, right, before=False)
+        value = edges.beside(ctx, source, k, value, right, before=False)
     dim = value.dims.index(f"@{k}")  # joined with what came before, the dimensions may lie in another order
     length = ctx.length(index)
     if window is None:
@@ -188,62 +186,16 @@ def record(ctx: Context, source: Source) -> StateEntry | None:
     return ctx.records.get(source.name)
 
 
+def in_state(ctx: Context, source: Source, edge: Edge) -> bool:
+    """Does an edge before the first position stand in what the state holds? A read meets it there: a call that goes on from
+    a state counts its positions from 0 again, and none of them is the edge's."""
+    own, point = source.own[edge.position], build.value_of(edge.point)
+    entry = record(ctx, source) if ctx.stateful and ctx.on_stream(own) and is_new(ctx, source, own) else None
+    return entry is not None and entry.tail is not None and isinstance(point, int) and point < 0
+
+
 def count_text(ctx: Context, entry: StateEntry) -> str:
     return "past" if entry.tail is None else size_value(ctx, entry.tail).at(SUM)
-
-
-def _beside(ctx: Context, source: Source, k: int, value: Value, edge: Edge, *, before: bool) -> Value:
-    """The tensor with the edge's values just before, or just after, the axis."""
-    own = [i for j, i in enumerate(source.own) if j != k]
-    slots = [f"@{j}" for j in range(len(source.own)) if j != k]
-    dim = value.dims.index(f"@{k}")
-    other = edge_value(ctx, source, edge, k)
-    names = dict(zip(own, slots, strict=True))
-    other = replace(other, dims=tuple(names.get(d, d) for d in other.dims))
-    missing = [d for d in other.dims if d not in value.dims]
-    order = tuple([d for d in missing if d == BATCH] + list(value.dims) + [d for d in missing if d != BATCH])
-    dim = order.index(f"@{k}")
-    wide = _wide(ctx, value, order, source)
-    beside = _wide(ctx, expressions.convert(ctx, other, value.dtype), tuple(d for d in order if d != f"@{k}"), source)
-    piece = f"{beside.at(ATOM)}.unsqueeze({dim})"
-    parts = f"{piece}, {wide.text}" if before else f"{wide.text}, {piece}"
-    return Value(f"{ctx.helper('_join')}([{parts}], {dim})", order, value.dtype)
-
-
-def _wide(ctx: Context, value: Value, order: tuple[str, ...], source: Source) -> Value:
-    """All of `order`, of length 1 where the value does not vary (`_join` broadcasts)."""
-    if value.static:
-        value = expressions.tensor(ctx, value, value.dtype)
-    if value.dims == order:
-        return value
-    kept = [d for d in order if d in value.dims]
-    text = value.at(ATOM)
-    places = [value.dims.index(d) for d in kept]
-    if places != sorted(places):
-        text = f"{text}.permute({', '.join(map(str, places))})"
-    slots = ", ".join(":" if d in value.dims else "None" for d in order)
-    return replace(value, text=f"{text}[{slots}]" if slots else text, dims=order, level=ATOM)
-
-
-def edge_value(ctx: Context, source: Source, edge: Edge, k: int) -> Value:
-    """The edge's tensor at its own indices (at the loops' positions where loops hold them)."""
-    target = ctx.system.tensors[edge.tensor]
-    if source.node is None:
-        subscripts = [build.index(n) for j, n in enumerate(source.own) if j != k]
-    else:
-        names = iter(source.own)
-        subscripts = []
-        for j, a in enumerate(source.node.args):
-            if j in source.keys:
-                subscripts.append(a)
-            else:
-                subscripts.append(build.index(next(names)))
-        position = [j for j in range(len(source.node.args)) if j not in source.keys][k]
-        del subscripts[position]
-    before, ctx.guards = ctx.guards, ()
-    value = reads.read(ctx, build.read(target.name, subscripts, target.dtype))
-    ctx.guards = before
-    return value
 
 
 def state_path(ctx: Context, name: str) -> str:
@@ -253,37 +205,25 @@ def state_path(ctx: Context, name: str) -> str:
 
 
 def past_values(ctx: Context, source: Source, k: int, value: Value, entry: StateEntry) -> Value:
-    """The entries before the first new position, with the time axis: from the state, else the edge at -1 and zeros."""
-    if source.name in ctx.histories and source.node is None:
-        return ctx.histories[source.name]
+    """The entries before the first new position, with the time axis: from the state, else the edges there and zeros."""
+    if entry.name in ctx.histories and source.node is None:
+        return ctx.histories[entry.name]
     order = tuple(source.own) if not ctx.batched else (BATCH, *source.own)
     dim = order.index(source.own[k])
     count = count_text(ctx, entry)
-    shape = ", ".join(count if d == source.own[k] else ctx.dim_text(d) for d in order)
-    kind = {"real": "dtype", "complex": "complex_dtype", "int": "torch.long", "bool": "torch.bool"}[value.dtype]
-    left = next((e for e in source.edges if e.position == k and build.value_of(e.point) == -1), None)
-    if left is None or entry.tail is None:
-        text = f"torch.zeros({shape}, dtype={kind}, device=device)"
-    else:
-        one = tuple(d for d in order if d != source.own[k])
-        edge = expressions.full(
-            ctx, expressions.convert(ctx, edge_value(ctx, source, left, k), value.dtype), one, value.dtype
-        )
-        text = f"{edge.at(ATOM)}.unsqueeze({dim})"
-        if entry.tail is not build.ONE:
-            zeros = ", ".join(f"{count} - 1" if d == source.own[k] else ctx.dim_text(d) for d in order)
-            text = f"{ctx.helper('_join')}([torch.zeros({zeros}, dtype={kind}, device=device), {text}], {dim})"
+    empty = edges.nothing(ctx, source, k, value.dtype, count)
+    text = empty if entry.tail is None else edges.edges_before(ctx, source, k, value.dtype, entry.tail) or empty
     held = _at_keys(ctx, source, state_path(ctx, entry.name))
     if entry.tail is build.ONE:
         held += f".unsqueeze({dim})"
     if source.keys:
-        held = _held_beside(ctx, source, held, entry, dim, f"torch.zeros({shape}, dtype={kind}, device=device)")
+        held = _held_beside(ctx, source, held, entry, dim, empty)
     made = Value(f"{text} if state is None else {held}", order, value.dtype, CHOICE)
     width = "1" if entry.tail is build.ONE else count
     lengths = [width if d == source.own[k] else ctx.dim_text(d) for d in order]
     bound_value = ctx.bind(f"{source.name}_past", made, lengths)
     if source.node is None and not ctx.loops:
-        ctx.histories[source.name] = bound_value
+        ctx.histories[entry.name] = bound_value
     return bound_value
 
 
@@ -324,8 +264,8 @@ def numbers(ctx: Context) -> str:
 def join(ctx: Context, source: Source, k: int, value: Value, entry: StateEntry) -> Value:
     """The tensor with what came before it, dimensions named by slots."""
     slots = {n: f"@{j}" for j, n in enumerate(source.own)}
-    if source.name in ctx.joined and source.node is None:
-        found = ctx.joined[source.name]
+    if entry.name in ctx.joined and source.node is None:
+        found = ctx.joined[entry.name]
         return replace(found, dims=tuple(slots.get(d, d) for d in found.dims))
     new = replace(value, dims=tuple(source.own[int(d[1:])] if d.startswith("@") else d for d in value.dims))
     past = past_values(ctx, source, k, new, entry)
@@ -341,7 +281,7 @@ def join(ctx: Context, source: Source, k: int, value: Value, entry: StateEntry) 
         [f"{count_text(ctx, entry)} + {ctx.dim_text(d)}" if d == source.own[k] else ctx.dim_text(d) for d in order],
     )
     if source.node is None and not ctx.loops:
-        ctx.joined[source.name] = result
+        ctx.joined[entry.name] = result
     return replace(result, dims=tuple(slots.get(d, d) for d in order))
 
 

@@ -46,7 +46,7 @@ def _marked(system: System, loop: Loop) -> bool:
 
 def is_apart(ctx: Context, loop: Loop) -> bool:
     """Does a loop inside another give its tensors whole?"""
-    return loop in ctx.apart or newton.is_solved(ctx.system, loop)
+    return loop in ctx.functions or newton.is_solved(ctx.system, loop)
 
 
 def keys_of(ctx: Context, loop: Loop, name: str, depth: int = 0) -> Iterator[tuple[int, int]]:
@@ -105,7 +105,7 @@ def hoist(ctx: Context, loop: Loop, inside: set[str], apart: set[str]) -> None:
     """Compute what does not depend on the loop before it, over the whole axis; not of parameters that every step has of
     its own, unless an inner loop would compute it at each of its steps. Tensors `apart` are computed otherwise."""
     dependent = inside | _waiting(ctx, inside)
-    if not ctx.fixed and not any(isinstance(step, Loop) and step not in ctx.apart for step in loop.body):
+    if not ctx.fixed and not any(isinstance(step, Loop) and step not in ctx.functions for step in loop.body):
         dependent |= {name for name, place in ctx.places.items() if isinstance(place, Layered)}
     for name in [n for n in ctx.system.tensors if n in inside and n not in apart]:
         tensor = ctx.system.tensors[name]

@@ -20,6 +20,7 @@ from seqdsl.ir.ops import bound
 from . import expressions
 from .columns import columns_text
 from .context import Block, Context, Stored
+from .dot_products import dot_products
 from .narrow import whole_input
 from .operands import Operand, operands, outside
 from .values import ATOM, BATCH, Value, with_ones
@@ -76,6 +77,10 @@ def _online(ctx: Context, node: Node) -> Value:
     lead = ctx.ordered(set(lead_set))
     extra = () if values is None else ctx.ordered(set(plain.free) - {row, *bound(node), *lead} - set(ctx.fixed))
     shape = Shape(lead, row, bound(node), extra)
+    if ctx.target.online is None:
+        found = dot_products(ctx, node, shape, factor, plain if values is not None else None)
+        if found is not None:
+            return found
     return _call(ctx, node, shape, factor, plain if values is not None else None)
 
 

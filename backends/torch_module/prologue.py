@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 from seqdsl.ir import build
 from seqdsl.ir.node import walk
-from seqdsl.ir.state import POSITION, NotSteppable, StateEntry, reads_length, record_paths, state_record
+from seqdsl.ir.state import POSITION, NotSteppable, StateEntry, reads_length, record_paths, rows, state_record
 from seqdsl.ir.system import System
 
-from . import history
+from . import expressions, history
 from .context import Block, Context
 from .names import quoted, safe, tuple_text
 from .parameters import known_when_built
-from .sizes import size_value
+from .sizes import size_value, total
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def write_prologue(
         top.add(f'past = {ctx.helper("_past")}("{safe(system.name)}", state)')
     if ctx.batch in _words(text) or any(ctx.batch in _words(v) for _, v in ctx.size_lines):
         top.add(f'{ctx.batch} = sizes["batch"]')
-    lines = [] if steps.refusal else [_state_check(ctx, steps)]
+    lines = [] if steps.refusal else [_state_check(ctx, steps), *_longer_rows(ctx, steps)]
     lines += _checks(ctx, known, layer)
     for variable, formula in ctx.size_lines:
         top.add(f"{variable} = {formula}")
@@ -133,7 +133,7 @@ def _state_check(ctx: Context, steps: Stepping) -> str:
 
 def _entry_shape(ctx: Context, entry: StateEntry) -> str:
     """The lengths of an entry of the record behind the batch axis, and its kind where that is not real."""
-    system = ctx.system
+    system, further = ctx.system, rows(ctx.system, entry)
     if entry.name in system.finals:
         tensor = system.tensors[system.finals[entry.name]]
         lengths = [_fixed_length(ctx, i) for i in tensor.indices]
@@ -146,7 +146,20 @@ def _entry_shape(ctx: Context, entry: StateEntry) -> str:
                 lengths.append("past" if ctx.past else "None")
             elif entry.boundary is None and entry.tail is not build.ONE:
                 lengths.append(history.count_text(ctx, entry))
+    lengths = ["past" if k in further else n for k, n in enumerate(lengths)]
     return tuple_text(lengths if tensor.dtype == "real" else [*lengths, f'"{tensor.dtype}"'])
+
+
+def _longer_rows(ctx: Context, steps: Stepping) -> list[str]:
+    """Rows over a further index of the stream, which are as long as it was, as long as it is now."""
+    lines = []
+    for entry in steps.entries:
+        held = history.state_path(ctx, entry.name)
+        number = expressions.emit(ctx, entry.beyond or build.ZERO).text
+        for k in rows(ctx.system, entry):
+            text = f'{ctx.helper("_lengthened")}({held}, {k + 1}, {total(ctx, str(ctx.system.stream))}, {number})'
+            lines.append(f"    {held} = {text}")
+    return ["if state is not None:", *lines] if lines else []
 
 
 def _fixed_length(ctx: Context, index: str) -> str:

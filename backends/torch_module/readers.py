@@ -80,7 +80,7 @@ def _single(ctx: Context, loop: Loop, reader: Tensor, name: str) -> bool:
 
 def _from_loop(ctx: Context, loop: Loop, entry: StateEntry) -> bool:
     """Can the state's entry be picked from the loop's dictionary, or does a function give it?"""
-    if entry.boundary is None and entry.tail is build.ONE and any(entry.tensor in states for states in ctx.apart.values()):
+    if entry.boundary is None and entry.tail is build.ONE and any(entry.tensor in states for states in ctx.functions.values()):
         return True
     keys = sorted(p for _, p in keys_of(ctx, loop, entry.tensor))
     if entry.boundary is not None:  # that of a loop over time is among its entries

@@ -283,7 +283,8 @@ def _general(ctx: Context, node: Node, source: Source, value: Value) -> Value:
     if pending:
         value = _gathered(ctx, source, pending, value)
     for edge in reversed(source.edges):
-        if edge.position not in handled and possible(ctx, node.args[edge.position], edge.point):
+        met = edge.position in handled or history.in_state(ctx, source, edge)
+        if not met and possible(ctx, node.args[edge.position], edge.point):
             value = _edge(ctx, node, source, edge, node.args[edge.position], value)
     return value
 

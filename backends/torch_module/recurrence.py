@@ -18,7 +18,7 @@ from seqdsl.ir.order import difference
 from seqdsl.ir.state import LAST, StateEntry, state_record
 from seqdsl.ir.system import Tensor
 
-from . import apart, expressions, history, levels, newton, packed, stepped, wavefront
+from . import apart, edges, expressions, history, levels, newton, packed, stepped, wavefront
 from .context import Block, Context, Looped, LoopScope, Source, Stored, Unsupported
 from .loops import hoist, is_apart, keys_of
 from .names import tuple_text
@@ -123,7 +123,8 @@ def _open(ctx: Context, tensor: Tensor, all_keys: dict[str, tuple[int, ...]], lo
     first: dict[str, str] = {}
     simple = len(keys) == 1 and all(o is not None for o in offsets)
     if simple:
-        first, simple = _primed(ctx, tensor, keys[0], [o[0] for o in offsets if o], zero_name, entry)
+        start = ctx.tails.get(tensor.name, entry) if ctx.stateful else None
+        first, simple = _primed(ctx, tensor, keys[0], [o[0] for o in offsets if o], zero_name, start)
     ctx.block.add(f"{name} = {{{', '.join(f'{at}: {text}' for at, text in first.items())}}}")
     back = max((-o[0] for o in offsets if o), default=0) if simple and tensor.name not in after.all else 0
     begins = simple and not loop.reverse and bool(first) and (loop.axis != ctx.system.stream or not ctx.past)
@@ -139,7 +140,7 @@ def _open(ctx: Context, tensor: Tensor, all_keys: dict[str, tuple[int, ...]], lo
 
 def _starts(ctx: Context, tensor: Tensor, loop: Loop, count: int) -> list[str]:
     """What a tensor that is read so many steps before is before the first one, the last value first."""
-    key, entry = dict(loop.positions)[tensor.name], ctx.records.get(tensor.name) if ctx.stateful else None
+    key, entry = dict(loop.positions)[tensor.name], ctx.tails.get(tensor.name) if ctx.stateful else None
     dims = _entry_dims(ctx, tensor, (key, *_held(ctx, tensor)))
     shape = ", ".join(ctx.dim_text(d) for d in dims)
     zero = f"torch.zeros({shape}, dtype={_kind(tensor)}, device=device)"
@@ -202,7 +203,7 @@ def _primed(
                 if edge.position == key and hit:
                     source = Source(Value(zero), tensor.indices, tensor.edges, tensor.name)
                     dims = _entry_dims(ctx, tensor, (key, *_held(ctx, tensor)))
-                    found = history.edge_value(ctx, source, edge, key)
+                    found = edges.edge_value(ctx, source, edge, key)
                     found = expressions.full(ctx, expressions.convert(ctx, found, tensor.dtype), dims, tensor.dtype)
                     text = ctx.bind(f"{tensor.name}_start", found).text if not found.text.isidentifier() else found.text
             if offset < 0 and streamed and entry is not None:
@@ -306,7 +307,7 @@ def _loop(ctx: Context, loop: Loop) -> None:
 def _apart(ctx: Context, loop: Loop) -> None:
     """Entries of tensors that are computed for all their positions in a step of the loops around."""
     places, before = {name: ctx.places[name] for name in loop.tensors()}, ctx.hoisted
-    if loop in ctx.apart:
+    if loop in ctx.functions:
         ctx.hoisted = dict(before)
         hoist(ctx, loop, set(loop.tensors()), set())
         whole = Readers(apart.read_outside(ctx, loop))

@@ -327,12 +327,14 @@ def _gather(x: Tensor, places: Sequence[Tensor | None]) -> Tensor:
 def _long_conv(x: Tensor, w: Tensor) -> Tensor:
     """y[t] = sum over l <= t of w[l] x[t-l] along dim 1.
 
-    Shapes:  x [B, T, ..], w [L, ..], or [B, L, ..] with a kernel for each sequence -> y [B, T, ..]
+    Shapes:  x [B, T, ..], or [B, T, 1, ..] for one signal and many kernels, w [L, ..], or [B, L, ..] with a kernel for
+             each sequence -> y [B, T, ..]
     """
-    shape, each = x.shape, w.dim() == x.dim()
+    each = w.dim() == x.dim()
+    shape = *x.shape[:2], *w.shape[1 + each :]
     if each and (w.shape[0] == 1 or w.stride(0) == 0):  # one kernel, repeated for the batch
         w, each = w[0], False
-    x, w = x.reshape(*shape[:2], math.prod(shape[2:])), w.reshape(*w.shape[: 1 + each], math.prod(w.shape[1 + each :]))
+    x, w = x.reshape(*x.shape[:2], math.prod(x.shape[2:])), w.reshape(*w.shape[: 1 + each], math.prod(w.shape[1 + each :]))
     if torch.compiler.is_compiling() or shape[1] > 128:
         return fft_conv(x, w).reshape(shape)
     at = torch.arange(shape[1], device=x.device)
@@ -343,7 +345,8 @@ def _long_conv(x: Tensor, w: Tensor) -> Tensor:
         if w.shape[-2]
         else w.new_zeros(*w.shape[:-2], shape[1], shape[1], w.shape[-1])
     )
-    return torch.einsum("btsc,bsc->btc" if each else "tsc,bsc->btc", taps, x.to(taps.dtype)).reshape(shape)
+    x = x.to(taps.dtype).expand(*x.shape[:2], w.shape[-1])
+    return torch.einsum("btsc,bsc->btc" if each else "tsc,bsc->btc", taps, x).reshape(shape)
 
 
 def _blocks(x: Tensor, heads: int, columns: int) -> Tensor:

@@ -48,6 +48,13 @@ def _complex_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.complex128 if dtype == torch.float64 else torch.complex64
 
 
+def _rounded(tables: Callable[[torch.dtype], list[Tensor]], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    """Tables in double precision, where the device has it, in the dtype of the computation."""
+    found = tables(dtype if device.type == "mps" else torch.float64)
+    kinds = {torch.float64: dtype, torch.complex128: _complex_dtype(dtype)}
+    return [x.to(kinds.get(x.dtype, x.dtype)) for x in found]
+
+
 def _project(equation: str, x: Tensor, weight: Tensor, dtype: torch.dtype | None) -> Tensor:
     """A product with a weight: in 16 bits where autocast or the weights ask for it, else in the dtype of x."""
     low = x.dtype if dtype is None else dtype
@@ -152,6 +159,11 @@ def _state_entry(mixer: str, at: str, x: Any, batch: int, dtype: torch.dtype, sh
         raise ValueError(f"{mixer}: {at} must be {kind}, and is {x.dtype}; convert it first")
     kinds = {"real": dtype, "complex": _complex_dtype(dtype), "int": torch.long, "bool": torch.bool}
     return _input(x, batch, kinds[kind])
+
+
+def _lengthened(x: Tensor, dim: int, length: int, number: float) -> Tensor:
+    """`x` with as many more entries of a dimension, all of them `number`, as make it `length` long."""
+    return torch.cat([x, x.new_full((*x.shape[:dim], length - x.shape[dim], *x.shape[dim + 1 :]), number)], dim)
 
 
 def _full_precision(device: torch.device) -> AbstractContextManager[Any]:

@@ -110,9 +110,12 @@ def _stable(system: System, claim: Claim) -> Verdict:
 
 
 def _linear(system: System, claim: Claim) -> Verdict:
-    """Of degree 1 in x at every equation that x reaches, and no rest: linear."""
+    """Of degree 1 in x at every equation that x reaches, and no rest: linear. It is about the outputs that x reaches."""
     name = claim.args[0]
-    reached = _reached(system, name)
+    reached = reached_by(system, name)
+    apart = [o for o in system.outputs if o not in reached]
+    if len(apart) == len(system.outputs):
+        return Unknown(f"nothing that comes out depends on `{name}`")
     for tensor in system.derived():
         if tensor.name not in reached or tensor.rhs is None:
             continue
@@ -127,7 +130,8 @@ def _linear(system: System, claim: Claim) -> Verdict:
             fault = str(reason)
         if fault is not None and not _is_additive(system, tensor.rhs, reached):
             return Unknown(fault)
-    return Proved("linearity", f"every equation that `{name}` reaches is of degree 1 in it, with nothing beside")
+    but = f"; not about {', '.join(f'`{o}`' for o in apart)}, which it does not reach" if apart else ""
+    return Proved("linearity", f"every equation that `{name}` reaches is of degree 1 in it, with nothing beside{but}")
 
 
 def _is_additive(system: System, rhs: Node, reached: set[str]) -> bool:
@@ -146,7 +150,8 @@ def _is_additive(system: System, rhs: Node, reached: set[str]) -> bool:
     return same(system, at(lambda x, y: build.add(build.mul(a, x), build.mul(b, y))), apart)
 
 
-def _reached(system: System, name: str) -> set[str]:
+def reached_by(system: System, name: str) -> set[str]:
+    """The tensor itself, and all whose equations it enters."""
     reached = {name}
     while True:
         more = {t.name for t in system.derived() if sources(system, t) & reached} - reached

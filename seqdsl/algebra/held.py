@@ -17,7 +17,7 @@ from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, loop_of
 from seqdsl.ir.node import Node, reads, rebuild, walk
 from seqdsl.ir.state import before_block
-from seqdsl.ir.system import Edge, System, Tensor
+from seqdsl.ir.system import Edge, System, Tensor, edge_at_start
 
 
 def held_name(tensor: str) -> str:
@@ -97,9 +97,8 @@ def _held(system: System, tensor: Tensor, position: int, subscript: Node) -> lis
     rhs = build.where(first, build.read(tensor.name, before, tensor.dtype), build.read(name, before, tensor.dtype))
     kind, path = ("carry", (kept[0].name,)) if kept else ("derived", ())
     value = build.ZERO  # before the first mini-batch of all stands the base case
-    for edge in tensor.edges:
-        if edge.position == position:
-            value = build.read(edge.tensor, [build.index(i) for i in rest], tensor.dtype)
+    if (base := edge_at_start(tensor, position)) is not None:
+        value = build.read(base.tensor, [build.index(i) for i in rest], tensor.dtype)
     start = Tensor(
         f"{name}@start",
         rest,

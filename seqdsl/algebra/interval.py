@@ -21,6 +21,7 @@ ALL: Interval = (None, None)
 _UNIT: Interval = (Fraction(0), Fraction(1))
 _SYMMETRIC: Interval = (Fraction(-1), Fraction(1))
 _POSITIVE: Interval = (Fraction(0), None)
+_ZERO: Interval = (Fraction(0), Fraction(0))
 _DEPTH = 12
 
 
@@ -53,7 +54,7 @@ class Bounds:
     def _learn(self, node: Node, new: Interval) -> None:
         if node.op == "neg":
             self._learn(node.args[0], negated(new))
-        if node.op == "read":
+        if is_everywhere(node):
             name = str(node.attr)
             self.tensors[name] = meet(self.tensors.get(name, ALL), new)
         elif node.op != "const":
@@ -84,14 +85,14 @@ class Bounds:
     def _read(self, node: Node, depth: int) -> Interval:
         name = str(node.attr)
         if name in self.tensors:
-            return self.tensors[name]
+            return self.tensors[name] if is_everywhere(node) else hull(self.tensors[name], _ZERO)  # outside the axis
         tensor = self.system.tensors.get(name)
         if tensor is None or tensor.rhs is None or tensor.kind not in ("derived", "const") or tensor.edges:
             return ALL
         if name in {r.attr for r in reads(tensor.rhs)}:
             return ALL
         found = self.of(tensor.rhs, depth - 1)
-        return found if all(a.op == "index" for a in node.args) else hull(found, (Fraction(0), Fraction(0)))
+        return found if all(a.op == "index" for a in node.args) else hull(found, _ZERO)
 
     def real_part(self, node: Node, depth: int = _DEPTH) -> Interval:
         """An interval for re(node)."""
@@ -164,7 +165,13 @@ def _above(a: Bound, b: Bound, or_equal: bool) -> bool:
 
 
 def _same(a: Node, b: Node) -> bool:
-    return a is b or (a.op == "read" and b.op == "read" and a.attr == b.attr)
+    """Is what a condition says of |a| true of |b|? Outside its axis a read is 0, and no larger."""
+    return a is b or (is_everywhere(a) and b.op == "read" and a.attr == b.attr)
+
+
+def is_everywhere(node: Node) -> bool:
+    """Is it a read that meets every entry of its tensor, as its indices go on?"""
+    return node.op == "read" and all(a.op == "index" for a in node.args) and len({*node.args}) == len(node.args)
 
 
 def _least(a: Bound, b: Bound) -> Bound:
@@ -320,6 +327,12 @@ def _larger(a: Interval, b: Interval) -> Interval:
     return low, None if a[1] is None or b[1] is None else max(a[1], b[1])
 
 
+def _largest(bounds: Bounds, node: Node, depth: int) -> Interval:
+    """-inf where the guard leaves nothing."""
+    low, high = bounds.of(node.args[0], depth)
+    return low if node.args[1] is build.TRUE else None, high
+
+
 def _constantly(found: Interval) -> Callable[[Bounds, Node, int], Interval]:
     return lambda bounds, node, depth: found
 
@@ -336,8 +349,8 @@ _ROWS: dict[str, Callable[[Bounds, Node, int], Interval]] = {
     "step": _constantly(_UNIT), "maximum": _pairwise(_larger), "stop": _monotone(lambda a: a),
     "minimum": _pairwise(lambda a, b: negated(_larger(negated(a), negated(b)))),
     "where": lambda b, n, d: hull(b.of(n.args[1], d), b.of(n.args[2], d)), "sum": _monotone(_sign_of),
-    "mean": _monotone(lambda a: hull(a, (Fraction(0), Fraction(0)))), "max": _monotone(lambda a: a),
-    "clamp": lambda b, n, d: (b.of(n.args[1], d)[0], b.of(n.args[2], d)[1]), "mod": _constantly(_POSITIVE),
+    "mean": _monotone(lambda a: hull(a, _ZERO)), "max": _largest,
+    "clamp": lambda b, n, d: (b.of(n.args[1], d)[0], b.of(n.args[2], d)[1]), "mod": _pairwise(lambda a, b: hull(b, _ZERO)),
     "elu": _constantly((Fraction(-1), None)), "rank": _constantly(_POSITIVE), "bit_length": _constantly(_POSITIVE),
     "floor_div": _pairwise(lambda a, b: _sign_of(a) if b[0] is not None and b[0] >= 0 else ALL),
 }

@@ -31,6 +31,7 @@ grows; no state: it sees the future, or has no streamed axis). *Operations* are 
 `auto` picks, which is **bold**. Claims are *proved* by algebra or *tested* on random inputs; the text of those that are
 only tested is given.
 """
+SO_FAR = "all so far"
 COLUMNS = ("file", "mixer", "recurrences", "forms", "state", "operations", "claims", "what and whence")
 
 
@@ -135,10 +136,12 @@ def _state(system: System) -> str:
     for entry in record:
         if not entry.tensor:
             continue
-        indices = system.tensors[entry.tensor].indices
-        rest = " ".join(i for k, i in enumerate(indices) if k != entry.position) or "1"
-        kept = "all so far" if entry.tail is None else f"({entry.tail!r})".replace("|", "")
-        sizes.append(rest if entry.tail is build.ONE else f"{kept} x {rest}")
+        others = [i for k, i in enumerate(system.tensors[entry.tensor].indices) if k != entry.position]
+        counts = [SO_FAR for i in others if system.axis(i) == system.stream]
+        if entry.tail is not build.ONE:
+            counts.append(SO_FAR if entry.tail is None else f"({entry.tail!r})".replace("|", ""))
+        rest = " ".join(i for i in others if system.axis(i) != system.stream) or "1"
+        sizes.append(" x ".join([*counts, rest]))
     return " + ".join(f"{sizes.count(s)} x {s}" if sizes.count(s) > 1 else s for s in dict.fromkeys(sizes)) or "nothing"
 
 

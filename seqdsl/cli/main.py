@@ -58,7 +58,7 @@ def _file(sub: argparse.ArgumentParser, what: str = "a .seq file, or a name of t
     )
 
 
-def _json(sub: argparse.ArgumentParser) -> None:
+def _json(sub: argparse._ActionsContainer) -> None:
     sub.add_argument("--json", action="store_true", help="plain data on standard output")
 
 
@@ -98,14 +98,16 @@ def _ir(sub: argparse.ArgumentParser) -> None:
 
 
 def _list(sub: argparse.ArgumentParser) -> None:
-    _json(sub)
-    sub.add_argument("--markdown", action="store_true", help="with forms, costs and verdicts, as library/README.md has it")
+    one = sub.add_mutually_exclusive_group()
+    _json(one)
+    one.add_argument("--markdown", action="store_true", help="with forms, costs and verdicts, as library/README.md has it")
 
 
 def _fmt(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("files", nargs="+", metavar="FILE", help=".seq files")
-    sub.add_argument("--check", action="store_true", help="change nothing; exit 1 if a file is not in the layout")
-    sub.add_argument("--stdout", action="store_true", help="print instead of writing")
+    one = sub.add_mutually_exclusive_group()
+    one.add_argument("--check", action="store_true", help="change nothing; exit 1 if a file is not in the layout")
+    one.add_argument("--stdout", action="store_true", help="print instead of writing")
 
 
 def _bench(sub: argparse.ArgumentParser) -> None:

@@ -38,7 +38,7 @@ from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node, reads, rebuild
 from seqdsl.ir.ops import make
 from seqdsl.ir.state import path_of_last
-from seqdsl.ir.system import Edge, System, Tensor
+from seqdsl.ir.system import Edge, System, Tensor, edge_at_start
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ def _starts(system: System, micro: MicroSteps) -> tuple[System, Node]:
     state, time = micro.state, micro.time
     rest = tuple(i for i in state.indices if i != time)
     default: Node = build.ZERO
-    for edge in state.edges:
-        if edge.position == micro.position:
-            default = build.read(edge.tensor, [build.index(i) for i in rest], state.dtype)
+    edge = edge_at_start(state, micro.position)
+    if edge is not None:
+        default = build.read(edge.tensor, [build.index(i) for i in rest], state.dtype)
     last = {micro.micro: last_index(system, micro.micro)[0]}
     if system.axis(time) != system.stream or system.record is None:  # no state is kept of what cannot be stepped
         return system, build.substitute(default, last)

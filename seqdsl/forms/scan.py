@@ -10,7 +10,7 @@ from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import make
 from seqdsl.ir.state import path_of_last
-from seqdsl.ir.system import System, Tensor
+from seqdsl.ir.system import System, Tensor, edge_at_start
 
 
 def to_scan(system: System, loop: Loop) -> System:
@@ -66,14 +66,14 @@ def start_of(
             past.name, [last if i not in rest else build.index(i) for i in past.indices], tensor.dtype
         ), []
     default = build.FALSE if tensor.dtype == "bool" else build.ZERO
-    for edge in tensor.edges:
-        if edge.position == position:
-            edge_tensor = system.tensors[edge.tensor]
-            default = build.read(edge.tensor, [build.index(i) for i in rest], edge_tensor.dtype)
-            if tensor.dtype in ("real", "complex"):
-                default = build.at_least_real(default)
-        elif not beside:
-            raise NotAffine(f"`{tensor.name}` has a base case along `{tensor.indices[edge.position]}` as well")
+    edge = edge_at_start(tensor, position, reverse=loop.reverse)
+    if edge is not None:
+        default = build.read(edge.tensor, [build.index(i) for i in rest], system.tensors[edge.tensor].dtype)
+        if tensor.dtype in ("real", "complex"):
+            default = build.at_least_real(default)
+    across = next((e for e in tensor.edges if e.position != position), None)
+    if across is not None and not beside:
+        raise NotAffine(f"`{tensor.name}` has a base case along `{tensor.indices[across.position]}` as well")
     kept = system.record is not None and any(e.tensor == tensor.name for e in system.record)
     if loop.reverse or system.axis(tensor.indices[position]) != system.stream or not kept:
         return default, []

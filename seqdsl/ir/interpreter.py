@@ -16,11 +16,22 @@ from typing import Any
 
 import numpy as np
 
+from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, Step, schedule
 from seqdsl.ir.evaluate import Evaluation, Run, Store, Value
 from seqdsl.ir.initial import initial_values
 from seqdsl.ir.sizes import SizeError, bind, elements
-from seqdsl.ir.state import LAST, POSITION, NotSteppable, flatten, needs_position, nest, record_paths, state_record
+from seqdsl.ir.state import (
+    LAST,
+    POSITION,
+    NotSteppable,
+    flatten,
+    needs_position,
+    nest,
+    record_paths,
+    rows,
+    state_record,
+)
 from seqdsl.ir.system import System, Tensor
 
 Array = np.ndarray[Any, Any]
@@ -78,6 +89,7 @@ def _prepare(system: System, inputs: Mapping[str, Any], sizes: dict[str, int], s
             lengths[system.axis(name)] = int(value)
     bound_sizes = bind(system, {n: int(v) for n, v in sizes.items() if n in system.options}, lengths)
     run = Run(system, bound_sizes, offset, entries=entries, steppable=steppable)
+    flat = {name: _lengthened(run, name, np.asarray(value)) for name, value in flat.items()}
     past = _past(run, flat)
     for tensor in system.inputs():
         run.stores[tensor.name] = _with_past(run, tensor, arrays[tensor.name], past.get(tensor.name))
@@ -114,6 +126,18 @@ def _input(tensor: Tensor, inputs: Mapping[str, Any]) -> Array:
             f"{tensor.name}[{','.join(tensor.indices)}]",
         )
     return array.astype(DTYPES[tensor.dtype])
+
+
+def _lengthened(run: Run, name: str, held: Array) -> Array:
+    """What the state holds, rows over a further index of the stream as long as that is now."""
+    entry = next((e for e in run.entries if e.name == name), None)
+    further = rows(run.system, entry) if entry is not None else ()
+    if not further or entry is None:
+        return held
+    number = Evaluation(run, {}).value(entry.beyond or build.ZERO, None).data
+    more = run.sizes[str(run.system.stream)] - run.offset
+    widths = [(0, more if k in further else 0) for k in range(held.ndim)]
+    return np.pad(held, widths, constant_values=number.astype(held.dtype))
 
 
 def _past(run: Run, flat: dict[str, Any]) -> dict[str, tuple[int, Array]]:

@@ -134,6 +134,14 @@ def _positive_option(term: Node) -> bool:
     return False  # an option may be 0 (a shift, a halo); sizes of axes are bounded through their index
 
 
+def refuted(system: System, condition: Node, facts: tuple[Node, ...]) -> bool:
+    """Is it shown that a condition holds nowhere where the facts hold?"""
+    if condition.op == "or":
+        return all(refuted(system, c, facts) for c in condition.args)
+    tops = [upper_bound(system, slack, facts) for c in build.conjuncts(condition) for slack in _slacks(c)]
+    return any(top is not None and top < 0 for top in tops)
+
+
 def distance(system: System, own: str, subscript: Node, facts: tuple[Node, ...]) -> int | str:
     """How much earlier than index `own` the subscript is: see `dependence`."""
     ahead = difference(subscript, build.index(own))  # negative where the read is earlier

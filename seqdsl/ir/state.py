@@ -16,12 +16,14 @@ from functools import lru_cache
 from typing import Any
 
 from seqdsl.ir import build
+from seqdsl.ir.beyond import numbers_beyond
 from seqdsl.ir.node import Node, walk
+from seqdsl.ir.nonzero import grows
 from seqdsl.ir.ops import OPS, bound
 from seqdsl.ir.order import difference, distance, linear, upper_bound
 from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.support import named_conditions, relevant_reads, support
-from seqdsl.ir.system import System, Tensor, reached
+from seqdsl.ir.system import System, Tensor, reached, sources
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,15 @@ class StateEntry:
     """Of `tensor`, along its index at `position`: the last value (`tail` is 1: stored without that axis), the last
     `tail` values (stored with it), or all of them (`tail` is None: a cache that grows; "k[s]" where k is declared
     over t). With `boundary`, the value at the last boundary, `boundary` being the subscript as a function of the
-    stream's index."""
+    stream's index. A row over a further index of the stream is as long as the stream was; further on it is the number
+    `beyond`, or not read (None)."""
 
     name: str
     tensor: str
     position: int
     tail: Node | None
     boundary: Node | None = None
+    beyond: Node | None = None
 
     @property
     def at_last_point(self) -> bool:
@@ -111,7 +115,9 @@ def _entries(system: System) -> tuple[StateEntry, ...]:
                 entries[entry.name] = _merge(entries.get(entry.name), entry)
     _refuse_open_ends(system, stream)
     order = {name: k for k, name in enumerate(system.tensors)}
-    return tuple(sorted(entries.values(), key=lambda e: order[e.tensor]))
+    rows = numbers_beyond(system)
+    found = (replace(e, beyond=rows.get(e.tensor)) for e in entries.values())
+    return tuple(sorted(found, key=lambda e: order[e.tensor]))
 
 
 @once_for_each
@@ -121,7 +127,8 @@ def needs_position(system: System) -> bool:
     if system.record is not None:
         return any(e.name == POSITION for e in system.record)
     entries = _entries(system)
-    return any(e.tail is None or e.boundary is not None for e in entries) or any(
+    counted = any(e.tail is None or e.boundary is not None or grows(system, system.tensors[e.tensor]) for e in entries)
+    return counted or any(
         _absolute(system, t.rhs) for t in system.derived() if t.rhs is not None
     )
 
@@ -213,6 +220,7 @@ def _needs(system: System, stream: str, reader: Tensor, read: Node, facts: tuple
             if (
                 stream in reader.indices
                 and not both
+                and tensor.name in _fed(system)
                 and distance(system, stream, subscript, facts) not in (0, "+", "0+")
             ):
                 raise NotSteppable(reader.name, read)
@@ -226,7 +234,7 @@ def _needs(system: System, stream: str, reader: Tensor, read: Node, facts: tuple
             continue
         if isinstance(gap, int) and not 0 <= gap <= MOST_KEPT:
             raise NotSteppable(reader.name, read)
-        if sum(system.axis(i) == stream for i in tensor.indices) > 1:
+        if grows(system, tensor) and not _rows_are_known(system, tensor, position, read, facts):
             raise NotSteppable(reader.name, read)  # its row at an earlier position is longer by now
         if isinstance(gap, int):
             yield StateEntry(tensor.name, tensor.name, position, build.const(gap))
@@ -234,6 +242,27 @@ def _needs(system: System, stream: str, reader: Tensor, read: Node, facts: tuple
         if gap not in ("+", "0+"):
             raise NotSteppable(reader.name, read)
         yield from _bounded(system, stream, reader, tensor, position, subscript, facts)
+
+
+@once_for_each
+def _fed(system: System) -> frozenset[str]:
+    """What depends on inputs along the stream. Of other tensors, as of a bias over distances, all is known at once."""
+    fed = {t.name for t in system.inputs() if any(system.axis(i) == system.stream for i in t.indices)}
+    while more := {t.name for t in system.derived() if not sources(system, t).isdisjoint(fed)} - fed:
+        fed |= more
+    return frozenset(fed)
+
+
+def _rows_are_known(system: System, tensor: Tensor, position: int, read: Node, facts: tuple[Node, ...]) -> bool:
+    """Is a row of an earlier position read as far as it was when the stream was there, or known to be a number beyond?
+    Of older rows than the last the state has more, which is not to depend on how far the stream went on. Before the first
+    position rows are 0, or a base case; the rows that an index picks are all behind it."""
+    subscript, number = read.args[position], numbers_beyond(system).get(tensor.name)
+    last = difference(build.index(str(system.stream)), subscript) == {None: 1}
+    tops = [upper_bound(system, difference(read.args[k], subscript), facts) for k in grows(system, tensor)]
+    if number in (build.ZERO, build.FALSE) or last and all(top is not None and top <= 0 for top in tops):
+        return True
+    return number is not None and (last and bool(tensor.edges) or subscript.op == "index")
 
 
 def before_block(stream: str, subscript: Node) -> int | None:
@@ -282,6 +311,16 @@ def _bounded(
         )
     bound = upper_bound(system, behind, facts)
     yield StateEntry(tensor.name, tensor.name, position, build.const(int(bound)) if bound is not None else widest)
+
+
+def rows(system: System, entry: StateEntry) -> tuple[int, ...]:
+    """The dimensions of what the state holds of a tensor that are rows over a further index of the stream."""
+    if entry.name in system.finals:
+        final = system.tensors[system.finals[entry.name]].indices
+        return tuple(k for k, i in enumerate(final) if i != system.stream and system.axis(i) == system.stream)
+    tensor = system.tensors.get(entry.tensor)
+    others = [k for k in grows(system, tensor) if k != entry.position] if tensor is not None else []
+    return tuple(k - (entry.tail is build.ONE and k > entry.position) for k in others)
 
 
 LAST = "last"  # second in the path of a carry that is the last of the values that its entry keeps

@@ -10,51 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from seqdsl.ir import build
+from seqdsl.ir.beyond import numbers_beyond
 from seqdsl.ir.dependence import build_not, may_equal, unshadowed
-from seqdsl.ir.node import Node, read_names, reads
+from seqdsl.ir.node import Node, reads
+from seqdsl.ir.nonzero import Facts, conditions
 from seqdsl.ir.ops import OPS
-from seqdsl.ir.order import distance
+from seqdsl.ir.order import difference, upper_bound
 from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.system import System, Tensor, sources
 
-Facts = tuple[Node, ...]
-
 
 @once_for_each
-def support(system: System, node: Node, depth: int = 4) -> Facts:
+def support(system: System, node: Node) -> Facts:
     """Conditions that hold wherever the value is not zero."""
-    if depth == 0:
-        return ()
-    if node.op == "mul":
-        return support(system, node.args[0], depth) + support(system, node.args[1], depth)
-    if node.op in ("div", "neg"):
-        return support(system, node.args[0], depth)
-    if node.op in ("add", "sub"):
-        left, right = (support(system, x, depth) for x in node.args)
-        return tuple(f for f in left if f in right)
-    if node.op == "sum":
-        inside = (*build.conjuncts(node.args[1]), *support(system, node.args[0], depth))
-        return tuple(f for f in inside if not f.free & set(node.attr[0]))
-    if node.op == "where":
-        condition, a, b = node.args
-        if b is build.ZERO:
-            return (*build.conjuncts(condition), *support(system, a, depth))
-        return (*build.conjuncts(build_not(condition)), *support(system, b, depth)) if a is build.ZERO else ()
-    if node.op in ("softmax", "rms_norm", "layer_norm", "l2_norm"):
-        return tuple(build.conjuncts(node.args[1]))
-    if node.op == "read" and system.tensors[str(node.attr)].kind == "derived":
-        tensor = system.tensors[str(node.attr)]
-        if (
-            tensor.rhs is None
-            or tensor.edges
-            or tensor.rhs.dtype == "bool"
-            or tensor.name in read_names(tensor.rhs)
-        ):
-            return ()
-        at = dict(zip(tensor.indices, node.args, strict=True))
-        facts = [f for f in support(system, tensor.rhs, depth - 1) if build.can_substitute(f, at)]
-        return tuple(build.substitute(f, at) for f in facts)
-    return ()
+    return conditions(system, node, frozenset(n for n, x in numbers_beyond(system).items() if x is build.ZERO))
 
 
 def relevant_reads(system: System, reader: Tensor) -> list[tuple[Node, Facts]]:
@@ -149,8 +118,5 @@ def _weights(system: System) -> dict[str, Facts]:
 
 def _shown(system: System, tensor: Tensor, read: Node, facts: Facts) -> bool:
     t, *others = (k for k, i in enumerate(tensor.indices) if system.axis(i) == system.stream)
-    at = read.args[t]
-    if at.op != "index":
-        return False
-    gaps = [distance(system, str(at.attr), read.args[s], facts) for s in others]
-    return all(gap in ("+", "0+") or (isinstance(gap, int) and gap >= 0) for gap in gaps)
+    tops = [upper_bound(system, difference(read.args[s], read.args[t]), facts) for s in others]
+    return all(top is not None and top <= 0 for top in tops)

@@ -200,6 +200,15 @@ def sources(system: System, tensor: Tensor) -> set[str]:
 
 
 @lru_cache(5000)
+def edge_at_start(tensor: Tensor, position: int, *, reverse: bool = False) -> Edge | None:
+    """The base case one step before a recurrence's first: those further out are for longer lags, those beyond its last step
+    for other readers."""
+    for edge in tensor.edges:
+        if edge.position == position and (edge.point.op == "size" if reverse else edge.point.attr == -1):
+            return edge
+    return None
+
+
 def folds(node: Node | None) -> tuple[Node, ...]:
     """The folds of declared monoids below a node."""
     return () if node is None else tuple(n for n in walk(node) if n.op == "fold")

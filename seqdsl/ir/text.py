@@ -30,6 +30,7 @@ from seqdsl.ir.state import StateEntry
 from seqdsl.ir.system import Claim, Edge, Index, Monoid, SizeCheck, System, Tensor
 
 _KINDS = ("input", "param", "const", "derived", "carry")
+_ENTRY_PARTS = ("tail", "boundary", "beyond")
 
 
 def print_system(system: System) -> str:
@@ -72,7 +73,8 @@ def _tensor_line(tensor: Tensor) -> str:
 
 def _entry_line(entry: StateEntry) -> str:
     place = f"entry {name_text(entry.name)} of {name_text(entry.tensor)} at {entry.position}"
-    return f"{place}{_after('; tail ', entry.tail)}{_after('; boundary ', entry.boundary)}"
+    parts = (_after(f"; {part} ", getattr(entry, part)) for part in _ENTRY_PARTS)
+    return place + "".join(parts)
 
 
 def _monoid_lines(monoid: Monoid) -> Iterator[str]:
@@ -220,12 +222,11 @@ def _entry(line: Line) -> StateEntry:
     tensor = line.name()
     line.expect("at")
     entry = StateEntry(name, tensor, line.integer(), None)
+    parts: dict[str, Any] = {}
     while line.take(";"):
-        if line.choice("part", ("tail", "boundary")) == "tail":
-            entry = replace(entry, tail=expression(line))
-        else:
-            entry = replace(entry, boundary=expression(line))
-    return entry
+        part = line.choice("part", _ENTRY_PARTS)
+        parts[part] = expression(line)
+    return replace(entry, **parts)
 
 
 _STATEMENTS = {"doc": Line.string, "option": _option, "index": _index, "output": Line.name, "check": _check,

@@ -203,6 +203,11 @@ SEMANTICS: dict[str, Fault] = {
         "The axis that an arrow makes is new: an operand that varies along it already would be mapped over it (rule 16).",
         "mixer f(x[t], w[s]) -> y[s]:\n    y[s] = re(ifft[t -> s](x * w))\n",
     ),
+    "matrix-without-arrow": Fault(
+        "A matrix has two indices, and the arrow of `solve` and `qr` says which: `solve[d -> f](A, b)` of A[d,f] and b[d] "
+        "is the x[f] whose product with A is b (rule 16).",
+        "mixer f(A[t,d,f], b[t,d]) -> y[t,f]:\n    y[t,f] = solve[d](A, b)\n",
+    ),
     "unexpected-guard": Fault(
         "Transforms and `linear` work on whole axes; mask the operand with `where` instead.",
         _body("y[t,c] = fft[c | c > 0](x)"),

@@ -13,6 +13,8 @@ from seqdsl.semantics.builtins import ALONG, ELEMENTWISE, GRADIENTS, RANDOM, RED
 from seqdsl.semantics.scope import Place
 from seqdsl.syntax import tree
 
+MATRICES = ("solve", "qr")
+
 
 def bound_indices(place: Place, items: tuple[tree.Expr | tree.NewIndex, ...]) -> tuple[str, ...]:
     """The system's names of the indices in the brackets of a binder."""
@@ -142,6 +144,8 @@ def along(place: Place, expr: tree.Call, name: str) -> Node:
             f"`{name}` takes {2 if name == 'solve' else 1} arguments, not {len(expr.args)}",
             expr.span,
         )
+    if name in MATRICES and made == consumed:
+        raise _without_arrow(place, expr, name, consumed)
     expressions.visible(place, made, brackets.span, "the result varies along it")
     inner = place.inside((*consumed, *made))
     guard = build.TRUE if brackets.guard is None else expressions.lower(inner, brackets.guard)
@@ -171,6 +175,23 @@ def along(place: Place, expr: tree.Call, name: str) -> Node:
     return make(name, *args, attr=(consumed, made, attr))
 
 
+def _without_arrow(place: Place, expr: tree.Call, name: str, consumed: tuple[str, ...]) -> SeqError:
+    """Of a matrix one index is named; the help says the other one, where there is one candidate."""
+    assert expr.brackets is not None
+    everywhere = place.inside(tuple(place.scope.indices.values()))
+    matrix, *others = (expressions.lower(everywhere, a).free for a in expr.args)
+    names = [expressions.local_name(place.scope, i) for i in matrix.difference(consumed, *others)]
+    given, text = expr.brackets.items[0].span.text, ", ".join(a.span.text for a in expr.args)
+    right = f"write `{name}[{given} -> {names[0]}]({text})`" if len(names) == 1 and "\n" not in text else ""
+    return SeqError(
+        "matrix-without-arrow",
+        f"`{name}[{given}]` names one index of its matrix, which has two",
+        expr.brackets.span,
+        label="no arrow",
+        help=right or f"name both, as in `{name}[{given} -> f](..)` of `A[..,{given},f]`",
+    )
+
+
 def _other_index(place: Place, index: str, args: list[Node]) -> str:
     """What to write where a second index of the axis was meant (rule 5)."""
     for read in (n for a in args for n in walk(a) if n.op == "read"):
@@ -192,7 +213,6 @@ def _check_transform(
             expr.function.span.to(expr.brackets.span if expr.brackets is not None else expr.span),
             help=f"nest two of them, `{name}[i]({name}[j](..))`" if len(args) == 1 else "",
         )
-    matrix = name in ("solve", "qr")
     if made != consumed and made[0] in (args[1] if name == "solve" else args[0]).free and name != "qr":
         local = expressions.local_name(place.scope, made[0])
         raise SeqError(
@@ -201,7 +221,7 @@ def _check_transform(
             expr.args[-1].span,
             help="make a second index of that axis, or read the operand at one place",
         )
-    if matrix and made[0] not in args[0].free:
+    if name in MATRICES and made[0] not in args[0].free:
         local = expressions.local_name(place.scope, made[0])
         raise SeqError(
             "unused-reduction-index",

@@ -49,6 +49,7 @@ _ENOUGH = 100_000  # nodes evaluated; what has shown itself equal that far is dr
 _DRAWS = 3
 _TRIES = 6
 _DENOMINATOR = 1009
+_NEAR = Fraction(1, 10**9)
 _SHALLOW = 2  # levels of residues to begin with: in most formulas no exponential is nested in another
 _POINTS = 60  # entries of the two sides that one draw compares
 _SHRINKS = 60
@@ -253,7 +254,11 @@ def _small(limit: Bounds, rng: Random) -> Fraction:
 
 
 def _rational(limit: Bounds, rng: Random) -> Fraction:
+    """A number within the bounds, now and then beside one of them: there two sides part that are equal on the whole."""
     low, high = _ends(limit)
+    ends = [e for e, given in ((low + _NEAR, limit.low), (high - _NEAR, limit.high)) if given is not None and low < e < high]
+    if ends and rng.random() < 0.15:
+        return rng.choice(ends)
     low, high = max(low, min(high, Fraction(2)) - 4), min(high, max(low, Fraction(-2)) + 4)
     return low + (high - low) * Fraction(rng.randint(1, _DENOMINATOR - 1), _DENOMINATOR)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from seqdsl.algebra.interval import is_everywhere
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, read_names, walk
 from seqdsl.ir.ops import OPS
@@ -43,17 +44,30 @@ def bounds_of(system: System, claim: Claim | None = None) -> dict[str, Bounds]:
     others = () if _grows(claim) else (c for c in system.claims if c is not claim)
     for each in (*others, claim) if claim is not None else others:
         for fact in build.conjuncts(each.condition) if each.condition is not None else ():
-            if fact.op not in ("lt", "le", "eq"):
-                continue
-            a, b = (x.args[0] if x.op == "re" else x for x in fact.args)  # `re(A) <= 0` bounds the real part
-            if fact.op == "eq":
-                if each is claim and a.op == "read" and (value := _number(b)) is not None:
-                    found[str(a.attr)] = Bounds(value, value)
-            elif a.op == "read" and (value := _number(b)) is not None:
-                found[str(a.attr)] = _tighter(found.get(str(a.attr), Bounds()), Bounds(high=value))
-            elif b.op == "read" and (value := _number(a)) is not None:
-                found[str(b.attr)] = _tighter(found.get(str(b.attr), Bounds()), Bounds(low=value))
-    return {n: b for n, b in found.items() if system.tensors[n].kind == "input"}
+            name, limit = _bound(fact)
+            if fact.op != "eq":
+                found[name] = _tighter(found.get(name, Bounds()), limit)
+            elif each is claim:
+                found[name] = limit
+    return {n: b for n, b in found.items() if n and system.tensors[n].kind == "input"}
+
+
+def unshaped(system: System, claim: Claim) -> list[Node]:
+    """The conjuncts of the claim's condition that are about values and are no interval of an input."""
+    facts = build.conjuncts(claim.condition) if claim.condition is not None else ()
+    known = {n for n, t in system.tensors.items() if t.kind == "input" and t.dtype in ("real", "complex")}
+    return [f for f in facts if any(n.op == "read" for n in walk(f)) and _bound(f)[0] not in known]
+
+
+def _bound(fact: Node) -> tuple[str, Bounds]:
+    """The tensor that a conjunct compares with a number, everywhere, and its interval; no name where it does not."""
+    if fact.op in ("lt", "le", "eq"):
+        a, b = (x.args[0] if x.op == "re" else x for x in fact.args)  # `re(A) <= 0` bounds the real part
+        if is_everywhere(a) and (value := _number(b)) is not None:
+            return str(a.attr), Bounds(value if fact.op == "eq" else None, value)
+        if is_everywhere(b) and (value := _number(a)) is not None:
+            return str(b.attr), Bounds(value, value if fact.op == "eq" else None)
+    return "", Bounds()
 
 
 def _grows(claim: Claim | None) -> bool:
@@ -142,9 +156,16 @@ def _shapes(system: System) -> list[Iterable[str]]:
 
 
 def draw_inputs(
-    system: System, sizes: Sizes, rng: np.random.Generator, *, claim: Claim | None = None, harsh: bool = False
+    system: System,
+    sizes: Sizes,
+    rng: np.random.Generator,
+    *,
+    claim: Claim | None = None,
+    harsh: bool = False,
+    spread: tuple[float, ...] = (1.0,),
 ) -> dict[str, Array]:
-    """One array for each input, for a test of `claim` where there is one. Integers stay within the axes they index."""
+    """One array for each input, for a test of `claim` where there is one; entries are as large as one of `spread`.
+    Integers stay within the axes they index."""
     bounds = bounds_of(system, claim)
     logs = set() if _grows(claim) else log_decays(system)
     found: dict[str, Array] = {}
@@ -156,21 +177,31 @@ def draw_inputs(
             found[tensor.name] = rng.random(shape) < 0.5
         elif tensor.dtype == "complex":
             z = rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
-            z = 0.6 * z / np.maximum(1, np.abs(z))
+            z = _size(spread, shape, rng) * z if _grows(claim) else 0.6 * z / np.maximum(1, np.abs(z))
             if tensor.name in bounds:
                 z = _real(shape, bounds[tensor.name], rng, harsh=False) + 1j * z.imag
             found[tensor.name] = z
         else:
             limit = bounds.get(tensor.name, Bounds(high=0.0) if tensor.name in logs else Bounds())
-            spread = 3.0 if _grows(claim) else 1.0  # what grows at all may do so far from 0 only
             found[tensor.name] = _real(shape, limit, rng, harsh=harsh and tensor.name in logs, spread=spread)
     return found
 
 
-def _real(shape: tuple[int, ...], limit: Bounds, rng: np.random.Generator, *, harsh: bool, spread: float = 1.0) -> Array:
+def _size(spread: tuple[float, ...], shape: tuple[int, ...], rng: np.random.Generator) -> Array | float:
+    return spread[0] if len(spread) == 1 else rng.choice(spread, shape)
+
+
+def _real(
+    shape: tuple[int, ...],
+    limit: Bounds,
+    rng: np.random.Generator,
+    *,
+    harsh: bool,
+    spread: tuple[float, ...] = (1.0,),
+) -> Array:
     if harsh:
         return rng.choice(HARSH, shape)
-    x = spread * rng.standard_normal(shape)
+    x = _size(spread, shape, rng) * rng.standard_normal(shape)
     if limit.low is not None and limit.high is not None:
         return limit.low + (limit.high - limit.low) / (1 + np.exp(-x))
     if limit.high is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from seqdsl.algebra import Proved, Refuted, Unknown, Verdict, check_claim
+from seqdsl.algebra import Tested as OnlyTested
 from seqdsl.ir.system import System
 from seqdsl.report import verdict_of
 from seqdsl.semantics import load_system
@@ -208,3 +209,49 @@ mixer m(x[t]) -> y[t]:
 def test_what_shows_beyond_the_numbers_in_the_equations_only(whole: str, body: str, claim: str) -> None:
     system = load_system(FAR.format(whole=whole, body=body, claim=claim), "m")
     assert isinstance(verdict_of(system, system.claims[-1]), Refuted)
+
+
+CONDITION = "mixer m(x[t,c], a[t,c], z[t,c]: complex, n[t]: int, on[t]: bool) -> {out}:\n    {body}\n    claim {claim}\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "claim", "verdict"),
+    [
+        # Inputs that do not meet a condition are no evidence against what it says.
+        ("y[t,c] = exp(a) * y[t-1] + x", "stable(y) when not a > 0", OnlyTested),
+        ("y[t,c] = a * y[t-1] + x", "stable(y) when a^2 <= 1", OnlyTested),
+        ("y[t,c] = a * y[t-1] + x", "stable(y) when 2 * a <= 2", Refuted),
+        ("y[t,c] = 1 / a * y[t-1] + x", "stable(y) when abs(a) >= 1", OnlyTested),
+        ("y[t,c] = a * y[t-1, (c + 1) % |c|] + x", "stable(y) when abs(a) <= 1", OnlyTested),
+        ("y[t,c] = a * y[t-1] + x", "stable(y) when a - a > 1", Unknown),
+        # What it says of some entries is not said of the others.
+        ("y[t,c] = 2 * sigmoid(a) * y[t-1] + x", "stable(y) when a[0,c] <= 0", Refuted),
+        ("y[t,c] = a * y[t-1] + x", "stable(y) when abs(a[t,0]) <= 1", Refuted),
+        ("y[t,c] = 2 * (1 - a[t-1]) * y[t-1] + x", "stable(y) when 0.5 <= a <= 1.5", Refuted),  # a[-1] is 0
+        ("y[t,c] = (1 - a[t-1]) * y[t-1] + x", "stable(y) when 0 <= a <= 2", Proved),
+        ("S[t,c] = z * S[t-1] + x; y[t,c] = re(S)", "stable(S) when -1 <= re(z) <= 1", Refuted),
+        ("S[t,c] = z[t-1] * S[t-1] + x; y[t,c] = re(S)", "stable(S) when abs(z) <= 1", Proved),
+        # `%` has the sign of its divisor; the largest of nothing is -inf.
+        ("y[t,c] = exp(-(x % a)) * y[t-1]", "stable(y)", Refuted),
+        ("y[t,c] = exp(-(x % a)) * y[t-1]", "stable(y) when a > 0", Proved),
+        (
+            "index s over t; m[t,c] = max[s | s < t](sigmoid(a[s])); y[t,c] = clamp(m, -2, 0.5) * y[t-1] + x",
+            "stable(y)",
+            Refuted,
+        ),
+        # Whole numbers and conditions of the future are the future, too.
+        ("y[t,c] = x * n[t+1]", "causal", Refuted),
+        ("y[t,c] = where(on[t+1], x, 0)", "causal", Refuted),
+        ("y[t,c] = x[n]", "causal when n <= t", OnlyTested),
+        # A constant is not linear in what it does not depend on.
+        ("y[t,c] = a", "linear(x)", Refuted),
+        ("y[t,c] = x; w[t,c] = a", "linear(x)", Proved),  # said of y
+        ("y[t,c] = abs(x + a) - abs(a); w[t,c] = a", "linear(x)", Refuted),
+        ("y[t,c] = relu(x) - relu(-x); w[t,c] = a", "linear(x)", OnlyTested),
+    ],
+)
+def test_a_claim_is_tried_where_its_condition_holds_and_nowhere_else(body: str, claim: str, verdict: type[Verdict]) -> None:
+    out = "y[t,c], w[t,c]" if "w[t,c]" in body else "y[t,c]"
+    text = CONDITION.format(out=out, body="\n    ".join(b.strip() for b in body.split(";")), claim=claim)
+    system = load_system(text)
+    assert isinstance(verdict_of(system, system.claims[-1]), verdict)

@@ -99,6 +99,44 @@ def s4d_loop(u: Tensor, a: Tensor, b: Tensor, C: Tensor, D: Tensor) -> Tensor:
     return torch.stack(outputs, 1) + D * u
 
 
+def s4_loop(u: Tensor, lam: Tensor, P: Tensor, B: Tensor, C: Tensor, dt: Tensor) -> Tensor:
+    """S4 by the bilinear rule, the rank-one part divided out: u [B, T, D], lam, P, B [B, N], C [B, D, N], dt [B, D]."""
+    two = (2 / dt).unsqueeze(-1)
+    lam, P, B = (x.unsqueeze(1) for x in (lam, P, B))
+    R = 1 / (two - lam)
+    RP, PR = R * P, P.conj() * R
+    weight = RP / (1 + (PR * P).sum(-1, keepdim=True))
+    state = torch.zeros_like(C)
+    outputs = []
+    for u_t in u.unbind(1):
+        z = (two + lam) * state - P * (P.conj() * state).sum(-1, keepdim=True) + 2 * B * u_t.unsqueeze(-1)
+        state = R * z - weight * (PR * z).sum(-1, keepdim=True)
+        outputs.append((C * state).sum(-1).real)
+    return torch.stack(outputs, 1)
+
+
+def lmu_matrices(width: int, theta: int) -> tuple[Tensor, Tensor]:
+    """The matrix [N, N] and the column [N] of a Legendre memory, held between samples."""
+    n = torch.arange(width, dtype=torch.float64)
+    rate = (2 * n + 1) / theta
+    sign = torch.where((n[:, None] - n) % 2 == 0, -1.0, 1.0).masked_fill(n[:, None] < n, -1.0)
+    column = rate * torch.where(n % 2 == 0, 1.0, -1.0)
+    both = torch.zeros(width + 1, width + 1, dtype=torch.float64)
+    both[:width, :width], both[:width, width] = rate[:, None] * sign, column
+    both = torch.linalg.matrix_exp(both).float()
+    return both[:width, :width], both[:width, width]
+
+
+def lmu_loop(u: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """u [B, T], a [N, N], b [N] -> the memories [B, T, N]."""
+    state = u.new_zeros(len(u), len(a))
+    states = []
+    for u_t in u.unbind(1):
+        state = state @ a.mT + u_t.unsqueeze(-1) * b
+        states.append(state)
+    return torch.stack(states, 1)
+
+
 def para_gru_loop(z: Tensor, r: Tensor, g: Tensor, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
     """A GRU that is entrywise in its state: what its gates read of the input [B, T, D], recurrent weights [D]."""
     state = torch.zeros_like(z[:, 0])

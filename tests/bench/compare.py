@@ -1,9 +1,9 @@
 """Generated modules against what one would write by hand: `python -m tests.bench.compare [results.json]`.
 
 CPU, float32, two threads, B 1, H 4, K and V 64 but for the entrywise ones; forward, and forward with backward;
-interleaved, medians of the rounds' ratios. Baselines: (a) a differentiable loop over unbind, (b) torch's
-associative_scan, (c) the naive chunk forms of fla-core, (d) torch's own attention and GRU, where they compute the same.
-One that is not installed is left out, and said so. Never a test.
+interleaved, medians of the rounds' ratios; each case in a process of its own. Baselines: (a) a differentiable loop over
+unbind, (b) torch's associative_scan, (c) the naive chunk forms of fla-core, (d) torch's own attention and GRU, where they
+compute the same. One that is not installed is left out, and said so. Never a test.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
 import torch
@@ -75,43 +78,60 @@ def with_naive(runs: dict[str, Run], naive: Callable[[], Run], call: Callable[[R
         return runs
 
 
-def cases() -> list[Case]:
-    """Every comparison, in the order of the table."""
-    simple = seqdsl.load("simple_gla", "simple_gla").module("chunkwise")
+def simple_gla_case(length: int) -> Case:
+    """One log decay per head; the naive chunk form leaves out the scale of the equations."""
+    ours = seqdsl.load("simple_gla", "simple_gla").module("chunkwise")
+    runs: dict[str, Run] = {"seqdsl": ours, "loop": scaled(baselines.simple_gla_loop)}
+    runs = with_naive(runs, baselines.naive_simple_gla, lambda f: lambda *x: f(*x, scale=1 / 8))
+    return Case(f"simple_gla T{length}", linear_inputs(length, 0), runs)
+
+
+def gla_case(length: int, *, segments: bool = False) -> Case:
+    """One log decay per key channel; in segments of time as well, which keep less."""
     gla = seqdsl.load("gla", "gla").module("chunkwise")
-    delta = seqdsl.load("gated_delta_rule", "gated_delta_rule").module("chunkwise")
-    diagonal = seqdsl.load(DIAGONAL).module("scan")
-    attention = seqdsl.load("softmax", "attention").module("auto")
-    found: list[Case] = []
-    for length in (2048, 8192):
-        runs: dict[str, Run] = {"seqdsl": simple, "loop": scaled(baselines.simple_gla_loop)}
-        runs = with_naive(runs, baselines.naive_simple_gla, lambda f: lambda *x: f(*x, scale=1 / 8))
-        found.append(Case(f"simple_gla T{length}", linear_inputs(length, 0), runs))
-        found.append(Case(f"gla T{length}", linear_inputs(length, 64), {"seqdsl": gla, "loop": scaled(baselines.gla_loop)}))
-    runs = {"seqdsl": delta, "loop": baselines.gated_delta_loop}
+    runs: dict[str, Run] = {"seqdsl": gla, "loop": scaled(baselines.gla_loop)}
+    if segments:
+        runs["in segments"] = in_segments(gla)
+    return Case(f"gla T{length}", linear_inputs(length, 64), runs)
+
+
+def columns_case() -> Case:
+    """gla's neighbour, against gla itself."""
+    gla = seqdsl.load("gla", "gla").module("chunkwise")
+    runs: dict[str, Run] = {"seqdsl": seqdsl.load(COLUMNS).module("chunkwise"), "gla": gla}
+    return Case("gla by columns T2048", linear_inputs(2048, 64), runs)
+
+
+def gated_delta_case() -> Case:
+    """The gated delta rule, its keys of length 1."""
+    ours = seqdsl.load("gated_delta_rule", "gated_delta_rule").module("chunkwise")
+    runs: dict[str, Run] = {"seqdsl": ours, "loop": baselines.gated_delta_loop}
     runs = with_naive(
         runs, baselines.naive_gated_delta_rule, lambda f: lambda q, k, v, b, g: f(q, k, v, g=g, beta=b, scale=1.0)
     )
-    found.append(Case("gated_delta_rule T2048", delta_inputs(2048), runs))
-    for shape in ((8, 1024, 256), (1, 4096, 1024)):
-        inputs = [torch.rand(shape), torch.randn(shape)]
-        runs = {
-            "seqdsl": diagonal,
-            "associative_scan": baselines.diagonal_associative_scan,
-            "loop": baselines.diagonal_loop,
-        }
-        found.append(Case(f"diagonal {'x'.join(map(str, shape))}", inputs, runs))
+    return Case("gated_delta_rule T2048", delta_inputs(2048), runs)
+
+
+def diagonal_case(*shape: int) -> Case:
+    """A state that is an entry, [B, T, C]."""
+    runs = {
+        "seqdsl": seqdsl.load(DIAGONAL).module("scan"),
+        "associative_scan": baselines.diagonal_associative_scan,
+        "loop": baselines.diagonal_loop,
+    }
+    return Case(f"diagonal {'x'.join(map(str, shape))}", [torch.rand(shape), torch.randn(shape)], runs)
+
+
+def grid_case() -> Case:
+    """64 channels over 64 x 64 cells, [B, I, J, C]."""
     inputs = [torch.randn(1, 64, 64, 64), *(torch.rand(1, 64, 64, 64) / 2 for _ in "ab")]
-    grid = seqdsl.load(GRID).module("wavefront")
-    found.append(Case("grid 64x64x64", inputs, {"seqdsl": grid, "loop": baselines.grid_loop}))
-    runs = {"seqdsl": attention, "torch SDPA": baselines.attention}
-    found.append(Case("attention T2048", [torch.randn(1, 2048, 4, 64) for _ in range(3)], runs))
-    found.append(gru_case())
-    runs = {"seqdsl": seqdsl.load(COLUMNS).module("chunkwise"), "gla": gla}
-    found.append(Case("gla by columns T2048", linear_inputs(2048, 64), runs))
-    runs = {"seqdsl": gla, "loop": scaled(baselines.gla_loop), "in segments": in_segments(gla)}
-    found.append(Case("gla T16384", linear_inputs(16384, 64), runs))
-    return [*found, selective_scan_case(), s4d_case(), para_gru_case(), fft_case()]
+    return Case("grid 64x64x64", inputs, {"seqdsl": seqdsl.load(GRID).module("wavefront"), "loop": baselines.grid_loop})
+
+
+def attention_case() -> Case:
+    """Causal softmax attention, [B, T, H, D]."""
+    runs: dict[str, Run] = {"seqdsl": seqdsl.load("softmax", "attention").module("auto"), "torch SDPA": baselines.attention}
+    return Case("attention T2048", [torch.randn(1, 2048, 4, 64) for _ in range(3)], runs)
 
 
 def selective_scan_case() -> Case:
@@ -132,6 +152,25 @@ def s4d_case() -> Case:
         return baselines.s4d_loop(u, a, (a - 1) / A, ours.C, ours.D)
 
     return Case("s4d T2048", [torch.randn(1, 2048, 256)], {"seqdsl": ours, "loop": loop})
+
+
+def s4_case() -> Case:
+    """S4, whose matrix is diagonal plus rank one: its kernel by powers, and the loop over its equations."""
+    ours = seqdsl.load("s4", "s4").module("convolution")
+    n = torch.arange(64)
+    lam = (-0.5 + 1j * 64 / torch.pi * (64 / (n // 2 * 2 + 1) - 1) * (1 - 2 * (n % 2)))[None].to(torch.complex64)
+    P, B = (torch.randn(1, 64, dtype=torch.complex64) for _ in "PB")
+    C = torch.randn(1, 64, 64, dtype=torch.complex64) / 8
+    inputs = [torch.randn(1, 2048, 64), lam, P, B, C, torch.rand(1, 64) * 0.1 + 0.001]
+    return Case("s4 T2048", inputs, {"seqdsl": ours, "loop": baselines.s4_loop})
+
+
+def lmu_case(width: int) -> Case:
+    """A Legendre memory of one signal, and the loop over its matrix."""
+    ours = seqdsl.load("lmu", "lmu").module("convolution", N=width, theta=2048)
+    a, b = baselines.lmu_matrices(width, 2048)
+    runs = {"seqdsl": ours, "loop": lambda u: baselines.lmu_loop(u, a, b)}
+    return Case(f"lmu T2048 N{width}", [torch.randn(1, 2048)], runs)
 
 
 def para_gru_case() -> Case:
@@ -234,11 +273,43 @@ def memory() -> dict[str, float]:
     }
 
 
+CASES: list[Callable[[], Case]] = [
+    partial(simple_gla_case, 2048),
+    partial(gla_case, 2048),
+    partial(simple_gla_case, 8192),
+    partial(gla_case, 8192),
+    gated_delta_case,
+    partial(diagonal_case, 8, 1024, 256),
+    partial(diagonal_case, 1, 4096, 1024),
+    grid_case,
+    attention_case,
+    gru_case,
+    columns_case,
+    partial(gla_case, 16384, segments=True),
+    selective_scan_case,
+    s4d_case,
+    s4_case,
+    partial(lmu_case, 8),
+    partial(lmu_case, 64),
+    para_gru_case,
+    fft_case,
+]
+
+
+def alone(case: Callable[[], Case]) -> list[dict[str, Any]]:
+    """The rows of a case; to be run in a process of its own."""
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    return measured(case())
+
+
 def main() -> None:
     """The table, and JSON with the machine's facts where a path is given."""
     torch.set_num_threads(2)
-    torch.manual_seed(0)
-    rows = [row for case in track(cases(), "timing", transient=True) for row in measured(case)]
+    # What a case costs depends on the heap that the ones before it leave behind: each has a process of its own.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as processes:
+        found = processes.map(alone, CASES)
+        rows = [row for each in track(found, "timing", total=len(CASES), transient=True) for row in each]
     table = Table(box=None, min_width=100)
     for column in ("case", "what", "ours, ms", "against", "times faster"):
         table.add_column(column, justify="right" if column in ("ours, ms", "times faster") else "left")

@@ -107,6 +107,13 @@ def test_fmt_is_idempotent_and_checks(capsys: pytest.CaptureFixture[str], tmp_pa
     assert run(capsys, "fmt", str(path), "--check")[0] == 0
 
 
+@pytest.mark.parametrize("line", ["list --json --markdown", "fmt f.seq --check --stdout"])
+def test_options_that_contradict_each_other_are_refused(capsys: pytest.CaptureFixture[str], line: str) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main(line.split())
+    assert exit.value.code == 2 and "not allowed with" in capsys.readouterr().err
+
+
 def test_list_names_every_mixer(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "list", "--json")
     assert status == 0

@@ -60,7 +60,7 @@ def test_any_name_and_text(a: str, b: str, text: str, n: int) -> None:
     carry = Tensor(b, (), "int", "carry", point, path=(text,))
     monoid = Monoid(a, ((b, (a,)),), ((a, ()),), (other,), (other,) if n else None, (carry,), (tensor,), b,
                     (Claim(b, (a, b), text),), ("bool",) if n else ())
-    entry = StateEntry(a, b, n, None if n else point, other if n else None)
+    entry = StateEntry(a, b, n, None if n else point, other if n else None, None if n < 0 else point)
     inner = System(b, {}, {}, {}, ())
     claims = (Claim(a, (b,), text, other, inner, (point, other)), Claim(b, (), text))
     check(System(a, {a: None, b: point}, {a: Index(a, b, None), b: Index(b, b, other)}, {a: tensor, b: carry}, (a, b),
@@ -179,7 +179,7 @@ def test_every_field_is_in_the_text() -> None:
         Tensor: "name indices dtype kind rhs edges path fan_in comment", Index: "name axis size",
         Edge: "position point tensor", Claim: "kind args text condition system nodes span",
         Monoid: "name fields lift_params lift identity combine project output claims types",
-        SizeCheck: "label value least span", StateEntry: "name tensor position tail boundary",
+        SizeCheck: "label value least span", StateEntry: "name tensor position tail boundary beyond",
     }  # fmt: skip
     for kind, names in known.items():
         assert [f.name for f in fields(kind)] == names.split()

@@ -292,14 +292,20 @@ IN_TEXTS = [
         ),
     ),
     Mutant(
-        "online softmax without a rescale",
+        "attention that counts its rows from the state on",
         "attention",
+        "chunkwise",
+        text=text(("torch.arange(q.shape[-2], device=q.device) + first", "torch.arange(q.shape[-2], device=q.device)")),
+    ),
+    Mutant(
+        "online softmax without a rescale",
+        "strict_attention",
         "chunkwise",
         text=text(("read.mul_(shrink).add_(", "read.add_("), ("side: int = 256", "side: int = 2")),
     ),
     Mutant(
         "exponentials before the mask",
-        "attention",
+        "strict_attention",
         "chunkwise",
         text=text(
             (
@@ -311,7 +317,7 @@ IN_TEXTS = [
     ),
     Mutant(
         "softmax gradient without its mean",
-        "attention",
+        "strict_attention",
         "chunkwise",
         text=text(("weights * (d_weights - delta[..., here, None])", "weights * d_weights")),
     ),

@@ -253,6 +253,9 @@ def test_16_refused() -> None:
     refuse("mixer f(x[t], w[s]) -> y[t]:\n    y[t] = re(fft[t -> s](x)) + w\n", "stray-index")
     refuse(one("y[t] = re(fft[t | t > 0](x))"), "unexpected-guard", "t > 0")
     refuse("mixer f(b[d]) -> x[f]:\n    index f over d\n    x[f] = solve[d -> f](b)\n", "wrong-number-of-arguments")
+    line = "mixer f(A[t,d,f], b[t,d]) -> x[t,f]:\n    x[t,f] = solve[d](A + (d == f), 2 * b)\n"
+    refuse(line, "matrix-without-arrow", "[d]", help="`solve[d -> f](A + (d == f), 2 * b)`")
+    refuse("mixer f(A[t,d,f]) -> q[t,d]:\n    q[t,d] = qr[d -> d](A)\n", "matrix-without-arrow", "[d -> d]", help="qr[d -> f]")
 
 
 # Rule 17: where ------------------------------------------------------------------------------------------------------

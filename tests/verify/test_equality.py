@@ -95,6 +95,11 @@ def test_a_condition_is_respected_and_nothing_beyond_it() -> None:
     assert isinstance(found, Refuted) and "x = " in found.counterexample
 
 
+def test_two_sides_that_part_beside_the_end_of_a_condition_only_are_refuted() -> None:
+    assert isinstance(pointwise("relu(x)", "x", "when x >= -0.001"), Refuted)
+    assert isinstance(pointwise("relu(x)", "x", "when x >= 0"), Tried)
+
+
 def test_an_option_is_tried_where_the_lengths_exceed_it() -> None:
     window = "mixer m(x[t]; W = 100) -> z[t]:\n    index s over t\n    z[t] = sum[s | t - W < s <= t] x[s]\n"
     assert isinstance(verdict(f"{window}    claim z == cumsum[t](x)\n"), Refuted)

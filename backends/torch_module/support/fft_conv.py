@@ -9,19 +9,22 @@ FFT_NUMBERS = 1 << 20  # in the transforms of a block of channels and rows: the 
 
 
 class _FftConv(torch.autograd.Function):
-    """Keeps x and w only: their transforms are made again in the backward pass, and no complex graph is stored."""
+    """Keeps x and w only: their transforms are made again in the backward pass, and no complex graph is stored.
+
+    One signal, x [B, T, 1], may meet many kernels: it is transformed once for a block of them.
+    """
 
     @staticmethod
     def forward(x: Tensor, w: Tensor) -> Tensor:
         size, dtype = _fft_conv_size(x.shape[1], w.shape[1]), torch.promote_types(x.dtype, w.dtype)
-        y = torch.empty(x.shape[0], x.shape[2], x.shape[1], dtype=dtype, device=x.device)
-        rows, lanes = _fft_blocks(x, size)
+        y = torch.empty(x.shape[0], w.shape[2], x.shape[1], dtype=dtype, device=x.device)
+        rows, lanes = _fft_blocks(y.mT, size)
         for lane in lanes:
             shared = _spectrum(w[..., lane], size, dtype) if len(w) == 1 else None
             for row in rows:
-                spectrum = _spectrum(x[row, :, lane], size, dtype)
-                spectrum.mul_(_spectrum(w[row, :, lane], size, dtype) if shared is None else shared)
-                y[row, lane] = _sequence(spectrum, size, dtype)[..., : x.shape[1]]
+                spectrum = _spectrum(_lanes_of(x, lane)[row], size, dtype)
+                kernel = _spectrum(w[row, :, lane], size, dtype) if shared is None else shared
+                y[row, lane] = _sequence(_times(spectrum, kernel), size, dtype)[..., : x.shape[1]]
         return y.mT
 
     @staticmethod
@@ -35,19 +38,20 @@ class _FftConv(torch.autograd.Function):
         grad = grads[0]
         wants_x, wants_w = ctx.needs_input_grad
         if torch.is_grad_enabled():
-            d_x = _fft_conv_plain(grad, w, x.shape[1], conj=True) if wants_x else None
+            d_x = _fft_conv_plain(grad, w, x.shape[1], conj=True).sum_to_size(x.shape) if wants_x else None
             d_w = _fft_conv_plain(grad, x, w.shape[1], conj=True).sum_to_size(w.shape) if wants_w else None
             return d_x, d_w
         size, dtype = _fft_conv_size(x.shape[1], w.shape[1]), grad.dtype
         d_x, d_w = (torch.empty_like(y.mT, dtype=dtype, memory_format=torch.contiguous_format) for y in (x, w))
-        rows, lanes = _fft_blocks(x, size)
+        rows, lanes = _fft_blocks(grad, size)
+        signals = None  # where one signal meets all kernels: the sum over these
         for lane in lanes:
             shared = _spectrum(w[..., lane], size, dtype) if len(w) == 1 and wants_x else None
             total: Tensor | None = None
             for row in rows:
                 given = _spectrum(grad[row, :, lane], size, dtype)
                 if wants_w:
-                    product = _spectrum(x[row, :, lane], size, dtype).conj_physical_().mul_(given)
+                    product = _times(_spectrum(_lanes_of(x, lane)[row], size, dtype).conj_physical_(), given)
                     if len(w) > 1:
                         d_w[row, lane] = _sequence(product, size, dtype)[..., : w.shape[1]]
                     else:
@@ -55,9 +59,16 @@ class _FftConv(torch.autograd.Function):
                         total = product if total is None else total.add_(product)
                 if wants_x:
                     weights = _spectrum(w[row, :, lane], size, dtype) if shared is None else shared
-                    d_x[row, lane] = _sequence(given.mul_(weights.conj()), size, dtype)[..., : x.shape[1]]
+                    given = given.mul_(weights.conj())
+                    if x.shape[2] == 1:
+                        signals = given.new_zeros(len(x), 1, given.shape[2]) if signals is None else signals
+                        signals[row].add_(given.sum(1, keepdim=True))
+                    else:
+                        d_x[row, lane] = _sequence(given, size, dtype)[..., : x.shape[1]]
             if total is not None:
                 d_w[:, lane] = _sequence(total, size, dtype)[..., : w.shape[1]]
+        if signals is not None:
+            d_x = _sequence(signals, size, dtype)[..., : x.shape[1]]
         return d_x.mT if wants_x else None, d_w.mT if wants_w else None
 
     @staticmethod
@@ -67,6 +78,7 @@ class _FftConv(torch.autograd.Function):
             y.unsqueeze(2).expand(*y.shape[:2], info.batch_size, -1) if dim is None else y.movedim(dim, 2)
             for y, dim in zip((x, w), in_dims, strict=True)
         )
+        x = x.expand(*x.shape[:3], w.shape[3])
         y = _FftConv.apply(x.flatten(2), w.flatten(2))  # type: ignore[no-untyped-call]
         return y.unflatten(2, (info.batch_size, -1)), 2
 
@@ -85,6 +97,16 @@ def _fft_blocks(x: Tensor, size: int) -> tuple[list[slice], list[slice]]:
     tall = max(1, many // wide)
     rows, lanes = range(0, x.shape[0], tall), range(0, x.shape[2], wide)
     return [slice(r, r + tall) for r in rows], [slice(c, c + wide) for c in lanes]
+
+
+def _lanes_of(x: Tensor, lane: slice) -> Tensor:
+    """Some channels, or the one that serves all."""
+    return x if x.shape[2] == 1 else x[..., lane]
+
+
+def _times(spectrum: Tensor, other: Tensor) -> Tensor:
+    """The product, in place where it is of that size."""
+    return spectrum.mul_(other) if spectrum.shape[1] == other.shape[1] else spectrum * other
 
 
 def _spectrum(x: Tensor, size: int, dtype: torch.dtype) -> Tensor:
@@ -112,13 +134,13 @@ def _fft_conv_plain(x: Tensor, w: Tensor, kept: int, *, conj: bool) -> Tensor:
 def fft_conv(x: Tensor, w: Tensor) -> Tensor:
     """y[t] = sum over j of w[j] x[t-j] along dim 1, with x = 0 before the start; for kernels as long as the input.
 
-    Shapes:  x [B, T, C], w [L, C] or, a kernel for each sequence, [B, L, C], real or complex (cut at T)
-             -> y [B, T, C], float32 for 16 bits
+    Shapes:  x [B, T, C], or [B, T, 1] for one signal and many kernels, w [L, C] or, a kernel for each sequence,
+             [B, L, C], real or complex (cut at T) -> y [B, T, C], float32 for 16 bits
     """
     dtype = torch.promote_types(torch.promote_types(x.dtype, w.dtype), torch.float32)
     x, kernel = x.to(dtype), (w if w.dim() == 3 else w[None])[:, : x.shape[1]].to(dtype)
     if x.numel() == 0 or w.numel() == 0:
-        return torch.zeros_like(x) + w.to(dtype).sum() * 0
+        return torch.zeros_like(x.expand(-1, -1, kernel.shape[2])) + w.to(dtype).sum() * 0
     if torch.compiler.is_compiling():
         return _fft_conv_plain(x, kernel, x.shape[1], conj=False)
     y: Tensor = _FftConv.apply(x, kernel)  # type: ignore[no-untyped-call]

@@ -212,6 +212,43 @@ def test_the_boundary_before_the_first_token_is_the_start() -> None:
     assert torch.equal(state["V"], w)
 
 
+FURTHER_BACK = {
+    "read after the loop": "y[-1,c] = 3; y[-2,c] = a; y[t,c] = x * y[t-1] / 2 - y[t-2] / 3; z[t,c] = y * y[t-2]",
+    "of another kind": "y[-1,c] = -inf; y[-2,c] = -inf; y[t,c] = logaddexp(logaddexp(y[t-1], y[t-2]), x); z[t,c] = y",
+    "with a gap": "y[-1,c] = 3; y[-3,c] = a; y[t,c] = y[t-1] / 2 + y[t-3] / 9 + x; z[t,c] = y[t-3] + x",
+    "at every second": "y[-1,c] = 1; y[-3,c] = a; y[t,c] = y[t-1] / 2 + x; z[t,c] = sum[j: 3] (j + 1) * y[t - 2 * j]",
+    "as many as an option says": "y[-1,c] = 1; y[-3,c] = a; y[t,c] = x + sum[j: W] y[t-j-1] / 9; z[t,c] = y + y[t-2]",
+    "beside all of them": "y[-1,c] = 3; y[t,c] = y[t-1] / 2 + x; z[t,c] = sum[s | s <= t] x[s] * y[s-1]",
+    "beside all, two back": "y[-1,c] = 3; y[-2,c] = a; y[t,c] = y[t-2] / 2 + x; z[t,c] = sum[s | s <= t] x[s] * y[s]",
+    "held at boundaries": "y[-1,c] = 3; y[-2,c] = a; y[t,c] = y[t // 3 * 3 - 1] / 2 + y[t-1] / 3 + x; z[t,c] = y + y[t-2]",
+}
+
+
+@pytest.mark.parametrize("name", FURTHER_BACK)
+@pytest.mark.parametrize("form", ["recurrent", "scan"])
+def test_base_cases_are_where_a_state_begins(form: str, name: str) -> None:
+    """Whole, from the state before the first position, cut anywhere, and step by step."""
+    lines = "".join(f"    {line.strip()}\n" for line in FURTHER_BACK[name].split(";"))
+    text = f"mixer f(x[t,c], a[c]; W = 2) -> z[t,c]:\n    index s over t\n{lines}"
+    program = seqdsl.load(text)
+    try:
+        module = module_of(program.derived(form).system, form)
+    except SeqError:
+        assert form == "scan" and name in ("of another kind", "as many as an option says", "beside all, two back")
+        return
+    x, a = torch.randn(1, 6, 2, dtype=torch.float64), torch.randn(1, 2, dtype=torch.float64)
+    wanted = torch.tensor(program.interpret({"x": x[0].numpy(), "a": a[0].numpy()})["outputs"]["z"])[None]
+    assert gap(module(x, a), wanted) < 1e-12
+    for cut in (0, 1, 2, 4):
+        first, state = module(x[:, :cut], a, return_state=True)
+        assert gap(torch.cat([first, module(x[:, cut:], a, state=state)], 1), wanted) < 1e-12
+        rows = []
+        for t in range(cut, 6):
+            row, state = module.step(x[:, t], a, state)
+            rows.append(row.unsqueeze(1))
+        assert gap(torch.cat([first, *rows], 1), wanted) < 1e-12
+
+
 @pytest.mark.parametrize("earlier", ["t // 3 * 3 - 1", "t // 3 * 3 - 2", "t - 2"])
 @pytest.mark.parametrize("form", ["recurrent", "scan", "chunkwise"])
 def test_what_an_earlier_step_has_left_is_read_after_the_loop_too(form: str, earlier: str) -> None:

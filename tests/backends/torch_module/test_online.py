@@ -288,7 +288,7 @@ class Calls(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize(("name", "blocks"), [("second_guard", 25), ("causal", 15), ("window", 8)])
+@pytest.mark.parametrize(("name", "blocks"), [("second_guard", 25), ("alibi", 15), ("window", 8)])
 def test_blocks_in_which_nothing_counts_are_left_out(name: str, blocks: int) -> None:
     """Five blocks of rows at T = 1100: all columns, those up to the last row, those of the last seven."""
     module, inputs = module_of(system_of(name), "chunkwise"), inputs_of(system_of(name), 1100)
@@ -314,8 +314,8 @@ MUTANTS = {
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_mutant_is_caught(mutant: str) -> None:
     old, new = MUTANTS[mutant]
-    text = emit_module(system_of("causal"), class_name="Mixer", form="chunkwise")
+    text = emit_module(system_of("alibi"), class_name="Mixer", form="chunkwise")
     assert text.count(old) == 1
     module = load_class(text.replace(old, new), "Mixer")()
     with pytest.raises((AssertionError, RuntimeError)):
-        check("causal", 600, module, scale=60.0 if mutant == "the first maximum kept" else 3.0)
+        check("alibi", 600, module, scale=60.0 if mutant == "the first maximum kept" else 3.0)

@@ -1,0 +1,209 @@
+"""Tables: what depends on sizes and positions alone is computed in double precision, and rounded once.
+
+An angle of position 4000 in float32 is known to 2e-4, and the matrix of a Legendre memory to as little: no form can be
+better than its constants. A value that no input, parameter or state reaches, on whose way digits may be lost, is
+computed by a function inside the module's, whose `dtype` is the double one; the text of its equations is the same.
+A part of an equation that is such a table is first made an equation of its own. A table over pairs of positions of the
+stream stays where it is: it is as large as the scores it joins, and made of differences that are exact.
+
+Entry points: `with_tables`, a rewriting of the system, and `write_tables`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+from seqdsl.ir import build
+from seqdsl.ir.build import numbered
+from seqdsl.ir.dependence import Compute, Loop, Step, schedule
+from seqdsl.ir.node import Node, rebuild_reads, walk
+from seqdsl.ir.ops import OPS, remake
+from seqdsl.ir.system import System, Tensor, folds, reached, sources
+
+from . import expressions, reads
+from .context import Block, Context, Stored
+from .names import Names
+from .table import LEAVES, RANDOM
+from .values import Value, permuted
+
+# What keeps the digits of its operands; whatever else is computed of positions may lose some.
+EXACT = LEAVES | frozenset(
+    "add sub mul div exact_div floor_div mod neg abs maximum minimum lt le eq ne and or not where sign floor ceil round"
+    " re im conj sum mean max min any all".split()
+)
+NUMBERS = ("real", "complex")
+SHIELDED = frozenset("newton front level fold".split())  # operators that forms made of a whole step: nothing is taken out
+
+
+def with_tables(system: System, kept: frozenset[str]) -> System:
+    """Parts of equations that are tables, as equations of their own. `kept` are the tensors that a state holds."""
+    system = _once(system, _constant(system, kept))
+    known = _constant(system, kept)
+    taken: dict[Node, Tensor] = {}
+    changed = []
+    for tensor in system.derived():
+        if tensor.name in known or tensor.kind != "derived" or tensor.rhs is None:
+            continue
+        found = _parts(system, tensor.rhs, known)
+        for node in found:
+            if node not in taken:
+                name = numbered(f"{tensor.name}.{node.op}", {*system.tensors, *(t.name for t in taken.values())})
+                own = [i for i in tensor.indices if i in node.free]
+                taken[node] = Tensor(name, (*own, *sorted(node.free - {*own})), node.dtype, "derived", node)
+        if found:
+            changed.append(replace(tensor, rhs=_replaced(tensor.rhs, {n: taken[n] for n in found})))
+    return system.with_tensors(*changed, *taken.values()) if changed else system
+
+
+def _once(system: System, known: frozenset[str]) -> System:
+    """Of constants with the same equation, as two calls of a function make them, the first serves all."""
+    first: dict[object, str] = {}
+    same: dict[str, str] = {}
+    for step in schedule(system):
+        if isinstance(step, Compute) and step.tensor in known:
+            tensor = _renamed(system.tensors[step.tensor], same)
+            system = system.with_tensors(tensor)
+            served = first.setdefault((tensor.rhs, tensor.indices, tensor.dtype), tensor.name)
+            if served != tensor.name and not tensor.edges and tensor.name not in system.outputs:
+                same[tensor.name] = served
+    changed = [_renamed(t, same) for t in system.derived() if t.rhs is not None and not {*same}.isdisjoint(sources(system, t))]
+    return reached(system.with_tensors(*changed)) if same else system
+
+
+def _renamed(tensor: Tensor, same: dict[str, str]) -> Tensor:
+    """With each tensor that another one serves for read by that one's name."""
+    assert tensor.rhs is not None
+    rhs = rebuild_reads(tensor.rhs, same, lambda r: build.read(same[str(r.attr)], r.args, r.dtype))
+    return tensor if rhs is tensor.rhs else replace(tensor, rhs=rhs)
+
+
+def _replaced(rhs: Node, found: dict[Node, Tensor]) -> Node:
+    """Some parts of an expression, read instead."""
+    done: dict[Node, Node] = {}
+    for node in walk(rhs):
+        if node in found:
+            table = found[node]
+            done[node] = build.read(table.name, [build.index(i) for i in table.indices], table.dtype)
+        else:
+            args = tuple(done[a] for a in node.args)
+            done[node] = node if args == node.args else remake(node, args)
+    return done[rhs]
+
+
+def tables(system: System, kept: frozenset[str]) -> frozenset[str]:
+    """The tensors that are tables, and those that these are made of."""
+    known = _constant(system, kept)
+    looped = {name for step in schedule(system) if isinstance(step, Loop) for name in step.tensors()}
+    pending = [n for n in known if n in looped or _loses(system.tensors[n].rhs)]
+    found: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name in known and name not in found:
+            found.add(name)
+            pending += sources(system, system.tensors[name])
+    steps = [set(step.tensors()) for step in schedule(system)]
+    return frozenset(n for step in steps if step <= found for n in step)
+
+
+def write_tables(ctx: Context, steps: list[Step], execute: Callable[[Step], None]) -> None:
+    """The function of the tables, its call, and where they are found from then on."""
+    wanted = _read_outside(ctx.system, {name for step in steps for name in step.tensors()})
+    name, outer, names, batched = ctx.names.fresh("tables"), ctx.block, ctx.names, ctx.batched
+    ctx.block, ctx.batched, ctx.names = Block(outer.indent + 1), False, names.copy()
+    with ctx.apart():
+        for step in steps:
+            execute(step)
+        values = [_whole(ctx, ctx.system.tensors[n]) for n in wanted]
+    lines, ctx.block, ctx.batched = ctx.block.lines, outer, batched
+    # The function's own variables are not known outside, and leave their names; positions and sizes stand before it.
+    standing = {line.split(" = ")[0] for line in ctx.index_lines} | {variable for variable, _ in ctx.size_lines}
+    ctx.names = Names(names.taken | (ctx.names.taken & standing))
+    outer.add(f"def {name}(dtype: torch.dtype) -> list[Tensor]:  # of sizes and positions alone: rounded once")
+    if any("complex_dtype" in line for line in lines):
+        outer.add(f"    complex_dtype = {ctx.helper('_complex_dtype')}(dtype)")
+    outer.lines += lines
+    outer.add(f"    return [{', '.join(v.text for v in values)}]")
+    variables = [ctx.names.fresh(n) for n in wanted]
+    left = f"{', '.join(variables)}{',' * (len(wanted) == 1)}"
+    outer.add(f"{left} = {ctx.helper('_rounded')}({name}, dtype, device)")
+    for tensor, variable, value in zip(wanted, variables, values, strict=True):
+        ctx.places[tensor] = Stored(replace(value, text=variable))
+
+
+def _whole(ctx: Context, tensor: Tensor) -> Value:
+    """A table over the indices that it varies along, by a name."""
+    with ctx.equation(tensor):
+        value = reads.read(ctx, build.read(tensor.name, [build.index(i) for i in tensor.indices], tensor.dtype))
+        value = expressions.tensor(ctx, value, tensor.dtype)
+        value = permuted(value, tensor.indices) if set(value.dims) == set(tensor.indices) else value
+        return value if value.text.isidentifier() else ctx.bind(tensor.name, value)
+
+
+def _read_outside(system: System, inside: set[str]) -> list[str]:
+    """The tables that are read by what is none, or given out."""
+    wanted = {*system.outputs, *system.finals.values()}
+    for tensor in system.derived():
+        if tensor.name not in inside:
+            wanted |= sources(system, tensor) | {e.tensor for e in tensor.edges}
+    return [n for n in system.tensors if n in inside & wanted]
+
+
+def _constant(system: System, kept: frozenset[str]) -> frozenset[str]:
+    """The tensors that no input, parameter or state reaches, and not of pairs of positions of the stream."""
+    never = {t.name for t in system.tensors.values() if t.kind != "derived" or t.name in kept or not _fixed(system, t)}
+    readers: dict[str, list[str]] = {}
+    for tensor in system.derived():
+        for name in sources(system, tensor) | {e.tensor for e in tensor.edges}:
+            readers.setdefault(name, []).append(tensor.name)
+    pending = list(never)
+    while pending:
+        for reader in readers.get(pending.pop(), []):
+            if reader not in never:
+                never.add(reader)
+                pending.append(reader)
+    return frozenset(n for n in system.tensors if n not in never)
+
+
+def _fixed(system: System, tensor: Tensor) -> bool:
+    """Does an equation, but for what it reads, depend on sizes and positions alone?"""
+    assert tensor.rhs is not None
+    whole = not folds(tensor.rhs) and not any(n.op in RANDOM or n.op in SHIELDED for n in walk(tensor.rhs))
+    return whole and not _pairs(system, tensor.indices)
+
+
+def _pairs(system: System, indices: Collection[str]) -> bool:
+    """Do several of the indices run over the stream?"""
+    return sum(system.stream is not None and system.axis(i) == system.stream for i in indices) > 1
+
+
+def _loses(rhs: Node | None) -> bool:
+    """May a value of positions lose digits?"""
+    return rhs is not None and any(
+        n.op not in EXACT and n.dtype in NUMBERS and any(m.op in ("read", "index") for m in walk(n)) for n in walk(rhs)
+    )
+
+
+def _parts(system: System, rhs: Node, known: frozenset[str]) -> list[Node]:
+    """The largest parts that are tables. Where there are guards, what may be infinite stays below them."""
+    guarded = any(n.op == "where" or _guarded(n) for n in walk(rhs))
+    fixed: dict[Node, bool] = {}
+    for node in walk(rhs):
+        own = node.attr in known if node.op == "read" else node.op not in RANDOM | SHIELDED
+        fixed[node] = own and all(fixed[a] for a in node.args)
+    found, seen, pending = [], set[Node](), [rhs]
+    while pending:
+        if (node := pending.pop()) in seen or node.op in LEAVES or node.op in SHIELDED:
+            continue
+        seen.add(node)
+        table = fixed[node] and node.dtype in NUMBERS and not _pairs(system, node.free) and _loses(node)
+        if table and not (guarded and expressions.sensitive(node)):
+            found.append(node)
+        else:
+            pending += node.args
+    return found
+
+
+def _guarded(node: Node) -> bool:
+    """Does it reduce under a condition?"""
+    return OPS[node.op].binding in ("reduce", "along") and node.args[-1] is not build.TRUE
