@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node
 from seqdsl.ir.state import StateEntry
 from seqdsl.ir.system import Edge, System, Tensor
@@ -124,6 +125,7 @@ class Context:
     histories: dict[str, Value] = field(default_factory=dict)  # what came before a tensor's first new position
     joined: dict[str, Value] = field(default_factory=dict)  # the same and the tensor, as one
     finished: dict[str, Looped] = field(default_factory=dict)  # tensors of loops that are over
+    functions: dict[Loop, list[str]] = field(default_factory=dict)  # loops inside others that become functions; their states
     lasts: dict[str, str] = field(default_factory=dict)  # the variables of their last values, where a function has the loop
     keep: str = ""  # in that function: the variable that says that all entries are kept
     fixed: dict[str, str] = field(default_factory=dict)
@@ -243,6 +245,12 @@ class Context:
         """The variables of loops around that the lines of a function mention: where it is called again, they have moved."""
         words = {word for line in lines for word in re.findall(r"\w+", line)}
         return [v for v in dict.fromkeys(self.fixed.values()) if v in words]
+
+    def is_here(self, read: Node) -> bool:
+        """Does a read stand where the loops around do, and not at another one of their steps?"""
+        own = self.system.tensors[str(read.attr)].indices
+        held = [(a, self.fixed[i]) for a, i in zip(read.args, own, strict=True) if i in self.fixed]
+        return all(a.op == "index" and self.fixed.get(str(a.attr)) == at for a, at in held)
 
     def comment(self, tensor: Tensor) -> None:
         """The equation as it was written, above what computes it."""

@@ -11,7 +11,7 @@ from seqdsl.ir.dependence import Compute, schedule
 from seqdsl.ir.state import StateEntry, record_paths
 from seqdsl.ir.system import System, Tensor
 
-from . import expressions, history, reads, recurrence, stateless
+from . import apart, expressions, history, reads, recurrence, stateless
 from .context import Block, Context, Layered, Looped, Source, Stored
 from .gathered import with_gathered_sums
 from .inlining import SUPPORT_FUNCTIONS
@@ -91,7 +91,7 @@ def write_body(
     plan = tuple(s for s in plan if s not in early)
     plan = plan if chains and chains.one_position else sink(system, plan)
     plan = tuple(s for s in plan if not (isinstance(s, Compute) and s.tensor in late))
-    plan = chains.order(system, plan) if chains else plan
+    plan = chains.order(system, plan) if chains else apart.set_apart(ctx, plan)
     if early:
         write_tables(ctx, early, lambda step: recurrence.execute(ctx, step, readers_of(ctx, step, steps)))
     halves, waiting = with_state_alone(system, plan, kept | {*system.outputs}) if ctx.stateful and not chains else ({}, ())

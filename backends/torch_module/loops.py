@@ -44,14 +44,19 @@ def _marked(system: System, loop: Loop) -> bool:
     return innermost and all(r is not None and r.op in ("newton", "level") for r in rhs)
 
 
-def keys_of(system: System, loop: Loop, name: str, depth: int = 0) -> Iterator[tuple[int, int]]:
+def is_apart(ctx: Context, loop: Loop) -> bool:
+    """Does a loop inside another give its tensors whole?"""
+    return loop in ctx.functions or newton.is_solved(ctx.system, loop)
+
+
+def keys_of(ctx: Context, loop: Loop, name: str, depth: int = 0) -> Iterator[tuple[int, int]]:
     """(depth, position) of the indices of a tensor that loops drive."""
     for tensor, position in loop.positions:
         if tensor == name:
             yield depth, position
     for step in loop.body:
-        if isinstance(step, Loop) and not newton.is_solved(system, step):
-            yield from keys_of(system, step, name, depth + 1)
+        if isinstance(step, Loop) and not is_apart(ctx, step):
+            yield from keys_of(ctx, step, name, depth + 1)
 
 
 def _absorb(system: System, loop: Loop, pending: list[Step]) -> Loop:
@@ -100,7 +105,7 @@ def hoist(ctx: Context, loop: Loop, inside: set[str], apart: set[str]) -> None:
     """Compute what does not depend on the loop before it, over the whole axis; not of parameters that every step has of
     its own, unless an inner loop would compute it at each of its steps. Tensors `apart` are computed otherwise."""
     dependent = inside | _waiting(ctx, inside)
-    if not any(isinstance(step, Loop) for step in loop.body):
+    if not ctx.fixed and not any(isinstance(step, Loop) and step not in ctx.functions for step in loop.body):
         dependent |= {name for name, place in ctx.places.items() if isinstance(place, Layered)}
     for name in [n for n in ctx.system.tensors if n in inside and n not in apart]:
         tensor = ctx.system.tensors[name]
@@ -123,7 +128,7 @@ def _depends(ctx: Context, node: Node, inside: set[str]) -> bool:
     for n in walk(node):
         if n.op == "read":
             tensor = ctx.system.tensors[str(n.attr)]
-            if n.attr in inside or any(e.tensor in inside for e in tensor.edges):
+            if (n.attr in inside and ctx.is_here(n)) or any(e.tensor in inside for e in tensor.edges):
                 return True
     return False
 

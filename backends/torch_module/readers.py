@@ -62,25 +62,27 @@ def readers_of(ctx: Context, step: Step, steps: Stepping) -> Readers:
     whole, late, entries = set(system.outputs) & inside, set(system.finals.values()) & inside, set()
     for tensor in [t for t in system.derived() if t.name not in inside]:
         found = read_by(system, tensor) & inside
-        single = set() if tensor.name in ctx.late else {n for n in found if _single(system, step, tensor, n)}
+        single = set() if tensor.name in ctx.late else {n for n in found if _single(ctx, step, tensor, n)}
         entries |= single
         (late if tensor.name in ctx.late else whole).update(found - single)
     for entry in steps.entries:
-        if entry.tensor in inside and entry.name not in system.finals and not _from_loop(system, step, entry):
+        if entry.tensor in inside and entry.name not in system.finals and not _from_loop(ctx, step, entry):
             late.add(entry.tensor)
     return Readers(frozenset(whole), frozenset(late - whole), frozenset(entries - whole - late))
 
 
-def _single(system: System, loop: Loop, reader: Tensor, name: str) -> bool:
+def _single(ctx: Context, loop: Loop, reader: Tensor, name: str) -> bool:
     """Does a tensor read single steps of a loop's tensor, whose positions only sizes decide?"""
-    keys = [p for _, p in keys_of(system, loop, name)]
+    keys = [p for _, p in keys_of(ctx, loop, name)]
     found = [r for r in reads_below(reader.rhs) if r.attr == name] if reader.rhs is not None else []
     return bool(found) and all(not r.args[k].free and not read_names(r.args[k]) for r in found for k in keys)
 
 
-def _from_loop(system: System, loop: Loop, entry: StateEntry) -> bool:
-    """Can the state's entry be picked from the loop's dictionary?"""
-    keys = sorted(p for _, p in keys_of(system, loop, entry.tensor))
+def _from_loop(ctx: Context, loop: Loop, entry: StateEntry) -> bool:
+    """Can the state's entry be picked from the loop's dictionary, or does a function give it?"""
+    if entry.boundary is None and entry.tail is build.ONE and any(entry.tensor in states for states in ctx.functions.values()):
+        return True
+    keys = sorted(p for _, p in keys_of(ctx, loop, entry.tensor))
     if entry.boundary is not None:  # that of a loop over time is among its entries
         return entry.position in keys
     return keys == [entry.position] and entry.tail is build.ONE

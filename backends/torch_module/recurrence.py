@@ -18,9 +18,9 @@ from seqdsl.ir.order import difference
 from seqdsl.ir.state import LAST, StateEntry, state_record
 from seqdsl.ir.system import Tensor
 
-from . import edges, expressions, history, levels, newton, packed, stepped, wavefront
+from . import apart, edges, expressions, history, levels, newton, packed, stepped, wavefront
 from .context import Block, Context, Looped, LoopScope, Source, Stored, Unsupported
-from .loops import hoist, keys_of
+from .loops import hoist, is_apart, keys_of
 from .names import tuple_text
 from .readers import Readers
 from .values import BATCH, CHOICE, Value
@@ -77,9 +77,9 @@ def _outer_loop(ctx: Context, loop: Loop, after: Readers) -> None:
     inside = set(loop.tensors())
     chains = ctx.target.chains
     hoist(ctx, loop, inside, inside & chains.keeps() if chains else set())
-    if stepped.run(ctx, loop, after, lambda tensor: _start(ctx, tensor, loop)):
+    if stepped.run(ctx, loop, after, lambda tensor, count: _starts(ctx, tensor, loop, count)):
         return
-    keys = {name: tuple(p for _, p in sorted(keys_of(ctx.system, loop, name))) for name in inside}
+    keys = {name: tuple(p for _, p in sorted(keys_of(ctx, loop, name))) for name in inside}
     for name in [n for n in ctx.system.tensors if n in inside]:
         _open(ctx, ctx.system.tensors[name], keys, loop, after)
     ctx.caches.append({})
@@ -138,14 +138,20 @@ def _open(ctx: Context, tensor: Tensor, all_keys: dict[str, tuple[int, ...]], lo
         _restore(ctx, tensor, place, stream_key, boundary)
 
 
-def _start(ctx: Context, tensor: Tensor, loop: Loop) -> str:
-    """What a tensor that is read one step before is before the first one."""
+def _starts(ctx: Context, tensor: Tensor, loop: Loop, count: int) -> list[str]:
+    """What a tensor that is read so many steps before is before the first one, the last value first."""
     key, entry = dict(loop.positions)[tensor.name], ctx.tails.get(tensor.name) if ctx.stateful else None
-    dims = (BATCH, *(i for k, i in enumerate(tensor.indices) if k != key))
+    dims = _entry_dims(ctx, tensor, (key, *_held(ctx, tensor)))
     shape = ", ".join(ctx.dim_text(d) for d in dims)
     zero = f"torch.zeros({shape}, dtype={_kind(tensor)}, device=device)"
-    (text, *_) = _primed(ctx, tensor, key, [1 if loop.reverse else -1], zero, entry)[0].values()
-    return ctx.bind(f"{tensor.name}_start", Value(text, dims, tensor.dtype, CHOICE)).text
+    texts = list(_primed(ctx, tensor, key, [count if loop.reverse else -count], zero, entry)[0].values())
+    texts = texts if loop.reverse else texts[::-1]
+    return [ctx.bind(f"{tensor.name}_start", Value(text, dims, tensor.dtype, CHOICE)).text for text in texts]
+
+
+def _held(ctx: Context, tensor: Tensor) -> list[int]:
+    """The positions of the indices that loops around hold."""
+    return [k for k, i in enumerate(tensor.indices) if i in ctx.fixed]
 
 
 def _rhs(ctx: Context, name: str) -> Node:
@@ -196,7 +202,7 @@ def _primed(
                 hit = point == place if offset < 0 else edge.point.op == "size" and place == 0
                 if edge.position == key and hit:
                     source = Source(Value(zero), tensor.indices, tensor.edges, tensor.name)
-                    dims = _entry_dims(ctx, tensor, (key,))
+                    dims = _entry_dims(ctx, tensor, (key, *_held(ctx, tensor)))
                     found = edges.edge_value(ctx, source, edge, key)
                     found = expressions.full(ctx, expressions.convert(ctx, found, tensor.dtype), dims, tensor.dtype)
                     text = ctx.bind(f"{tensor.name}_start", found).text if not found.text.isidentifier() else found.text
@@ -204,6 +210,8 @@ def _primed(
                 held = history.state_path(ctx, entry.name)
                 if entry.tail is not build.ONE:
                     held = f"{ctx.helper('_last')}({held}, {key + 1}, {-place}).select({key + 1}, 0)"
+                for number, k in enumerate(_held(ctx, tensor)):
+                    held += f".select({k + 1 - number - (k > key)}, {ctx.fixed[tensor.indices[k]]})"
                 text = f"{text} if state is None else {held}"
                 at = f"past - {-place}" if ctx.past else at
             items[at] = text
@@ -276,8 +284,8 @@ def _loop(ctx: Context, loop: Loop) -> None:
     for step in chains.inside(loop) if chains else loop.body:
         if chains and chains.write(ctx, step):
             continue
-        if isinstance(step, Loop) and newton.is_solved(ctx.system, step):
-            _solved(ctx, step)
+        if isinstance(step, Loop) and is_apart(ctx, step):
+            _apart(ctx, step)
         elif isinstance(step, Loop):
             _loop(ctx, step)
         elif step.tensor in ctx.late:
@@ -296,14 +304,22 @@ def _loop(ctx: Context, loop: Loop) -> None:
     outer.lines.extend(body.lines)
 
 
-def _solved(ctx: Context, loop: Loop) -> None:
-    """Entries of states that are solved for all their positions in a step of the loops around."""
-    places = {name: ctx.places[name] for name in loop.tensors()}
-    newton.solve(ctx, loop)
+def _apart(ctx: Context, loop: Loop) -> None:
+    """Entries of tensors that are computed for all their positions in a step of the loops around."""
+    places, before = {name: ctx.places[name] for name in loop.tensors()}, ctx.hoisted
+    if loop in ctx.functions:
+        ctx.hoisted = dict(before)
+        hoist(ctx, loop, set(loop.tensors()), set())
+        whole = Readers(apart.read_outside(ctx, loop))
+        stepped.run(ctx, loop, whole, lambda tensor, count: _starts(ctx, tensor, loop, count))
+        ctx.hoisted = before
+    else:
+        newton.solve(ctx, loop)
     for name, place in places.items():
         found, tensor = ctx.places[name], ctx.system.tensors[name]
-        assert isinstance(place, Looped) and isinstance(found, Stored)
-        assign(ctx, tensor, place, found.value)
+        assert isinstance(place, Looped)
+        if isinstance(found, Stored):
+            assign(ctx, tensor, place, found.value)
         ctx.places[name] = place
 
 
@@ -357,18 +373,21 @@ def close(ctx: Context, tensor: Tensor, keys: tuple[int, ...]) -> None:
     """All entries of a loop's tensor as one tensor."""
     place = ctx.places[tensor.name]
     assert isinstance(place, Looped)
-    variables = [ctx.names.passing(f"i{n}" if len(keys) > 1 else "n") for n in range(len(keys))]
-    text = f"{place.name}[{', '.join(variables)}]"
-    for number in reversed(range(len(keys))):
-        index = tensor.indices[keys[number]]
-        inner = [tensor.indices[k] for k in keys[:number]]
-        now = tuple(d for d in ((BATCH,) if ctx.batched else ()) + tensor.indices if d not in inner)
-        dim = now.index(index)
-        span = f"past, past + {ctx.length(index)}" if ctx.past and ctx.is_new(index) else ctx.length(index)
-        shape = [ctx.dim_text(d) for d in now]
-        entries = f"[{text} for {variables[number]} in range({span})]"
-        text = f"{ctx.helper('_stack')}({entries}, {dim}, {tuple_text(shape)}, {_kind(tensor)}, {ctx.like})"
     whole = ((BATCH,) if ctx.batched else ()) + tensor.indices
+    text = gathered(ctx, place.name, tensor, [tensor.indices[k] for k in keys], whole)
     name = ctx.names.fresh(f"{tensor.name}_")
     ctx.assign(name, Value(text, whole, tensor.dtype))
     ctx.places[tensor.name] = Stored(Value(name, whole, tensor.dtype))
+
+
+def gathered(ctx: Context, name: str, tensor: Tensor, keys: list[str], dims: tuple[str, ...]) -> str:
+    """What a dictionary has under the positions of indices, as one tensor of these dimensions."""
+    variables = [ctx.names.passing(f"i{n}" if len(keys) > 1 else "n") for n in range(len(keys))]
+    text = f"{name}[{', '.join(variables)}]"
+    for number, index in reversed(list(enumerate(keys))):
+        now = tuple(d for d in dims if d not in keys[:number])
+        span = f"past, past + {ctx.length(index)}" if ctx.past and ctx.is_new(index) else ctx.length(index)
+        shape = [ctx.dim_text(d) for d in now]
+        entries = f"[{text} for {variables[number]} in range({span})]"
+        text = f"{ctx.helper('_stack')}({entries}, {now.index(index)}, {tuple_text(shape)}, {_kind(tensor)}, {ctx.like})"
+    return text

@@ -5,9 +5,11 @@ a loop over what recurs alone: it keeps the operands and the states, computes th
 once, and contracts over positions after the loop. The batch is an index like any other here, so that the gradient of a
 weight, which has none, is summed over it.
 
-What the steps read from outside are operands: what `hoist` has computed before the loop, and whole tensors. A loop that
-is not of this kind (nested, over what an input decides, reading further than one step) stays as autograd records it.
-Entry point: `run`.
+What the steps read from outside are operands: what `hoist` has computed before the loop, and whole tensors. Values from
+several steps back are states of their own (`algebra.lags`). In the steps of a loop over another axis, as over depth, the
+functions are written before it and called in each of them: there what the outer step has is an operand like any other.
+A loop that is not of this kind (over what an input decides, or with loops inside) stays as autograd records it.
+Entry points: `run`, `set_apart`.
 """
 
 from __future__ import annotations
@@ -16,28 +18,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from seqdsl.algebra.lags import in_single_steps, lag_name
 from seqdsl.forms.adjoint import End, adjoint_of_steps, with_starts
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Compute, Loop, schedule
+from seqdsl.ir.dependence import Compute, Loop, loop_of, schedule
 from seqdsl.ir.differentiate import NotDifferentiable
-from seqdsl.ir.node import Node, read_names, walk
-from seqdsl.ir.node import reads as reads_below
-from seqdsl.ir.ops import OPS, remake
-from seqdsl.ir.order import difference
-from seqdsl.ir.system import Index, System, Tensor, index_names, reached
+from seqdsl.ir.node import Node
+from seqdsl.ir.ops import remake
+from seqdsl.ir.system import Index, System, Tensor, reached
 
 from . import expressions, reads
+from .apart import SMOOTH, counts, states_of
 from .context import Block, Context, Stored
 from .loops import sink
 from .names import safe, tuple_text
 from .prologue import Stepping
 from .readers import Readers, readers_of, uses
-from .table import ONLINE
 from .values import BATCH, Value, permuted, plain
 
-SMOOTH = ("real", "complex")
-SHARED = frozenset({"maximum", "minimum", "max", "min"})  # where two are equal autograd sends each its share, the adjoint one all
-Start = Callable[[Tensor], str]  # the text of what comes before the first step
+Starts = Callable[[Tensor, int], list[str]]  # the texts of what comes so many steps before the first one, the last value first
 
 
 @dataclass
@@ -59,22 +58,34 @@ class _Part:
         """The node with what comes from outside as reads of inputs, and the batch in every read."""
         hoisted = self.outer.hoisted.get(node)
         if hoisted is not None and not hoisted.static:
-            if node not in self.names:
-                value = plain(hoisted)
-                label = value.text if value.text.isidentifier() else "given"
-                self.names[node] = build.numbered(label, {*self.outer.system.tensors, *self.given})
-                self._give(self.names[node], self.over(value), node.dtype)
-            return self._read(self.names[node])
+            return self._operand(node, "given")
+        if node.op == "read" and self._own(node):
+            return build.read(str(node.attr), [build.index(self.batch), *self.without_held(node)], node.dtype)
         if node.op == "read":
-            return self._tensor(node)
+            return self._operand(node, str(node.attr)) if self.outer.fixed else self._tensor(node)
         args = tuple(self.inside(a) for a in node.args)
         return node if args == node.args else remake(node, args)
+
+    def _own(self, read: Node) -> bool:
+        return read.attr in dict(self.loop.positions) and self.outer.is_here(read)
+
+    def without_held(self, read: Node) -> list[Node]:
+        """The subscripts of a tensor of the loop, without those that loops around hold."""
+        own = self.outer.system.tensors[str(read.attr)].indices
+        return [self.inside(a) for a, i in zip(read.args, own, strict=True) if i not in self.outer.fixed]
+
+    def _operand(self, node: Node, label: str) -> Node:
+        """What has been computed before, or is at hand at this step of the loops around, at all positions."""
+        if node not in self.names:
+            value = plain(expressions.emit(self.outer, node))
+            label = value.text if value.text.isidentifier() else label
+            self.names[node] = build.numbered(label, {*self.loop.tensors(), *self.given})
+            self._give(self.names[node], self.over(value), node.dtype)
+        return self._read(self.names[node])
 
     def _tensor(self, node: Node) -> Node:
         ctx, name = self.outer, str(node.attr)
         args = [self.inside(a) for a in node.args]
-        if name in dict(self.loop.positions):
-            return build.read(name, [build.index(self.batch), *args], node.dtype)
         if name not in self.given:
             place, tensor = ctx.place(name), ctx.system.tensors[name]
             assert isinstance(place, Stored)
@@ -93,102 +104,61 @@ class _Part:
         return build.read(name, [build.index(i) for i in tensor.indices], tensor.dtype)
 
 
-def run(ctx: Context, loop: Loop, after: Readers, start: Start) -> bool:
+def run(ctx: Context, loop: Loop, after: Readers, starts: Starts) -> bool:
     """Write the two functions and the call, with its results as the loop's tensors; False where the loop is not of this
     kind. What does not depend on the loop has been computed before."""
-    states = _states(ctx, loop, after)
-    if not states:
+    states, wanted = states_of(ctx, loop), after.whole | after.late
+    records = [r for r in ctx.records.values() if r.tensor in loop.tensors()]
+    if not states or after.entries or not after.late <= {r.tensor for r in records if r.tail is not build.ONE}:
+        return False
+    if any(r.tensor not in wanted and not (r.tail is build.ONE and r.tensor in states) for r in records):
         return False
     batch = build.fresh("batch", set(ctx.system.indices))
     part = _Part(ctx, loop, batch)
     positions = dict(loop.positions)
     order = [t for t in ctx.system.derived() if t.name in positions]
     with ctx.equation(order[0]):
-        own = [replace(t, indices=(batch, *t.indices), rhs=part.inside(t.rhs), edges=()) for t in order if t.rhs is not None]
+        own = [replace(t, indices=_entry(ctx, part, t), rhs=part.inside(t.rhs), edges=()) for t in order if t.rhs is not None]
     system = replace(
         ctx.system,
         tensors={**part.inputs, **{t.name: t for t in own}},
         indices={**ctx.system.indices, batch: Index(batch, batch, None)},
-        outputs=tuple(t.name for t in own if t.name in after.whole),
+        outputs=tuple(t.name for t in own if t.name in wanted),
         record=(), finals={}, claims=(), checks=(), constraints=(),
     )  # fmt: skip
-    if ctx.past and any(_counts(system, t, loop.axis) for t in own):
+    if ctx.past and any(counts(system, t, loop.axis) for t in own):
         return False
-    ends = [End(n, positions[n] + 1, loop.reverse) for n in states]
+    system, lags = in_single_steps(system, loop_of(system, states[0]))
+    time = {n: system.tensors[n].indices.index(ctx.system.tensors[n].indices[p]) for n, p in positions.items()}
+    every = {lag_name(n, back): (n, back) for n in states for back in range(max(lags[n], 1))}
+    ends = [End(n, time[of], loop.reverse) for n, (of, _) in every.items()]
     system = with_starts(system, ends)
-    system = replace(system, outputs=(*system.outputs, *_unseen(system, states)))
-    plan = sink(system, schedule(system))
-    try:
-        back = adjoint_of_steps(system, ends)
-    except NotDifferentiable:
+    system = replace(system, outputs=(*system.outputs, *_unseen(system, list(every))))
+    (step, *more), back = sink(system, schedule(system)), _back(system, ends)
+    if not ctx.fixed and (more or back is None):
         return False
-    if len(plan) != 1 or not isinstance(plan[0], Loop) or any(_nested(s) for s in sink(back, schedule(back))):
-        return False
+    assert isinstance(step, Loop) and not more
     for name in states:
-        label = system.tensors[name].edges[0].tensor
-        value = Value(start(ctx.system.tensors[name]), (BATCH, *_rest(ctx, name, positions[name])))
-        part.given[label] = part.over(replace(value, dtype=ctx.system.tensors[name].dtype))
-    _call(ctx, part, system, plan[0], back, states)
+        found = starts(ctx.system.tensors[name], max(lags[name], 1))
+        for lag, text in enumerate(found):
+            tensor = system.tensors[lag_name(name, lag)]
+            dims = tuple(i for i in tensor.indices if i != tensor.indices[time[name]])
+            part.given[tensor.edges[0].tensor] = Value(text, dims, tensor.dtype)
+    _call(ctx, part, system, step, back, list(every))
     return True
 
 
-def _states(ctx: Context, loop: Loop, after: Readers) -> list[str]:
-    """The tensors that a step reads from the one before; none where the loop has no adjoint that is one loop as well."""
-    positions = dict(loop.positions)
-    tensors = [ctx.system.tensors[n] for n in positions]
-    records = [r for n in positions for r in (ctx.records.get(n), ctx.records.get(f"{n}@boundary")) if r is not None]
-    if ctx.fixed or ctx.ends or not ctx.batched or loop.axis != ctx.system.stream or after.late or after.entries:
-        return []
-    if any(isinstance(s, Loop) or s.tensor in ctx.late for s in loop.body) or any(t.dtype not in SMOOTH for t in tensors):
-        return []
-    if any(r.tail is not build.ONE or r.boundary is not None or positions[r.tensor] != r.position for r in records):
-        return []
-    if ctx.past and any(_further(ctx, t) for t in tensors):  # the functions know the new positions alone
-        return []
-    if any(e.position != positions[t.name] for t in tensors for e in t.edges):
-        return []
-    if any(_foreign(n) for t in tensors if t.rhs is not None for n in walk(t.rhs)):
-        return []
-    found: dict[str, None] = {}
-    for tensor in tensors:
-        for read in reads_below(tensor.rhs) if tensor.rhs is not None else ():
-            name = str(read.attr)
-            if name not in positions:
-                if not isinstance(ctx.places.get(name), Stored) or ctx.system.tensors[name].edges:
-                    return []
-                continue
-            gap = difference(read.args[positions[name]], build.index(tensor.indices[positions[tensor.name]]))
-            if set(gap) - {None} or gap.get(None, 0) not in (0, 1 if loop.reverse else -1):
-                return []
-            if any(read_names(a) for a in read.args):
-                return []
-            if gap.get(None, 0):
-                found[name] = None
-    named = {r.tensor for r in records}
-    return list(found) if named <= {*found, *after.whole} else []
+def _back(system: System, ends: list[End]) -> System | None:
+    """The adjoint, where it is loops of their own kind."""
+    try:
+        back = adjoint_of_steps(system, ends)
+    except NotDifferentiable:
+        return None
+    return None if any(_nested(s) for s in sink(back, schedule(back))) else back
 
 
-def _further(ctx: Context, tensor: Tensor) -> bool:
-    """Does an equation speak of a further index of the stream, which runs over the positions before too?"""
-    names = (*tensor.indices, *(index_names(tensor.rhs) if tensor.rhs is not None else ()))
-    return any(ctx.on_stream(i) and not ctx.is_new(i) for i in names)
-
-
-def _foreign(node: Node) -> bool:
-    """Is it an operator with a gradient of its own?"""
-    return node.op in SHARED | ONLINE or OPS[node.op].binding in ("scan", "last", "fold")
-
-
-def _counts(system: System, tensor: Tensor, axis: str) -> bool:
-    """Does a step use its position itself?"""
-    pending = [tensor.rhs] if tensor.rhs is not None else []
-    while pending:
-        node = pending.pop()
-        if node.op == "index" and system.axis(str(node.attr)) == axis:
-            return True
-        own = system.tensors[str(node.attr)].indices if node.op == "read" else ()
-        pending += [a for a, i in zip(node.args, own, strict=True) if system.axis(i) != axis] if own else node.args
-    return False
+def _entry(ctx: Context, part: _Part, tensor: Tensor) -> tuple[str, ...]:
+    return (part.batch, *(i for i in tensor.indices if i not in ctx.fixed))
 
 
 def _unseen(system: System, states: list[str]) -> list[str]:
@@ -201,15 +171,10 @@ def _nested(step: Compute | Loop) -> bool:
     return isinstance(step, Loop) and any(isinstance(s, Loop) for s in step.body)
 
 
-def _rest(ctx: Context, name: str, position: int) -> tuple[str, ...]:
-    indices = ctx.system.tensors[name].indices
-    return indices[:position] + indices[position + 1 :]
-
-
-def _call(ctx: Context, part: _Part, system: System, loop: Loop, back: System, states: list[str]) -> None:
-    """The functions, and the call with its results."""
+def _call(ctx: Context, part: _Part, system: System, loop: Loop, back: System | None, states: list[str]) -> None:
+    """The functions, and the call with its results; without an adjoint, of the steps alone."""
     results = list(system.outputs)
-    kept = [t.name for t in back.inputs() if t.name in set(loop.tensors())]
+    kept = [t.name for t in back.inputs() if t.name in set(loop.tensors())] if back else []
     extra = [n for n in kept if n not in results]
     arguments: dict[str, str] = {}
     for name, value in part.given.items():
@@ -217,25 +182,42 @@ def _call(ctx: Context, part: _Part, system: System, loop: Loop, back: System, s
     given = {n: Value(arguments[n], v.dims, v.dtype) for n, v in part.given.items()}
     function = ctx.names.fresh(f"{states[0]}_steps")
     _forward(ctx, part, function, system, loop, given, (results, extra, states))
-    _backward(ctx, part, f"{function}_adjoint", back, given, [*kept, *(f"{n}.grad" for n in results)], states)
+    if back:
+        _backward(ctx, part, f"{function}_adjoint", back, given, [*kept, *(f"{n}.grad" for n in results)], states)
     outer = ", ".join(v.text for v in part.given.values())
     names = {n: ctx.names.fresh(f"{n}_" if n in states else n) for n in results}
     ends = {n: ctx.names.fresh(f"{n}_last") for n in states}
     found = [*names.values(), *ends.values()]
     every = [*results, *(f"{n}.final" for n in states), *extra]
     places = tuple_text(str(every.index(n)) for n in kept)
-    ctx.block.add(f"{', '.join(found)}{',' if len(found) == 1 else ''} = {ctx.support('stepped')}(")
-    for text in (function, f"{function}_adjoint", f"[{outer}]", str(len(found)), places):
+    texts = [function, f"{function}_adjoint", f"[{outer}]", str(len(found)), places] if back else [outer, "False"]
+    called = ctx.support("stepped") if back else function
+    ctx.block.add(f"{', '.join(found)}{',' if len(found) == 1 else ''} = {called}(")
+    for text in texts:
         ctx.block.add(f"    {text},")
-    ctx.block.add(f")  # {', '.join(_shape(ctx, n) for n in results)}")
+    shapes = [f"[{', '.join(map(ctx.dim_text, (BATCH, *_indices(ctx, n))))}]" for n in results]
+    ctx.block.add(f")  # {', '.join(shapes)}")
     for name, variable in names.items():
-        tensor = ctx.system.tensors[name]
-        ctx.places[name] = Stored(Value(variable, (BATCH, *tensor.indices), tensor.dtype))
-    ctx.lasts.update(ends)
+        ctx.places[name] = Stored(Value(variable, (BATCH, *_indices(ctx, name)), ctx.system.tensors[name].dtype))
+    for name, variable in ends.items():
+        if name in ctx.records and ctx.records[name].tail is build.ONE:
+            ctx.lasts[name] = _last(ctx, name, variable)
 
 
-def _shape(ctx: Context, name: str) -> str:
-    return f"[{', '.join(ctx.dim_text(d) for d in (BATCH, *ctx.system.tensors[name].indices))}]"
+def _indices(ctx: Context, name: str) -> tuple[str, ...]:
+    return tuple(i for i in ctx.system.tensors[name].indices if i not in ctx.fixed)
+
+
+def _last(ctx: Context, name: str, variable: str) -> str:
+    """The last value of a state, once all loops around are over."""
+    if not ctx.loops:
+        return variable
+    tensor, time = ctx.system.tensors[name], ctx.records[name].position
+    held = [i for i in tensor.indices if i in ctx.fixed]
+    entries = ctx.names.fresh(f"{name}_lasts")
+    ctx.loops[0].before.add(f"{entries} = {{}}")
+    ctx.block.add(f"{entries}[{', '.join(ctx.fixed[i] for i in held)}] = {variable}")
+    return str(_recurrence().gathered(ctx, entries, tensor, held, (BATCH, *tensor.indices[:time], *tensor.indices[time + 1 :])))
 
 
 def _argument(ctx: Context, name: str, value: Value, others: dict[str, str]) -> str:
@@ -247,7 +229,7 @@ def _argument(ctx: Context, name: str, value: Value, others: dict[str, str]) -> 
 def _child(ctx: Context, part: _Part, system: System, given: dict[str, Value]) -> Context:
     """What is known inside a function: sizes, and its arguments."""
     found = Context(
-        system, ctx.names, Block(ctx.block.indent + 1), ctx.parameters, ctx.options, ctx.target,
+        system, ctx.names, Block(_before(ctx).indent + 1), ctx.parameters, ctx.options, ctx.target,
         size_lines=ctx.size_lines, index_lines=ctx.index_lines, helpers=ctx.helpers, batched=False, uses=uses(system),
         sizes={**ctx.sizes, part.batch: ctx.batch}, batch=ctx.batch, caches=[{}],
         like=next((v.text for v in given.values() if v.dtype in SMOOTH), ctx.like),
@@ -323,5 +305,10 @@ def _text(ctx: Context, name: str, dims: tuple[str, ...]) -> str:
 def _define(ctx: Context, part: _Part, inner: Context, function: str, arguments: list[str]) -> None:
     """A nested function of the lines that were written, and what they have learned of sizes."""
     ctx.sizes |= {k: v for k, v in inner.sizes.items() if k != part.batch}
-    ctx.block.add(f"def {function}({', '.join(arguments)}) -> Any:")
-    ctx.block.lines += inner.block.lines
+    _before(ctx).add(f"def {function}({', '.join(arguments)}) -> Any:")
+    _before(ctx).lines += inner.block.lines
+
+
+def _before(ctx: Context) -> Block:
+    """Where functions are defined: before all loops."""
+    return ctx.loops[0].before if ctx.loops else ctx.block

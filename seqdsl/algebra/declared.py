@@ -8,7 +8,7 @@ only where it saturates, and random small floats miss that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice, product
 from math import prod
 from random import Random
@@ -20,7 +20,7 @@ from seqdsl.algebra.numbers import Complex, NotExact, Number, Real, agree, digit
 from seqdsl.algebra.verdict import Proved, Refuted, Tested, Unknown, Verdict
 from seqdsl.ir import build
 from seqdsl.ir.build import Fraction
-from seqdsl.ir.node import Node, reads, rebuild, rebuild_reads, walk
+from seqdsl.ir.node import Node, reads, rebuild_reads, walk
 from seqdsl.ir.system import Monoid, System, Tensor
 
 Element = dict[str, Node]  # field -> value over the field's own indices
@@ -96,15 +96,31 @@ def combine(monoid: Monoid, a: Element, b: Element) -> Element:
     return {f: known[f][1] for f, _ in monoid.fields}
 
 
-def _open(equation: Tensor, known: Mapping[str, tuple[tuple[str, ...], Node]]) -> Node:
-    def change(node: Node) -> Node | None:
-        if node.op != "read" or node.attr not in known:
-            return None
-        indices, value = known[str(node.attr)]
-        return build.substitute(value, dict(zip(indices, node.args, strict=True)))
+def lifted(monoid: Monoid, args: Sequence[Node]) -> Element:
+    """The element that `lift` makes of arguments, which vary along the indices of its parameters and others."""
+    known = {name: (indices, arg) for (name, indices), arg in zip(monoid.lift_params, args, strict=True)}
+    return {f: _known(node, known) for (f, _), node in zip(monoid.fields, monoid.lift, strict=True)}
 
+
+def project(monoid: Monoid, element: Element) -> Node:
+    """The value of an element, over the indices of the monoid's output."""
+    known = {field: (indices, element[field]) for field, indices in monoid.fields}
+    for equation in monoid.project:
+        known[equation.name] = (equation.indices, _open(equation, known))
+    return known[monoid.output][1]
+
+
+def _open(equation: Tensor, known: Mapping[str, tuple[tuple[str, ...], Node]]) -> Node:
     assert equation.rhs is not None
-    return rebuild(equation.rhs, change)
+    return _known(equation.rhs, known)
+
+
+def _known(node: Node, known: Mapping[str, tuple[tuple[str, ...], Node]]) -> Node:
+    def change(read: Node) -> Node:
+        indices, value = known[str(read.attr)]
+        return build.substitute(value, dict(zip(indices, read.args, strict=True)))
+
+    return rebuild_reads(node, known, change)
 
 
 def _law(

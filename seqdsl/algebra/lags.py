@@ -36,23 +36,30 @@ def has_lags(system: System, loop: Loop) -> bool:
 
 def with_companions(system: System, loop: Loop) -> tuple[System, Loop]:
     """The system with a companion for each step further back than one, and its loop. Raises `NotAffine`."""
-    lags = _lags(system, loop)
-    if lags is None:
-        raise NotAffine("the recurrence reads itself at no fixed number of steps")
+    system, lags = in_single_steps(system, loop)
     members = dict(loop.positions)
-    changed: dict[str, Tensor] = {}
-    for name in members:
-        tensor = system.tensors[name]
-        assert tensor.rhs is not None
-        changed[name] = replace(tensor, rhs=rebuild(tensor.rhs, lambda n: _one_step(system, loop, n)))
     for name, count in lags.items():
         if count > LONGEST:
             raise NotAffine(f"`{name}` is read {count} steps back: a block of {count} rows for each entry is too large")
         if count > 1:
             system, past = _past(system, loop, name, members[name], count)
-            changed |= {t.name: t for t in _companions(system, loop, changed[name], members[name], count, past)}
-    system = system.with_tensors(*changed.values())
+            system = system.with_tensors(*_started(system, loop, system.tensors[name], members[name], count, past))
     return system, loop_of(system, next(iter(members)))
+
+
+def in_single_steps(system: System, loop: Loop) -> tuple[System, dict[str, int]]:
+    """The system with companions that have no start yet, and how far back each tensor is read. Raises `NotAffine`."""
+    lags = _lags(system, loop)
+    if lags is None:
+        raise NotAffine("the recurrence reads itself at no fixed number of steps")
+    members = dict(loop.positions)
+    found: list[Tensor] = []
+    for name, position in members.items():
+        tensor = system.tensors[name]
+        assert tensor.rhs is not None
+        found.append(replace(tensor, rhs=rebuild(tensor.rhs, lambda n: _one_step(system, loop, n))))
+        found += _companions(loop, tensor, position, lags[name])
+    return system.with_tensors(*found), lags
 
 
 def _lags(system: System, loop: Loop) -> dict[str, int] | None:
@@ -124,22 +131,29 @@ def _past(system: System, loop: Loop, name: str, position: int, count: int) -> t
     return system.with_tensors(past), past
 
 
-def _companions(system: System, loop: Loop, tensor: Tensor, position: int, count: int, past: Tensor) -> list[Tensor]:
-    """y with its start read from the window, and y.lag1 .. y.lag(count - 1)."""
+def _companions(loop: Loop, tensor: Tensor, position: int, count: int) -> list[Tensor]:
+    """y.lag1 .. y.lag(count - 1)"""
+    found = []
+    for back in range(1, count):
+        at: list[Node] = [build.index(i) for i in tensor.indices]
+        at[position] = _stepped(at[position], -1, loop)
+        rhs = build.read(lag_name(tensor.name, back - 1), at, tensor.dtype)
+        comment = f"{tensor.name}, {back} step{'s' * (back > 1)} back"
+        found.append(Tensor(lag_name(tensor.name, back), tensor.indices, tensor.dtype, "derived", rhs, comment=comment))
+    return found
+
+
+def _started(system: System, loop: Loop, tensor: Tensor, position: int, count: int, past: Tensor) -> list[Tensor]:
+    """The companions of y with their starts, which are read from the window."""
     length = build.value_of(system.indices[past.indices[position]].size or build.ZERO)
     assert length is not None
-    found, before = [], tensor.name
+    found = []
     rest = tuple(i for k, i in enumerate(tensor.indices) if k != position)
     for back in range(1, count):
         name = lag_name(tensor.name, back)
         at: list[Node] = [build.index(i) for i in tensor.indices]
-        at[position] = _stepped(at[position], -1, loop)
-        place = [build.const(int(length) - 1 - back) if k == position else a for k, a in enumerate(at)]
-        start = Tensor(f"{name}@start", rest, tensor.dtype, "derived", build.read(past.name, place, tensor.dtype))
+        at[position] = build.const(int(length) - 1 - back)
+        start = Tensor(f"{name}@start", rest, tensor.dtype, "derived", build.read(past.name, at, tensor.dtype))
         point = build.size(tensor.indices[position]) if loop.reverse else build.const(-1)
-        edge = Edge(position, point, start.name)
-        comment = f"{tensor.name}, {back} step{'s' * (back > 1)} back"
-        rhs = build.read(before, at, tensor.dtype)
-        found += [start, Tensor(name, tensor.indices, tensor.dtype, "derived", rhs, edges=(edge,), comment=comment)]
-        before = name
+        found += [start, replace(system.tensors[name], edges=(Edge(position, point, start.name),))]
     return found

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from seqdsl.diagnostics import SeqError
+from seqdsl.forms.unfold import unfolded
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, Step, schedule
 from seqdsl.ir.derivatives import ELEMENTWISE
@@ -50,7 +51,7 @@ def adjoint(system: System, *, state: bool = False) -> System:
     state S of the record; without it, states start as the equations say. Cotangents are those of each element of the
     batch. Errors: `form-not-available`, where an operator has no derivative or a state is no last value."""
     try:
-        system = needed(system)
+        system = needed(unfolded(system))
         ends = _states(system) if state else []
         return _adjoint(with_starts(system, ends), ends)[0]
     except NotDifferentiable as reason:
@@ -64,10 +65,12 @@ def adjoint(system: System, *, state: bool = False) -> System:
 def adjoint_of_steps(system: System, ends: Sequence[End]) -> System:
     """The system of the gradient where the recurrences' own values are known: each tensor that a step reads from the one
     before is an input, so that only cotangents recur, and what else a step computes is computed at all positions at
-    once. `ends` have cotangents `S.final.grad`, as in `adjoint`. Raises `NotDifferentiable`."""
+    once, as is what is only another tensor's value a step before. `ends` have cotangents `S.final.grad`, as in `adjoint`.
+    Raises `NotDifferentiable`."""
     found, befores = _adjoint(system, ends)
     names = {name for name, _ in befores} & set(system.tensors)
-    known = [Tensor(t.name, t.indices, t.dtype, "input", edges=t.edges) for t in found.derived() if t.name in names]
+    known = [Tensor(t.name, t.indices, t.dtype, "input", edges=t.edges) for t in found.derived() if t.name in names
+             and not (t.rhs is not None and t.rhs.op == "read" and t.rhs.attr in befores.values())]  # fmt: skip
     return needed(found.with_tensors(*known))
 
 

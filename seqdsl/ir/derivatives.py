@@ -4,8 +4,9 @@
 
 A row takes the node, the cotangent of its value (an expression that varies along what the value varies along) and
 gives one cotangent for each operand, None where none flows (integers, guards, `stop`). A reduction's row sees its
-body under fresh bound names; the caller sums over them. Derivatives at kinks: max and argmax choose the lowest index,
-`abs`, `relu` and `sign` have derivative 0 at 0. Checked against finite differences and autograd in tests/ir.
+body under fresh bound names; the caller sums over them. Derivatives at kinks are torch's: those that share a maximum or a
+minimum have equal parts of its cotangent, as no order of them would say who has it; `abs`, `relu` and `sign` have
+derivative 0 at 0. Checked against finite differences and autograd in tests/ir.
 """
 
 from __future__ import annotations
@@ -45,10 +46,21 @@ def _where(condition: Node, x: Node) -> Node:
     return build.where(condition, x, build.ZERO)
 
 
-def _choose(node: Node, c: Node) -> tuple[Node, Node]:
+def _chosen(node: Node, c: Node) -> tuple[Node, Node]:
+    """To the operand that is the larger or the smaller one; half to each of two equal ones."""
     a, b = node.args
-    first = _f("le", b, a) if node.op == "maximum" else _f("le", a, b)
-    return _where(first, c), _where(_f("not", first), c)
+    half = _where(_f("eq", a, b), mul(_HALF, c))
+    first, second = _f("lt", b, a), _f("lt", a, b)
+    if node.op == "minimum":
+        first, second = second, first
+    return build.where(first, c, half), build.where(second, c, half)
+
+
+def _log_add(node: Node, c: Node) -> tuple[Node, Node]:
+    """Shares of the sum; none where both operands are -inf."""
+    nothing = _f("eq", _f("maximum", *node.args), neg(const("inf")))
+    first, second = (build.where(nothing, build.ZERO, mul(c, _f("sigmoid", sub(a, b)))) for a, b in (node.args, node.args[::-1]))
+    return first, second
 
 
 def _power(node: Node, c: Node) -> tuple[Node | None, ...]:
@@ -107,8 +119,8 @@ ELEMENTWISE: dict[str, Row] = {
     "div": lambda n, c: (div(c, n.args[1]), neg(div(mul(c, n), n.args[1]))),
     "neg": lambda n, c: (neg(c),),
     "pow": _power,
-    "maximum": _choose,
-    "minimum": _choose,
+    "maximum": _chosen,
+    "minimum": _chosen,
     "where": lambda n, c: (None, _where(n.args[0], c), _where(_f("not", n.args[0]), c)),
     "exp": _unary(lambda x, y: y),
     "log": _unary(lambda x, y: _inverse(x)),
@@ -130,11 +142,11 @@ ELEMENTWISE: dict[str, Row] = {
     "erf": _unary(lambda x, y: mul(div(_TWO, _f("sqrt", const("pi"))), _f("exp", neg(mul(x, x))))),
     "expm1": _unary(lambda x, y: _f("exp", x)),
     "log1p": _unary(lambda x, y: _inverse(add(x, build.ONE))),
-    "logaddexp": lambda n, c: (
-        mul(c, _f("sigmoid", sub(n.args[0], n.args[1]))),
-        mul(c, _f("sigmoid", sub(n.args[1], n.args[0]))),
-    ),
+    "logaddexp": _log_add,
     "clamp": _clamp,
+    "newton": lambda n, c: (c, *(None for _ in n.args[1:])),  # marks: the value is the first operand
+    "front": lambda n, c: (c,),
+    "level": lambda n, c: (c,),
     "round": _surrogate,
     "sign": _surrogate,
     "step": _surrogate,
@@ -224,22 +236,43 @@ def _cosines(node: Node, c: Node) -> Node:
     return reduce("sum", (frequency,), mul(moved, mul(scale, _f("cos", angle))))
 
 
-def _transposed_solve(node: Node, c: Node) -> tuple[Node, Node]:
+def _transposed_solve(node: Node, value: Node, c: Node) -> tuple[Node, Node]:
     """x = A^-1 b: the cotangent of b is y = A^-T c, and that of A is -y x."""
     consumed, appear, _ = node.attr
     y = make("solve", node.args[0], c, attr=(appear, consumed, ()))
-    return neg(mul(y, node)), y
+    return neg(mul(y, value)), y
 
 
-# Maps from consumed to made indices: the cotangents vary along what the operands do. The transposed map, conjugated.
-MAPS: dict[str, Row] = {
-    "fft": lambda n, c: (mul(_length(n, 0), _backwards(n, "ifft", c)),),
-    "ifft": lambda n, c: (div(_backwards(n, "fft", c), _length(n, 0)),),
-    "rfft": lambda n, c: (mul(_length(n, 0), _backwards(n, "irfft", mul(c, _halves(n, 1, Fraction(1, 2))))),),
-    "irfft": lambda n, c: (mul(div(_halves(n, 0, Fraction(2)), _length(n, 1)), _backwards(n, "rfft", c)),),
-    "hadamard": lambda n, c: (_backwards(n, "hadamard", c),),
-    "dct": lambda n, c: (_cosines(n, c),),
+def _orthogonal_factor(node: Node, value: Node, c: Node) -> tuple[Node]:
+    """A = Q R: the cotangent of A is G R^-T, where G = c - Q K and K is the symmetric matrix that has the lower triangle
+    of c^T Q: Q^T dQ is antisymmetric, and R stays upper triangular."""
+    (row,), (_, column), _ = node.attr
+    taken = c.free | node.free
+    i, j, k = (build.fresh(f"{n}'", taken) for n in (row, column, f"{column}'"))
+
+    def at(x: Node, rows: str, columns: str) -> Node:
+        return build.substitute(x, {row: index(rows), column: index(columns)})
+
+    def skew(a: str, b: str) -> Node:
+        return reduce("sum", (i,), mul(at(c, i, a), at(value, i, b)))
+
+    symmetric = build.where(_f("le", index(j), index(k)), skew(k, j), skew(j, k))
+    g = sub(at(c, row, j), reduce("sum", (k,), mul(at(value, row, k), symmetric)))
+    r = reduce("sum", (i,), mul(at(value, i, j), at(node.args[0], i, column)))
+    return (make("solve", r, g, attr=((j,), (column,), ())),)
+
+
+# Maps from consumed to made indices, from the node, its value and the cotangent: those of the operands vary along what
+# these do. Of linear ones the transposed map, conjugated.
+MAPS: dict[str, Callable[[Node, Node, Node], tuple[Node, ...]]] = {
+    "fft": lambda n, y, c: (mul(_length(n, 0), _backwards(n, "ifft", c)),),
+    "ifft": lambda n, y, c: (div(_backwards(n, "fft", c), _length(n, 0)),),
+    "rfft": lambda n, y, c: (mul(_length(n, 0), _backwards(n, "irfft", mul(c, _halves(n, 1, Fraction(1, 2))))),),
+    "irfft": lambda n, y, c: (mul(div(_halves(n, 0, Fraction(2)), _length(n, 1)), _backwards(n, "rfft", c)),),
+    "hadamard": lambda n, y, c: (_backwards(n, "hadamard", c),),
+    "dct": lambda n, y, c: (_cosines(n, c),),
     "solve": _transposed_solve,
+    "qr": _orthogonal_factor,
 }
 
 
@@ -262,8 +295,8 @@ def reduction_cotangent(node: Node, renamed: Node, c: Node) -> Node | None:
     if node.op in ("logsumexp", "normaliser"):
         return mul(c, _f("exp", sub(body, node)))
     if node.op in ("max", "min"):
-        best = make("argmax", node.args[0] if node.op == "max" else neg(node.args[0]), node.args[1], attr=node.attr)
-        return _where(_f("eq", _position(names), best), c)
+        sharing = reduce("sum", bound(node), _f("eq", node.args[0], node), node.args[1])
+        return _where(_f("eq", body, node), div(c, sharing))
     if node.op == "prod":
         others = build.both(node.args[1], _f("ne", _position(bound(node)), _position(names)))
         return mul(c, make("prod", node.args[0], others, attr=node.attr))

@@ -17,7 +17,7 @@ from seqdsl.ir.dependence import may_equal
 from seqdsl.ir.derivatives import ALONG, ELEMENTWISE, MAPS, PARTS, STOPS, reduction_cotangent
 from seqdsl.ir.graphs import cycle, in_order, reachable, turned
 from seqdsl.ir.node import Node, read_names, reads, rebuild
-from seqdsl.ir.ops import OPS, bound, make
+from seqdsl.ir.ops import OPS, bound, made, make
 from seqdsl.ir.order import difference
 from seqdsl.ir.system import Index, Tensor
 
@@ -156,7 +156,13 @@ def _visit(work: _Pull, node: Node, c: Node, points: tuple[str, ...], guards: tu
     if node.op == "normalised_read":
         node = build.written_out(node)
     binding = OPS[node.op].binding
-    if node.op in PARTS:
+    if binding in ("along", "map"):
+        c, guards = _within(node, c, guards)
+    if node.op == "where":  # a branch that is not taken has no gradient, whatever its derivative would be there
+        condition, *branches = node.args
+        for branch, told in zip(branches, (condition, make("not", condition)), strict=True):
+            _visit(work, branch, c, points, (*guards, *build.conjuncts(told)))
+    elif node.op in PARTS:
         _visit(work, node.args[0], PARTS[node.op](node, c), points, guards)
     elif node.op in ELEMENTWISE:
         for arg, cotangent in zip(node.args, _elementwise(node, c), strict=True):
@@ -173,12 +179,21 @@ def _visit(work: _Pull, node: Node, c: Node, points: tuple[str, ...], guards: tu
         names = {n: work.fresh(n) for n in bound(node)}
         renamed = build.rename_here(node, names)
         cotangent = reduction_cotangent(node, renamed, c)
-        if cotangent is None:
-            raise NotDifferentiable(f"the operator `{node.op}` has no derivative here")
+        assert cotangent is not None, f"no derivative of {node.op}"
         inner_guards = (*guards, *build.conjuncts(renamed.args[1]))
         _visit(work, renamed.args[0], cotangent, (*points, *names.values()), inner_guards)
+    elif node.op == "fold":
+        raise NotDifferentiable(f"a fold by `{str(node.attr[0]).rpartition('.')[2]}` is a recurrence over what it folds")
     else:
-        raise NotDifferentiable(f"the operator `{node.op}` has no derivative here")
+        raise NotDifferentiable(f"`{node.op}` is what a form has made: its equations have an adjoint, and that has the form")
+
+
+def _within(node: Node, c: Node, guards: tuple[Node, ...]) -> tuple[Node, tuple[Node, ...]]:
+    """The cotangent of an operator that mixes points, 0 at those where guards do not hold; and the other guards."""
+    mixed = {*bound(node), *made(node)}
+    for guard in [g for g in guards if g.free & mixed]:
+        c = build.where(guard, c, build.ZERO)
+    return c, tuple(g for g in guards if not g.free & mixed)
 
 
 def _visit_map(work: _Pull, node: Node, c: Node, points: tuple[str, ...], guards: tuple[Node, ...]) -> None:
@@ -188,9 +203,8 @@ def _visit_map(work: _Pull, node: Node, c: Node, points: tuple[str, ...], guards
     if names:
         node = build.rename_here(node, names)
         consumed = node.attr[0]
-    for arg, cotangent in zip(node.args, MAPS[node.op](node, c), strict=True):
-        assert cotangent is not None
-        cotangent = work.named(node, cotangent)
+    value = work.named(node, node)
+    for arg, cotangent in zip(node.args, MAPS[node.op](node, value, c), strict=True):
         kept = tuple(p for p in points if p not in appear or p in consumed or p in cotangent.free)
         _visit(work, arg, cotangent, (*kept, *(n for n in consumed if n not in kept)), guards)
 
@@ -279,7 +293,7 @@ def _collect(
         facts += _bounds(work, term, name, build.substitute(value, solved))
     guard = build.TRUE
     for fact in facts:
-        guard = build.both(guard, build.substitute(fact, solved))
+        guard = build.both(guard, _substituted(fact, solved))
     summed = [n for n in rest if n in term.free | guard.free]
     for name in rest:
         if name not in summed:

@@ -75,6 +75,8 @@ def _apply(node: Node, args: list[int]) -> int:
             return max(args)
         case "minimum":
             return min(args)
+        case "bit_length":
+            return args[0].bit_length()
         case "exact_div":
             if args[0] % args[1]:
                 raise SizeError(

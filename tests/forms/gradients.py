@@ -1,7 +1,8 @@
 """The gradient of a mixer twice: its adjoint in the interpreter, and torch's through every step of the recurrent module.
 
 A module sends gradients through loops by their adjoints; autograd goes through the steps themselves where it is to go
-through the gradient again, which is what is asked for here: the two derivations share nothing."""
+through the gradient again, which is what is asked for here: the two derivations share nothing. Where a form of the module
+is named its own gradient is meant, by whatever adjoints are written for what the form is made of."""
 
 from __future__ import annotations
 
@@ -25,10 +26,13 @@ from seqdsl.verify.modules import module_sizes, perturbed, relative_rms, state_d
 Array = np.ndarray[Any, Any]
 
 
-def worst_gap(system: System, *, stream: int, seed: int = 0, harsh: bool = False, form: str = "") -> tuple[float, str]:
+def worst_gap(
+    system: System, *, stream: int, seed: int = 0, harsh: bool = False, form: str = "", module_form: str = ""
+) -> tuple[float, str]:
     """The largest relative difference of a cotangent, and whose it is; (-1, reason) where no sizes fit.
 
-    `form` is the form that the adjoint is brought into before it is interpreted."""
+    `form` is the form that the adjoint is brought into before it is interpreted, `module_form` that of the
+    module, which is stepped where none is named."""
     rng = np.random.default_rng(seed)
     try:
         sizes = draw_sizes(system, rng, stream=stream)
@@ -37,9 +41,9 @@ def worst_gap(system: System, *, stream: int, seed: int = 0, harsh: bool = False
     inputs = draw_inputs(system, sizes, rng, harsh=harsh)
     values = {n: perturbed(v, rng) for n, v in initial_values(system, sizes, {}).items()}
     params = state_dict(system, sizes, values)
-    recurrent = derive(system, "recurrent").system
-    text = torch_module.emit_module(recurrent, class_name="Mixer", form="recurrent")
-    module = torch_module.build_module(text, "Mixer", **module_sizes(recurrent, sizes)).to(torch.float64)
+    derived = derive(system, module_form or "recurrent").system
+    text = torch_module.emit_module(derived, class_name="Mixer", form=module_form)
+    module = torch_module.build_module(text, "Mixer", **module_sizes(derived, sizes)).to(torch.float64)
     weights = {torch_module.attribute_path(k): torch.as_tensor(np.asarray(v)) for k, v in params.items()}
     module.load_state_dict(weights, strict=True)
     tensors = [torch.as_tensor(np.asarray(inputs[t.name]))[None] for t in system.inputs()]
@@ -58,17 +62,18 @@ def worst_gap(system: System, *, stream: int, seed: int = 0, harsh: bool = False
     wanted = [*smooth, *module.parameters()]
     if total.requires_grad:
         asked = [x for x in wanted if x.requires_grad]
-        for x, grad in zip(asked, torch.autograd.grad(total, asked, create_graph=True, allow_unused=True), strict=True):
+        found = torch.autograd.grad(total, asked, create_graph=not module_form, allow_unused=True)
+        for x, grad in zip(asked, found, strict=True):
             x.grad = None if grad is None else grad.detach()
     backward = adjoint(system)
     if form:
         backward = derive(backward, form).system
-    found = interpret(
+    bars = interpret(
         backward, inputs={**inputs, **cotangents}, params=params, sizes={**sizes.lengths, **sizes.options}
     )["outputs"]
     worst, where = 0.0, ""
     for name, place, wanted in _autograd(system, sizes, module, smooth):
-        given = np.asarray(found[f"{name}.bar"])[place]
+        given = np.asarray(bars[f"{name}.bar"])[place]
         gap = relative_rms(given, np.zeros_like(given) if wanted is None else wanted)
         if not gap <= worst:
             worst, where = gap, name

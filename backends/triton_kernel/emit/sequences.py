@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, schedule
-from seqdsl.ir.derivatives import STOPS
+from seqdsl.ir.derivatives import ELEMENTWISE, STOPS
 from seqdsl.ir.graphs import cycle
 from seqdsl.ir.node import Node, rebuild, walk
 from seqdsl.ir.ops import bound
@@ -21,7 +21,6 @@ from seqdsl.ir.system import System, Tensor, index_names, sources
 
 from ...torch_module.loops import sink
 from ...torch_module.table import UNSAFE
-from .derivatives import DERIVATIVES
 from .normal import POWERS, SHIFTED, SUMS, multiplied, through_sums
 from .numbers import is_fixed
 from .parts import Group, Grouped, Parts, exchanged, read_of, read_outside
@@ -89,7 +88,7 @@ class _Sequences(Parts):
             return not any(n.op in UNSAFE or n.op in SHIFTED for a in node.args[1:] for n in walk(a))
         if node.op in ("floor_div", "mod"):
             return node.dtype == "int"
-        return node.op in TEXTS and (node.op in DERIVATIVES or node.op in STOPS)
+        return node.op in TEXTS and (node.op in ELEMENTWISE or node.op in STOPS)
 
     def window(self, node: Node) -> Window | None:
         return window(self.system, node) if node.op == "sum" and not self.still else None

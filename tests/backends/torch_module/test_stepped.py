@@ -22,6 +22,7 @@ from seqdsl.ir.system import System
 from seqdsl.semantics import load_system
 from seqdsl.verify.inputs import draw_inputs, draw_sizes
 from seqdsl.verify.modules import module_sizes
+from seqdsl.verify.suite import run_suite
 from tests.backends.torch_module.harness import as_tuple, gap, load_class
 from tests.ir.corpus import ROOT, systems_of
 
@@ -51,10 +52,71 @@ CELLS = {
     S[t,n,m] = a * tanh(S[t-1]) + k * v
     y[t,m]   = sum[n] k * S
 """,
+    "further back": """mixer cell(x[t,c], s[c]) -> y[t,c]:
+    h[-2,c] = s^2
+    h[-1,c] = exp(s)
+    h[t,c]  = tanh(h[t-1] * x - h[t-3]) + x
+    y[t,c]  = h[t-2] * x
+""",
+    "further back in two": """mixer cell(x[t,c], a[t,c]) -> h[t,c], z[t,c]:
+    h[t,c] = sin(h[t-1] + z[t-2] * a) + x
+    z[t,c] = h / (1 + z[t-3]^2 + a^2)
+""",
+    "further ahead": """mixer cell(x[t,n]) -> h[t,n]:
+    h[t,n] = sin(linear[n -> n](h[t+2]) - h[t+1] + x)
+""",
+    "the larger": """mixer cell(x[t,n], a[n]) -> y[t,n]:
+    m[t,n] = max(m[t-1] * a, x)
+    h[t,n] = max(h[t-1], stop(h[t-1])) * sin(x) + min[k: 3](where(k == 1, m * a, stop(m * a))) + x
+    g[t,n] = h[t-1] * a
+    p[t]   = max[n](g)
+    y[t,n] = logaddexp(h + p, m)
+""",
     "starts": """mixer cell(x[t,n], s[n]) -> y[t,n]:
     h[-1,n] = exp(s)
     h[t,n]  = sin(h[t-1] * s + x)
     y[t,n]  = h
+""",
+}
+# Loops in the steps of others: a stack with its weights; a state that no later layer reads; one that is read at the layer
+# below and further back; states with more indices than what is read of them; two depths; and from the top.
+DEEP = {
+    "a stack": """mixer deep(x[t,n]; L = 3) -> y[t,n]:
+    z[-1,t,n]    = x
+    h[l: L, t,n] = tanh(linear[n -> n](z[l-1]; per = l) + linear[n -> n](h[l,t-1]; per = l))
+    z[l,t,n]     = z[l-1] + h
+    y[t,n]       = z[L-1]
+""",
+    "read before": """mixer deep(x[t,n], u[l,n]) -> y[t,n]:
+    z[-1,t,n] = x
+    h[l,-1,n] = exp(u)
+    h[l,t,n]  = sin(u * h[l,t-1] + z[l-1])
+    z[l,t,n]  = z[l-1] * h[l,t-1]
+    y[t,n]    = z[|l|-1]
+""",
+    "the layer below": """mixer deep(x[t,n], u[l,n]) -> y[t,n]:
+    z[-1,t,n] = x
+    z[l,t,n]  = tanh(u * z[l,t-1] + z[l,t-2]) + z[l-1,t-1] * x
+    y[t,n]    = z[|l|-1] + z[0]
+""",
+    "wide states": """mixer deep(x[t,n], k[l,t,m], q[l,t,m]) -> y[t,n]:
+    z[-1,t,n]  = x
+    S[l,t,m,n] = tanh(S[l,t-1]) * sigmoid(k) + k * z[l-1]
+    z[l,t,n]   = z[l-1] + sum[m] q * S
+    y[t,n]     = z[|l|-1]
+""",
+    "two depths": """mixer deep(x[t,n], u[l,n], w[m,n]) -> y[t,n]:
+    v[-1,t,n]   = x
+    z[l,-1,t,n] = v[l-1]
+    h[l,m,t,n]  = sin(u * h[l,m,t-1] + w * z[l,m-1])
+    z[l,m,t,n]  = z[l,m-1] + h
+    v[l,t,n]    = z[l,|m|-1]
+    y[t,n]      = v[|l|-1]
+""",
+    "from the top": """mixer deep(x[t,n], u[l,n]) -> y[t,n]:
+    z[|l|,t,n] = x
+    z[l,t,n]   = tanh(u * z[l,t-1] + z[l+1])
+    y[t,n]     = z[0]
 """,
 }
 NAMED = "scan/gla scan/hgrn scan/s5 scan/mamba memory/delta_rule memory/gated_delta_rule memory/mesa memory/ttt_linear"
@@ -121,21 +183,26 @@ def test_derived_gradients_are_those_of_the_steps(path: Path) -> None:
             assert max(worst(system, code, n, harsh=n == 6) for n in (0, 1, 6)) < 1e-9, system.name
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", [*CELLS, *DEEP])
 @pytest.mark.parametrize("length", [0, 1, 5])
 def test_cells_that_nobody_named(name: str, length: int) -> None:
-    system = load_system(CELLS[name])
+    system = load_system({**CELLS, **DEEP}[name])
     code = code_of(system)
     assert "class _Stepped" in code
     assert worst(system, code, length) < 1e-12
 
 
+@pytest.mark.parametrize("name", [*DEEP, "further back", "further back in two"])
+def test_values_states_and_packed_sequences(name: str) -> None:
+    """Against the interpreter: what a module does with loops that are functions of their own."""
+    system = load_system({**CELLS, **DEEP}[name])
+    outcomes = run_suite(system, lambda derived: (code_of(system), "M"), torch_module, examples=3, forms=("recurrent",))
+    assert [o for o in outcomes if not o.ok] == []
+
+
 STAY = {
     "nested loops": """mixer cell(x[i,j,c], a[i,j,c]) -> y[i,j,c]:
     y[i,j,c] = tanh(a * y[i-1] + y[i,j-1] + x)
-""",
-    "further back than a step": """mixer cell(x[t,c]) -> h[t,c]:
-    h[t,c] = tanh(h[t-1] + h[t-3] + x)
 """,
     "an edge on another axis": """mixer cell(x[t,n], b[t]) -> h[t,n]:
     h[t,-1] = b
