@@ -311,7 +311,8 @@ def _apart(ctx: Context, loop: Loop) -> None:
         ctx.hoisted = dict(before)
         hoist(ctx, loop, set(loop.tensors()), set())
         whole = Readers(apart.read_outside(ctx, loop))
-        stepped.run(ctx, loop, whole, lambda tensor, count: _starts(ctx, tensor, loop, count))
+        written = stepped.run(ctx, loop, whole, lambda tensor, count: _starts(ctx, tensor, loop, count))
+        assert written, f"`{loop.tensors()[0]}` is no function of its own after all"
         ctx.hoisted = before
     else:
         newton.solve(ctx, loop)

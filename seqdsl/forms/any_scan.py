@@ -43,9 +43,10 @@ def _with_last_boundaries(system: System, loop: Loop) -> System:
     """What the state record keeps of boundaries, from the held states: the last one may lie before this call."""
     finals, made = dict(system.finals), []
     for entry in system.record or ():
-        if entry.boundary is None or entry.tensor not in loop.tensors():
-            continue
-        tensor, held = system.tensors[entry.tensor], held_name(entry.tensor)
+        held = held_name(entry.tensor)
+        if entry.boundary is None or entry.tensor not in loop.tensors() or f"{held}@start" not in system.tensors:
+            continue  # what only other equations read at a boundary is kept from its values
+        tensor = system.tensors[entry.tensor]
         time = tensor.indices[entry.position]
         last: list[Node] = [build.index(i) for i in tensor.indices]
         last[entry.position] = build.sub(build.size(time), build.ONE)

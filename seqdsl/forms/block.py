@@ -85,10 +85,13 @@ def to_blocks(system: System, loop: Loop, chunk: int, rewrite: Callable[[System,
                 raise
             system = system if unknowns else plain.with_tensors(*block.carry)  # each by itself, a follower after its leader
         step = _scanned
-    system = with_finals(system, block, rows, [e for e in entries_of(system, names) if e.boundary is not None])
+    several = step is rewrite  # one state alone knows its own last value, and not those before that
+    kept = [e for e in entries_of(system, names) if e.boundary is not None or several and e.tail is not build.ONE]
+    system = ended = with_finals(system, block, rows, kept)
     while left := [r for r in recurrences(system) if names & set(r.tensors())]:
         system = step(system, left[0], chunk)
-    return system
+    finals = {e.name: ended.finals[e.name] for e in kept}
+    return replace(system.with_tensors(*(ended.tensors[n] for n in finals.values())), finals={**system.finals, **finals})
 
 
 def _scanned(system: System, loop: Loop, chunk: int) -> System:

@@ -100,3 +100,15 @@ def test_held_states_that_are_wanted_entry_by_entry_are_scanned_in_chunks_too(st
         head, state = formed(*piece(system, inputs, 0, cut), return_state=True)
         tail = formed(*piece(system, inputs, cut, 8), state=state)
         assert gap(torch.cat([head, tail], 1), wanted) < 1e-9
+
+
+@pytest.mark.parametrize("form", ["scan", "chunkwise"])
+def test_a_boundary_that_only_other_equations_read_is_no_held_state(form: str) -> None:
+    text = "mixer m(x[t,c]) -> y[t,c]:\n    S[t,c] = 0.3 * R[t // 3 * 3 - 1] + 0.5 * S[t-1] + x\n"
+    system = load_system(text + "    R[t,c] = x - 0.3 * S + 0.2 * R[t-1]\n    y[t,c] = S[t // 3 * 3 - 1] + R\n")
+    plain, formed = (module_of(derive(system, f).system, f) for f in ("recurrent", form))
+    inputs = random_inputs(system, t=8)
+    wanted = plain(*inputs)
+    for cut in (0, 2, 3, 7):
+        head, state = formed(*piece(system, inputs, 0, cut), return_state=True)
+        assert gap(torch.cat([head, formed(*piece(system, inputs, cut, 8), state=state)], 1), wanted) < 1e-9

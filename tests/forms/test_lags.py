@@ -86,3 +86,19 @@ def test_what_chunks_rely_on_where_all_is_scanned_is_the_law_of_scans() -> None:
             for text in (scanned, read + "    o[t,e] = sum[d] q * S\n")]  # fmt: skip
     assert len(laws[0]) == 1 and "affine maps" in laws[0][0]
     assert "sum over earlier writes" in laws[1][0]
+
+
+@pytest.mark.parametrize("form", ["chunkwise", "quadratic"])
+@pytest.mark.parametrize("start", ["", "    S[-2,d,e] = 2\n"])
+def test_a_state_whose_lag_is_read_inside_alone_keeps_as_many_steps(form: str, start: str) -> None:
+    """What a step contracts two steps back is solved for, and what is left of the state reads one step back."""
+    text = f"mixer m(q[t,d], k[t,d], v[t,e], f[t], w[e]) -> y[t,e]:\n{start}"
+    text += "    S[t,d,e] = 0.4 * f * S[t-1] - 0.4 * w * (sum[e] w * S[t-2]) + k * v\n    y[t,e] = sum[d] q * S[t-1]\n"
+    system = load_system(text)
+    plain, formed = module_of(system), module_of(derive(system, form).system, form)
+    inputs = random_inputs(system, t=7)
+    wanted, ended = plain(*inputs, return_state=True)
+    for cut in (0, 1, 4):
+        head, state = formed(*piece(system, inputs, 0, cut), return_state=True)
+        tail, last = formed(*piece(system, inputs, cut, 7), state=state, return_state=True)
+        assert gap(torch.cat([head, tail], 1), wanted) < 1e-9 and gap(last, ended) < 1e-9
