@@ -17,7 +17,7 @@ from math import prod
 
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import FORMS, Derived, derive
-from seqdsl.forms.derive import apply
+from seqdsl.forms.derive import DISTRIBUTED, apply
 from seqdsl.forms.levels import OVER_PAIRS, join_of
 from seqdsl.forms.newton_rank import couplings
 from seqdsl.forms.risks import RISKS
@@ -379,10 +379,17 @@ def _with_made(system: System, derived: System) -> System:
 
 
 def in_form(system: System, form: str) -> Derived:
-    """The system in the form asked for; `auto` asks the planner."""
+    """The system in the form asked for; `auto` asks the planner, as `distributed` does for what each rank computes."""
     if form == "auto":
         return choose(system)
-    return derive(system, form)
+    derived = derive(system, form)
+    return in_pieces(derived) if form == DISTRIBUTED else derived
+
+
+def in_pieces(derived: Derived) -> Derived:
+    """The distributed form with the equations of a piece in the cheapest form for them."""
+    inner = choose(derived.system)
+    return replace(inner, form=derived.form, obligations=(*derived.obligations, *inner.obligations), rewritten=derived.rewritten)
 
 
 def costs(system: System) -> dict[str, Cost | SeqError]:

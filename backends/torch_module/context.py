@@ -120,6 +120,7 @@ class Context:
     late: frozenset[str] = frozenset()  # tensors that only the state needs
     unclosed: list[tuple[Tensor, tuple[int, ...]]] = field(default_factory=list)  # entries of loops that only it needs
     histories: dict[str, Value] = field(default_factory=dict)  # what came before a tensor's first new position
+    windows: dict[str, Value] = field(default_factory=dict)  # the last positions of all pieces, where windows cross ranks
     joined: dict[str, Value] = field(default_factory=dict)  # the same and the tensor, as one
     finished: dict[str, Looped] = field(default_factory=dict)  # tensors of loops that are over
     lasts: dict[str, str] = field(default_factory=dict)  # the variables of their last values, where a function has the loop

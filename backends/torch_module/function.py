@@ -11,7 +11,7 @@ from seqdsl.ir.dependence import Compute, schedule
 from seqdsl.ir.state import StateEntry, record_paths
 from seqdsl.ir.system import System, Tensor
 
-from . import expressions, history, reads, recurrence
+from . import expressions, history, ranks, reads, recurrence
 from .context import Block, Context, Layered, Looped, Source, Stored
 from .inlining import SUPPORT_FUNCTIONS
 from .loops import sink
@@ -39,7 +39,7 @@ def parameter_places(ctx: Context) -> None:
 
 def input_names(system: System, target: Target) -> dict[str, str]:
     """The argument of each input."""
-    names = Names({*SUPPORT_FUNCTIONS, *target.names()})
+    names = Names({*SUPPORT_FUNCTIONS, *target.names(), *([ranks.GROUP] if ranks.crosses(system) else [])})
     return {t.name: names.fresh(t.name) for t in system.inputs()}
 
 
@@ -57,6 +57,8 @@ def write_body(
     """The lines of the function, from the check of its inputs to its `return`."""
     steps = stepping(system)
     names = Names({*taken, *arguments.values(), *options.values(), *SUPPORT_FUNCTIONS, *target.names()})
+    if ranks.crosses(system):
+        names.taken.add(ranks.GROUP)
     ctx = Context(system, names, Block(indent + 1), options="self." if layer else "", target=target)
     ctx.stateful, ctx.past = not steps.refusal, steps.past
     ctx.batch = names.fresh("B" if "B" not in names.taken else "batch_size")
@@ -82,6 +84,8 @@ def write_body(
     plan = plan if chains and chains.one_position else sink(system, plan)
     plan = tuple(s for s in plan if not (isinstance(s, Compute) and s.tensor in late))
     plan = chains.order(system, plan) if chains else plan
+    for tensor in system.inputs():
+        history.cross(ctx, tensor)
     for step in plan:
         if not (chains and chains.write(ctx, step)):
             recurrence.execute(ctx, step, readers_of(ctx, step, steps))
@@ -195,6 +199,9 @@ def _kept(ctx: Context, entry: StateEntry) -> str:
     if entry.tensor in ctx.lasts and entry.tail is build.ONE and entry.boundary is None:
         return ctx.lasts[entry.tensor]
     tensor, k = ctx.system.tensors[entry.tensor], entry.position
+    if entry.across:
+        last = ctx.windows[entry.tensor]
+        return f"{last.at(ATOM)}.select({k + 1}, 0)" if entry.tail is build.ONE else last.text
     looped = ctx.finished.get(entry.tensor)
     end = total(ctx, tensor.indices[k])
     if entry.boundary is not None:

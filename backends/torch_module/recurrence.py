@@ -56,6 +56,7 @@ def compute(ctx: Context, tensor: Tensor) -> None:
         if value.static:
             value = expressions.tensor(ctx, value, tensor.dtype)
         ctx.places[tensor.name] = Stored(ctx.bind(tensor.name, value))
+    history.cross(ctx, tensor)
 
 
 def _carry(ctx: Context, tensor: Tensor) -> Value:

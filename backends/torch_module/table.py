@@ -128,6 +128,7 @@ MAPS: dict[str, str] = {
 }
 SCANS = frozenset(
     (
+        "across_ranks",
         "affine_scan",
         "block_read",
         "block_solve",

@@ -163,17 +163,28 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal, members: set[str
     beside = tensors_beside(system, loop)
     for reader in sorted(readers, key=lambda t: _reads_end(state, t)):
         if _reads_end(state, reader):
-            end = _final(writes_of(state, start, min(all_rows, default=())))
+            end = _final(writes_of(state, start, min(all_rows, default=_rows_of_writes(state, start))))
             changed.append(replace(reader, rhs=end))
         else:
             rhs = _replace_reads(system, state, start, reader, all_rows, chunk, beside)
             changed.append(replace(reader, rhs=rhs))
     finals = dict(system.finals)
-    if system.record is not None and any(e.name == name for e in system.record):
+    if system.record is not None and any(e.tensor == name for e in system.record):
         finals[name] = f"{name}@final"
         changed.append(final_tensor(state.update, _final(writes_of(state, start, sorted(all_rows)[0]))))
     result = replace(system.with_tensors(*changed, *carry), finals=finals)
     return result.with_tensors(drop=(name,)) if not still_read(result, name) else result
+
+
+def _rows_of_writes(state: Diagonal, start: Node) -> tuple[str, ...]:
+    """Rows for a state of which only the end is read: an index that one factor of each write carries, where the others
+    carry one that it does not, so that the writes are added up as a product of matrices; none where there is no such one."""
+    own = [i for i in state.update.state.indices if i != state.update.time]
+    for index in sorted(own, key=lambda i: i not in state.decay.free):
+        pairs = writes_of(state, start, (index,)).pairs
+        if pairs and all(index in k.free and (v.free & set(own)) - k.free for k, v, _ in pairs):
+            return (index,)
+    return ()
 
 
 def _reads_end(state: Diagonal, reader: Tensor) -> bool:

@@ -72,7 +72,8 @@ def _tensor_line(tensor: Tensor) -> str:
 
 def _entry_line(entry: StateEntry) -> str:
     place = f"entry {name_text(entry.name)} of {name_text(entry.tensor)} at {entry.position}"
-    return f"{place}{_after('; tail ', entry.tail)}{_after('; boundary ', entry.boundary)}"
+    more = "; across" if entry.across else ""
+    return f"{place}{_after('; tail ', entry.tail)}{_after('; boundary ', entry.boundary)}{more}"
 
 
 def _monoid_lines(monoid: Monoid) -> Iterator[str]:
@@ -221,10 +222,9 @@ def _entry(line: Line) -> StateEntry:
     line.expect("at")
     entry = StateEntry(name, tensor, line.integer(), None)
     while line.take(";"):
-        if line.choice("part", ("tail", "boundary")) == "tail":
-            entry = replace(entry, tail=expression(line))
-        else:
-            entry = replace(entry, boundary=expression(line))
+        part = line.choice("part", ("tail", "boundary", "across"))
+        given = True if part == "across" else expression(line)
+        entry = replace(entry, **{part: given})
     return entry
 
 
