@@ -57,10 +57,11 @@ def write_body(
     """The lines of the function, from the check of its inputs to its `return`."""
     steps = stepping(system)
     names = Names({*taken, *arguments.values(), *options.values(), *SUPPORT_FUNCTIONS, *target.names()})
-    if ranks.crosses(system):
-        names.taken.add(ranks.GROUP)
     ctx = Context(system, names, Block(indent + 1), options="self." if layer else "", target=target)
     ctx.stateful, ctx.past = not steps.refusal, steps.past
+    if ranks.crosses(system):
+        names.taken.add(ranks.GROUP)
+        ctx.ranks = names.fresh("ranks")
     ctx.batch = names.fresh("B" if "B" not in names.taken else "batch_size")
     for name, variable in options.items():
         ctx.sizes[f"option {name}"] = variable
@@ -90,6 +91,7 @@ def write_body(
         if not (chains and chains.write(ctx, step)):
             recurrence.execute(ctx, step, readers_of(ctx, step, steps))
     results = [_output(ctx, system.tensors[n]) for n in system.outputs]
+    results = [f"{ctx.ranks}.joined({text})" for text in results] if ctx.ranks else results
     _finish(ctx, results, steps, late)
     body = ctx.block.lines
     return write_prologue(ctx, indent, layer, known, arguments, _inputs(ctx, arguments), steps, body), ctx

@@ -96,6 +96,8 @@ def write_prologue(
     if "matmul_dtype)" in text:
         ctx.helper("_low_dtype")
         top.add("matmul_dtype = _low_dtype(device, *self.parameters())")
+    if ctx.ranks:
+        top.add(f"{ctx.ranks} = {ctx.helper('_Ranks')}(group)")
     if ctx.past:
         top.add(f'past = {ctx.helper("_past")}("{safe(system.name)}", state)')
     if ctx.batch in _words(text) or any(ctx.batch in _words(v) for _, v in ctx.size_lines):

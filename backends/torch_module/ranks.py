@@ -54,7 +54,7 @@ def states(ctx: Context, node: Node) -> Value:
         texts = [with_ones(a, whole).text, b.text, start.text]
     flags = f'acts="{given["acts"]}"' + (", reverse=True" if given["reverse"] else "")
     name = ctx.names.fresh(f"{ctx.current}_states") if read else ""
-    call = f"{ctx.support('across_ranks')}({', '.join([*texts, GROUP])}, {flags})"
+    call = f"{ctx.ranks}.states({', '.join(texts)}, {flags})"
     if not read:
         return Value(call, (side, *whole), node.dtype)
     ctx.block.add(f"{name} = {call}")
@@ -68,6 +68,6 @@ def _values(ctx: Context, node: Node) -> list[Value]:
 def window(ctx: Context, name: str, whole: Value, before: Value, dim: int, lengths: list[str]) -> tuple[Value, Value]:
     """What lies before this piece of a tensor, and after the last piece, from what lies before the first one."""
     names = [ctx.names.fresh(f"{name}_{part}") for part in ("before", "last")]
-    call = f"{ctx.support('window_across_ranks')}({whole.text}, {before.text}, {dim}, {GROUP})"
+    call = f"{ctx.ranks}.window({whole.text}, {before.text}, {dim})"
     ctx.block.add(f"{', '.join(names)} = {call}  # [{', '.join(lengths)}]")
     return Value(names[0], before.dims, before.dtype), Value(names[1], before.dims, before.dtype)

@@ -163,7 +163,7 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal, members: set[str
     beside = tensors_beside(system, loop)
     for reader in sorted(readers, key=lambda t: _reads_end(state, t)):
         if _reads_end(state, reader):
-            end = _final(writes_of(state, start, min(all_rows, default=_rows_of_writes(state, start))))
+            end = _final(writes_of(state, start, min(all_rows))) if all_rows else _end_alone(state, start)
             changed.append(replace(reader, rhs=end))
         else:
             rhs = _replace_reads(system, state, start, reader, all_rows, chunk, beside)
@@ -176,15 +176,17 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal, members: set[str
     return result.with_tensors(drop=(name,)) if not still_read(result, name) else result
 
 
-def _rows_of_writes(state: Diagonal, start: Node) -> tuple[str, ...]:
-    """Rows for a state of which only the end is read: an index that one factor of each write carries, where the others
-    carry one that it does not, so that the writes are added up as a product of matrices; none where there is no such one."""
+def _end_alone(state: Diagonal, start: Node) -> Node:
+    """The end of a state that nothing else reads. Its rows are an index that one factor of each write carries, where the
+    others carry one that it does not, so that the writes are added up as a product of matrices; else, entry by entry."""
     own = [i for i in state.update.state.indices if i != state.update.time]
     for index in sorted(own, key=lambda i: i not in state.decay.free):
-        pairs = writes_of(state, start, (index,)).pairs
-        if pairs and all(index in k.free and (v.free & set(own)) - k.free for k, v, _ in pairs):
-            return (index,)
-    return ()
+        writes = writes_of(state, start, (index,))
+        if writes.pairs and all(index in k.free and (v.free & set(own)) - k.free for k, v, _ in writes.pairs):
+            return _final(writes)
+    attr = ((state.update.time,), (), (("log", state.log_decay is not None),))
+    decay = state.decay if state.log_decay is None else state.log_decay
+    return make("decayed_state", state.write, build.ONE, decay, start, attr=attr)
 
 
 def _reads_end(state: Diagonal, reader: Tensor) -> bool:

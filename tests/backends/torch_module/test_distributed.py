@@ -20,21 +20,23 @@ from tests.backends.torch_module.rank import leaves, mapped, run
 
 import seqdsl
 from seqdsl.forms import derive
+from seqdsl.ir.system import System
 from seqdsl.plan import in_form
 
 UNNAMED = Path(__file__).resolve().parents[2] / "unnamed"
 PIECES = {"three": (3, 1, 5), "empty": (0, 6, 0), "last": (2, 4, 0), "pair": (4, 3)}
 MIXERS: dict[str, tuple[Any, ...]] = {"gla": ("gla",)}
+MORE = {"o": 2, "p": 3, "r": 3, "H": 2, "D": 2, "E": 2, "N": 2, "G": 1, "P": 2, "p": 2, "b": 2, "m": 4, "R": 2, "M": 2}
 
 
 def whole_inputs(program: Any, length: int) -> list[torch.Tensor]:
-    return random_inputs(program.system(), **{str(program.system().stream): length})
+    return random_inputs(program.system(), **MORE, **{str(program.system().stream): length})
 
 
 def given_state(module: Any, inputs: list[torch.Tensor], seed: int) -> Any:
     """A state to begin with: that after other inputs, so that none is all zeros."""
     state = module(*inputs, return_state=True)[1]
-    return mapped(state, lambda x: x.detach() + 0.1 * torch.ones_like(x) if x.is_floating_point() else x)
+    return mapped(state, lambda x: x.detach() + (0.1 if x.is_floating_point() else 0))
 
 
 def case_of(folder: Path, name: str, program: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -44,7 +46,7 @@ def case_of(folder: Path, name: str, program: Any) -> tuple[dict[str, Any], dict
     steps, dims = is_steppable(system), stream_dims(system)
     texts = [emit_module(s, class_name="Mixer", form=f) for s, f in ((pieced, "distributed"), (derive(system, "recurrent").system, "recurrent"))]
     asked = inspect.signature(load_class(texts[0], "Mixer").__init__).parameters
-    sizes: dict[str, Any] = {n: v for n, v in SIZES.items() if n in asked}
+    sizes: dict[str, Any] = {n: v for n, v in {**SIZES, **MORE}.items() if n in asked}
     sizes |= {"dtype": torch.float64} if "dtype" in asked else {}
     torch.manual_seed(0)
     parameters = load_class(texts[1], "Mixer")(**sizes).state_dict()
@@ -107,9 +109,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("label", PIECES)
 @pytest.mark.parametrize("name", MIXERS)
 def test_ranks_agree_with_one_process(folder: Path, name: str, label: str) -> None:
-    system = seqdsl.load(*MIXERS[name]).system()
     wanted = torch.load(folder / f"{name}.pt")[label]
     found = [torch.load(folder / f"{name}-{rank}.pt")[label] for rank in range(len(PIECES[label]))]
+    compare(seqdsl.load(*MIXERS[name]).system(), found, wanted)
+
+
+def compare(system: System, found: list[dict[str, Any]], wanted: dict[str, Any]) -> None:
+    """What the ranks have found, put together, is what one process finds."""
     for k, (y, d) in enumerate(zip(wanted["outputs"], stream_dims(system, system.outputs), strict=True)):
         assert gap(torch.cat([f["outputs"][k] for f in found], d), y) < 1e-10
     for f in found:
