@@ -90,8 +90,8 @@ def step(
         n if (d := streamed(system, t)) is None else f"{n}.unsqueeze({d})"
         for n, t in zip(names, system.inputs(), strict=True)
     ]
-    alone = [ranks.ALONE] if ranks.crosses(system) else []
-    called = call(functions[0], layer, options, given, ["state=state", "return_state=True", *alone])
+    more = ["state=state", "return_state=True", *([ranks.ALONE] if ranks.crosses(system) else [])]
+    called = call(functions[0], layer, options, given, more)
     if target.step is not None and len(functions) > 1:
         run = Names({*names, "result"}).fresh("run")
         whole, alone = (f"self._{f}" if layer else f for f in functions)

@@ -291,12 +291,10 @@ def past_values(ctx: Context, source: Source, k: int, value: Value, entry: State
 
 
 def cross(ctx: Context, tensor: Tensor) -> None:
-    """Of a tensor whose last positions go from piece to piece: what lies before this one. It is asked for as soon as the
-    tensor is there: inside a loop every rank would ask as often as its own piece is long."""
-    entry = ctx.records.get(tensor.name)
-    if entry is not None and entry.across:
-        place = ctx.place(tensor.name)
-        assert isinstance(place, Stored)
+    """Of a tensor whose last positions go from piece to piece, what lies before this one: before any loop asks for it."""
+    entry, place = ctx.records.get(tensor.name), ctx.places[tensor.name]
+    if entry is not None and entry.across and isinstance(place, Stored):
+        ctx.widened.add(tensor.name)
         source = Source(place.value, tensor.indices, tensor.edges, tensor.name)
         past_values(ctx, source, entry.position, place.value, entry)
 

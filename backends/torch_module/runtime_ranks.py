@@ -5,7 +5,7 @@ Architecture invariant: as in `runtime`; what they use of `torch.distributed` is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -103,7 +103,7 @@ class _Ranks:
         """x itself, of which a gradient is one of the last exchange, too."""
         if self.last is None or not (x.is_floating_point() or x.is_complex()):
             return x
-        y: Tensor = _After.apply(x, self.last)  # type: ignore[no-untyped-call]
+        y: Tensor = _After.apply(x, self.last)
         return y
 
     def states(self, a: Tensor, b: Tensor, start: Tensor, *, acts: str, reverse: bool = False) -> Tensor:

@@ -24,7 +24,9 @@ from seqdsl.ir.state import StateEntry, absolute, reads_length
 from seqdsl.ir.support import relevant_reads
 from seqdsl.ir.system import System, Tensor, reached
 
-CONCATENATION = "maps compose associatively, and so do windows of last positions; what enters a piece is the action of those before it"
+CONCATENATION = (
+    "maps compose associatively, and so do windows of last positions; what enters a piece is the action of those before it"
+)
 Reasons = list[tuple[str, str]]  # of which tensors, and why
 
 

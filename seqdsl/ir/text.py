@@ -223,8 +223,12 @@ def _entry(line: Line) -> StateEntry:
     entry = StateEntry(name, tensor, line.integer(), None)
     while line.take(";"):
         part = line.choice("part", ("tail", "boundary", "across"))
-        given = True if part == "across" else expression(line)
-        entry = replace(entry, **{part: given})
+        if part == "across":
+            entry = replace(entry, across=True)
+        elif part == "tail":
+            entry = replace(entry, tail=expression(line))
+        else:
+            entry = replace(entry, boundary=expression(line))
     return entry
 
 

@@ -28,6 +28,13 @@ def leaves(state: Any) -> list[Tensor]:
     return [state] if isinstance(state, Tensor) else []
 
 
+def mapped(state: Any, function: Any) -> Any:
+    """A nested state with each tensor changed."""
+    if isinstance(state, dict):
+        return {name: mapped(value, function) for name, value in state.items()}
+    return function(state) if isinstance(state, Tensor) else state
+
+
 def wanted(x: Tensor) -> Tensor:
     """A leaf of its own, of which the gradient is asked for."""
     return x.clone().requires_grad_(x.is_floating_point() or x.is_complex())
@@ -40,13 +47,6 @@ def weighed(found: list[Tensor], weights: list[Tensor]) -> Tensor:
         if x.requires_grad:
             total = total + (x.real * weight + (x.imag * weight if x.is_complex() else 0)).sum()
     return total
-
-
-def mapped(state: Any, function: Any) -> Any:
-    """A nested state with each tensor changed."""
-    if isinstance(state, dict):
-        return {name: mapped(value, function) for name, value in state.items()}
-    return function(state) if isinstance(state, Tensor) else state
 
 
 def run(case: dict[str, Any], piece: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -75,13 +75,14 @@ def main(folder: Path, rank: int, count: int) -> None:
     sys.path.insert(0, str(folder))
     distributed.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=count)
     pair = distributed.new_group([0, 1])
+    found: dict[str, dict[str, Any]] = {}
     for case in torch.load(folder / "cases.pt", weights_only=False):
-        found: dict[str, Any] = {}
-        for name, pieces in case["pieces"].items():
-            if rank < len(pieces):
-                more = {"group": pair} if len(pieces) == 2 else {}
-                found[name] = run(case, pieces[rank], **more)
-        torch.save(found, folder / f"{case['name']}-{rank}.pt")
+        mine = {label: pieces for label, pieces in case["pieces"].items() if rank < len(pieces)}
+        found[case["name"]] = {
+            label: run(case, pieces[rank], **({"group": pair} if len(pieces) == 2 else {}))
+            for label, pieces in mine.items()
+        }
+    torch.save(found, folder / f"{rank}.pt")
     distributed.barrier()
     distributed.destroy_process_group()
 
