@@ -62,6 +62,7 @@ def write_body(
     if ranks.crosses(system):
         names.taken.add(ranks.GROUP)
         ctx.ranks = names.fresh("ranks")
+        ctx.total = names.fresh("all_positions") if ranks.positions_cross(system) else ""
     ctx.batch = names.fresh("B" if "B" not in names.taken else "batch_size")
     for name, variable in options.items():
         ctx.sizes[f"option {name}"] = variable
@@ -187,7 +188,7 @@ def _finish(ctx: Context, results: list[str], steps: Stepping, late: list[str]) 
     for entry in steps.entries:
         nest(record, paths[entry.name], _kept(ctx, entry))
     if ctx.past:
-        record["position"] = total(ctx, str(ctx.system.stream))
+        record["position"] = ctx.total or total(ctx, str(ctx.system.stream))
     ctx.block.add(f"return {returned}, {literal(record)}")
 
 

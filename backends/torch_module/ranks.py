@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import options
+from seqdsl.ir.state import POSITION
 from seqdsl.ir.system import System
 
 from . import expressions, scans
@@ -32,6 +33,11 @@ def crosses(system: System) -> bool:
     return any(e.across for e in system.record or ()) or any(
         n.op == "across_ranks" for t in system.derived() if t.rhs is not None for n in walk(t.rhs)
     )
+
+
+def positions_cross(system: System) -> bool:
+    """Are the positions of a piece counted from those before it?"""
+    return any(e.name == POSITION and e.across for e in system.record or ())
 
 
 def states(ctx: Context, node: Node) -> Value:

@@ -188,8 +188,8 @@ def _primed(
             raise Unsupported(f"`{tensor.name}`, which reads itself {len(reach)} positions away: at most {MOST_STARTS}")
         for place in reach:
             at = str(place) if offset < 0 else (f"{length} + {place}" if place else length)
-            if offset > 0 and streamed and ctx.past:
-                at = f"past + {at}"
+            if streamed and ctx.past:
+                at = f"past + {at}" if offset > 0 else f"past - {-place}"
             text = zero
             for edge in tensor.edges:
                 point = build.value_of(edge.point)
@@ -205,7 +205,6 @@ def _primed(
                 if entry.tail is not build.ONE:
                     held = f"{ctx.helper('_last')}({held}, {key + 1}, {-place}).select({key + 1}, 0)"
                 text = f"{text} if state is None else {held}"
-                at = f"past - {-place}" if ctx.past else at
             items[at] = text
     if streamed and entry is not None and (last := "past - 1" if ctx.past else "-1") not in items:
         if entry.tail is not build.ONE:

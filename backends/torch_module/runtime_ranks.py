@@ -106,6 +106,14 @@ class _Ranks:
         y: Tensor = _After.apply(x, self.last)
         return y
 
+    def positions(self, before: int, own: int, device: torch.device) -> tuple[int, int]:
+        """How many positions there are before this rank's piece, and on all ranks; `before` counts on the first rank."""
+        if self.count == 1:
+            return before, before + own
+        ends = torch.tensor([own + before if self.rank == 0 else own], device=device)
+        lengths = [int(length) for (length,) in self.gathered(ends)]
+        return sum(lengths[: self.rank]) if self.rank else before, sum(lengths)
+
     def states(self, a: Tensor, b: Tensor, start: Tensor, *, acts: str, reverse: bool = False) -> Tensor:
         """The state where this rank's piece begins, and the state after the last piece, from the element (a, b) of each.
 

@@ -25,13 +25,14 @@ from dataclasses import dataclass, replace
 from seqdsl.algebra.affine import NotAffine, Term, Update, diagonal, split_update, states_and_updates
 from seqdsl.algebra.semirings import RINGS, ZEROS, coefficients, ring_of
 from seqdsl.forms.dense import Components, components_of
-from seqdsl.forms.reads import final_name
+from seqdsl.forms.reads import final_name, some_positions
 from seqdsl.forms.ring import NAMES
 from seqdsl.forms.scan import both, start_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node, rebuild_reads
 from seqdsl.ir.ops import make
+from seqdsl.ir.state import POSITION
 from seqdsl.ir.system import Edge, Index, System, Tensor
 
 PRODUCTS = {"max_plus": "sum", "min_plus": "sum", "logaddexp_plus": "sum", "or_and": "all", "max_times": "prod"}
@@ -110,7 +111,8 @@ def _of_matrices(system: System, loop: Loop) -> tuple[System, Element]:
     columns = _columns(updates, terms, components)
     added, made = _by_itself(system, loop, updates, {})
     ends = [_end(u, t) for u, (t, _) in zip(updates, columns, strict=True)]
-    factor = components.joined([_read(t) for t in ends])
+    starts = [s.rhs or build.ZERO for _, s in columns]
+    factor = components.joined([_value(system, u, t, s) for u, t, s in zip(updates, ends, starts, strict=True)])
     tensors = (*(t for pair in columns for t in pair), *ends, *made)
     return system, Element(tuple(updates), factor, tuple(added), "matrix", tensors, components)
 
@@ -150,7 +152,7 @@ def _by_itself(
             made[place] = replace(made[place], edges=(*made[place].edges, _edge(update, start.name)))
             made.append(start)
         made.append(_end(update, made[place]))
-        added.append(_read(made[-1]))
+        added.append(_value(system, update, made[-1], zero))
     return added, made
 
 
@@ -173,6 +175,12 @@ def _end(update: Update, tensor: Tensor) -> Tensor:
     rest = tuple(i for i in tensor.indices if i != update.time)
     value = build.read(tensor.name, at, tensor.dtype)
     return Tensor(f"{tensor.name}@end", rest, tensor.dtype, "derived", value, comment=f"{tensor.name} after its last position")
+
+
+def _value(system: System, update: Update, end: Tensor, start: Node) -> Node:
+    """What `_end` gives. Where positions count those of other pieces, an empty piece does not end before its first one."""
+    counted = any(e.name == POSITION for e in system.record or ())
+    return build.where(some_positions(system, update.time), _read(end), start) if counted else _read(end)
 
 
 def _declared(system: System, name: str, components: Components) -> tuple[System, Components]:

@@ -20,7 +20,7 @@ from seqdsl.ir.dependence import Loop, Step, recurrences
 from seqdsl.ir.node import walk
 from seqdsl.ir.ops import bound
 from seqdsl.ir.order import distance
-from seqdsl.ir.state import StateEntry, absolute, reads_length
+from seqdsl.ir.state import POSITION, StateEntry, absolute, reads_length
 from seqdsl.ir.support import relevant_reads
 from seqdsl.ir.system import System, Tensor, reached
 
@@ -63,10 +63,10 @@ def in_pieces(system: System) -> Pieces:
     windows = [e for e in system.record or () if e.tensor in whole.tensors and e.tensor not in unsolved]
     reasons += [(e.tensor, why) for e in windows if (why := _unkept(whole, e))]
     if system.record is not None:
-        kept = tuple(replace(e, across=e in windows) for e in system.record)
+        kept = tuple(replace(e, across=e in windows or e.name == POSITION) for e in system.record)
         system = replace(system, record=kept)
-        sent += [_window(whole, e) for e in windows]
-    names = (*states, *(e.tensor for e in windows))
+        sent += ["1" if e.name == POSITION else _window(whole, e) for e in system.record if e.across]
+    names = (*states, *(e.tensor for e in windows), *(e.name for e in system.record or () if e.name == POSITION))
     return Pieces(system, names, " + ".join(sent), tuple(dict.fromkeys(reasons)))
 
 
@@ -131,7 +131,7 @@ def _whole(system: System, reader: Tensor) -> str | None:
             return f"it takes all positions along `{stream}` together, in `{node!r}`"
     if reads_length(system, reader.rhs, stream):
         return f"it uses the length of the whole stream, |{stream}|"
-    if absolute(system, reader.rhs):
+    if system.record is None and absolute(system, reader.rhs):
         return f"it uses positions along `{stream}` as numbers, and those of a piece begin anew"
     return None
 

@@ -37,7 +37,16 @@ IN_THREADS: dict[str, Any] = {
     for name in """column_decay constant_matrix coupled_erase decaying_max delayed_feed exclusive_bonus fading_peak
     feed_forward latch leaky_delay learned_start negative_decay no_memory queue_length rank_three real_turn
     reverse_into_forward ring_of_cells soft_path two_sided_decay value_erase vector_rank_one""".split()
-} | {"mlstm": "mlstm", "taps": "short_conv", "bidirectional": "bi_wkv"}
+} | {
+    "mlstm": "mlstm",
+    "taps": "short_conv",
+    "bidirectional": "bi_wkv",
+    "rotated": ("retention", "Retention"),
+    "reset_by_position": "mixer m(x[t,c]) -> y[t,c]:\n    y[t,c] = where(t % 4 == 0, 0.0, 0.5) * y[t-1] + x / (t + 1)\n",
+    "later_is_less": "mixer m(x[t,c]) -> y[t,c]:\n    y[-1,c] = -inf\n    y[t,c] = max(y[t-1] - t / 10, x)\n",
+    "matrix_and_position": "mixer m(x[t,i], A[i,m]) -> y[t,i]:\n    y[-1,i] = 1.0\n"
+    "    y[t,i] = sum[m] A * y[t-1,m] / (t + 2) + x\n",
+}
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +126,7 @@ def test_what_needs_other_pieces_as_a_whole_is_refused_with_reasons() -> None:
         "gru": "two reads of the state are multiplied",
         "softmax": "it takes all positions along `t` together",
         "conv_gru": "multiplied",
-        "retention": "positions along `t` as numbers",
     }.items():
         with pytest.raises(SeqError, match="form-not-available") as caught:
-            derive(seqdsl.load(name, {"retention": "Retention"}.get(name)).system(), "distributed")
+            derive(seqdsl.load(name).system(), "distributed")
         assert any(reason in note for note in caught.value.diagnostics[0].notes)
