@@ -98,6 +98,8 @@ def write_prologue(
         top.add("matmul_dtype = _low_dtype(device, *self.parameters())")
     if ctx.ranks:
         top.add(f"{ctx.ranks} = {ctx.helper('_Ranks')}(group)")
+    if ctx.ranks and not steps.refusal and ranks.folds(system):
+        top.add(f'state = {ctx.ranks}.whole_state("{safe(system.name)}", state, return_state)')
     if ctx.past and ranks.positions_cross(system):
         own = f'{ctx.helper("_past")}("{safe(system.name)}", state)'
         top.add(f'past, {ctx.total} = {ctx.ranks}.positions({own}, sizes["{system.stream}"], device)')

@@ -30,9 +30,16 @@ FORWARD = [
 
 def crosses(system: System) -> bool:
     """Does the system say what enters a piece?"""
-    return any(e.across for e in system.record or ()) or any(
-        n.op == "across_ranks" for t in system.derived() if t.rhs is not None for n in walk(t.rhs)
-    )
+    return any(e.across for e in system.record or ()) or _has(system, "across_ranks") or folds(system)
+
+
+def folds(system: System) -> bool:
+    """Are there prefix folds, of which a state holds all positions?"""
+    return _has(system, "over_ranks")
+
+
+def _has(system: System, op: str) -> bool:
+    return any(n.op == op for t in system.derived() if t.rhs is not None for n in walk(t.rhs))
 
 
 def positions_cross(system: System) -> bool:

@@ -87,6 +87,11 @@ class _Ranks:
 
     def gathered(self, *parts: Tensor) -> list[list[Tensor]]:
         """The tensors of each rank, of the same shapes everywhere, in one exchange."""
+        exact = [not (x.is_floating_point() or x.is_complex()) for x in parts]
+        if any(exact) and not all(exact):  # integers stay what they are
+            kinds = [iter(self.gathered(*(x for x, e in zip(parts, exact, strict=True) if e is kind))) for kind in (False, True)]
+            rows = [(iter(a), iter(b)) for a, b in zip(*kinds, strict=True)]
+            return [[next(row[kind]) for kind in exact] for row in rows]
         plain = [torch.view_as_real(x) if x.is_complex() else x.byte() if x.dtype == torch.bool else x for x in parts]
         x = torch.cat([x.flatten() for x in plain])
         if torch.is_grad_enabled() and x.is_floating_point():
@@ -133,6 +138,29 @@ class _Ranks:
             after.append(act(a_piece, b_piece, after[-1]) if after else b_piece)
         states = torch.stack([start, *after])
         return torch.stack([states[place], states[-1]])
+
+    def prefixes(
+        self, fields: tuple[Tensor, ...], combine: Callable[..., tuple[Tensor, ...]], dim: int
+    ) -> tuple[Tensor, ...]:
+        """Prefix folds over a dimension, of all pieces, from those of this rank's piece alone."""
+        if self.count == 1:
+            return fields
+        own = fields[0].shape[dim]
+        last = [x.narrow(dim, own - 1, 1) if own else torch.zeros_like(x.sum(dim, keepdim=True)) for x in fields]
+        some = torch.full((1,), own > 0, device=fields[0].device)
+        earlier: tuple[Tensor, ...] | None = None
+        for *piece, known in self.gathered(*last, some)[: self.rank]:
+            if bool(known):
+                earlier = tuple(piece) if earlier is None else combine(*earlier, *piece)
+        if earlier is None or own == 0:
+            return fields
+        return combine(*(a.expand_as(x) for a, x in zip(earlier, fields, strict=True)), *fields)
+
+    def whole_state(self, mixer: str, state: Any, return_state: bool) -> Any:
+        """A state of all positions, on the first rank; none can be given back where they lie on several ranks."""
+        if return_state and self.count > 1:
+            raise ValueError(f"{mixer}: its state holds all positions, which lie on {self.count} ranks")
+        return state if self.rank == 0 else None
 
     def window(self, x: Tensor, before: Tensor, dim: int) -> tuple[Tensor, Tensor]:
         """The last w positions before this rank's piece x, and the last w of all pieces; w is the length of `before`, which

@@ -143,6 +143,7 @@ SCANS = frozenset(
         "matrix_scan",
         "micro_solve",
         "newton",
+        "over_ranks",
         "ring_scan",
     )
 )

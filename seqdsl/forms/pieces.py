@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 
 from seqdsl.algebra.affine import NotAffine
 from seqdsl.algebra.classify import classify_all
+from seqdsl.algebra.declared import monoid_verdicts
 from seqdsl.algebra.monoid import monoid_of
 from seqdsl.algebra.verdict import Verdict
 from seqdsl.forms.distributed import Element, across
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, Step, recurrences
-from seqdsl.ir.node import walk
-from seqdsl.ir.ops import bound
+from seqdsl.ir.node import Node, reads, rebuild, walk
+from seqdsl.ir.ops import bound, make
 from seqdsl.ir.order import distance
 from seqdsl.ir.state import POSITION, StateEntry, absolute, reads_length
 from seqdsl.ir.support import relevant_reads
@@ -59,21 +60,61 @@ def in_pieces(system: System) -> Pieces:
         states |= {u.state.name: u.step for u in element.updates}
         sent += _numbers(system, element)
     unsolved = {name for name, step in states.items() if step == 0}
+    folded = _folded(whole)
     reasons += _reads_refused(whole, states)
-    windows = [e for e in system.record or () if e.tensor in whole.tensors and e.tensor not in unsolved]
+    windows = [e for e in system.record or () if e.tensor in whole.tensors and e.tensor not in unsolved | folded]
     reasons += [(e.tensor, why) for e in windows if (why := _unkept(whole, e))]
     if system.record is not None:
-        kept = tuple(replace(e, across=e in windows or e.name == POSITION) for e in system.record)
-        system = replace(system, record=kept)
-        sent += ["1" if e.name == POSITION else _window(whole, e) for e in system.record if e.across]
-    names = (*states, *(e.tensor for e in windows), *(e.name for e in system.record or () if e.name == POSITION))
+        kept = tuple(replace(e, across=e in windows or e.name == POSITION and not folded) for e in system.record)
+        system = _over_ranks(replace(system, record=kept))
+        sent += ["1" if e.name == POSITION else _window(whole, e) for e in system.record or () if e.across]
+    folds = [t.name for t in whole.derived() if t.rhs is not None and any(_is_prefix(whole, n) for n in walk(t.rhs))]
+    sent += [f"the fields of {name}" for name in folds]
+    names = (*states, *folds, *(e.tensor for e in windows), *(e.name for e in system.record or () if e.name == POSITION))
     return Pieces(system, names, " + ".join(sent), tuple(dict.fromkeys(reasons)))
 
 
 def laws(system: System) -> dict[str, Verdict]:
     """What is known of the monoid of each recurrence along the stream."""
     found = [(r, monoid_of(system, r)) for r in classify_all(system) if r.axis == system.stream]
-    return {f"{law} ({', '.join(r.states)})": v for r, m in found if m is not None for law, v in m.verdicts}
+    declared = {f"{law} ({name})": v for name in system.monoids for law, v in monoid_verdicts(system, name).items()}
+    return {f"{law} ({', '.join(r.states)})": v for r, m in found if m is not None for law, v in m.verdicts} | declared
+
+
+def _is_prefix(system: System, node: Node) -> bool:
+    """Is it a fold of a declared monoid up to the current position, `M[s | s <= t]`? That of a piece goes on from the
+    folds of those before: such folds are of associative monoids only."""
+    if node.op != "fold" or len(bound(node)) != 1 or system.stream is None:
+        return False
+    (name,) = bound(node)
+    return system.axis(name) == system.stream and node.args[-1] is make("le", build.index(name), build.index(system.stream))
+
+
+def _folded(system: System) -> set[str]:
+    """What such folds read, of which a state holds all positions."""
+    rights = [t.rhs for t in system.derived() if t.rhs is not None]
+    return {str(r.attr) for rhs in rights for n in walk(rhs) if _is_prefix(system, n) for a in n.args for r in reads(a)}
+
+
+def _over_ranks(system: System) -> System:
+    """The folds of each piece as those of all pieces before, too."""
+    changed = []
+    for tensor in system.derived():
+        rhs = tensor.rhs and rebuild(tensor.rhs, lambda n: make("over_ranks", n) if _is_prefix(system, n) else None)
+        changed += [replace(tensor, rhs=rhs)] if rhs is not tensor.rhs else []
+    return system.with_tensors(*changed)
+
+
+def _without_folds(system: System, node: Node) -> Node:
+    """The expression with what a fold needs of the current position in its stead."""
+
+    def change(n: Node) -> Node | None:
+        if not _is_prefix(system, n):
+            return None
+        here = {name: build.index(str(system.stream)) for name in bound(n)}
+        return build.total(build.substitute(a, here) for a in n.args[:-1])
+
+    return rebuild(node, change)
 
 
 def _in_steps(system: System, loop: Loop) -> Iterator[tuple[str, str]]:
@@ -97,11 +138,12 @@ def _reads_refused(system: System, states: dict[str, int]) -> Iterator[tuple[str
     stream = str(system.stream)
     loops = [loop for loop in recurrences(system) if loop.axis == stream]
     home = {name: k for k, loop in enumerate(loops) for name in loop.tensors()}
-    kept = {e.tensor for e in system.record or ()}
-    needed = reached(system, kept).tensors
+    kept, folded = {e.tensor for e in system.record or () if e.tail is not None}, _folded(system)
+    needed = reached(system, (e.tensor for e in system.record or ())).tensors
     for reader in [t for t in system.derived() if t.name in needed]:
         assert reader.rhs is not None
-        if (why := _whole(system, reader)) is not None:
+        reader = replace(reader, rhs=_without_folds(system, reader.rhs))
+        if (why := _whole(system, reader, bool(folded))) is not None:
             yield reader.name, why
             continue
         for read, facts in relevant_reads(system, reader):
@@ -116,7 +158,7 @@ def _reads_refused(system: System, states: dict[str, int]) -> Iterator[tuple[str
                 yield reader.name, f"it reads `{read!r}`, which may lie on another rank"
 
 
-def _whole(system: System, reader: Tensor) -> str | None:
+def _whole(system: System, reader: Tensor, folded: bool) -> str | None:
     """How an equation depends on the stream as a whole."""
     stream = str(system.stream)
     assert reader.rhs is not None
@@ -131,7 +173,7 @@ def _whole(system: System, reader: Tensor) -> str | None:
             return f"it takes all positions along `{stream}` together, in `{node!r}`"
     if reads_length(system, reader.rhs, stream):
         return f"it uses the length of the whole stream, |{stream}|"
-    if system.record is None and absolute(system, reader.rhs):
+    if (system.record is None or folded) and absolute(system, reader.rhs):
         return f"it uses positions along `{stream}` as numbers, and those of a piece begin anew"
     return None
 

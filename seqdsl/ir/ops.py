@@ -11,7 +11,8 @@ Binding:
             the state before the first position. Another is `front(f)`, which is f,
             the step of a recurrence over two axes at the cells of a front; its options are the geometry of the grid
             (`seqdsl.forms.wavefront`). A third is `level(f)`, which is f, a part of the step of a recurrence that may be
-            evaluated at all positions of a level at once (`seqdsl.forms.levels`)
+            evaluated at all positions of a level at once (`seqdsl.forms.levels`); a fourth `over_ranks(f)`, which is f, a
+            prefix fold of a declared monoid along a stream that lies in pieces on several ranks
   "reduce"  attr = (indices, options), args = (body, guard): the indices are bound (`sum mean prod max min logsumexp
             any all argmax`); the reference receives the body with the reduced axes last and flattened in row-major
             order, and the guard as a mask. Two rows that only forms make: `normaliser(z)`, a logsumexp that is
@@ -245,6 +246,7 @@ _ROWS = [
     _row("newton", None, lambda *d: d[0], ref.newton, domain="real"),
     _row("front", 1, _same, ref.front, along="", across="", slope=1, lead=0, before=0, after=0, up=False, left=False),
     _row("level", 1, _same, ref.front),
+    _row("over_ranks", 1, _same, ref.front),
     _row("affine_scan", 3, _arithmetic, ref.affine_scan, "", "scan", log=False, reverse=False),
     _row("ring_scan", 3, _same, ref.ring_scan, "", "scan", ring="max_plus", reverse=False),
     _row("matrix_scan", 3, _arithmetic, ref.matrix_scan, "", "scan", reverse=False),

@@ -51,16 +51,18 @@ def case_of(
     sizes |= {"dtype": torch.float64} if "dtype" in asked else {}
     torch.manual_seed(0)
     module = cls(**sizes)
-    shared = {"name": name, "sizes": sizes, "parameters": module.state_dict(), "steps": is_steppable(system)}
+    steps = is_steppable(system) and not system.monoids  # the state of a prefix fold holds all positions
+    shared = {"name": name, "sizes": sizes, "parameters": module.state_dict(), "steps": steps}
     split, one = ({**shared, "file": f"{name}_{kind}", "pieces": {}} for kind in texts)
     for label, lengths in cuts.items():
-        split["pieces"][label], one["pieces"][label] = _cut(system, module, lengths, given=label != "empty")
+        split["pieces"][label], one["pieces"][label] = _cut(system, module, lengths, steps, label != "empty")
     return split, one
 
 
-def _cut(system: System, module: Any, lengths: tuple[int, ...], *, given: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _cut(
+    system: System, module: Any, lengths: tuple[int, ...], steps: bool, given: bool
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Inputs, state and the weights of a loss, of the whole and in pieces."""
-    steps = is_steppable(system)
     whole = random_inputs(system, **{**ALL_SIZES, str(system.stream): sum(lengths)})
     state = None
     if steps and given:  # that after other inputs, so that none is all zeros

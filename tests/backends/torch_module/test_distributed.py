@@ -35,7 +35,8 @@ IN_PROCESSES: dict[str, Any] = {
 IN_THREADS: dict[str, Any] = {
     name: UNNAMED / f"{name}.seq"
     for name in """column_decay constant_matrix coupled_erase decaying_max delayed_feed exclusive_bonus fading_peak
-    feed_forward latch leaky_delay learned_start negative_decay no_memory queue_length rank_three real_turn
+    feed_forward latch max_plus cover matrix velocity
+    leaky_delay learned_start negative_decay no_memory queue_length rank_three real_turn
     reverse_into_forward ring_of_cells soft_path two_sided_decay value_erase vector_rank_one""".split()
 } | {
     "mlstm": "mlstm",
@@ -119,6 +120,14 @@ def test_a_wrong_exchange_is_seen(fault: str, tmp_path: Path, monkeypatch: pytes
 
     label = "".join(c if c.isalnum() else "_" for c in fault)
     assert gap_in_threads(label, what, tmp_path, monkeypatch, change) > 1e-4
+
+
+def test_a_state_of_all_positions_is_not_given_back_on_several_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = seqdsl.load(UNNAMED / "max_plus.seq")
+    module, x = program.module(form="distributed"), torch.zeros(1, 3, 2)
+    assert module(x, x, return_state=True)[1]["position"] == 3  # one rank
+    with pytest.raises(ValueError, match="lie on 2 ranks"):
+        Threads(2, monkeypatch).run(lambda rank: module(x, x, return_state=True))
 
 
 def test_what_needs_other_pieces_as_a_whole_is_refused_with_reasons() -> None:
