@@ -23,16 +23,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from seqdsl.algebra.affine import NotAffine, Term, Update, diagonal, split_update, states_and_updates
+from seqdsl.algebra.lags import has_lags, lag_name, with_companions
 from seqdsl.algebra.semirings import RINGS, ZEROS, coefficients, ring_of
 from seqdsl.forms.dense import Components, components_of
+from seqdsl.forms.feedback import along
 from seqdsl.forms.reads import final_name, some_positions
 from seqdsl.forms.ring import NAMES
 from seqdsl.forms.scan import both, start_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
-from seqdsl.ir.node import Node, rebuild_reads
+from seqdsl.ir.node import Node, read_names, rebuild_reads
 from seqdsl.ir.ops import make
-from seqdsl.ir.state import POSITION
+from seqdsl.ir.state import POSITION, StateEntry
 from seqdsl.ir.system import Edge, Index, System, Tensor
 
 PRODUCTS = {"max_plus": "sum", "min_plus": "sum", "logaddexp_plus": "sum", "or_and": "all", "max_times": "prod"}
@@ -53,6 +55,8 @@ class Element:
 
 def across(system: System, loop: Loop) -> tuple[System, Element]:
     """The system in which a recurrence along the stream begins with what enters this rank's piece. Raises `NotAffine`."""
+    if has_lags(system, loop):
+        system, loop = with_companions(system, loop)
     system, element = _element(system, loop)
     system = system.with_tensors(*element.made)
     return _exchanged(system, loop, element), element
@@ -229,14 +233,51 @@ def _columns(updates: list[Update], terms: list[list[Term]], components: Compone
     return found
 
 
+def _given(system: System, loop: Loop, update: Update) -> tuple[Node, dict[str, Tensor]]:
+    """The state before all pieces, and the tensors that hold it, or it and those before: what enters the first piece. The
+    names that they had are those of what enters this one."""
+    start, carry = start_of(system, update, loop, beside=True)
+    known, found = {**system.tensors, **{t.name: t for t in carry}}, dict[str, Tensor]()
+
+    def change(node: Node) -> Node:
+        name = str(node.attr)
+        found[name] = replace(known[name], name=name.replace("@start", "@given").replace("@past", "@before"))
+        if (rhs := found[name].rhs) is not None:
+            found[name] = replace(found[name], rhs=rebuild_reads(rhs, held(rhs), change))
+        return build.read(found[name].name, node.args, node.dtype)
+
+    def held(node: Node) -> set[str]:
+        return {n for n in read_names(node) if n.endswith(("@start", "@past"))}
+
+    return rebuild_reads(start, held(start), change), found
+
+
+def _window(system: System, element: Element, entry: StateEntry) -> list[Tensor]:
+    """Of a state that is read several steps back, its last values after the last piece: those of its companions."""
+    if entry.tail is build.ONE and entry.boundary is None:
+        return []
+    past, names = system.tensors.get(f"{entry.tensor}@past"), {u.state.name for u in element.updates}
+    if past is None or entry.boundary is not None:
+        raise NotAffine(f"`{entry.tensor}` is kept for more than its last steps")
+    tensor = system.tensors[entry.tensor]
+    index = past.indices[entry.position]
+    length = build.value_of(system.indices[index].size or build.ZERO)
+    lags = [lag_name(entry.tensor, back) for back in reversed(range(int(length or 0)))]
+    if not names.issuperset(lags):
+        raise NotAffine(f"`{entry.tensor}` is kept for more steps than its recurrence reads")
+    rest = [build.index(i) for k, i in enumerate(tensor.indices) if k != entry.position]
+    values = [build.read(f"{name}@final", rest, tensor.dtype) for name in lags]
+    comment = f"the last values of {tensor.name}, after the last piece"
+    return [Tensor(f"{tensor.name}@kept", past.indices, tensor.dtype, "derived", along(index, values), comment=comment)]
+
+
 def _exchanged(system: System, loop: Loop, element: Element) -> System:
     """The states begin with what enters the piece, and the state record has what leaves the last one."""
-    starts, given = [], []
+    starts, given = [], dict[str, Tensor]()
     for update in element.updates:
-        start, carry = start_of(system, update, loop, beside=True)
-        renamed = {t.name: t.name.replace("@start", "@given") for t in carry}
-        given += [replace(t, name=renamed[t.name]) for t in carry]
-        starts.append(build.read(renamed[str(start.attr)], start.args, start.dtype) if carry else start)
+        start, tensors = _given(system, loop, update)
+        starts.append(start)
+        given |= tensors
     first, components = element.updates[0].state, element.components
     side = build.numbered(f"{first.name}.side", system.indices)
     system = replace(system, indices={**system.indices, side: Index(side, side, build.const(2))})
@@ -252,7 +293,7 @@ def _exchanged(system: System, loop: Loop, element: Element) -> System:
     lead = (side,) if components.tag is None else (side, components.tag[0])
     comment = f"{first.name} where this piece begins, and after the last piece"
     ranks = Tensor(f"{first.name}@ranks", (*lead, *rest), value.dtype, "derived", value, comment=comment)
-    changed = [*given, ranks]
+    changed = [*given.values(), ranks]
     finals, record = dict(system.finals), list(system.record or ())
     for number, update in enumerate(element.updates):
         part = [] if components.tag is None else [build.const(number)]
@@ -263,9 +304,9 @@ def _exchanged(system: System, loop: Loop, element: Element) -> System:
         changed.append(replace(update.state, edges=(*edges, _edge(update, f"{update.state.name}@start"))))
         for k, entry in enumerate(record):
             if entry.tensor == update.state.name:
-                if entry.tail is not build.ONE or entry.boundary is not None:
-                    raise NotAffine(f"`{entry.tensor}` is read further back than one step")
+                window = _window(system, element, entry)
+                changed += window
                 record[k] = replace(entry, tensor=f"{entry.tensor}@elsewhere")
-                finals[entry.name] = final_name(update)
-    system = system.with_tensors(*changed)
+                finals[entry.name] = window[0].name if window else final_name(update)
+    system = system.with_tensors(*changed, drop=tuple(f"{u.state.name}@past" for u in element.updates))
     return replace(system, finals=finals, record=None if system.record is None else tuple(record))

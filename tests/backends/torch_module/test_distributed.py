@@ -36,7 +36,7 @@ IN_THREADS: dict[str, Any] = {
     name: UNNAMED / f"{name}.seq"
     for name in """column_decay constant_matrix coupled_erase decaying_max delayed_feed exclusive_bonus fading_peak
     feed_forward latch max_plus cover matrix velocity
-    leaky_delay learned_start negative_decay no_memory queue_length rank_three real_turn
+    leaky_delay learned_start echo lag_two negative_decay no_memory queue_length rank_three real_turn
     reverse_into_forward ring_of_cells soft_path two_sided_decay value_erase vector_rank_one""".split()
 } | {
     "mlstm": "mlstm",
