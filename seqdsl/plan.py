@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from seqdsl.diagnostics import SeqError
-from seqdsl.forms import FORMS, Derived, derive
+from seqdsl.forms import DISTRIBUTED, FORMS, Derived, derive
 from seqdsl.forms.derive import apply
 from seqdsl.forms.levels import OVER_PAIRS, join_of
 from seqdsl.forms.newton_rank import couplings
@@ -356,9 +356,7 @@ def _count_block(system: System, node: Node, flops: Poly, steps: Poly) -> None:
 def candidates(system: System) -> list[Derived]:
     """Every form as far as it goes: recurrences that resist a form stay loops in it."""
     found = [derive(system, "recurrent")]
-    for row in FORMS.values():
-        if row.rewrite is None:
-            continue
+    for row in [row for row in FORMS.values() if row.rewrite is not None]:
         risks = RISKS.get(row.name)
         derived = apply(system, row) if risks is None else apply(system, row, risks)  # as `derive` asks, and it is known
         if derived.rewritten:
@@ -379,10 +377,16 @@ def _with_made(system: System, derived: System) -> System:
 
 
 def in_form(system: System, form: str) -> Derived:
-    """The system in the form asked for; `auto` asks the planner."""
-    if form == "auto":
-        return choose(system)
-    return derive(system, form)
+    """The system in the form asked for; `auto` asks the planner, as `distributed` does for what each rank computes."""
+    return choose(system) if form == "auto" else as_chosen(derive(system, form))
+
+
+def as_chosen(derived: Derived) -> Derived:
+    """A form as it is; of one rank's piece of the stream, with what that computes in the cheapest form for it."""
+    if derived.form != DISTRIBUTED:
+        return derived
+    inner = choose(derived.system)
+    return replace(inner, form=derived.form, obligations=(*derived.obligations, *inner.obligations), rewritten=derived.rewritten)
 
 
 def costs(system: System) -> dict[str, Cost | SeqError]:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from seqdsl.ir.system import System, Tensor
 
+from . import ranks
 from .context import Block
+from .layout import docstring
 from .names import Names, attribute, quoted, tuple_text
 from .packed import packing
 from .prologue import Stepping, stepping
 from .target import Target
+
+FORWARD = "The outputs; with `return_state` the state as well. `cu_seqlens`: ends of packed sequences."
 
 
 def signature(system: System, arguments: dict[str, str]) -> list[str]:
@@ -39,13 +43,14 @@ def forward(
 ) -> None:
     out.add(
         f"def forward(self, {', '.join([*signature(system, arguments), '*', 'state: Any = None'])}, "
-        "return_state: bool = False, cu_seqlens: Any = None) -> Any:"
+        f"return_state: bool = False, cu_seqlens: Any = None{', group: Any = None' if ranks.crosses(system) else ''}) -> Any:"
     )
-    out.add('    """The outputs; with `return_state` the state as well. `cu_seqlens`: ends of packed sequences."""')
+    pieces = ranks.crosses(system)
+    out.lines += docstring(ranks.FORWARD if pieces else [FORWARD], out.indent + 1)
     dims = [str(all_streamed(system, t)) for t in system.inputs()]
     results = [str(streamed(system, system.tensors[o])) for o in system.outputs]
     names = list(arguments.values())
-    more = ["state=state", "return_state=return_state"]
+    more = ["state=state", "return_state=return_state", *([f"{ranks.GROUP}={ranks.GROUP}"] if pieces else [])]
     if system.stream is not None:
         how = packing(system, stepping(system), target)
         more += [] if how.refusal else ["cu_seqlens=cu_seqlens"]
@@ -53,8 +58,13 @@ def forward(
         test = test if how.stateless else "_packed_with_states({}, cu_seqlens, state)"
         test = "" if how.refusal else f" and not {test.format(tuple_text(names))}"
         out.add(f"    if cu_seqlens is not None{test}:")
+        run = Names({*names, ranks.GROUP}).fresh("run") if pieces else "self.forward"
+        if pieces:
+            out.add(f"        def {run}(*pieces: Tensor, **more: Any) -> Any:")
+            out.add(f"            return self.forward(*pieces, **more, {ranks.GROUP}={ranks.GROUP})")
+            out.add("")
         out.add(
-            f"        return _run_packed(self.forward, {tuple_text(names)}, {tuple_text(dims)}, "
+            f"        return _run_packed({run}, {tuple_text(names)}, {tuple_text(dims)}, "
             f"{tuple_text(results)}, cu_seqlens, state, return_state)"
         )
     out.add(f"    return {call(function, layer, options, names, more)}")
@@ -80,7 +90,8 @@ def step(
         n if (d := streamed(system, t)) is None else f"{n}.unsqueeze({d})"
         for n, t in zip(names, system.inputs(), strict=True)
     ]
-    called = call(functions[0], layer, options, given, ["state=state", "return_state=True"])
+    more = ["state=state", "return_state=True", *([ranks.ALONE] if ranks.crosses(system) else [])]
+    called = call(functions[0], layer, options, given, more)
     if target.step is not None and len(functions) > 1:
         run = Names({*names, "result"}).fresh("run")
         whole, alone = (f"self._{f}" if layer else f for f in functions)

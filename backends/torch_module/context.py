@@ -123,6 +123,9 @@ class Context:
     late: frozenset[str] = frozenset()  # tensors that only the state needs
     unclosed: list[tuple[Tensor, tuple[int, ...]]] = field(default_factory=list)  # entries of loops that only it needs
     histories: dict[str, Value] = field(default_factory=dict)  # what came before a tensor's first new position
+    ranks: str = ""  # the variable that exchanges with other ranks, where the stream lies in pieces
+    total: str = ""  # the variable of how many positions there are on all of them, where those are counted
+    windows: dict[str, Value] = field(default_factory=dict)  # the last positions of all pieces, where windows cross ranks
     joined: dict[str, Value] = field(default_factory=dict)  # the same and the tensor, as one
     finished: dict[str, Looped] = field(default_factory=dict)  # tensors of loops that are over
     functions: dict[Loop, list[str]] = field(default_factory=dict)  # loops inside others that become functions; their states

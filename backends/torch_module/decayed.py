@@ -223,7 +223,7 @@ def _states(ctx: Context, node: Node, k: Value, v: Value, a: Value, start: Value
     product = Value(f"{spread(k, dims).at(PRODUCT)} * {spread(v, dims).at(PRODUCT + 1)}", dims, node.dtype, PRODUCT)
     write = k if build.value_of(node.args[-3]) == 1 else product
     states = ctx.bind(f"{ctx.current}_states", scans.affine(ctx, node, a, write, start))
-    rest = (BATCH, *states.dims[2:])
+    rest, start = (BATCH, *states.dims[2:]), expressions.convert(ctx, start, node.dtype)
     return states, expressions.full(ctx, start, rest, start.dtype)
 
 

@@ -93,6 +93,8 @@ def _emit(ctx: Context, node: Node) -> Value:
         return micro.solve(ctx, node)
     if node.op.startswith("block_"):
         return blocks.block(ctx, node)
+    if node.op == "over_ranks":
+        return folds.fold(ctx, node.args[0], over_ranks=True)
     if OPS[node.op].binding in ("scan", "last"):
         return scans.scan(ctx, node)
     if node.op in RANDOM:

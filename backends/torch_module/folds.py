@@ -15,8 +15,8 @@ from .context import Block, Context, Unsupported
 from .values import BATCH, Value, merge, plain, spread
 
 
-def fold(ctx: Context, node: Node) -> Value:
-    """The value of `M[s | guard](args)`."""
+def fold(ctx: Context, node: Node, *, over_ranks: bool = False) -> Value:
+    """The value of `M[s | guard](args)`; with `over_ranks`, of all pieces of the stream up to each position of this one."""
     monoid = ctx.system.monoids[str(node.attr[0])]
     names: tuple[str, ...] = node.attr[1]
     *arg_nodes, guard = node.args
@@ -59,6 +59,9 @@ def fold(ctx: Context, node: Node) -> Value:
         line = _guard_empty(ctx, monoid, line, results, types, outer, name)
     else:
         ctx.block.add(line)
+    if over_ranks:
+        call = f"{ctx.ranks}.prefixes(({', '.join(results)},), {combine}, {lead.index(name)})"
+        ctx.block.add(f"{', '.join(results)}{',' if len(results) == 1 else ''} = {call}")
     at = prefix or ""
     values = {}
     for variable, (field, own) in zip(results, monoid.fields, strict=True):

@@ -11,7 +11,7 @@ from seqdsl.ir.dependence import Compute, schedule
 from seqdsl.ir.state import StateEntry, record_paths
 from seqdsl.ir.system import System, Tensor
 
-from . import apart, expressions, history, reads, recurrence, stateless
+from . import apart, expressions, history, ranks, reads, recurrence, stateless
 from .context import Block, Context, Layered, Looped, Source, Stored
 from .gathered import with_gathered_sums
 from .inlining import SUPPORT_FUNCTIONS
@@ -42,7 +42,7 @@ def parameter_places(ctx: Context) -> None:
 
 def input_names(system: System, target: Target) -> dict[str, str]:
     """The argument of each input."""
-    names = Names({*SUPPORT_FUNCTIONS, *target.names()})
+    names = Names({*SUPPORT_FUNCTIONS, *target.names(), *([ranks.GROUP] if ranks.crosses(system) else [])})
     return {t.name: names.fresh(t.name) for t in system.inputs()}
 
 
@@ -64,6 +64,10 @@ def write_body(
     names = Names({*taken, *arguments.values(), *options.values(), *SUPPORT_FUNCTIONS, *target.names()})
     ctx = Context(system, names, Block(indent + 1), options="self." if layer else "", target=target)
     ctx.stateful, ctx.past = not steps.refusal, steps.past
+    if ranks.crosses(system):
+        names.taken.add(ranks.GROUP)
+        ctx.ranks = names.fresh("ranks")
+        ctx.total = names.fresh("all_positions") if ranks.positions_cross(system) else ""
     ctx.batch = names.fresh("B" if "B" not in names.taken else "batch_size")
     for name, variable in options.items():
         ctx.sizes[f"option {name}"] = variable
@@ -95,6 +99,8 @@ def write_body(
     if early:
         write_tables(ctx, early, lambda step: recurrence.execute(ctx, step, readers_of(ctx, step, steps)))
     halves, waiting = with_state_alone(system, plan, kept | {*system.outputs}) if ctx.stateful and not chains else ({}, ())
+    for tensor in system.inputs():
+        history.cross(ctx, tensor)
     for step in plan:
         if isinstance(step, Compute) and step.tensor in waiting:
             continue
@@ -103,6 +109,7 @@ def write_body(
         elif not (chains and chains.write(ctx, step)):
             recurrence.execute(ctx, step, readers_of(ctx, step, steps))
     results = [_output(ctx, system.tensors[n]) for n in system.outputs]
+    results = [f"{ctx.ranks}.joined({text})" for text in results] if ctx.ranks else results
     _finish(ctx, results, steps, late)
     body = ctx.block.lines
     return write_prologue(ctx, indent, layer, known, arguments, _inputs(ctx, arguments), steps, body), ctx
@@ -198,7 +205,7 @@ def _finish(ctx: Context, results: list[str], steps: Stepping, late: list[str]) 
     for entry in steps.entries:
         nest(record, paths[entry.name], _kept(ctx, entry))
     if ctx.past:
-        record["position"] = total(ctx, str(ctx.system.stream))
+        record["position"] = ctx.total or total(ctx, str(ctx.system.stream))
     ctx.block.add(f"return {returned}, {literal(record)}")
 
 
@@ -212,6 +219,9 @@ def _kept(ctx: Context, entry: StateEntry) -> str:
     if entry.tensor in ctx.lasts and entry.tail is build.ONE and entry.boundary is None:
         return ctx.lasts[entry.tensor]
     tensor, k = ctx.system.tensors[entry.tensor], entry.position
+    if entry.across:
+        last = ctx.windows[entry.tensor]
+        return f"{last.at(ATOM)}.select({k + 1}, 0)" if entry.tail is build.ONE else last.text
     looped = ctx.finished.get(entry.tensor)
     end = total(ctx, tensor.indices[k])
     if entry.boundary is not None:

@@ -12,10 +12,10 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node
 from seqdsl.ir.order import Linear, difference, linear, upper_bound
 from seqdsl.ir.state import StateEntry, record_paths, state_record
-from seqdsl.ir.system import Edge
+from seqdsl.ir.system import Edge, Tensor
 
-from . import edges, expressions, reads
-from .context import Context, Source
+from . import edges, expressions, ranks, reads
+from .context import Context, Source, Stored
 from .sizes import size_value
 from .values import ATOM, BATCH, CHOICE, SUM, Value
 
@@ -222,9 +222,21 @@ def past_values(ctx: Context, source: Source, k: int, value: Value, entry: State
     width = "1" if entry.tail is build.ONE else count
     lengths = [width if d == source.own[k] else ctx.dim_text(d) for d in order]
     bound_value = ctx.bind(f"{source.name}_past", made, lengths)
+    if entry.across:
+        whole = expressions.full(ctx, value, order, value.dtype)
+        bound_value, ctx.windows[source.name] = ranks.window(ctx, source.name, whole, bound_value, dim, lengths)
     if source.node is None and not ctx.loops:
         ctx.histories[entry.name] = bound_value
     return bound_value
+
+
+def cross(ctx: Context, tensor: Tensor) -> None:
+    """Of a tensor whose last positions go from piece to piece, what lies before this one: before any loop asks for it."""
+    entry, place = ctx.records.get(tensor.name), ctx.places[tensor.name]
+    if entry is not None and entry.across and isinstance(place, Stored):
+        ctx.widened.add(tensor.name)
+        source = Source(place.value, tensor.indices, tensor.edges, tensor.name)
+        past_values(ctx, source, entry.position, place.value, entry)
 
 
 def _at_keys(ctx: Context, source: Source, held: str, without: int | None = None) -> str:

@@ -18,7 +18,7 @@ SUPPORT_FUNCTIONS = frozenset(p.stem for p in (HERE / "support").glob("*.py") if
 def _pieces() -> dict[str, tuple[str, frozenset[str], str]]:
     """Top-level name -> (text, names it uses, file stem), in the order of the files."""
     found: dict[str, tuple[str, frozenset[str], str]] = {}
-    own = [HERE / f"{name}.py" for name in ("runtime_calls", "runtime_packed", "runtime")]
+    own = [HERE / f"{name}.py" for name in ("runtime_calls", "runtime_packed", "runtime_ranks", "runtime")]
     files = [*own, *sorted((HERE / "support").glob("*.py"))]
     for path in files:
         source = path.read_text(encoding="utf-8")

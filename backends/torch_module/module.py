@@ -13,6 +13,7 @@ from seqdsl.ir.node import Node, walk
 from seqdsl.ir.state import needed
 from seqdsl.ir.system import System, Tensor
 
+from . import ranks
 from .calls import forward, signature, step, streamed
 from .context import Block, Context
 from .function import input_names, new_length, write_body
@@ -140,6 +141,8 @@ def _function(system: System, name: str, layer: bool, built: _Built, arguments: 
     keywords = ["state: Any = None", "return_state: bool = False"]
     if packs(system, stepping(system), target):
         keywords.append("cu_seqlens: Any = None")
+    if ranks.crosses(system):
+        keywords.append(f"{ranks.GROUP}: Any = None")
     always = len(keywords)
     if not layer:
         keywords += _defaults(system, built)
@@ -298,14 +301,15 @@ def _init_state(
             tensor.dtype, "_complex_dtype(dtype or torch.get_default_dtype())"
         )
         given.append(f"torch.zeros({', '.join(shape)}, device=device, dtype={kind})")
+    alone = f", {ranks.ALONE}" if ranks.crosses(system) else ""
     if len(given) == 1:
-        out.add(f"    return self.forward({given[0]}, return_state=True)[1]")
+        out.add(f"    return self.forward({given[0]}, return_state=True{alone})[1]")
         return
     out.add("    empty = (")
     for text in given:
         out.add(f"        {text},")
     out.add("    )")
-    out.add("    return self.forward(*empty, return_state=True)[1]")
+    out.add(f"    return self.forward(*empty, return_state=True{alone})[1]")
 
 
 def _base_inputs(system: System) -> list[str]:

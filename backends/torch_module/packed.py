@@ -16,7 +16,7 @@ from seqdsl.ir.ops import OPS, bound, made
 from seqdsl.ir.order import difference, linear
 from seqdsl.ir.system import System, Tensor
 
-from . import expressions, newton
+from . import expressions, newton, ranks
 from .context import Context
 from .prologue import Stepping
 from .target import Target
@@ -46,6 +46,8 @@ def packs(system: System, steps: Stepping, target: Target) -> bool:
 
 def packing(system: System, steps: Stepping, target: Target) -> Packing:
     """How a module of this target takes packed sequences."""
+    if ranks.crosses(system):
+        return Packing("its positions lie on several ranks")
     one = target.chains is not None and target.chains.one_position
     if system.stream is None or one or not any(s.packed for s in target.calls.values()):
         return Packing("nothing here knows where they begin")

@@ -13,7 +13,7 @@ from seqdsl.ir.node import walk
 from seqdsl.ir.state import POSITION, NotSteppable, StateEntry, reads_length, record_paths, rows, state_record
 from seqdsl.ir.system import System
 
-from . import expressions, history
+from . import expressions, history, ranks
 from .context import Block, Context
 from .names import quoted, safe, tuple_text
 from .parameters import known_when_built
@@ -96,7 +96,14 @@ def write_prologue(
     if "matmul_dtype)" in text:
         ctx.helper("_low_dtype")
         top.add("matmul_dtype = _low_dtype(device, *self.parameters())")
-    if ctx.past:
+    if ctx.ranks:
+        top.add(f"{ctx.ranks} = {ctx.helper('_Ranks')}(group)")
+    if ctx.ranks and not steps.refusal and ranks.folds(system):
+        top.add(f'state = {ctx.ranks}.whole_state("{safe(system.name)}", state, return_state)')
+    if ctx.past and ranks.positions_cross(system):
+        own = f'{ctx.helper("_past")}("{safe(system.name)}", state)'
+        top.add(f'past, {ctx.total} = {ctx.ranks}.positions({own}, sizes["{system.stream}"], device)')
+    elif ctx.past:
         top.add(f'past = {ctx.helper("_past")}("{safe(system.name)}", state)')
     if ctx.batch in _words(text) or any(ctx.batch in _words(v) for _, v in ctx.size_lines):
         top.add(f'{ctx.batch} = sizes["batch"]')

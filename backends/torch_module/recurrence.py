@@ -56,6 +56,7 @@ def compute(ctx: Context, tensor: Tensor) -> None:
         if value.static:
             value = expressions.tensor(ctx, value, tensor.dtype)
         ctx.places[tensor.name] = Stored(ctx.bind(tensor.name, value))
+    history.cross(ctx, tensor)
 
 
 def _carry(ctx: Context, tensor: Tensor) -> Value:
@@ -194,8 +195,8 @@ def _primed(
             raise Unsupported(f"`{tensor.name}`, which reads itself {len(reach)} positions away: at most {MOST_STARTS}")
         for place in reach:
             at = str(place) if offset < 0 else (f"{length} + {place}" if place else length)
-            if offset > 0 and streamed and ctx.past:
-                at = f"past + {at}"
+            if streamed and ctx.past:
+                at = f"past + {at}" if offset > 0 else f"past - {-place}"
             text = zero
             for edge in tensor.edges:
                 point = build.value_of(edge.point)
@@ -213,7 +214,6 @@ def _primed(
                 for number, k in enumerate(_held(ctx, tensor)):
                     held += f".select({k + 1 - number - (k > key)}, {ctx.fixed[tensor.indices[k]]})"
                 text = f"{text} if state is None else {held}"
-                at = f"past - {-place}" if ctx.past else at
             items[at] = text
     if streamed and entry is not None and (last := "past - 1" if ctx.past else "-1") not in items:
         if entry.tail is not build.ONE:

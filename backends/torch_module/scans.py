@@ -9,7 +9,7 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import options
 
-from . import decayed, expressions, feedback
+from . import decayed, expressions, feedback, ranks
 from .context import Context
 from .values import ATOM, BATCH, SUM, Value, merge, plain, spread, with_ones
 
@@ -33,6 +33,8 @@ def scan(ctx: Context, node: Node) -> Value:
         return _matrices(ctx, node)
     if node.op == "grid_scan":
         return _grid(ctx, node)
+    if node.op == "across_ranks":
+        return ranks.states(ctx, node)
     return decayed.state(ctx, node)
 
 

@@ -128,6 +128,7 @@ MAPS: dict[str, str] = {
 }
 SCANS = frozenset(
     (
+        "across_ranks",
         "affine_scan",
         "block_read",
         "block_solve",
@@ -142,6 +143,7 @@ SCANS = frozenset(
         "matrix_scan",
         "micro_solve",
         "newton",
+        "over_ranks",
         "ring_scan",
     )
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from seqdsl.algebra import classify_all
@@ -12,12 +12,12 @@ from seqdsl.api import load_backend
 from seqdsl.cli.codes import codes, explanation
 from seqdsl.cli.common import console, escape, mark, print_json, systems
 from seqdsl.diagnostics import SeqError, did_you_mean
-from seqdsl.forms import FORMS, derive
+from seqdsl.forms import DISTRIBUTED, FORMS, derive
 from seqdsl.forms.adjoint import adjoint
 from seqdsl.forms.newton_rank import couplings
 from seqdsl.ir.show import show
 from seqdsl.ir.system import System, Tensor
-from seqdsl.plan import cost
+from seqdsl.plan import choose, cost
 from seqdsl.report import Report, report
 
 LENGTH, HEADS, WIDTH = 8192, 96, 128  # one usual shape on GPUs, for counting what launches move
@@ -60,19 +60,24 @@ def derivation(system: System, backend: Any = None) -> dict[str, Any]:
     """For each form: the equations it changes, the law it relies on, the loops that stay, its cost; or why it cannot be
     had. Of a backend, what runs in kernels of its own."""
     found: dict[str, Any] = {}
-    for name in FORMS:
+    for name in (*FORMS, DISTRIBUTED):
         try:
             derived = derive(system, name)
         except SeqError as error:
             found[name] = {"unavailable": error.diagnostics[0].message, "because": list(error.diagnostics[0].notes)}
             continue
         changed = [t for t in derived.system.derived() if system.tensors.get(t.name) != t]
+        laws = [f"{o.law}: {o.because}" for o in derived.obligations]
+        if name == DISTRIBUTED:  # its equations are those of a piece, whose form is another one's
+            inner = choose(derived.system)
+            laws.append(f"what each rank computes of its piece is in the form {inner.form}")
+            derived = replace(derived, kept=inner.kept)
         found[name] = {
             "equations": [_text(derived.system, t) for t in changed if t.rhs is not None],
-            "law": [f"{o.law}: {o.because}" for o in derived.obligations],
+            "law": laws,
             "proof": {law: v.to_dict() for o in derived.obligations if o.prove for law, v in o.prove().items()},
             "loops": [f"{names}: {why.removeprefix('= ')}" for names, why in derived.kept if derived.rewritten],
-            "cost": cost(derived.system).to_dict(),
+            "cost": cost(inner.system if name == DISTRIBUTED else derived.system).to_dict(),
         }
         if backend is not None:
             found[name]["kernels"] = backend.explained(derived.system, name)

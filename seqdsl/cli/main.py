@@ -77,7 +77,7 @@ def _explain(sub: argparse.ArgumentParser) -> None:
 def _compile(sub: argparse.ArgumentParser) -> None:
     _file(sub)
     sub.add_argument("-o", "--out", default=".", metavar="DIR", help="the folder to write to (default: this one)")
-    sub.add_argument("--form", default="auto", help=f"one of {FORMS.replace(' ', ', ')}")
+    sub.add_argument("--form", default="auto", help=f"one of {FORMS.replace(' ', ', ')} (a piece of the sequence on each rank)")
     sub.add_argument("--backend", default="torch", help="torch, or triton: kernels for GPUs, in a second file")
     sub.add_argument("--no-validate", action="store_true", help="write without comparing with the equations first")
 

@@ -10,7 +10,7 @@ from typing import Any
 from seqdsl import api
 from seqdsl.cli.common import console, escape, is_terminal, mark, print_json, programs
 from seqdsl.diagnostics import SeqError
-from seqdsl.forms import FORMS, Derived, derive
+from seqdsl.forms import DISTRIBUTED, FORMS, Derived, derive
 from seqdsl.verify.case import Case, case_named
 from seqdsl.verify.suite import Outcome, properties, reproduce, try_property
 
@@ -26,9 +26,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise SeqError(
             "bad-setting", f"`--case {arguments.case}` names no example", help="for example `--case 5:123:harsh`"
         )
-    unknown = [f for f in arguments.form if f not in FORMS]
+    unknown = [f for f in arguments.form if f not in (*FORMS, DISTRIBUTED)]
     if unknown:
-        raise SeqError("unknown-form", f"no form `{unknown[0]}` to test", help="forms: " + ", ".join(FORMS))
+        raise SeqError("unknown-form", f"no form `{unknown[0]}` to test", help="forms: " + ", ".join([*FORMS, DISTRIBUTED]))
     results = {p.name: _outcomes(p, case, arguments) for p in programs(arguments)}
     if arguments.json:
         print_json({n: [o.to_dict() for o in os] for n, os in results.items()})

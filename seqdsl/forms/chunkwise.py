@@ -163,17 +163,30 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal, members: set[str
     beside = tensors_beside(system, loop)
     for reader in sorted(readers, key=lambda t: _reads_end(state, t)):
         if _reads_end(state, reader):
-            end = _final(writes_of(state, start, min(all_rows, default=())))
+            end = _final(writes_of(state, start, min(all_rows))) if all_rows else _end_alone(state, start)
             changed.append(replace(reader, rhs=end))
         else:
             rhs = _replace_reads(system, state, start, reader, all_rows, chunk, beside)
             changed.append(replace(reader, rhs=rhs))
     finals = dict(system.finals)
-    if system.record is not None and any(e.name == name for e in system.record):
+    if system.record is not None and any(e.tensor == name for e in system.record):
         finals[name] = f"{name}@final"
         changed.append(final_tensor(state.update, _final(writes_of(state, start, sorted(all_rows)[0]))))
     result = replace(system.with_tensors(*changed, *carry), finals=finals)
     return result.with_tensors(drop=(name,)) if not still_read(result, name) else result
+
+
+def _end_alone(state: Diagonal, start: Node) -> Node:
+    """The end of a state that nothing else reads. Its rows are an index that one factor of each write carries, where the
+    others carry one that it does not, so that the writes are added up as a product of matrices; else, entry by entry."""
+    own = [i for i in state.update.state.indices if i != state.update.time]
+    for index in sorted(own, key=lambda i: i not in state.decay.free):
+        writes = writes_of(state, start, (index,))
+        if writes.pairs and all(index in k.free and (v.free & set(own)) - k.free for k, v, _ in writes.pairs):
+            return _final(writes)
+    attr = ((state.update.time,), (), (("log", state.log_decay is not None),))
+    decay = state.decay if state.log_decay is None else state.log_decay
+    return make("decayed_state", state.write, build.ONE, decay, start, attr=attr)
 
 
 def _reads_end(state: Diagonal, reader: Tensor) -> bool:

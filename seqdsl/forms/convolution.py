@@ -50,7 +50,7 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal) -> System:
     changed = reread(readers, lambda n: _read(state, writes, start, lag, places, n, made), made)
     changed, steps = without_steps(system, changed, [*carry, *made], {tensor.name})
     wanted = tensor.name in system.outputs or any(uses(c.rhs, {tensor.name}) for c in changed if c.rhs is not None)
-    if not wanted and any(e.name == tensor.name for e in system.record or ()):
+    if not wanted and any(e.tensor == tensor.name for e in system.record or ()):
         last = final_tensor(state.update, _final(state, start))
         finals = {**system.finals, tensor.name: last.name}
         return replace(system.with_tensors(*changed, *carry, *made, last, drop=(tensor.name, *steps)), finals=finals)

@@ -23,6 +23,7 @@ from seqdsl.forms.newton import to_newton
 from seqdsl.forms.newton_rank import couplings
 from seqdsl.forms.online import Normalisers, all_pairs, to_online
 from seqdsl.forms.online_laws import online_laws
+from seqdsl.forms.pieces import CONCATENATION, in_pieces, laws
 from seqdsl.forms.prepare import prepared
 from seqdsl.forms.reads import some_positions
 from seqdsl.forms.recurrent import steadied
@@ -172,21 +173,15 @@ _ROWS = [
     ),
 ]
 FORMS: dict[str, Form] = {row.name: row for row in _ROWS}
-NOT_YET = {
-    "distributed": "context parallelism is not generated",
-}
+DISTRIBUTED = "distributed"  # no row: what it makes of a system takes one of these forms, which a planner picks
 
 
 def derive(system: System, form: str) -> Derived:
     """The system in a form. Errors: `unknown-form`; `form-not-available`, with the reason for each recurrence."""
-    if form in NOT_YET:
-        raise SeqError(
-            "form-not-available",
-            f"the form `{form}` cannot be had yet: {NOT_YET[form]}",
-            help="use `recurrent`, or `auto`",
-        )
+    if form == DISTRIBUTED:
+        return _distributed(system)
     if form not in FORMS:
-        raise SeqError("unknown-form", f"no form is named `{form}`", help="forms: " + ", ".join([*FORMS, *NOT_YET]))
+        raise SeqError("unknown-form", f"no form is named `{form}`", help="forms: " + ", ".join([*FORMS, DISTRIBUTED]))
     row = FORMS[form]
     if row.rewrite is None:
         return _stepped(system, row)
@@ -227,6 +222,25 @@ def _beginning(system: System) -> System:
 def _stepped(system: System, row: Form) -> Derived:
     stepped = checked(only_where_asked(live(steadied(_beginning(system)))), row.name)
     return Derived(row.name, stepped, kept=_names(stepped, recurrences(stepped), "stepped"))
+
+
+@once_for_each
+def _distributed(system: System) -> Derived:
+    """The equations of one rank's piece of the stream."""
+    before = _beginning(system)
+    found = in_pieces(before)
+    if found.reasons or not found.crossing:
+        nothing = "nothing in it crosses the stream: every rank can run its piece by itself, in any form"
+        raise SeqError(
+            "form-not-available",
+            f"`{system.name}` has no distributed form",
+            notes=tuple(f"`{names}`: {why}" for names, why in found.reasons) or (nothing,),
+            help="`seqc explain` shows the forms that it has",
+        )
+    because = f"{CONCATENATION}; each rank sends, for one sequence, {found.sends} numbers"
+    obligation = Obligation("the element of a concatenation is that of its pieces, combined", because, lambda: laws(before))
+    after = checked(only_where_asked(with_texts(before, live(found.system))), DISTRIBUTED)
+    return Derived(DISTRIBUTED, after, (obligation,), found.crossing)
 
 
 @once_for_each

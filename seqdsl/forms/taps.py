@@ -70,7 +70,7 @@ def to_matrix_convolution(system: System, loop: Loop) -> System:
         name = update.state.name
         if name in wanted:
             changed.append(replace(update.state, rhs=_whole(unrolling, number)))
-        elif system.record is not None and any(e.name == name for e in system.record):
+        elif system.record is not None and any(e.tensor == name for e in system.record):
             finals[name] = final_name(update)
     made += _finals(step, set(finals.values()))
     dropped = (*steps, *(n for n in names if n not in wanted))

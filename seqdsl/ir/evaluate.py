@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from seqdsl.ir import build
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import OPS, bound, made, operand_axes, options
 from seqdsl.ir.scan_values import scan_value
 from seqdsl.ir.sizes import SizeError
-from seqdsl.ir.system import Monoid, Tensor
+from seqdsl.ir.system import Edge, Monoid, Tensor
 from seqdsl.ir.values import Array, Run, Store, Undefined, Value, union
 
 __all__ = ["Array", "Evaluation", "Run", "Store", "Undefined", "Value"]
@@ -158,7 +159,7 @@ class Evaluation:
             result = np.where(early, store.boundary[rest], result)
             handled = handled | early
         for edge in tensor.edges:
-            point = self.value(edge.point, None).spread(dims)
+            point = self.value(edge.point, None).spread(dims) + self._begin(tensor, edge)
             chosen = ~handled & ~inside[edge.position] & (at[edge.position] == point)
             if np.any(chosen & needed):
                 rest_values = [Value(dims, np.broadcast_to(p, result.shape)) for k, p in enumerate(at) if k != edge.position]
@@ -167,6 +168,12 @@ class Evaluation:
                 result = np.where(chosen, found.spread(dims), result)
             handled = handled | chosen
         return Value(dims, result)
+
+    def _begin(self, tensor: Tensor, edge: Edge) -> int:
+        """The position that what lies before the first one is counted from: along the stream, a state's last one."""
+        first = build.value_of(edge.point)
+        streamed = self.run.system.axis(tensor.indices[edge.position]) == self.run.system.stream
+        return self.run.offset if streamed and first is not None and first < 0 else 0
 
     def _flat(self, value: Value, last: tuple[str, ...]) -> tuple[tuple[str, ...], Array]:
         """The array with `last` as its last axes, spelled out and flattened."""

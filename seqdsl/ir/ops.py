@@ -11,7 +11,8 @@ Binding:
             the state before the first position. Another is `front(f)`, which is f,
             the step of a recurrence over two axes at the cells of a front; its options are the geometry of the grid
             (`seqdsl.forms.wavefront`). A third is `level(f)`, which is f, a part of the step of a recurrence that may be
-            evaluated at all positions of a level at once (`seqdsl.forms.levels`)
+            evaluated at all positions of a level at once (`seqdsl.forms.levels`); a fourth `over_ranks(f)`, which is f, a
+            prefix fold of a declared monoid along a stream that lies in pieces on several ranks
   "reduce"  attr = (indices, options), args = (body, guard): the indices are bound (`sum mean prod max min logsumexp
             any all argmax`); the reference receives the body with the reduced axes last and flattened in row-major
             order, and the guard as a mask. Two rows that only forms make: `normaliser(z)`, a logsumexp that is
@@ -41,6 +42,10 @@ Binding:
             the two axes first in attr, top and left what lies before the first row and column; with `up`, i runs
             downwards, with `back`, j does.
             `ring_scan(a, b, start)`: `affine_scan` over another ring, h[t] = (a[t] mul h[t-1]) add b[t].
+            `across_ranks(a, b, start)`: of a recurrence along a stream that lies in pieces on several ranks, the state where
+            this piece begins, and the one after the last piece, along an index of 2 that the operator makes; (a, b) is
+            the element that this piece is, `acts` how it acts on a state: a is a factor, the logarithm of one ("exp"), a
+            matrix, whose rows are kept and whose columns are the consumed ones, or a ring's; with one rank, start, a start + b.
             `block_read`, `block_solve` and `block_state` are `decayed_read`, `decayed_solve` and `decayed_state` of a
             state in parts, S[t,p] = sum[m] a[t,p,m] S[t-1,m] + k[t,p] v[t]: of the consumed indices the first is p, the
             second m, and the others are rows (`block_state` consumes the time and m, and keeps p)
@@ -241,6 +246,7 @@ _ROWS = [
     _row("newton", None, lambda *d: d[0], ref.newton, domain="real"),
     _row("front", 1, _same, ref.front, along="", across="", slope=1, lead=0, before=0, after=0, up=False, left=False),
     _row("level", 1, _same, ref.front),
+    _row("over_ranks", 1, _same, ref.front),
     _row("affine_scan", 3, _arithmetic, ref.affine_scan, "", "scan", log=False, reverse=False),
     _row("ring_scan", 3, _same, ref.ring_scan, "", "scan", ring="max_plus", reverse=False),
     _row("matrix_scan", 3, _arithmetic, ref.matrix_scan, "", "scan", reverse=False),
@@ -252,6 +258,7 @@ _ROWS = [
     _row("decayed_state", 4, _arithmetic, ref.decayed_state, "", "last", log=False),
     _row("block_read", 5, _arithmetic, ref.block_read, "", "scan", log=False, strict=False, chunk=64),
     _row("block_solve", 5, _arithmetic, ref.block_solve, "", "scan", log=False, chunk=64),
+    _row("across_ranks", 3, _same, ref.across_ranks, "", "scan", acts="times", reverse=False),
     _row("block_state", 4, _arithmetic, ref.block_state, "", "last", log=False),
     # a declared monoid's fold: args are the lift's arguments and, last, the guard
     _row("fold", None, lambda *d: _join("real", *d[:-1]), None, "", "fold"),
@@ -266,6 +273,7 @@ SCAN_OPERANDS = {
     "ring_scan": ("t", "t", ""),
     "matrix_scan": ("tjr", "tj", "j"),
     "grid_scan": ("tsjr", "tsjr", "tsj", "sj", "tj"),
+    "across_ranks": ("jr", "j", "j"),
     "decayed_read": ("tr", "tr", "t", "tr", "r"),
     "decayed_product": ("t", "tr", "t", "r", "t", "tr", "t", "r"),
     "decayed_solve": ("tjr", "tjr", "tj", "tr", "r"),

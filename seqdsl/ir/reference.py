@@ -493,6 +493,21 @@ def ring_scan(factor: A, value: A, start: A, ring: str = "max_plus", reverse: bo
     return out
 
 
+def across_ranks(factor: A, value: A, start: A, acts: str = "times", reverse: bool = False) -> A:
+    """The state before and the state after the piece, of one rank: start, and what the element (a, b) makes of it. The
+    components of a state lie in its first axis; a matrix's columns are its last."""
+    if acts in _RINGS:
+        add, mul = _RINGS[acts]
+        after = add(mul(factor[..., 0], start), value)
+    elif acts == "matrix":
+        each = np.broadcast_shapes(start.shape[1:], factor.shape[1:-1])
+        state = np.broadcast_to(start, (start.shape[0], *each))
+        after = (factor * np.moveaxis(state, 0, -1)).sum(-1) + value
+    else:
+        after = (np.exp(factor) if acts == "exp" else factor)[..., 0] * start + value
+    return np.stack(np.broadcast_arrays(start, after))
+
+
 def matrix_scan(matrix: A, value: A, start: A, reverse: bool = False) -> A:
     """h[t] = A[t] h[t-1] + b[t], h[-1] = start, over the axis after the time; the matrix's other axis is its last."""
     times = range(value.shape[0])

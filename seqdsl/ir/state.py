@@ -32,7 +32,8 @@ class StateEntry:
     `tail` values (stored with it), or all of them (`tail` is None: a cache that grows; "k[s]" where k is declared
     over t). With `boundary`, the value at the last boundary, `boundary` being the subscript as a function of the
     stream's index. A row over a further index of the stream is as long as the stream was; further on it is the number
-    `beyond`, or not read (None)."""
+    `beyond`, or not read (None). `across`: where the stream lies in pieces, what is kept goes from each to the next (a form's
+    mark)."""
 
     name: str
     tensor: str
@@ -40,6 +41,7 @@ class StateEntry:
     tail: Node | None
     boundary: Node | None = None
     beyond: Node | None = None
+    across: bool = False
 
     @property
     def at_last_point(self) -> bool:
@@ -129,18 +131,19 @@ def needs_position(system: System) -> bool:
     entries = _entries(system)
     counted = any(e.tail is None or e.boundary is not None or grows(system, system.tensors[e.tensor]) for e in entries)
     return counted or any(
-        _absolute(system, t.rhs) for t in system.derived() if t.rhs is not None
+        absolute(system, t.rhs) for t in system.derived() if t.rhs is not None
     )
 
 
-def _absolute(system: System, node: Node) -> bool:
+def absolute(system: System, node: Node) -> bool:
+    """Does an expression use the position along the stream other than as so many steps from the current one?"""
     if node.op == "index":
         return system.axis(str(node.attr)) == system.stream
     if node.op != "read":
-        return any(_absolute(system, a) for a in node.args)
+        return any(absolute(system, a) for a in node.args)
     tensor = system.tensors[str(node.attr)]
     return any(
-        _absolute(system, a) and not _relative(system, a, own) for own, a in zip(tensor.indices, node.args, strict=True)
+        absolute(system, a) and not _relative(system, a, own) for own, a in zip(tensor.indices, node.args, strict=True)
     )
 
 
@@ -150,7 +153,7 @@ def _relative(system: System, subscript: Node, own: str) -> bool:
     if system.axis(own) != system.stream:
         return False
     return (
-        not any(t is not None and _absolute(system, t) for t in difference(subscript, here)) or subscript.op == "index"
+        not any(t is not None and absolute(system, t) for t in difference(subscript, here)) or subscript.op == "index"
     )
 
 

@@ -74,7 +74,7 @@ def _tensor_line(tensor: Tensor) -> str:
 def _entry_line(entry: StateEntry) -> str:
     place = f"entry {name_text(entry.name)} of {name_text(entry.tensor)} at {entry.position}"
     parts = (_after(f"; {part} ", getattr(entry, part)) for part in _ENTRY_PARTS)
-    return place + "".join(parts)
+    return place + "".join(parts) + ("; across" if entry.across else "")
 
 
 def _monoid_lines(monoid: Monoid) -> Iterator[str]:
@@ -224,8 +224,8 @@ def _entry(line: Line) -> StateEntry:
     entry = StateEntry(name, tensor, line.integer(), None)
     parts: dict[str, Any] = {}
     while line.take(";"):
-        part = line.choice("part", _ENTRY_PARTS)
-        parts[part] = expression(line)
+        part = line.choice("part", (*_ENTRY_PARTS, "across"))
+        parts[part] = True if part == "across" else expression(line)
     return replace(entry, **parts)
 
 

@@ -14,11 +14,12 @@ from functools import cache
 from typing import Any
 
 from seqdsl.diagnostics import SeqError
-from seqdsl.forms import FORMS, Derived, derive
+from seqdsl.forms import DISTRIBUTED, FORMS, Derived, derive
 from seqdsl.ir import build
 from seqdsl.ir.node import walk
 from seqdsl.ir.sizes import SizeError
 from seqdsl.ir.system import Claim, System
+from seqdsl.plan import as_chosen
 from seqdsl.verify.case import LENGTHS, Case
 from seqdsl.verify.module_properties import Emitted, future, gradients, module_matches, packable, packed, single, steps
 from seqdsl.verify.modules import has_state
@@ -96,11 +97,11 @@ def reproduce(file: str, mixer: str, outcome: Outcome) -> str:
 def properties(system: System, emit: Emit | None, backend: Any, *, forms: tuple[str, ...] = ()) -> Iterator[Property]:
     """What there is to try, form by form; text is emitted when it is reached."""
     plain: Emitted | None = None
-    for name in FORMS:
+    for name in (*FORMS, DISTRIBUTED):
         if forms and name not in forms and name != "recurrent":
             continue
         try:
-            derived = derive(system, name)
+            derived = as_chosen(derive(system, name))
         except SeqError:
             continue
         emitted = Emitted(derived.system, *emit(derived), backend) if emit is not None else None

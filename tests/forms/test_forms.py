@@ -86,11 +86,6 @@ def test_a_refusal_names_the_recurrence_and_the_reason() -> None:
     assert any("h" in note and "tanh" in note or "multiplied" in note or "sum" in note for note in diagnostic.notes)
 
 
-def test_forms_that_are_not_there_yet_say_so() -> None:
-    with pytest.raises(SeqError, match="form-not-available"):
-        derive(load_system("gla"), "distributed")
-
-
 def test_an_unknown_form_lists_those_there_are() -> None:
     with pytest.raises(SeqError, match="unknown-form") as caught:
         derive(load_system("gla"), "parallel")
