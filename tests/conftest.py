@@ -17,14 +17,18 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from seqdsl.ir import validate
+
 HERE = Path(__file__).resolve().parent
 
 # The files that take longest, longest first: with them begun first, no process is left with one of them at the end.
 LONGEST = [f"test_{name}.py" for name in
            "checked recurrences counts steps interpreted sequences reads faults random plugin hostile".split()]
 
-# The validator runs after every pass in the tests, in this process and in those it starts.
+# The validator runs after every pass in the tests, in those processes that are started, and in this one, whose pytest has
+# imported our plugin, and the switch with it, before it read this file.
 os.environ.setdefault("SEQDSL_VALIDATE", "1")
+validate.VALIDATE = int(os.environ["SEQDSL_VALIDATE"])
 
 # "ci" gives the same examples on every machine and in every run; "deep" searches afresh each time.
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50, print_blob=False, database=None,

@@ -20,7 +20,7 @@ from seqdsl.ir.system import Claim, Monoid, System, Tensor
 
 _ORDER = ("bool", "int", "real", "complex")
 _KINDS = ("input", "param", "const", "derived", "carry")
-_SIZE_OPS = frozenset("const size option add sub mul neg div exact_div floor_div mod pow ceil floor maximum minimum"
+_SIZE_OPS = frozenset("const size option add sub mul neg div exact_div floor_div mod pow ceil floor maximum minimum bit_length"
                       .split())
 _RANDOM = frozenset(("normal", "uniform", "orthogonal"))
 _CONSTANTS = {"bool": (bool,), "int": (int,), "real": (int, Fraction, str), "complex": (int, Fraction, str)}
