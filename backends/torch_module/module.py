@@ -19,7 +19,7 @@ from .context import Block, Context
 from .function import input_names, new_length, write_body
 from .inlining import SUPPORT_FUNCTIONS, available, inlined
 from .layout import docstring, wrapped
-from .names import Names, attribute, quoted, safe
+from .names import Names, attribute, method, quoted, safe
 from .packed import packs
 from .parameters import write_parameters
 from .polish import imports, tidy, used_names
@@ -57,8 +57,9 @@ def emit_module(
     class_name = safe(class_name)
     layer = bool(system.params())
     arguments = input_names(system, target)
-    names = Names({class_name, *SUPPORT_FUNCTIONS, *target.names(), *arguments.values()})  # `forward` calls the function with these
-    function = safe(system.name) if layer else names.fresh(system.name)
+    called = {class_name, *arguments.values(), "result", "run"}  # where methods call the function
+    names = Names({*called, *SUPPORT_FUNCTIONS, *target.names()})
+    function = method(system.name) if layer else names.fresh(system.name)
     built = _built(system, layer, set(arguments.values()))
     runs = [(function, system)]
     if stepper is not None:
@@ -96,7 +97,7 @@ def _sizes_in(node: Node) -> set[str]:
 
 def _built(system: System, layer: bool, taken: set[str]) -> _Built:
     """The axes whose lengths parameters and defaults need."""
-    names = Names({"device", "dtype", *SUPPORT_FUNCTIONS})
+    names = Names({"device", "dtype", *SUPPORT_FUNCTIONS, *taken})
     options = {name: names.fresh(name) for name in system.options}
     if not layer:
         return _Built({}, options)

@@ -20,6 +20,15 @@ MODULE_ATTRIBUTES = frozenset(
     register_state_dict_pre_hook requires_grad_ reset_parameters set_extra_state set_submodule share_memory
     state_dict step to to_empty train training type xpu zero_grad""".split()
 )
+# What it has with an underscore in front, as the method has that computes a layer.
+MODULE_INTERNALS = frozenset(
+    """apply backward_hooks backward_pre_hooks buffers call_impl compiled_call_impl forward_hooks forward_hooks_always_called
+    forward_hooks_with_kwargs forward_pre_hooks forward_pre_hooks_with_kwargs get_backward_hooks get_backward_pre_hooks
+    get_name is_full_backward_hook load_from_state_dict load_state_dict_post_hooks load_state_dict_pre_hooks
+    maybe_warn_non_full_backward_hook modules named_members non_persistent_buffers_set parameters
+    register_load_state_dict_pre_hook register_state_dict_hook replicate_for_data_parallel save_to_state_dict slow_forward
+    state_dict_hooks state_dict_pre_hooks version wrapped_call_impl""".split()
+)
 # What the generated code itself uses as a bare name.
 RESERVED = frozenset(
     """torch math nn Tensor Any self state return_state cu_seqlens device dtype past matmul_dtype batch annotations
@@ -41,6 +50,12 @@ def attribute(name: str) -> str:
     """A name for an attribute of a module: none that `nn.Module`, or Python's syntax, uses."""
     text = safe(name) if not name.isidentifier() or keyword.iskeyword(name) or not name.isascii() else name
     return text + "_" if text in MODULE_ATTRIBUTES or text.startswith("_") else text
+
+
+def method(name: str) -> str:
+    """A name for the method that computes a layer, without its underscore."""
+    text = safe(name)
+    return text + "_" if text in MODULE_INTERNALS else text
 
 
 def quoted(text: str) -> str:

@@ -156,7 +156,7 @@ SEMANTICS: dict[str, Fault] = {
         "A constant divisor is zero, or a size's divisor comes out as zero.", _body("y[t,c] = x / 0")
     ),
     "size-too-large": Fault(
-        "A size is at most 2^40, and a tensor at most 2^31 entries.",
+        "A size is at most 2^40, and a tensor has at most 2^31 entries along at most 31 indices.",
         _body("a[n: 1000000000000000000000000000000] = n", "y[t,c] = x"),
     ),
     "size-mismatch": Fault(

@@ -15,10 +15,12 @@ from seqdsl.ir.sizes import SizeError, evaluate_size
 from seqdsl.ir.system import System
 from seqdsl.syntax import tree
 
+MOST_INDICES = 31  # of one tensor
+
 
 def check_sizes(system: System, mixer: tree.Mixer) -> Faults:
     """The faults of all sizes that are known here."""
-    faults = Faults()
+    faults = _dimensions(system, mixer)
     options, lengths = _known(system)
     spans = {o.name.plain: o.default.span for o in mixer.options if o.default is not None}
     stated = [(f"`{name}`", default, None, spans.get(name)) for name, default in system.options.items()]
@@ -35,6 +37,20 @@ def check_sizes(system: System, mixer: tree.Mixer) -> Faults:
         if least is not None and value < least:
             faults.append(Diagnostic("bad-size", f"{label} is {value}, and must be at least {least}", span))
     return faults or _circles(system)
+
+
+def _dimensions(system: System, mixer: tree.Mixer) -> Faults:
+    """More indices than a tensor can vary along: where all have two positions it is too large (`ir.sizes.elements`)."""
+    places = {p.name.plain: p.name.span for p in mixer.params}
+    return Faults(
+        Diagnostic(
+            "size-too-large",
+            f"`{t.name}` has {len(t.indices)} indices, and the limit is {MOST_INDICES}",
+            places.get(t.name, system.spans.get(t.name, mixer.name.span)),
+        )
+        for t in system.tensors.values()
+        if len(t.indices) > MOST_INDICES
+    )
 
 
 def _known(system: System) -> tuple[dict[str, int], dict[str, int]]:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 from seqdsl.backends.torch_module import build_module, emit_module, load_class
-from seqdsl.backends.torch_module.names import MODULE_ATTRIBUTES, Names, attribute, safe
+from seqdsl.backends.torch_module.names import MODULE_ATTRIBUTES, MODULE_INTERNALS, Names, attribute, safe
 from seqdsl.backends.torch_module.table import covered
 
+import seqdsl
 from seqdsl.ir.ops import OPS
 from seqdsl.semantics import load_system
 from tests.backends.torch_module.harness import gap, is_steppable, module_of, piece, random_inputs, system_of
@@ -229,6 +230,21 @@ def test_names() -> None:
     names = Names()
     assert [names.fresh("x"), names.fresh("x"), names.fresh("x.y")] == ["x", "x_2", "x_y"]
     assert {n for n in dir(torch.nn.Module()) if not n.startswith("_")} <= MODULE_ATTRIBUTES
+    assert {n[1:] for n in dir(torch.nn.Module()) if n.startswith("_") and not n.startswith("__")} <= MODULE_INTERNALS
+
+
+@pytest.mark.parametrize("name", ["result", "run", "parameters", "apply", "_x", "x_", "state", "forward", "lambda"])
+def test_names_of_mixers_and_options_that_the_file_or_torch_has(name: str) -> None:
+    """As the function, as a layer's method, and as an option beside an input of nearly that name."""
+    x = torch.ones(1, 5, 2)
+    for param in ("", "    param w[c] = 1\n"):
+        factor = " * w" if param else ""
+        text = f"mixer {name}(x[t,c]; n = 2) -> y[t,c]:\n{param}    y[t,c] = y[t-1] + x{factor}\n"
+        module = seqdsl.load(text).module(**({"c": 2} if param else {}))
+        _, state = module(x[:, :3], return_state=True)
+        assert torch.equal(module.step(x[:, 3], state)[0], torch.full((1, 2), 4.0))
+    text = f"mixer f(x[t,c]; {name} = 2) -> y[t,c]:\n    y[t,c] = sum[k: {name}] x[t-k]\n"
+    assert torch.equal(seqdsl.load(text).module()(x)[0, 1:], torch.full((4, 2), 2.0))
 
 
 def test_gradient_of_what_is_not_evaluated() -> None:
