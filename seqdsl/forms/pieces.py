@@ -18,6 +18,7 @@ from seqdsl.algebra.verdict import Verdict
 from seqdsl.forms.distributed import Element, across
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, Step, recurrences
+from seqdsl.ir.nest import closed, opened, told
 from seqdsl.ir.node import Node, reads, rebuild, walk
 from seqdsl.ir.ops import bound, make
 from seqdsl.ir.order import distance
@@ -42,23 +43,26 @@ class Pieces:
     reasons: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What is gathered on the way: the direction of each state (0 for one that does not cross), what is sent, reasons."""
+
+    states: dict[str, int]
+    sent: list[str]
+    reasons: Reasons
+
+
 def in_pieces(system: System) -> Pieces:
     """The system whose stream is one rank's piece of it."""
     if system.stream is None:
         return Pieces(system, reasons=((system.name, "it has no streamed axis"),))
-    whole, states, sent, reasons = system, dict[str, int](), list[str](), Reasons()
+    found = _Found({}, [], [])
+    whole, states, sent, reasons = system, found.states, found.sent, found.reasons
     for loop in recurrences(whole):
-        if loop.axis != system.stream:
-            reasons += _in_steps(whole, loop)
-            continue
-        try:
-            system, element = across(system, loop)
-        except NotAffine as reason:
-            reasons.append((", ".join(loop.tensors()), str(reason)))
-            states |= dict.fromkeys(loop.tensors(), 0)
-            continue
-        states |= {u.state.name: u.step for u in element.updates}
-        sent += _numbers(system, element)
+        if loop.axis == system.stream:
+            system = _crossed(system, loop, found)
+        elif any(step.axis == system.stream for step in _below(loop)):
+            system = _in_steps(system, loop, found)
     unsolved = {name for name, step in states.items() if step == 0}
     folded = _folded(whole)
     reasons += _reads_refused(whole, states)
@@ -117,12 +121,30 @@ def _without_folds(system: System, node: Node) -> Node:
     return rebuild(node, change)
 
 
-def _in_steps(system: System, loop: Loop) -> Iterator[tuple[str, str]]:
-    """What recurs along the stream in the steps of another loop."""
-    found = [step for step in _below(loop) if step.axis == system.stream]
-    if found:
-        why = f"it recurs along `{system.stream}` in the steps of a loop over `{loop.axis}`"
-        yield ", ".join(found[0].tensors()), why
+def _crossed(system: System, loop: Loop, found: _Found) -> System:
+    """The system with a recurrence across ranks; as it was, with the reason, where it has no small element."""
+    try:
+        system, element = across(system, loop)
+    except NotAffine as reason:
+        found.reasons.append((", ".join(loop.tensors()), told(str(reason))))
+        found.states.update(dict.fromkeys(loop.tensors(), 0))
+        return system
+    found.states.update({u.state.name: u.step for u in element.updates})
+    found.sent.extend(_numbers(system, element))
+    return system
+
+
+def _in_steps(system: System, loop: Loop, found: _Found) -> System:
+    """The same for what recurs along the stream in the steps of another loop, as over depth: an exchange at each of them."""
+    inside = opened(system, loop)
+    inner = [x for x in recurrences(inside) if x.axis == system.stream and set(x.tensors()) <= set(loop.tensors())]
+    if not inner:
+        why = f"it recurs along `{system.stream}` and `{loop.axis}` at once"
+        found.reasons.append((", ".join(loop.tensors()), why))
+        found.states.update(dict.fromkeys(loop.tensors(), 0))
+    for one in inner:
+        inside = _crossed(inside, one, found)
+    return closed(inside, system, loop)
 
 
 def _below(step: Step) -> Iterator[Loop]:
@@ -136,7 +158,7 @@ def _below(step: Step) -> Iterator[Loop]:
 def _reads_refused(system: System, states: dict[str, int]) -> Iterator[tuple[str, str]]:
     """Equations that need more of the stream than a piece, and what is kept of those before it."""
     stream = str(system.stream)
-    loops = [loop for loop in recurrences(system) if loop.axis == stream]
+    loops = [x for loop in recurrences(system) for x in (loop, *_below(loop)) if x.axis == stream]
     home = {name: k for k, loop in enumerate(loops) for name in loop.tensors()}
     kept, folded = {e.tensor for e in system.record or () if e.tail is not None}, _folded(system)
     needed = reached(system, (e.tensor for e in system.record or ())).tensors

@@ -37,7 +37,8 @@ IN_THREADS: dict[str, Any] = {
     for name in """column_decay constant_matrix coupled_erase decaying_max delayed_feed exclusive_bonus fading_peak
     feed_forward latch max_plus cover matrix velocity
     leaky_delay learned_start echo lag_two negative_decay no_memory queue_length rank_three real_turn
-    reverse_into_forward ring_of_cells soft_path two_sided_decay value_erase vector_rank_one""".split()
+    reverse_into_forward ring_of_cells soft_path two_sided_decay value_erase vector_rank_one
+    depth_of_decays from_the_top""".split()
 } | {
     "mlstm": "mlstm",
     "taps": "short_conv",
