@@ -131,11 +131,19 @@ def test_a_state_of_all_positions_is_not_given_back_on_several_ranks(monkeypatch
         Threads(2, monkeypatch).run(lambda rank: module(x, x, return_state=True))
 
 
+SKEW = """mixer m(x[t,c], a[t,c]; L = 2) -> y[t,c]:
+    z[-1,t,c] = x
+    z[l: L,t,c] = sigmoid(a) * z[l,t-1] + z[l-1,t-1]
+    y[t,c] = z[L-1]
+"""
+
+
 def test_what_needs_other_pieces_as_a_whole_is_refused_with_reasons() -> None:
     for name, reason in {
         "gru": "two reads of the state are multiplied",
         "softmax": "it takes all positions along `t` together",
         "conv_gru": "multiplied",
+        SKEW: "recurs along `t` and `l` at once",
     }.items():
         with pytest.raises(SeqError, match="form-not-available") as caught:
             derive(seqdsl.load(name).system(), "distributed")
