@@ -52,7 +52,8 @@ def emit_module(
 ) -> str:
     """The text of a Python file with one class. `stepper` is the system that `step` runs, where the target's `step` can,
     if not `system` itself."""
-    stepper = None if stepper is None or stepper is system else needed(stepper)
+    same = stepper is None or stepper is system or ranks.crosses(system)  # a step of one rank alone is one of the same code
+    stepper = None if stepper is None or same else needed(stepper)
     system = needed(system)
     class_name = safe(class_name)
     layer = bool(system.params())

@@ -18,7 +18,8 @@ from seqdsl.algebra.verdict import Verdict
 from seqdsl.forms.distributed import Element, across
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, Step, recurrences
-from seqdsl.ir.node import Node, reads, rebuild, walk
+from seqdsl.ir.nest import closed, opened, told
+from seqdsl.ir.node import Node, read_names, reads, rebuild, walk
 from seqdsl.ir.ops import bound, make
 from seqdsl.ir.order import distance
 from seqdsl.ir.state import POSITION, StateEntry, absolute, reads_length
@@ -42,23 +43,26 @@ class Pieces:
     reasons: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What is gathered on the way: the direction of each state (0 for one that does not cross), what is sent, reasons."""
+
+    states: dict[str, int]
+    sent: list[str]
+    reasons: Reasons
+
+
 def in_pieces(system: System) -> Pieces:
     """The system whose stream is one rank's piece of it."""
     if system.stream is None:
         return Pieces(system, reasons=((system.name, "it has no streamed axis"),))
-    whole, states, sent, reasons = system, dict[str, int](), list[str](), Reasons()
+    found = _Found({}, [], [])
+    whole, states, sent, reasons = system, found.states, found.sent, found.reasons
     for loop in recurrences(whole):
-        if loop.axis != system.stream:
-            reasons += _in_steps(whole, loop)
-            continue
-        try:
-            system, element = across(system, loop)
-        except NotAffine as reason:
-            reasons.append((", ".join(loop.tensors()), str(reason)))
-            states |= dict.fromkeys(loop.tensors(), 0)
-            continue
-        states |= {u.state.name: u.step for u in element.updates}
-        sent += _numbers(system, element)
+        if loop.axis == system.stream:
+            system = _crossed(system, loop, found)
+        elif any(step.axis == system.stream for step in _below(loop)):
+            system = _in_steps(system, loop, found)
     unsolved = {name for name, step in states.items() if step == 0}
     folded = _folded(whole)
     reasons += _reads_refused(whole, states)
@@ -66,12 +70,12 @@ def in_pieces(system: System) -> Pieces:
     reasons += [(e.tensor, why) for e in windows if (why := _unkept(whole, e))]
     if system.record is not None:
         kept = tuple(replace(e, across=e in windows or e.name == POSITION and not folded) for e in system.record)
-        system = _over_ranks(replace(system, record=kept))
+        system = replace(system, record=kept)
         sent += ["1" if e.name == POSITION else _window(whole, e) for e in system.record or () if e.across]
     folds = [t.name for t in whole.derived() if t.rhs is not None and any(_is_prefix(whole, n) for n in walk(t.rhs))]
     sent += [f"the fields of {name}" for name in folds]
     names = (*states, *folds, *(e.tensor for e in windows), *(e.name for e in system.record or () if e.name == POSITION))
-    return Pieces(system, names, " + ".join(sent), tuple(dict.fromkeys(reasons)))
+    return Pieces(_over_ranks(system), names, " + ".join(sent), tuple(dict.fromkeys(reasons)))
 
 
 def laws(system: System) -> dict[str, Verdict]:
@@ -117,12 +121,44 @@ def _without_folds(system: System, node: Node) -> Node:
     return rebuild(node, change)
 
 
-def _in_steps(system: System, loop: Loop) -> Iterator[tuple[str, str]]:
-    """What recurs along the stream in the steps of another loop."""
-    found = [step for step in _below(loop) if step.axis == system.stream]
-    if found:
-        why = f"it recurs along `{system.stream}` in the steps of a loop over `{loop.axis}`"
-        yield ", ".join(found[0].tensors()), why
+def _crossed(system: System, loop: Loop, found: _Found) -> System:
+    """The system with a recurrence across ranks; as it was, with the reason, where it has no small element."""
+    try:
+        system, element = across(system, loop)
+    except NotAffine as reason:
+        found.reasons.append((", ".join(loop.tensors()), told(str(reason))))
+        found.states.update(dict.fromkeys(loop.tensors(), 0))
+        return system
+    found.states.update({u.state.name: u.step for u in element.updates})
+    found.sent.extend(_numbers(system, element))
+    return system
+
+
+def _in_steps(system: System, loop: Loop, found: _Found) -> System:
+    """The same for what recurs along the stream in the steps of another loop, as over depth: an exchange at each of them."""
+    inside = opened(system, loop)
+    inner = [x for x in recurrences(inside) if x.axis == system.stream and set(x.tensors()) <= set(loop.tensors())]
+    skew = _skew(system, loop)
+    if skew is not None or not inner:
+        why = f"it recurs along `{system.stream}` and `{loop.axis}` at once" + (f", as in `{skew!r}`" if skew is not None else "")
+        found.reasons.append((", ".join(loop.tensors()), why))
+        found.states.update(dict.fromkeys(loop.tensors(), 0))
+        return system
+    for one in inner:
+        inside = _crossed(inside, one, found)
+    return closed(inside, system, loop)
+
+
+def _skew(system: System, loop: Loop) -> Node | None:
+    """A read in a loop of another step of it, at another position of the stream as well."""
+    members = dict(loop.positions)
+    rights = [rhs for name in members if (rhs := system.tensors[name].rhs) is not None]
+    for read in [r for rhs in rights for r in reads(rhs) if r.attr in members]:
+        tensor = system.tensors[str(read.attr)]
+        here = [a is build.index(i) for i, a in zip(tensor.indices, read.args, strict=True)]
+        if system.stream in tensor.indices and not here[members[tensor.name]] and not here[tensor.indices.index(system.stream)]:
+            return read
+    return None
 
 
 def _below(step: Step) -> Iterator[Loop]:
@@ -136,12 +172,14 @@ def _below(step: Step) -> Iterator[Loop]:
 def _reads_refused(system: System, states: dict[str, int]) -> Iterator[tuple[str, str]]:
     """Equations that need more of the stream than a piece, and what is kept of those before it."""
     stream = str(system.stream)
-    loops = [loop for loop in recurrences(system) if loop.axis == stream]
+    loops = [x for loop in recurrences(system) for x in (loop, *_below(loop)) if x.axis == stream]
     home = {name: k for k, loop in enumerate(loops) for name in loop.tensors()}
     kept, folded = {e.tensor for e in system.record or () if e.tail is not None}, _folded(system)
     needed = reached(system, (e.tensor for e in system.record or ())).tensors
     for reader in [t for t in system.derived() if t.name in needed]:
         assert reader.rhs is not None
+        if reader.name in home and any(_is_prefix(system, n) for n in walk(reader.rhs)):
+            yield reader.name, "a fold of all positions before stands in a recurrence"
         reader = replace(reader, rhs=_without_folds(system, reader.rhs))
         if (why := _whole(system, reader, bool(folded))) is not None:
             yield reader.name, why
@@ -185,7 +223,12 @@ def _unkept(system: System, entry: StateEntry) -> str:
         return f"what is read of it is its value at `{entry.boundary!r}`, on whichever rank that lies"
     if entry.tail is None:
         return "all of its positions are read, and would have to cross ranks"
-    return "" if loop is None else f"it is read a few positions back, and recurs over `{loop.axis}`"
+    if loop is not None:
+        return f"it is read a few positions back, and recurs over `{loop.axis}`"
+    others = [x for x in recurrences(system) if x.axis in {system.axis(i) for i in system.tensors[entry.tensor].indices}]
+    rights = [(x, system.tensors[n].rhs) for x in others if x.axis != system.stream for n in x.tensors()]
+    found = next((x for x, rhs in rights if rhs is not None and entry.tensor in read_names(rhs)), None)
+    return "" if found is None else f"it is kept for every `{found.axis}`, and read in the steps of a loop over it"
 
 
 def _numbers(system: System, element: Element) -> list[str]:

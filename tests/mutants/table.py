@@ -45,6 +45,8 @@ IN_FORMS = [
     Mutant(
         "missing square root", "gated", "chunkwise", tensor("o", lambda n: build.mul(n, make("sqrt", build.size("d"))))
     ),
+    Mutant("a piece that lets through all that enters it", "gated", "distributed", argument("across_ranks", 0, zero)),
+    Mutant("a first piece that nothing enters", "gated", "distributed", argument("across_ranks", 2, zero)),
     Mutant("a decay taken for its logarithm", "raw", "scan", option("affine_scan", "log", True)),
     Mutant("log decay taken for the decay", "started", "scan", option("affine_scan", "log", False)),
     Mutant("the scan's decay one step late", "started", "scan", argument("affine_scan", 0, at("t", before("t")))),

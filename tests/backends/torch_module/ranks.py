@@ -101,7 +101,7 @@ def worst(system: System, found: list[dict[str, Any]], one: dict[str, Any]) -> f
         parts = [f["inputs"][k] for f in found]
         gaps.append(gap(torch.stack(parts).sum(0) if d is None else torch.cat(parts, d), x))
     gaps += [gap(x, y) for x, y in zip(found[0]["given"], one["given"], strict=True)]
-    gaps += [float(x.abs().max()) for f in found[1:] for x in f["given"] if x.numel()]  # a state counts on the first rank
+    gaps += [float(x.count_nonzero()) for f in found[1:] for x in f["given"]]  # a state counts on the first rank
     gaps += [gap(torch.stack([f["parameters"][k] for f in found]).sum(0), x) for k, x in enumerate(one["parameters"])]
     return max(gaps)
 

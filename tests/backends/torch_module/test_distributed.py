@@ -37,7 +37,8 @@ IN_THREADS: dict[str, Any] = {
     for name in """column_decay constant_matrix coupled_erase decaying_max delayed_feed exclusive_bonus fading_peak
     feed_forward latch max_plus cover matrix velocity
     leaky_delay learned_start echo lag_two negative_decay no_memory queue_length rank_three real_turn
-    reverse_into_forward ring_of_cells soft_path two_sided_decay value_erase vector_rank_one""".split()
+    reverse_into_forward ring_of_cells soft_path two_sided_decay value_erase vector_rank_one
+    depth_of_decays from_the_top""".split()
 } | {
     "mlstm": "mlstm",
     "taps": "short_conv",
@@ -130,11 +131,19 @@ def test_a_state_of_all_positions_is_not_given_back_on_several_ranks(monkeypatch
         Threads(2, monkeypatch).run(lambda rank: module(x, x, return_state=True))
 
 
+SKEW = """mixer m(x[t,c], a[t,c]; L = 2) -> y[t,c]:
+    z[-1,t,c] = x
+    z[l: L,t,c] = sigmoid(a) * z[l,t-1] + z[l-1,t-1]
+    y[t,c] = z[L-1]
+"""
+
+
 def test_what_needs_other_pieces_as_a_whole_is_refused_with_reasons() -> None:
     for name, reason in {
         "gru": "two reads of the state are multiplied",
         "softmax": "it takes all positions along `t` together",
         "conv_gru": "multiplied",
+        SKEW: "recurs along `t` and `l` at once",
     }.items():
         with pytest.raises(SeqError, match="form-not-available") as caught:
             derive(seqdsl.load(name).system(), "distributed")
