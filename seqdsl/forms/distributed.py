@@ -10,11 +10,12 @@ on the state that enters the first rank: what enters a piece is what the pieces 
     S@ranks     what enters the piece (0), and what leaves the last one (1): `across_ranks(A, b, start)`
     S@start     what enters the piece: the base case of the recurrence, which else is as it was
 
+A state that is read several steps back crosses with its companions (`algebra.lags`): the window of its last values.
 So this is a rewriting of equations like any other, and what it makes are recurrences, which the other forms rewrite; with
 one rank the operator is (start, A start + b). What is no recurrence and is read a few positions back needs the last
 positions before the piece: a monoid as well, the last w positions of the concatenation (`StateEntry.across`).
 
-Entry point: `in_pieces`, which says of each equation that has no such element, or needs the whole stream, why.
+Entry point: `across`, for one recurrence; `pieces.in_pieces` asks it for all of a system.
 """
 
 from __future__ import annotations
