@@ -102,10 +102,29 @@ def _online(search: _Search, node: Node) -> Node | None:
     sign, ups, downs = _factors(node.args[0])
     for position, factor in enumerate(ups):
         rest = ups[:position] + ups[position + 1 :]
-        found = _weights(search, node, factor, rest, downs)
+        found = _weights(search, node, factor, rest, downs) or _of_several(search, node, factor, rest, downs)
         if found is not None:
             return found if sign > 0 else build.neg(found)
     return None
+
+
+def _of_several(search: _Search, node: Node, factor: Node, rest: list[Node], downs: list[Node]) -> Node | None:
+    """The sum, where `factor` is a sum of weights, `sum[s] (a - b) * v[s]`: each by itself, as a sum is linear, if all can."""
+    whole = _resolved(search, factor)
+    if whole.op not in ("add", "sub") or not all(a.free & set(bound(node)) for a in whole.args):
+        return None
+    before, found = set(search.opened), []
+    for term in whole.args:
+        body = build.product([term, *rest])
+        for down in downs:
+            body = build.make("div", body, down)
+        found.append(_online(search, make("sum", body, node.args[1], attr=node.attr)))
+    if None in found:
+        search.opened = before
+        return None
+    if whole is not factor:
+        search.opened.add(str(factor.attr))
+    return make(whole.op, *(f for f in found if f is not None))
 
 
 def _quotient(search: _Search, node: Node) -> Node | None:

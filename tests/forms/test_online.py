@@ -59,6 +59,24 @@ def test_what_is_found(lines: str, expected: str) -> None:
     assert repr(node) == expected
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "b[t,s,h] = softmax[s | s <= t](-2 * a) * q[t,h,0]; o[t,h,e] = sum[s] (softmax[s | s <= t](a) - b) * v",
+        "m[t,s,h] = softmax[s](a) - q[t,h,0] * softmax[s | s <= t](-a) + softmax[s](2 * a); o[t,h,e] = sum[s] m * v / 2",
+    ],
+)
+def test_a_difference_of_weights_is_read_weight_by_weight(lines: str) -> None:
+    system = load_system(HEAD + "".join(f"    {line}\n" for line in lines.split("; ")))
+    found = derive(system, "chunkwise").system
+    nodes = [n for t in needed(found).derived() if t.rhs is not None for n in walk(t.rhs)]
+    assert {n.op for n in nodes} >= {"normalised_read"} and "softmax" not in {n.op for n in nodes}
+    rng = np.random.default_rng(0)
+    inputs = {t.name: rng.standard_normal([{"h": 2, "d": 3, "e": 2}.get(i, 5) for i in t.indices]) for t in system.inputs()}
+    wanted, got = (interpret(s, inputs=inputs)["outputs"]["o"] for s in (system, found))
+    np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-13)
+
+
 def test_weights_that_are_an_output_stay() -> None:
     """The weights are made anyway, so nothing is saved; a claim about them needs no code."""
     text = (
@@ -83,6 +101,7 @@ def test_several_readers_of_one_weight() -> None:
     [
         "o[t,h,e] = sum[d] softmax[d](q) * v[t]",  # along a feature: there are no pairs of positions
         "w[s,h] = softmax[s](sum[d] k); c[h,e] = sum[s] w * v; o[t,h,e] = c + q[t,h,0]",  # one row
+        "o[t,h,e] = sum[s] (softmax[s](a) + tanh(a)) * v",  # the other weights are no normaliser's
         "o[t,h,e] = sum[s] softmax[s](a) * softmax[s](a)",  # the weights twice: one of them stays
     ],
 )
