@@ -161,10 +161,22 @@ class Context:
         """A function of `support`, likewise, or what the target has in its place."""
         return self.target.call(name).name
 
-    def begins(self, function: str, time: str) -> str:
-        """The argument of a call that says where packed sequences begin."""
+    def begins(self, function: str, time: str, states: bool = False) -> str:
+        """The arguments of a call that say where packed sequences begin, and of one that has `states` of each of them, where
+        states come or go."""
         known = self.ends and self.on_stream(time) and self.target.call(function).packed
-        return f", first={self.positions('first', '_first_positions')}" if known else ""
+        first = f", first={self.positions('first', '_first_positions')}" if known else ""
+        if not first or not states or self.stateless:
+            return first
+        if "starts" not in self.about:
+            self.about["starts"] = self.names.fresh("starts")
+            asked = f"{self.ends} if return_state or state is not None else None"
+            self.index_lines.append(f"{self.about['starts']} = {asked}  # where states come or go")
+        return f"{first}, starts={self.about['starts']}"
+
+    def sequences(self, name: str) -> str:
+        """How many states a tensor of them has: one for each of the batch, or of the packed sequences."""
+        return self.dim_text(BATCH) if not self.ends or self.stateless else f"{name}.shape[0]"
 
     def each(self, time: str) -> str:
         """The argument of a call that takes the ends of packed sequences along an index."""

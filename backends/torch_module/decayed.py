@@ -12,7 +12,7 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import options
 
-from . import contractions, expressions, scans
+from . import contractions, expressions, history, scans
 from .context import Context
 from .narrow import given
 from .values import ATOM, BATCH, CHOICE, PRODUCT, Value, merge, spread, with_ones
@@ -125,11 +125,12 @@ def _call(
         texts.append("None")
     else:
         whole = expressions.full(ctx, start, (BATCH, *heads, *rows, *columns), start.dtype)
-        shape = [ctx.dim_text(BATCH), *(scans.product(ctx, group) for group in (heads, rows, columns))]
         same = len(heads) == len(rows) == len(columns) == 1
+        whole = whole if same or whole.text.isidentifier() else ctx.bind(f"{ctx.current}_start", whole)
+        shape = [ctx.sequences(whole.text), *(scans.product(ctx, group) for group in (heads, rows, columns))]
         texts.append(whole.text if same else f"{whole.at(ATOM)}.reshape({', '.join(shape)})")
     flags = f", log={bool(options(node)['log'])}" + more + (", columns=True" if layout.by_column else "")
-    flags += ctx.begins(MIXED if layout.mixed else ATTENTION, layout.time)
+    flags += ctx.begins(MIXED if layout.mixed else ATTENTION, layout.time, states=True)
     names = [ctx.names.fresh(f"{ctx.current}_read"), ctx.names.fresh(f"{ctx.current}_state")]
     ctx.block.add(
         f"{names[0]}, {names[1]} = {ctx.support(MIXED if layout.mixed else ATTENTION)}("
@@ -188,16 +189,18 @@ def _through_states(ctx: Context, node: Node, q: Value, k: Value, v: Value, a: V
     """Many reads of one small state: the states themselves, then the product with the reads."""
     time, rows = node.attr[0][0], node.attr[1]
     states, begin = _states(ctx, node, k, v, a, start, time)
-    final = f"({states.text}[:, -1] if {ctx.length(time)} else {begin.text})"
-    ctx.caches[0].setdefault(shared(ctx, node), Value(final, begin.dims, node.dtype))
+    ctx.caches[0].setdefault(shared(ctx, node), Value(f"({_last(ctx, states, begin, time)})", begin.dims, node.dtype))
     if options(node)["strict"]:
-        states = Value(
-            f"{ctx.helper('_join')}([{begin.at(ATOM)}.unsqueeze(1), {states.text}[:, :-1]], 1)"
-            f"[:, : {ctx.length(time)}]",
-            states.dims,
-            node.dtype,
-        )
+        number = history.numbers(ctx) if ctx.ends and ctx.on_stream(time) else "None"
+        states = Value(f"{ctx.helper('_states_before')}({begin.text}, {states.text}, {number})", states.dims, node.dtype)
     return contractions.product_sum(ctx, node, [q, states], list(rows))
+
+
+def _last(ctx: Context, states: Value, begin: Value, time: str) -> str:
+    """The last of all states, that of each packed sequence if there are some."""
+    if ctx.ends and ctx.on_stream(time):
+        return f"{ctx.helper('_at_end')}({states.text}, {begin.at(ATOM)}.unsqueeze(1), 1, {ctx.ends})"
+    return f"{states.text}[:, -1] if {ctx.length(time)} else {begin.at(CHOICE + 1)}"
 
 
 def product_of_states(ctx: Context, node: Node) -> Value:
@@ -236,9 +239,7 @@ def state(ctx: Context, node: Node) -> Value:
     if not rows:  # entry by entry: the last of the scan
         k, v, a, start = (scans.operand(ctx, x) for x in node.args)
         states, begin = _states(ctx, node, k, v, a, start, time)
-        return Value(
-            f"{states.text}[:, -1] if {ctx.length(time)} else {begin.at(CHOICE + 1)}", begin.dims, node.dtype, CHOICE
-        )
+        return Value(_last(ctx, states, begin, time), begin.dims, node.dtype, CHOICE)
     (k, v, a, start), more = _reading(ctx, node)
     layout = layout_of(ctx, node, None, k, v, a, start)
     if layout.mixed:

@@ -116,15 +116,24 @@ def _call(
     """The lines of a call: the operands, then what both functions take."""
     lead, heads, rows = (BATCH, layout.time), layout.heads, layout.rows
     decay = scans.blocks(ctx, a, lead, [heads, rows if set(rows) & set(a.dims) else ()])
-    begin = "None" if node.args[-1] is build.ZERO else scans.blocks(ctx, start, (BATCH,), [heads, rows, layout.columns])
+    begin = "None" if node.args[-1] is build.ZERO else _begin(ctx, start, [heads, rows, layout.columns])
     given = options(node)
     flags = [f"log={bool(given['log'])}", *(["after=True"] if given["after"] else []), *more]
     flags += [f"chunk={given['chunk']}"] if given["chunk"] not in (0, 64) else []
     flags += [f"chunk={ctx.helper('_whole_chunk')}({ctx.length(layout.time)})"] if given["chunk"] == 0 else []
-    first = ctx.begins(function, layout.time).removeprefix(", ")
+    first = ctx.begins(function, layout.time, states=True).removeprefix(", ")
     flags += [first] if first else []
     ctx.block.add(f"{opening} = {ctx.support(function)}(")
     for text in [*texts, decay, begin, ", ".join(flags)]:
         ctx.block.add(f"    {text},")
     dims = (*lead, *heads, *node.attr[0][1:], *layout.columns)
     ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in dims)}]")
+
+
+def _begin(ctx: Context, start: Value, groups: list[tuple[str, ...]]) -> str:
+    """The first states, one dimension for each group."""
+    if all(len(group) == 1 for group in groups):
+        return scans.blocks(ctx, start, (BATCH,), groups)
+    whole = expressions.full(ctx, start, (BATCH, *(d for group in groups for d in group)), start.dtype)
+    whole = whole if whole.text.isidentifier() else ctx.bind(f"{ctx.current}_start", whole)
+    return f"{whole.text}.reshape({', '.join([ctx.sequences(whole.text), *(scans.product(ctx, g) for g in groups)])})"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Compute, Loop, Step, schedule
+from seqdsl.ir.dependence import Loop, Step, schedule
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, made
 from seqdsl.ir.order import difference, linear
@@ -53,13 +53,19 @@ def packing(system: System, steps: Stepping, target: Target) -> Packing:
         return Packing("nothing here knows where they begin")
     search = _Crossing(system, steps, target, _solved(system, schedule(system)))
     if found := search.stepped(schedule(system)):
-        return Packing(f"`{found}` is stepped one position after another")
+        return Packing(f"`{found[0]}` is stepped one position after another")
     last = {*system.finals.values()}  # computed where a state is asked for
     for tensor in [t for t in system.derived() if t.rhs is not None and t.name not in last]:
         why = search.crossing(tensor, tensor.rhs)
         if why:
             return Packing(why)
     return Packing("", search.stateless())
+
+
+def stepped(system: System, steps: Stepping, target: Target) -> list[str]:
+    """The tensors that a module computes one position after another."""
+    plan = schedule(system)
+    return [] if system.stream is None else _Crossing(system, steps, target, _solved(system, plan)).stepped(plan)
 
 
 def _solved(system: System, steps: tuple[Step, ...]) -> dict[str, Loop]:
@@ -85,15 +91,13 @@ class _Crossing:
     def streamed(self, index: str) -> bool:
         return self.system.axis(index) == self.system.stream
 
-    def stepped(self, steps: tuple[Step, ...]) -> str:
-        """A tensor that a loop over time computes."""
+    def stepped(self, steps: tuple[Step, ...]) -> list[str]:
+        """The tensors that loops over time compute."""
+        found = []
         for step in steps:
-            if isinstance(step, Compute) or step.tensors()[0] in self.solved:
-                continue
-            found = step.tensors()[0] if step.axis == self.system.stream else self.stepped(step.body)
-            if found:
-                return found
-        return ""
+            if isinstance(step, Loop) and step.tensors()[0] not in self.solved:
+                found += step.tensors() if step.axis == self.system.stream else self.stepped(step.body)
+        return found
 
     def crossing(self, tensor: Tensor, node: Node | None, at: str = "") -> str:
         """How an expression crosses time otherwise than by what knows boundaries. `at`: the index that stands for the
@@ -183,15 +187,23 @@ class _Crossing:
         """Why sequences with states cannot go through one call."""
         if self.steps.past:
             return "the state counts positions"
-        for tensor in self.system.derived():
-            found = next((n for n in walk(tensor.rhs) if n.op in CHUNKED), None) if tensor.rhs is not None else None
-            if found is not None:
-                return f"`{tensor.name.partition('@')[0]}` is of a state that is read in chunks"
         for entry in self.steps.entries:
             final = self.system.finals.get(entry.name)
-            if entry.tail is None or entry.boundary is not None or final and last_of(self.system.tensors[final]) is None:
+            if entry.tail is None or entry.boundary is not None or final and not self._is_last(self.system.tensors[final]):
                 return f"the state holds `{entry.tensor}` otherwise than at its last positions"
         return ""
+
+
+    def _is_last(self, tensor: Tensor) -> bool:
+        """Is it a state after the last position: what is there, or what functions of a whole state leave?"""
+        return last_of(tensor) is not None or tensor.rhs is not None and self._is_left(tensor.rhs)
+
+    def _is_left(self, node: Node) -> bool:
+        if node.op == "decayed_state":
+            return self.streamed(node.attr[0][0])
+        if node.op in ("read", "index", "size", "first") or OPS[node.op].binding in ("scan", "last"):
+            return False
+        return all(self._is_left(a) or not a.free and a.op == "const" for a in node.args) and bool(node.args)
 
 
 def last_of(tensor: Tensor) -> tuple[Node, Node] | None:

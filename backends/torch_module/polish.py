@@ -167,7 +167,7 @@ def imports(used: set[str]) -> str:
         _from("collections.abc", ["Callable", "Iterator", "Sequence"], used)
         + _from("contextlib", ["AbstractContextManager", "nullcontext"], used)
         + _from("dataclasses", ["dataclass", "replace"], used)
-        + _from("functools", ["cache"], used)
+        + _from("functools", ["cache", "partial"], used)
         + _from("pathlib", ["Path"], used)
         + _from("time", ["perf_counter"], used)
         + _from("typing", ["Any", "NamedTuple"], used),

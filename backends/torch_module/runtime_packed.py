@@ -116,6 +116,16 @@ def _rows(start: int, length: int, number: Tensor, before: int) -> Tensor:
     return torch.arange(length, device=number.device) + number * before + start
 
 
+def _states_before(begin: Tensor, states: Tensor, number: Tensor | None) -> Tensor:
+    """[B, T, ..] the state before each step, from the first one [B, ..], or of packed sequences [1, T, ..] each one's own."""
+    if number is None or not states.shape[1]:
+        return _join([begin.unsqueeze(1), states], 1)[:, : states.shape[1]]
+    head = torch.cat([number.new_full((1,), -1), number[:-1]]) != number
+    own = begin.index_select(0, number).unsqueeze(0) if begin.shape[0] > 1 else begin.unsqueeze(1)
+    shifted = torch.cat([states[:, :1], states[:, :-1]], 1)
+    return torch.where(head.view(1, -1, *[1] * (states.dim() - 2)), own, shifted)
+
+
 def _at_end(x: Tensor, past: Tensor, dim: int, ends: Any) -> Tensor:
     """The last entry of a dimension, or what came before the first; of packed sequences [1, ..] that of each, [N, ..]."""
     total, shape = x.shape[dim], [n for k, n in enumerate(x.shape) if k != dim]

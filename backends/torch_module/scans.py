@@ -120,8 +120,9 @@ def restored(
     dims = (*lead, *(d for group in groups for d in group))
     if all(len(group) == 1 for group in groups):
         return Value(name, dims, dtype)
-    shape = ", ".join(ctx.dim_text(d) for d in dims)
-    wide = "" if batched else f".expand({ctx.dim_text(BATCH)}, *{name}.shape[1:])"
+    count = ctx.sequences(name) if lead == (BATCH,) else ctx.dim_text(BATCH)
+    shape = ", ".join([count, *(ctx.dim_text(d) for d in dims[1:])])
+    wide = "" if batched else f".expand({count}, *{name}.shape[1:])"
     return Value(f"{name}{wide}.reshape({shape})", dims, dtype)
 
 

@@ -17,7 +17,8 @@ class StandIn:
     `narrow`: it takes each operand at the width at which it is given, so that an input that nothing else reads is not
     cast, and these keywords: `scale`, a number that multiplies its first operand; `dots`, the dtype of its products;
     `dtype`, that of its first result, given where an output is nothing but that result.
-    `packed`: it takes `first`, [T] or None, which positions begin a sequence that knows nothing of those before.
+    `packed`: it takes `first`, [T] or None, which positions begin a sequence that knows nothing of those before, and
+    `starts`, the ends of those sequences where each has a first and a last state of its own.
     """
 
     name: str

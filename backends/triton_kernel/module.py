@@ -19,7 +19,7 @@ from seqdsl.ir.system import System
 
 from .. import torch_module
 from ..torch_module.load import build_from, load_text
-from ..torch_module.packed import Packing, packing
+from ..torch_module.packed import Packing, packing, stepped
 from ..torch_module.prologue import stepping
 from ..torch_module.target import StandIn, Target
 from .count import Count, counted
@@ -100,6 +100,8 @@ def explained(system: System, form: str) -> list[str]:
     lines += [f"kernels written for the step of `{tensor}`" for tensor in target.steps.walked]
     lines += [f"`{tensor}` is read block by block in PyTorch: {why}" for tensor, why in target.online.kept.items()]
     lines += [f"`{tensor}` is stepped in PyTorch: {why}" for tensor, why in target.steps.kept.items()]
+    lines += [f"`{tensor}` is stepped one position after another in PyTorch"
+              for tensor in stepped(over.system, stepping(over.system), target)]  # fmt: skip
     lines += [_group_explained(group) for group in over.groups]
     lines += [f"`{tensor}` is computed in PyTorch: {why}" for tensor, why in over.kept.items()]
     lines += _packed_explained(packing(over.system, stepping(over.system), target)) if system.stream is not None else []

@@ -85,9 +85,10 @@ def _rows_weights_kernel(
 
 @triton.jit
 def _states_kernel(
-    left, right, decay, signs, choices, start, states, final, scale, T, H, K, V, EVERY, by_batch, by_head, by_key, by_value,
+    left, right, decay, signs, choices, start, states, final, table, scale, T, H, K, V, EVERY,
+    by_batch, by_head, by_key, by_value,
     BY_HEAD: tl.constexpr, TOTALS: tl.constexpr, SIGNED: tl.constexpr, REVERSE: tl.constexpr, HAS_START: tl.constexpr,
-    C: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
+    PACKED: tl.constexpr, C: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The state that enters every EVERY-th chunk, and the last: S <- total S + left^T right, chunk after chunk.
 
@@ -96,6 +97,7 @@ def _states_kernel(
     holds g [B, T, H, K], with BY_HEAD [B, T, H]; with TOTALS left is decayed already and it holds what whole chunks leave
     [B, N, H, K]. REVERSE is the adjoint: from the last chunk to the first, left the reads and right the outputs'
     gradients, and the states those that leave the last of EVERY chunks.
+    PACKED: start and final are of the sequences whose chunks `table` [N + 1] bounds, one behind the other.
     """
     value, key = tl.program_id(1) * BV + tl.arange(0, BV), tl.program_id(2) * BK + tl.arange(0, BK)
     plane, head = tl.program_id(0).to(tl.int64), tl.program_id(0) % H
@@ -107,10 +109,14 @@ def _states_kernel(
     state = tl.zeros([BK, BV], tl.float32)
     if HAS_START:
         state = _load_start(start, batch, head, key, value, by_batch, by_head, by_key, by_value, K, V)
-    for step in range(count):
-        chunk = step
+    begin, end = 0, count
+    if PACKED:
+        begin, end = tl.load(table + batch), tl.load(table + batch + 1)
+        batch *= 0
+    for step in range(end - begin):
+        chunk = begin + step
         if REVERSE:
-            chunk = count - 1 - step
+            chunk = end - 1 - step
             kept = tl.where(((chunk + 1) % EVERY == 0) | (step == 0), K, 0)
         else:
             kept = tl.where(chunk % EVERY == 0, K, 0)

@@ -86,29 +86,35 @@ def _attend_tile(name: str, q: Tensor, v: Tensor) -> dict[str, Any]:
     return _tuned(name, found, q, q.shape[1], q.shape[-1], v.shape[-1])
 
 
+def _sequences_of(batch: int, table: Tensor | None) -> int:
+    """How many states start and are left: one for each of the batch, or of the packed sequences."""
+    return batch if table is None else table.shape[0] - 1
+
+
 def _attend_states(
     left: Tensor, right: Tensor, decay: Tensor, signs: Tensor | None, start: Tensor | None, scale: float = 1.0,
     *, totals: bool = False, reverse: bool = False, every: int = 1, dtype: torch.dtype | None = None,
+    table: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The state that enters every chunk [B, N, H, K, V], and the last [B, H, K, V]; reversed, what leaves and the first.
 
     Of `every` chunks in a row, in time's or in the reversed order, only the first. `totals`: `decay` holds what whole
-    chunks leave, and left is decayed already.
+    chunks leave, and left is decayed already. `table`: the chunks before each packed sequence, and all (`packed_rows`).
     """
     batch, time, heads, keys = left.shape
-    values = right.shape[-1]
+    values, number = right.shape[-1], _sequences_of(batch, table)
     count = triton.cdiv(triton.cdiv(time, CHUNK), every)
     states = left.new_empty(batch, count, heads, keys, values, dtype=dtype)
-    final = left.new_empty(batch, heads, keys, values, dtype=torch.float32)
+    final = left.new_empty(number, heads, keys, values, dtype=torch.float32)
     tile = _attend_tile("states", left, right)
-    grid = (batch * heads, triton.cdiv(values, tile["BV"]), triton.cdiv(keys, tile["BK"]))
+    grid = (number * heads, triton.cdiv(values, tile["BV"]), triton.cdiv(keys, tile["BK"]))
     by_head = decay.dim() == 3
     _states_kernel[grid](
         left, right, decay, final if signs is None else signs,
         left if by_head or totals else _attend_choices(left.device, left.dtype), final if start is None else start,
-        states, final, scale, time, heads, keys, values, every, *(final if start is None else start).stride(),
+        states, final, table, scale, time, heads, keys, values, every, *(final if start is None else start).stride(),
         BY_HEAD=by_head, TOTALS=totals, SIGNED=signs is not None, REVERSE=reverse, HAS_START=start is not None,
-        LEVELS=LEVELS, **tile,
+        PACKED=table is not None, LEVELS=LEVELS, **tile,
     )  # fmt: skip
     return states, final
 
@@ -130,14 +136,17 @@ def _walk_tile(by_head: bool, planes: int, keys: int, values: int, like: torch.d
 def _attend_walk(
     q: Tensor, k: Tensor, v: Tensor, decay: Tensor, signs: Tensor | None, weights: Tensor, start: Tensor | None,
     scale: float, dtype: torch.dtype, *, totals: bool = False, strict: bool = False, reverse: bool = False,
+    table: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """What is read [B, T, H, V] in `dtype`, and the final state. Reversed: the gradient of v from that of o, which stands
     in v's place, that of the first state, and of the state that leaves every chunk.
 
-    `totals`: q and k are reads and writes, `decay` what whole chunks leave.
+    `totals`: q and k are reads and writes, `decay` what whole chunks leave. `table`: of packed sequences, each of which is
+    walked by programs of its own; time is not cut then.
     """
     batch, time, heads, keys = q.shape
-    planes, values, count, by_head = batch * heads, v.shape[-1], triton.cdiv(time, CHUNK), decay.dim() == 3
+    number = _sequences_of(batch, table)
+    planes, values, count, by_head = number * heads, v.shape[-1], triton.cdiv(time, CHUNK), decay.dim() == 3
     mode = "decayed" if totals else "by head" if by_head else "by key"
     mode += " reversed" * reverse
     tile = _walk_tile(by_head, planes, keys, values, q.dtype, _tiles_of(q.device))
@@ -145,10 +154,11 @@ def _attend_walk(
     tile = {**_tuned(f"walk {mode}", tile, q, time, planes, keys, values), **held}
     parts = triton.cdiv(keys, tile["SLABS"] * tile["BK"])
     programs = planes * parts * triton.cdiv(values, tile["BV"])
-    groups = 1 if 2 * programs >= WALK_PROGRAMS else min(triton.cdiv(2 * WALK_PROGRAMS, programs), triton.cdiv(count, WALK_CHUNKS))
+    whole = 2 * programs >= WALK_PROGRAMS or table is not None
+    groups = 1 if whole else min(triton.cdiv(2 * WALK_PROGRAMS, programs), triton.cdiv(count, WALK_CHUNKS))
     group = triton.cdiv(count, groups)
     out = v.new_empty(parts, *v.shape, dtype=dtype if parts == 1 else torch.float32)
-    final = v.new_empty(batch, heads, keys, values, dtype=torch.float32)
+    final = v.new_empty(number, heads, keys, values, dtype=torch.float32)
     states = v.new_empty(batch, count, heads, keys, values) if reverse else final
     entering = final
     if group < count:
@@ -159,10 +169,10 @@ def _attend_walk(
     _walk_kernel[programs, triton.cdiv(count, group)](
         q, k, v, decay, final if signs is None else signs,
         final if by_head or totals else _attend_choices(q.device, q.dtype), weights,
-        final if start is None else start, entering, out, states, final, scale, time, heads, keys, values, group,
+        final if start is None else start, entering, out, states, final, table, scale, time, heads, keys, values, group,
         *(final if start is None else start).stride(),
         BY_HEAD=by_head, TOTALS=totals, SIGNED=signs is not None, STRICT=strict, REVERSE=reverse,
-        HAS_START=start is not None, CUT=group < count, PARTED=parts > 1, C=CHUNK, LEVELS=LEVELS,
+        HAS_START=start is not None, CUT=group < count, PARTED=parts > 1, PACKED=table is not None, C=CHUNK, LEVELS=LEVELS,
         PRECISION=_dot_precision(), **tile,
     )  # fmt: skip
     return out.squeeze(0) if parts == 1 else out.sum(0).to(dtype), final, states

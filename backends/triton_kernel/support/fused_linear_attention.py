@@ -1,5 +1,6 @@
 """Chunkwise linear attention with decays by Triton kernels, forward and adjoint, as operators that compilers see through."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,23 +15,34 @@ from .attend_kernels import (
     _rows_weights_kernel,
     _weights_adjoint_kernel,
 )
-from .attending import CHUNK, LEVELS, PAIRS, WALK_SLAB, _attend_choices, _attend_states, _attend_tile, _attend_walk
-from .launching import OPS, _has_kernels, _on_device, _one_device, _restarted, _unasked
+from .attending import (
+    CHUNK,
+    LEVELS,
+    PAIRS,
+    WALK_SLAB,
+    _attend_choices,
+    _attend_states,
+    _attend_tile,
+    _attend_walk,
+    _sequences_of,
+)
+from .launching import OPS, _has_kernels, _on_device, _one_device, _restarted, _rows_fit, _unasked
+from .packed_rows import _alone, _packed
 
 
 @torch.library.custom_op(
     f"{OPS}::attend",
     mutates_args=(),
-    schema="(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? signs, Tensor? start, float scale, bool strict,"
-    " ScalarType dtype) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    schema="(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? signs, Tensor? start, Tensor? table,"
+    " float scale, bool strict, ScalarType dtype) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def _attend(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, signs: Tensor | None, start: Tensor | None,
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, signs: Tensor | None, start: Tensor | None, table: Tensor | None,
     scale: float, strict: bool, dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """o in `dtype`, the final state, with one decay for each key the weights of the chunks' pairs, and if these are many
     reads, writes, totals of the chunks."""
-    _, _, weights, reads, writes, totals = _attend_empty(q, k, v, g, signs, start, scale, strict, dtype)
+    _, _, weights, reads, writes, totals = _attend_empty(q, k, v, g, signs, start, table, scale, strict, dtype)
     batch, time, heads, keys = q.shape
     decayed = totals.numel() > 0
     with _on_device(q):
@@ -42,7 +54,7 @@ def _attend(
             )  # fmt: skip
         read, left, decay = (reads, writes, totals) if decayed else (q, k, g)
         o, final, _ = _attend_walk(
-            read, left, v, decay, signs, weights, start, scale, dtype, totals=decayed, strict=strict
+            read, left, v, decay, signs, weights, start, scale, dtype, totals=decayed, strict=strict, table=table
         )
     if strict:  # the first row reads what was there before all
         o[:, 0] = 0 if start is None else torch.einsum("bhk,bhkv->bhv", q[:, 0].float() * scale, start)
@@ -51,17 +63,17 @@ def _attend(
 
 @_attend.register_fake
 def _attend_empty(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, signs: Tensor | None, start: Tensor | None,
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, signs: Tensor | None, start: Tensor | None, table: Tensor | None,
     scale: float, strict: bool, dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     batch, time, heads, keys = q.shape
     o = v.new_empty(v.shape, dtype=dtype)
-    final = v.new_empty(batch, heads, keys, v.shape[-1], dtype=torch.float32)
-    count = (time + CHUNK - 1) // CHUNK
-    weights = q.new_empty(0) if g.dim() == 3 else q.new_empty(batch, count, heads, PAIRS)
+    final = v.new_empty(_sequences_of(batch, table), heads, keys, v.shape[-1], dtype=torch.float32)
+    count = (time + CHUNK - 1) // CHUNK  # no dimension of its own, as compilers tell one that is 1 from the others
+    weights = q.new_empty(0) if g.dim() == 3 else q.new_empty(batch * count * heads * PAIRS)
     if g.dim() == 3 or keys <= WALK_SLAB:
         return o, final, weights, q.new_empty(0), q.new_empty(0), q.new_empty(0)
-    totals = q.new_empty(batch, count, heads, keys, dtype=torch.float32)
+    totals = q.new_empty(batch * count * heads * keys, dtype=torch.float32)
     return o, final, weights, q.new_empty(q.shape), q.new_empty(q.shape), totals
 
 
@@ -104,20 +116,21 @@ def _attend_operands(
     f"{OPS}::attend_adjoint",
     mutates_args=(),
     schema="(Tensor d_o, Tensor? d_final, Tensor q, Tensor k, Tensor v, Tensor g, Tensor? signs, Tensor? start,"
-    " Tensor weights, Tensor reads, Tensor writes, Tensor totals, float scale, bool gate)"
+    " Tensor? table, Tensor weights, Tensor reads, Tensor writes, Tensor totals, float scale, bool gate)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def _attend_adjoint(
     d_o: Tensor, d_final: Tensor | None, q: Tensor, k: Tensor, v: Tensor, g: Tensor, signs: Tensor | None,
-    start: Tensor | None, weights: Tensor, reads: Tensor, writes: Tensor, totals: Tensor, scale: float, gate: bool,
+    start: Tensor | None, table: Tensor | None, weights: Tensor, reads: Tensor, writes: Tensor, totals: Tensor,
+    scale: float, gate: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of q, k, v, g and of the first state. The chunks' states are computed again: none is kept."""
     decayed = totals.numel() > 0
     read, left, decay = (reads, writes, totals) if decayed else (q, k, g)
     with _on_device(q):
-        states, _ = _attend_states(left, v, decay, signs, start, totals=decayed)
+        states, _ = _attend_states(left, v, decay, signs, start, totals=decayed, table=table)
         d_v, d_start, d_states = _attend_walk(
-            read, left, d_o, decay, signs, weights, d_final, scale, v.dtype, totals=decayed, reverse=True
+            read, left, d_o, decay, signs, weights, d_final, scale, v.dtype, totals=decayed, reverse=True, table=table
         )
         d_q, d_k, d_g = _attend_operands(q, k, v, g, signs, d_o, states, d_states, scale, gate)
     return d_q, d_k, d_v, d_g, d_start
@@ -126,9 +139,10 @@ def _attend_adjoint(
 @_attend_adjoint.register_fake
 def _attend_adjoint_empty(
     d_o: Tensor, d_final: Tensor | None, q: Tensor, k: Tensor, v: Tensor, g: Tensor, signs: Tensor | None,
-    start: Tensor | None, weights: Tensor, reads: Tensor, writes: Tensor, totals: Tensor, scale: float, gate: bool,
+    start: Tensor | None, table: Tensor | None, weights: Tensor, reads: Tensor, writes: Tensor, totals: Tensor,
+    scale: float, gate: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    d_start = q.new_empty(q.shape[0], q.shape[2], q.shape[3], v.shape[-1], dtype=torch.float32)
+    d_start = q.new_empty(_sequences_of(q.shape[0], table), q.shape[2], q.shape[3], v.shape[-1], dtype=torch.float32)
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), torch.empty_like(g), d_start
 
 
@@ -140,11 +154,11 @@ def _attend_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...])
 
 
 def _attend_backward(ctx: Any, d_o: Tensor | None, d_final: Tensor | None, *_: Tensor | None) -> tuple[Any, ...]:
-    q, k, v, g, signs, start, *kept = ctx.saved_tensors
+    q, k, v, g, signs, start, table, *kept = ctx.saved_tensors
     d_o = torch.zeros_like(v) if d_o is None else d_o.to(v.dtype).contiguous()
     d_final = None if d_final is None else d_final.contiguous()
     read, d_read = (_attend_later(q), _attend_later(d_o)) if ctx.strict else (q, d_o)
-    given = (d_read, d_final, read, k, v, g, signs, start, *kept)
+    given = (d_read, d_final, read, k, v, g, signs, start, table, *kept)
     d_q, *found, d_start = _attend_adjoint(*given, ctx.scale, bool(ctx.needs_input_grad[3]))
     if ctx.strict:
         d_first = torch.zeros_like(q[:, 0])
@@ -153,7 +167,7 @@ def _attend_backward(ctx: Any, d_o: Tensor | None, d_final: Tensor | None, *_: T
             d_first = torch.einsum("bhv,bhkv->bhk", grad, start).to(q.dtype)
             d_start = d_start + q[:, 0].float().unsqueeze(-1) * grad.unsqueeze(-2)
         d_q = torch.cat([d_first.unsqueeze(1), d_q[:, :-1]], 1)
-    return d_q, *found, None, None if start is None else d_start, None, None, None
+    return d_q, *found, None, None if start is None else d_start, None, None, None, None
 
 
 _attend.register_autograd(_attend_backward, setup_context=_attend_setup)
@@ -196,6 +210,7 @@ def fused_linear_attention(
     dots: torch.dtype | None = None,
     dtype: torch.dtype = torch.float32,
     first: Tensor | None = None,
+    starts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """S[t] = a[t] S[t-1] + k[t] v[t]^T; o[t] = scale q[t]^T S[t], or strictly q[t]^T S[t-1]; final = S[T-1].
 
@@ -204,19 +219,31 @@ def fused_linear_attention(
              -> o [B, T, H, V] in `dtype`, final [B, H, K, V] in float32
     Units:   a = exp(decay) if log, else a = decay; any sign, or 0 (log -inf)
     `dots` is the type that q, k and v are multiplied in: 16 bits or, by default, the widest of their own.
+    Packed sequences begin at `first` [T]; with a start each, and final states, [N, H, K, V], if `starts` are their ends.
     float64, complex numbers, decays along columns, chunks of another size and the CPU are left to PyTorch.
     """
-    if first is not None:
+    if starts is not None and strict:  # a read before a step is one after the step before it
+        time = max(x.shape[1] for x in (q, k, v))
+        by, q = _packed(starts, time, CHUNK), q.expand(-1, time, -1, -1)
+        o, final = fused_linear_attention(
+            by.later(q), k, v, decay, start, log=log, columns=columns, chunk=chunk, scale=scale, dots=dots, dtype=dtype,
+            starts=starts,
+        )  # fmt: skip
+        return by.before(o, by.asked(q, start, final, scale).to(o.dtype)), final
+    if first is not None and starts is None:
         decay, q = _restarted(decay, first, q, log), _unasked(q, first) if strict else q
     given = [x for x in (q, k, v, decay, start) if x is not None]
     _one_device(given)
     wide = any(x.dtype == torch.float64 or x.is_complex() for x in given)
     by_column = columns and decay is not None and decay.shape[-1] > 1
     shape = torch.broadcast_shapes(*(x.shape[:3] for x in (q, k, v) if x is not None))
-    if not _has_kernels(q) or wide or by_column or chunk != CHUNK or 0 in (*shape, q.shape[-1], k.shape[-1], v.shape[-1]):
+    widths = (q.shape[-1], k.shape[-1], v.shape[-1])
+    none = 0 in (*shape, *widths) or not _rows_fit(CHUNK, *(shape[2] * n for n in widths))
+    if not _has_kernels(q) or wide or by_column or chunk != CHUNK or none:
         if scale != 1.0:
             q = q.to(torch.promote_types(q.dtype, torch.float32)) * scale
-        o, final = chunk_linear_attention(q, k, v, decay, start, log=log, strict=strict, columns=columns, chunk=chunk)
+        run = partial(chunk_linear_attention, log=log, strict=strict, columns=columns, chunk=chunk)
+        o, final = run(q, k, v, decay, start) if starts is None else _alone(starts, [q, k, v, decay], start, run, 1)
         return o if dtype == torch.float32 else o.to(torch.promote_types(dtype, torch.float64) if wide else dtype), final
     like = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype) if dots is None else dots
     if like not in (torch.float16, torch.bfloat16):
@@ -225,14 +252,18 @@ def fused_linear_attention(
     if decay is None:
         decay, log = torch.zeros((1, 1, 1, 1), device=q.device), True
     lead = (x.shape[:3] for x in (q, k, v, decay))
-    batch, time, heads = torch.broadcast_shapes(*lead, (1 if start is None else start.shape[0], 1, 1))
+    begun = 1 if start is None or starts is not None else start.shape[0]
+    batch, time, heads = torch.broadcast_shapes(*lead, (begun, 1, 1))
+    packed = None if starts is None else _packed(starts, time, CHUNK)
     keys = max(q.shape[-1], k.shape[-1])
     q, k, v = q.expand(batch, time, heads, keys), k.expand(batch, time, heads, keys), v.expand(batch, time, heads, -1)
     g, signs = (decay, None) if log else _attend_logarithm(decay, time)
     g = g.expand(batch, time, heads, -1)
     signs = None if signs is None else signs.expand(batch, time, heads, -1)
+    if signs is not None and packed is not None:
+        signs = packed.restarted(signs)
     if start is not None:
-        start = start.float().expand(batch, heads, keys, v.shape[-1])
+        start = start.float().expand(batch if packed is None else packed.sequences, heads, keys, v.shape[-1])
     by_row = signs
     if g.shape[-1] == 1:
         g, by_row = g.squeeze(-1), None if signs is None else signs.squeeze(-1).contiguous()
@@ -240,7 +271,12 @@ def fused_linear_attention(
         met = pad(signs, (0, 0, 0, 0, 1, 0), value=1.0)[:, :time] if strict else signs
         q, k, by_row = q * met.to(like), k * signs.to(like), None
     q, k, v, g = q.contiguous(), k.contiguous(), v.contiguous(), g.contiguous()
-    o, final = _attend(q, k, v, g, by_row, start, float(scale), strict, dtype)[:2]
+    table = None
+    if packed is not None:
+        q, k, v, g = (packed.apart(x) for x in (q, k, v, g))
+        by_row, table = None if by_row is None else packed.apart(by_row), packed.table
+    o, final = _attend(q, k, v, g, by_row, start, table, float(scale), strict, dtype)[:2]
     if signs is not None:
-        final = final * signs[:, -1].reshape(batch, heads, -1, 1)
-    return o, final
+        last = signs[:, -1] if packed is None else packed.last(signs, 1.0)
+        final = final * last.reshape(len(final), heads, -1, 1)
+    return o if packed is None else packed.together(o), final

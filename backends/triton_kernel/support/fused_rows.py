@@ -63,7 +63,7 @@ def fused_rows(x: Tensor, by: Tensor) -> Tensor:
     """
     _one_device([x, by])
     wide = {x.dtype, by.dtype} & {torch.float64, torch.complex64, torch.complex128}
-    rows = x.dim() == by.dim() and by.shape[-1] == 1 and x.numel() and by.shape[:-1].numel() <= x.shape[:-1].numel()
+    rows = x.dim() == by.dim() and by.shape[-1] == 1 and x.numel() and by.numel() * x.shape[-1] <= x.numel()
     if not _has_kernels(x) or wide or not rows:
         return x * by.to(x.dtype)
     found: Tensor = _rows_scale(x.contiguous(), by.float().expand(*x.shape[:-1], 1).contiguous())

@@ -33,6 +33,12 @@ def _is_compiled(x: Tensor) -> bool:
     return x.is_cuda
 
 
+def _rows_fit(rows: int, *strides: int) -> bool:
+    """Are rows of a tile so near each other that 32 bits count what lies between its first and its last? What is farther
+    away is counted in 64 bits, but rows of a tile are not, for the sake of registers."""
+    return rows * max(strides) < 2**31
+
+
 def _one_device(given: list[Tensor]) -> None:
     """Kernels read every operand where they run: memory of another device would be read too early, or not at all."""
     for x in given:

@@ -132,23 +132,29 @@ def _read_enter(
 
 @triton.jit
 def _read_states_kernel(
-    q, k, v, x, y, start, o, final, marks, totals, ends, T, H, K, V, LENGTH, x_batch, x_time, x_head, x_key, x_value,
+    q, k, v, x, y, start, o, final, marks, totals, ends, table, T, H, K, V, LENGTH, x_batch, x_time, x_head, x_key, x_value,
     y_batch, y_time, y_head, y_key, y_value,
     X_KEYS: tl.constexpr, X_VALUES: tl.constexpr, Y_KEYS: tl.constexpr, Y_VALUES: tl.constexpr, TWO: tl.constexpr,
-    LOG: tl.constexpr, STRICT: tl.constexpr, HAS_START: tl.constexpr, KEEP: tl.constexpr,
+    LOG: tl.constexpr, STRICT: tl.constexpr, HAS_START: tl.constexpr, KEEP: tl.constexpr, PACKED: tl.constexpr,
     SEGMENT: tl.constexpr, STEPS: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
 ):  # fmt: skip
-    """o [B, T, H, V], and with KEEP the state before every SEGMENT-th step in marks [B, T / SEGMENT, H, K, V]."""
+    """o [B, T, H, V], and with KEEP the state before every SEGMENT-th step in marks [B, T / SEGMENT, H, K, V].
+
+    PACKED: start and final are of the sequences whose segments `table` [N + 1] bounds, one behind the other, each one piece.
+    """
     plane, piece = tl.program_id(0).to(tl.int64), tl.program_id(2)
     batch, head = plane // H, plane % H
     key, value = tl.arange(0, BK), tl.program_id(1) * BV + tl.arange(0, BV)
+    opening, end = piece * LENGTH, tl.minimum(piece * LENGTH + LENGTH, T)
+    if PACKED:
+        opening, end = tl.load(table + batch) * SEGMENT, tl.load(table + batch + 1) * SEGMENT
+        batch *= 0
     base = batch * T * H + head
     x_at, y_at = batch * x_batch + head * x_head, batch * y_batch + head * y_head
     inside = (key < K)[:, None] & (value < V)[None, :]
     corner = key[:, None] * V + value[None, :]
     state = _read_enter(start, totals, ends, plane, piece, 0, piece, key, value, K, V, inside, HAS_START, LOG, False, BK, BV)
-    end = tl.minimum(piece * LENGTH + LENGTH, T)
-    for begin in range(piece * LENGTH, end, STEPS):
+    for begin in range(opening, end, STEPS):
         if KEEP:
             if begin % SEGMENT == 0:
                 mark = ((batch * tl.cdiv(T, SEGMENT) + begin // SEGMENT) * H + head) * K * V + corner
@@ -174,7 +180,7 @@ def _read_states_kernel(
             mask = value < tl.where(begin + i < T, V, 0)
             place = (base + _long(begin + i) * H) * V + value
             tl.store(o + place, found.to(o.dtype.element_ty), mask=mask)
-    if end == T:
+    if PACKED or end == T:
         tl.store(final + plane * K * V + corner, state, mask=inside)
 
 
@@ -205,22 +211,27 @@ def _factor_store(
 
 @triton.jit
 def _read_adjoint_kernel(
-    q, k, v, x, y, marks, scratch, d_o, d_final, d_q, d_k, d_v, d_x, d_y, d_start, totals, ends, B, T, H, K, V, LENGTH,
+    q, k, v, x, y, marks, scratch, d_o, d_final, d_q, d_k, d_v, d_x, d_y, d_start, totals, ends, table, B, T, H, K, V, LENGTH,
     x_batch, x_time, x_head, x_key, x_value, y_batch, y_time, y_head, y_key, y_value,
     X_TIME: tl.constexpr, X_KEYS: tl.constexpr, X_VALUES: tl.constexpr,
     Y_TIME: tl.constexpr, Y_KEYS: tl.constexpr, Y_VALUES: tl.constexpr, TWO: tl.constexpr,
-    LOG: tl.constexpr, STRICT: tl.constexpr, HAS_FINAL: tl.constexpr,
+    LOG: tl.constexpr, STRICT: tl.constexpr, HAS_FINAL: tl.constexpr, PACKED: tl.constexpr,
     SEGMENT: tl.constexpr, STEPS: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
 ):  # fmt: skip
     """All gradients of one piece of time, segment by segment from the last.
 
     d_q and d_k [blocks, B, T, H, K]: the part that each program's columns make. A factor that does not vary along time
-    gets [B, pieces, H, K, V]. `scratch` holds the states of a segment, for each program its own.
+    gets [B, pieces, H, K, V], with PACKED sequences for pieces. `scratch` holds the states of a segment, for each program its own.
     """
     plane, piece = tl.program_id(0).to(tl.int64), tl.program_id(2)
     block = tl.program_id(1).to(tl.int64)
     batch, head = plane // H, plane % H
     key, value = tl.arange(0, BK), tl.program_id(1) * BV + tl.arange(0, BV)
+    begin, end = piece * LENGTH, tl.minimum(piece * LENGTH + LENGTH, T)
+    still = ((batch * tl.num_programs(2) + piece) * H + head) * K * V
+    if PACKED:
+        begin, end = tl.load(table + batch) * SEGMENT, tl.load(table + batch + 1) * SEGMENT
+        batch *= 0
     base = batch * T * H + head
     x_at, y_at = batch * x_batch + head * x_head, batch * y_batch + head * y_head
     inside = (key < K)[:, None] & (value < V)[None, :]
@@ -233,7 +244,6 @@ def _read_adjoint_kernel(
         HAS_FINAL, LOG, True, BK, BV,
     )  # fmt: skip
     x_sum, y_sum = tl.zeros([BK, BV], tl.float32), tl.zeros([BK, BV], tl.float32)
-    begin, end = piece * LENGTH, tl.minimum(piece * LENGTH + LENGTH, T)
     count = tl.cdiv(end - begin, SEGMENT)
     for number in range(count):
         first = begin + (count - 1 - number) * SEGMENT
@@ -293,10 +303,9 @@ def _read_adjoint_kernel(
             if TWO and not Y_TIME:
                 y_sum += d_two
         tl.debug_barrier()
-    place = ((batch * tl.num_programs(2) + piece) * H + head) * K * V + corner
     if not X_TIME:
-        tl.store(d_x + place, x_sum, mask=inside)
+        tl.store(d_x + still + corner, x_sum, mask=inside)
     if TWO and not Y_TIME:
-        tl.store(d_y + place, y_sum, mask=inside)
+        tl.store(d_y + still + corner, y_sum, mask=inside)
     if piece == 0:
         tl.store(d_start + plane * K * V + corner, carried, mask=inside)

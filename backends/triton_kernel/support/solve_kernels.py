@@ -90,9 +90,9 @@ def _chunk_factors(decay, base, row, rows, H, APART: tl.constexpr, BEFORE: tl.co
 
 @triton.jit
 def _solve_kernel(
-    w, u, inverse, x, decay, q, d_out, start, states, final, y, scale, T, H, K, V,
+    w, u, inverse, x, decay, q, d_out, start, states, final, y, table, scale, T, H, K, V,
     BY_HEAD: tl.constexpr, APART: tl.constexpr, BEFORE: tl.constexpr, REVERSE: tl.constexpr, READ: tl.constexpr,
-    HAS_START: tl.constexpr,
+    HAS_START: tl.constexpr, PACKED: tl.constexpr,
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The unknowns y [B, T, H, V] and the state that enters every chunk [B, N, H, K, V], chunk after chunk.
@@ -112,10 +112,14 @@ def _solve_kernel(
     state = tl.zeros([BK, BV], tl.float32)
     if HAS_START:
         state = tl.load(start + plane * K * V + corner, mask=inside, other=0).to(tl.float32)
-    for step in range(count):
-        chunk = step
+    begin, end = 0, count
+    if PACKED:  # what starts and is final are sequences, whose chunks the table bounds, one behind the other
+        begin, end = tl.load(table + batch), tl.load(table + batch + 1)
+        batch *= 0
+    for step in range(end - begin):
+        chunk = begin + step
         if REVERSE:
-            chunk = count - 1 - step
+            chunk = end - 1 - step
         place = ((batch * count + chunk) * H + head) * K
         tl.store(states + place * V + corner, state.to(states.dtype.element_ty), mask=inside)
         base = (batch * T + chunk * C) * H + head
@@ -154,9 +158,9 @@ def _solve_kernel(
 
 @triton.jit
 def _solve_slabs_kernel(
-    w, u, inverse, x, decay, q, d_out, start, states, final, y, scale, T, H, K, V,
+    w, u, inverse, x, decay, q, d_out, start, states, final, y, table, scale, T, H, K, V,
     BY_HEAD: tl.constexpr, APART: tl.constexpr, BEFORE: tl.constexpr, REVERSE: tl.constexpr, READ: tl.constexpr,
-    HAS_START: tl.constexpr, SLABS: tl.constexpr,
+    HAS_START: tl.constexpr, PACKED: tl.constexpr, SLABS: tl.constexpr,
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The same of more keys than one tile has: a program holds SLABS tiles of BK keys in registers.
@@ -179,10 +183,14 @@ def _solve_slabs_kernel(
         if HAS_START:
             state += _load_tile(start + plane * K * V, slab * BK + lane, value, V, K, V)
         held += (state,)
-    for step in range(count):
-        chunk = step
+    begin, end = 0, count
+    if PACKED:  # what starts and is final are sequences, whose chunks the table bounds, one behind the other
+        begin, end = tl.load(table + batch), tl.load(table + batch + 1)
+        batch *= 0
+    for step in range(end - begin):
+        chunk = begin + step
         if REVERSE:
-            chunk = count - 1 - step
+            chunk = end - 1 - step
         place = ((batch * count + chunk) * H + head) * K
         base = (batch * T + chunk * C) * H + head
         rows = T - chunk * C

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .attend_kernels import _rows_weights_kernel
-from .attending import CHUNK, LEVELS, _attend_choices, _attend_tile
+from .attending import CHUNK, LEVELS, _attend_choices, _attend_tile, _sequences_of
 from .launching import _block, _dot_precision, _is_compiled
 from .solve_kernels import _head_pairs_kernel, _inverse_kernel, _solve_kernel, _solve_slabs_kernel
 from .tuning import _device_name, _tuned
@@ -30,8 +30,8 @@ from .tuning import _device_name, _tuned
 SOLVE_KEYS = 128  # in one tile
 SLABS_KEYS = {torch.float32: 256, torch.float16: 512, torch.bfloat16: 512}  # in registers
 SOLVE_PAIRS, SOLVE_WARPS, INVERSE_WARPS = 64, 4, 2
-# w, u, inverse, x, decay, start, and of a scan that is read: by what, the gradients of what was found, the factor of both.
-Given = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, tuple[Tensor, Tensor, float] | None]
+# w, u, inverse, x, decay, start; of a scan that is read: by what, the gradients of what was found, the factor of both; table.
+Given = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, tuple[Tensor, Tensor, float] | None, Tensor | None]
 
 
 def _solve_tile(keys: int, values: int, like: torch.dtype, reverse: bool, hopper: bool) -> dict[str, int]:
@@ -57,10 +57,12 @@ def _slabs_tile(keys: int, values: int, like: torch.dtype, reverse: bool, hopper
 def _solve_scan(
     w: Tensor, u: Tensor, inverse: Tensor, x: Tensor, decay: Tensor, start: Tensor | None, like: torch.dtype,
     *, by_head: bool, apart: int, before: bool, reverse: bool = False, read: tuple[Tensor, Tensor, float] | None = None,
+    table: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The unknowns, the state that enters every chunk, and the last; reversed, those of the adjoint.
 
-    `read`: there, what the state was read by, the gradients of what was found, and the factor of both.
+    `read`: there, what the state was read by, the gradients of what was found, and the factor of both. `table`: the chunks
+    before each packed sequence, and all (`packed_rows`): the last states are then one for each.
     """
     time, keys, values = w.shape[1], w.shape[3], x.shape[-1]
     hopper = w.is_cuda and not torch.version.hip and torch.cuda.get_device_capability(w.device)[0] == 9
@@ -68,7 +70,7 @@ def _solve_scan(
     held = {n: tile.pop(n) for n in list(tile) if n in ("BK", "SLABS")}  # all keys, whatever is faster
     name = "solve" + " slabs" * ("SLABS" in held) + " reversed" * reverse
     tile = {**_tuned(name, tile, w, time, keys, values), **held}
-    given = (w, u, inverse, x, decay, start, read)
+    given = (w, u, inverse, x, decay, start, read, table)
     how: dict[str, Any] = {"BY_HEAD": by_head, "APART": apart, "BEFORE": before, "REVERSE": reverse}
     if "SLABS" in tile and not (keys <= SLABS_KEYS[w.dtype] and _slabs_hold(given, like, how, tile)):
         return _solve_stepped(given, like, **how)
@@ -79,17 +81,19 @@ def _solve_launched(
     given: Given, like: torch.dtype, how: dict[str, Any], tile: dict[str, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`_solve_scan` by a kernel."""
-    w, u, inverse, x, decay, start, read = given
+    w, u, inverse, x, decay, start, read, table = given
     batch, time, heads, keys = w.shape
+    number = _sequences_of(batch, table)
     values, count = x.shape[-1], triton.cdiv(time, CHUNK)
     y = x.new_empty(x.shape, dtype=like)
     states = w.new_empty(batch, count, heads, keys, values)
-    final = w.new_empty(batch, heads, keys, values, dtype=torch.float32)
+    final = w.new_empty(number, heads, keys, values, dtype=torch.float32)
     q, d_out, scale = (w, x, 1.0) if read is None else read
     kernel = _solve_slabs_kernel if "SLABS" in tile else _solve_kernel
-    kernel[(batch * heads, triton.cdiv(values, tile["BV"]))](
-        w, u, inverse, x, decay, q, d_out, final if start is None else start, states, final, y, scale, time, heads, keys, values,
-        READ=read is not None, HAS_START=start is not None, C=CHUNK, PRECISION=_dot_precision(), **how, **tile,
+    kernel[(number * heads, triton.cdiv(values, tile["BV"]))](
+        w, u, inverse, x, decay, q, d_out, final if start is None else start, states, final, y, table, scale, time, heads, keys,
+        values, READ=read is not None, HAS_START=start is not None, PACKED=table is not None, C=CHUNK,
+        PRECISION=_dot_precision(), **how, **tile,
     )  # fmt: skip
     return y, states, final
 
@@ -98,7 +102,7 @@ def _solve_stepped(
     given: Given, like: torch.dtype, *, BY_HEAD: bool, APART: int, BEFORE: bool, REVERSE: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`_solve_scan` by PyTorch's products, a chunk at a time, in float32."""
-    w, u, inverse, x, decay, start, read = given
+    w, u, inverse, x, decay, start, read, table = given
     batch, time, heads, keys = w.shape
     count = triton.cdiv(time, CHUNK)
 
@@ -115,19 +119,22 @@ def _solve_stepped(
         writes = pad(gate, (0, 0, 0, 1))[..., 1:, :].flip(-2).cumsum(-2).flip(-2).exp()
         seen, totals = gate.cumsum(-2).exp(), gate.sum(-2, keepdim=True).exp()
     else:
-        totals = decay.transpose(0, 1).unsqueeze(-1)
+        totals = decay.view(batch, count, heads, keys).transpose(0, 1).unsqueeze(-1)
     asks, tells, solved, gains = chunks(w) * reads, chunks(u) * writes, chunks(inverse), chunks(x)
     if REVERSE:
         asks, tells, solved = tells, asks, solved.mT
     told = x.new_zeros(count, dtype=torch.float32)
     if read is not None:
         told = (chunks(read[0]) * seen * (read[2] if BY_HEAD else 1.0)).mT @ chunks(read[1])
-    state = w.new_zeros(batch, heads, keys, x.shape[-1], dtype=torch.float32) if start is None else start
+    number = _sequences_of(batch, table)
+    state = w.new_zeros(number, heads, keys, x.shape[-1], dtype=torch.float32) if start is None else start
     found, states = [], []
     for n in reversed(range(count)) if REVERSE else range(count):
-        states.append(state)
-        found.append(solved[n] @ (gains[n] + asks[n] @ state))
-        state = totals[n] * state + tells[n].mT @ found[-1] + told[n]
+        own, entered = _entered(state, n, table)
+        states.append(entered)
+        found.append(solved[n] @ (gains[n] + asks[n] @ entered))
+        left = totals[n] * entered + tells[n].mT @ found[-1] + told[n]
+        state = left if own is None else torch.where(own, left, state)
     if REVERSE:
         found.reverse()
         states.reverse()
@@ -135,20 +142,29 @@ def _solve_stepped(
     return y.to(like), torch.stack(states, 1).to(w.dtype), state
 
 
+def _entered(state: Tensor, chunk: int, table: Tensor | None) -> tuple[Tensor | None, Tensor]:
+    """Whose a chunk is of packed sequences [N, 1, 1, 1], and the state of that one, 0 where it is nobody's."""
+    if table is None:
+        return None, state
+    own = ((table[:-1] <= chunk) & (chunk < table[1:])).view(-1, 1, 1, 1)
+    return own, torch.where(own, state, 0).sum(0, keepdim=True)
+
+
 def _slabs_hold(given: Given, like: torch.dtype, how: dict[str, Any], tile: dict[str, int]) -> bool:
     """Is the kernel of slabs right as it is compiled for such a launch? Triton compiles for sizes of 1 and multiples of 16."""
-    w, _, _, x, decay, start, read = given
+    w, _, _, x, decay, start, read, table = given
     if not _is_compiled(w):
         return True
     time, heads, keys = w.shape[1:]
     sizes = (2 * CHUNK + (16 if time % 16 == 0 else 13), 16 if heads % 16 == 0 else min(heads, 2), keys, x.shape[-1])
     types = (w.dtype, x.dtype, decay.dtype, like)
-    return _slabs_agree(w.device, types, sizes, start is None, read is None, tuple(how.items()), tuple(tile.items()))
+    kind = (start is None, read is None, table is not None)
+    return _slabs_agree(w.device, types, sizes, kind, tuple(how.items()), tuple(tile.items()))
 
 
 @cache
 def _slabs_agree(
-    device: torch.device, types: tuple[torch.dtype, ...], sizes: tuple[int, ...], alone: bool, unread: bool,
+    device: torch.device, types: tuple[torch.dtype, ...], sizes: tuple[int, ...], kind: tuple[bool, bool, bool],
     how: tuple[tuple[str, Any], ...], tile: tuple[tuple[str, int], ...],
 ) -> bool:  # fmt: skip
     """Do the kernel and PyTorch's products find the same in three chunks? If not, it is said, once for each kind of launch.
@@ -157,7 +173,8 @@ def _slabs_agree(
     """
     time, heads, keys, values = sizes
     narrow, wide, gates, like = types
-    order = dict(how)
+    order, (alone, unread, packed) = dict(how), kind
+    table = torch.tensor([0, 1, 3], dtype=torch.int32, device=device) if packed else None
     draw = torch.Generator(device).manual_seed(0)
 
     def drawn(*shape: int, like: torch.dtype = narrow) -> Tensor:
@@ -170,8 +187,8 @@ def _slabs_agree(
     inverse = inverse.unsqueeze(1).expand(1, time, heads, CHUNK).contiguous()
     x, d_out = drawn(time, heads, values, like=wide), drawn(time, heads, values)
     decay = -0.1 * drawn(time, heads, like=gates) if order["BY_HEAD"] else drawn(triton.cdiv(time, CHUNK), heads, keys, like=gates)
-    start = None if alone else drawn(heads, keys, values, like=torch.float32)
-    given = (w, u, inverse, x, decay, start, None if unread else (q, d_out, 0.5))
+    starts = torch.cat([drawn(heads, keys, values, like=torch.float32) for _ in range(_sequences_of(1, table))])
+    given = (w, u, inverse, x, decay, None if alone else starts, None if unread else (q, d_out, 0.5), table)
     pairs = zip(_solve_launched(given, like, order, dict(tile)), _solve_stepped(given, like, **order), strict=True)
     # 16 bits round to 0.7 % of the largest entry; a register that is given away is wrong in a few entries, by any number.
     right = all(bool((a.float() - b.float()).abs().max() <= 0.02 * b.float().abs().max()) for a, b in pairs)

@@ -27,10 +27,10 @@ from .decay_kernels import (
 
 @triton.jit
 def _walk_kernel(
-    q, k, v, decay, signs, choices, weights, start, entering, out, states, final, scale, T, H, K, V, PER,
+    q, k, v, decay, signs, choices, weights, start, entering, out, states, final, table, scale, T, H, K, V, PER,
     by_batch, by_head, by_key, by_value,
     BY_HEAD: tl.constexpr, TOTALS: tl.constexpr, SIGNED: tl.constexpr, STRICT: tl.constexpr, REVERSE: tl.constexpr,
-    HAS_START: tl.constexpr, CUT: tl.constexpr, PARTED: tl.constexpr, SLABS: tl.constexpr,
+    HAS_START: tl.constexpr, CUT: tl.constexpr, PARTED: tl.constexpr, PACKED: tl.constexpr, SLABS: tl.constexpr,
     C: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """o = A v + reads S, S <- total S + writes^T v, for a group of PER chunks; reversed o = A^T v + writes S and so on.
@@ -42,6 +42,7 @@ def _walk_kernel(
     With CUT there are several groups, and `entering` [B, groups, H, K, V] holds the states on the side where each begins.
     REVERSE keeps the state that leaves every chunk, [B, N, H, K, V]. STRICT: a row reads before its step, which is after
     the step of the row before: a chunk has the outputs of the rows one later, and their q. The first row is the caller's.
+    PACKED: start and final are of the sequences whose chunks `table` [N + 1] bounds, one behind the other.
     """
     blocks, parts = tl.cdiv(V, BV), tl.cdiv(K, SLABS * BK)
     own, number = tl.program_id(0), tl.program_id(1)
@@ -59,7 +60,10 @@ def _walk_kernel(
         first, last = last, first
     final += plane * K * V
     entering += ((batch * tl.num_programs(1) + number) * H + head) * K * V
-    out += part * (tl.num_programs(0) // (parts * blocks)).to(tl.int64) * T * V
+    planes = tl.num_programs(0) // (parts * blocks)
+    if PACKED:
+        planes = H
+    out += part.to(tl.int64) * planes * T * V
     held = ()
     for slab in tl.static_range(SLABS):
         key = (part * SLABS + slab) * BK + tl.arange(0, BK)
@@ -70,6 +74,9 @@ def _walk_kernel(
         if CUT:
             state += _load_tile(entering, key, value, V, tl.where(number == first, 0, K), V)
         held += (state,)
+    if PACKED:
+        begin, end = tl.load(table + batch), tl.load(table + batch + 1)
+        batch *= 0
     for step in tl.range(end - begin, disable_licm=True):  # what would be hoisted is spilled
         chunk = begin + step
         if REVERSE:

@@ -17,6 +17,7 @@ from backends.triton_kernel.support.fused_scan import SCAN_ADJOINT_STEPS, SCAN_L
 from backends.triton_kernel.support.solving import INVERSE_WARPS, SOLVE_PAIRS, SOLVE_WARPS, _solve_tile
 
 F32, BF16 = "*fp32", "*bf16"
+ONE: dict[str, Any] = {"PACKED": False, "table": None}  # sequence alone
 KERNELS: dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]] = {}
 ELSEWHERE: dict[str, dict[str, dict[str, int]]] = {}  # constants and options that are others on other targets than sm_90
 
@@ -55,7 +56,7 @@ def _walk(by: str, reverse: bool, width: int) -> None:
     tile, *others = (_walk_tile(by == "by head", 1024, width, width, torch.bfloat16, tiles) for tiles in ("sm_90", "sm_80", "hip"))
     ELSEWHERE[name] = dict(zip(("sm_80", "gfx942"), others, strict=True))
     options = {option: tile.pop(option) for option in ("num_warps", "num_stages")}
-    flags = {**MODES[by], "STRICT": False, "REVERSE": reverse, "HAS_START": True, "CUT": True, "PARTED": False}
+    flags = {**MODES[by], "STRICT": False, "REVERSE": reverse, "HAS_START": True, "CUT": True, "PARTED": False, **ONE}
     KERNELS[name] = (walk._walk_kernel, ATTEND, {**flags, "C": CHUNK, "LEVELS": LEVELS, "PRECISION": "ieee", **tile}, options)
 
 
@@ -70,7 +71,7 @@ def _solve_scan(by: str, reverse: bool, keys: int, dtype: torch.dtype = torch.bf
     name = f"solve {keys} {by}" + " reversed" * reverse + ", float32" * (dtype == torch.float32)
     tile, other = (_solve_tile(keys, 128, dtype, reverse, hopper) for hopper in (True, False))
     launch = {option: tile.pop(option) for option in ("num_warps", "num_stages")}
-    flags = {"BY_HEAD": by == "by head", "REVERSE": reverse, "READ": reverse, "HAS_START": True, **tile, **AFTER}
+    flags = {"BY_HEAD": by == "by head", "REVERSE": reverse, "READ": reverse, "HAS_START": True, **tile, **AFTER, **ONE}
     kernel = solve._solve_slabs_kernel if "SLABS" in tile else solve._solve_kernel
     _solve(name, kernel, launch, F32 if dtype == torch.float32 else BF16, **flags)
     ELSEWHERE[name] = dict.fromkeys(("sm_80", "sm_100", "gfx942"), other)
@@ -83,7 +84,7 @@ def _read(name: str, kernel: Any, keys: int, values: int, decay: str, **constant
     tile = _read_tile(keys, values)
     flags = {"LOG": True, "STRICT": False, **varies, "BK": tile["BK"], "BV": tile["BV"], **constants}
     if "states" in name or "adjoint" in name:
-        flags |= {"SEGMENT": READ_SEGMENT, "STEPS": READ_STEPS}
+        flags |= {"SEGMENT": READ_SEGMENT, "STEPS": READ_STEPS, **ONE}
     if "adjoint" in name:
         flags |= {"X_TIME": True, "Y_TIME": False}
     KERNELS[f"{name} {decay}"] = (kernel, READ, flags, {"num_warps": tile["num_warps"]})
@@ -99,7 +100,7 @@ _scan("scan adjoint", scan._scan_adjoint_kernel, SCAN_ADJOINT_STEPS, HAS_START=T
 _attend(attend._rows_weights_kernel, "weights", STRICT=False, WHOLE=False, ALONE=False, **UPTO)
 for by, flags in MODES.items():
     for reverse in (False, True):
-        _attend(attend._states_kernel, "states", by + " reversed" * reverse, REVERSE=reverse, HAS_START=True, **flags)
+        _attend(attend._states_kernel, "states", by + " reversed" * reverse, REVERSE=reverse, HAS_START=True, **flags, **ONE)
         for width in {"by key": (64,), "decayed": (128, 256), "by head": (64, 128, 256)}[by]:
             _walk(by, reverse, width)
 for by in ("by key", "by head"):

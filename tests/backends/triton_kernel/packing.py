@@ -23,7 +23,7 @@ from torch import Tensor
 import seqdsl
 from seqdsl.api import load_backend
 from tests.backends.triton_kernel import recurrences
-from tests.backends.triton_kernel.processes import interpret_in
+from tests.backends.triton_kernel.processes import interpret_in, unless_stopped
 from tests.backends.triton_kernel.recurrences import UNNAMED
 from tests.backends.triton_kernel.sequence_cases import WHOLE
 from tests.support.loops import relative
@@ -87,6 +87,13 @@ mixer deep_shifts(x[t,c], m[l,c]) -> y[t,c]:
     z[l,t,c]  = tanh(z[l-1,t-1] * m + z[l-1])
     y[t,c]    = z[|l|-1]
 """
+# Of which each read before a step has a decay of its own, so that it goes through the states themselves.
+THROUGH = """
+mixer through(q[t,h,d], k[t,h,d], v[t,h,e], g[t,h,d], f[t,h,e], p[t,j,h,d], w[t,j,h,d]) -> o[t,h,e]:
+    P[t,h,d,e] = exp(g) * exp(f) * S[t-1]
+    S[t,h,d,e] = P - (sum[j] w * (sum[d] p * P)) + k * v
+    o[t,h,e]   = sum[d] q * S
+"""
 LAYER = """
 mixer layer(x[t,c], a[t,c]; W = 3) -> y[t,c]:
     param w[j: W, c] = normal(0, 0.5)
@@ -120,10 +127,22 @@ CASES: dict[str, Packed] = {
     "a window alone": _whole("a window alone"),
     "two windows of what is computed": _whole("two windows of what is computed"),
     "a window and two recurrences": Packed(LAYER, {"c": 5}),
+    "a decay for each key": Packed("gla", {"h": 1, "d": 5, "e": 3}, scale=0.3, ends=(0, 0, 5, 70, 70, 150, 150)),
+    "a matrix state with a maximum": Packed("mlstm", {"h": 1, "d": 3, "e": 2}, scale=0.3),
+    "feedback with a decay for each head": Packed("gated_delta_rule", {"h": 2, "d": 3, "e": 2}, scale=0.3),
+    "feedback of two ranks": Packed("rwkv7", {"h": 1, "d": 3, "e": 3}, mixer="rwkv7", scale=0.3),
+    "two states that erase each other": Packed("coupled_erase", {"h": 1, "d": 3, "e": 2}, scale=0.3),
+    "reads before and after": Packed("now_and_before", {"h": 2, "d": 3, "e": 2}, scale=0.3),
+    "a state of four axes": Packed("four_axes", {"h": 2, "d": 3, "e": 2, "n": 2}, scale=0.3),
+    "a decay for each column": Packed("column_decay", {"h": 1, "d": 3, "e": 2}, scale=0.3),
+    "a state for each channel": Packed("mamba", {"d": 3, "n": 2}, mixer="selective_scan", scale=0.3),
+    "reads of small states before them": Packed(THROUGH, {"h": 1, "d": 3, "e": 2, "j": 2}, "chunkwise", scale=0.3),
+    "an erasing state at every depth": Packed("deep_erase", {"l": 2, "d": 3, "e": 3}, "chunkwise", scale=0.3),
     "a state space": _whole("a state space", states=False),
 }  # fmt: skip
 SHORT = ("max, plus", "a fold of two fields", "two states that multiply", "a base case", "earlier positions",
-         "a window with a gate")  # fmt: skip
+         "a window with a gate", "a decay for each key", "feedback with a decay for each head",
+         "a state for each channel")  # fmt: skip
 
 # What is done wrong: in which case, and what stands in the text in the place of what.
 MUTANTS: dict[str, tuple[str, str, str]] = {
@@ -151,6 +170,8 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     "what was sent stands one early": ("a window with a gate", "(number + 1) * before\n", "(number + 1) * before - 1\n"),
     "the history that a state keeps is that before": ("a window with a gate", "(ends[1:].long() + number * before - count)",
                                                       "(ends[:-1].long() + number * before - count)"),
+    "a read before a step that is another sequence's": (
+        "reads of small states before them", "* (states.dim() - 2)), own, shifted)", "* (states.dim() - 2)), shifted, shifted)"),
     "positions beyond the boundary": ("earlier positions", "+ number * before + start", "+ number * 0 + start"),
 }  # fmt: skip
 
@@ -261,13 +282,15 @@ def states(case: Packed, exact: Any) -> Any:
     return mapped(one, drawn)
 
 
-def errors(case: Packed, change: tuple[str, str] | None = None, device: str = "cpu") -> list[float]:
+def errors(
+    case: Packed, change: tuple[str, str] | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> list[float]:
     """Relative errors: of outputs and last states, then of gradients."""
     module, _ = built(case, change)
     torch.manual_seed(0)
     exact = case.program().module(case.form, "torch", **_lengths(case)).double()
     exact.load_state_dict(module.state_dict())
-    given = inputs(case, case.ends[-1])
+    given = [x.to(dtype) if x.is_floating_point() else x for x in inputs(case, case.ends[-1])]
     state = states(case, exact)
     here = [x.to(device) for x in given], None if state is None else mapped(state, lambda x: x.to(device))
     found = run(module.to(device), *here, torch.tensor(case.ends, device=device))
@@ -305,8 +328,9 @@ def _found() -> Iterator[tuple[str, Callable[[], list[float]]]]:
         yield f"{name}, one position", partial(errors, replace(CASES[name], ends=(0, 0, 1, 1)))
         yield f"{name}, no position", partial(errors, replace(CASES[name], ends=(0, 0, 0)))
         yield f"{name}, twice", partial(twice, CASES[name])
+        yield f"{name}, float16", partial(errors, CASES[name], dtype=torch.float16)
     for name, (wrong, *change) in MUTANTS.items():
-        yield name, partial(errors, CASES[wrong], (change[0], change[1]))
+        yield name, partial(unless_stopped, partial(errors, CASES[wrong], (change[0], change[1])))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,60 @@ def _printed(arguments: list[str], environment: Mapping[str, str]) -> list[Any]:
     return list(map(json.loads, done.stdout.splitlines()))
 
 
+def _kept_within() -> None:
+    """From here on a launch may load from and store to nothing but the memory of the tensors that it was given: an address
+    outside all of them is an error, whatever lies there."""
+    import numpy as np
+    from triton.runtime import interpreter
+
+    builder, convert = interpreter.InterpreterBuilder, interpreter.GridExecutor._init_args_hst
+    load, store = builder.create_masked_load, builder.create_masked_store
+    given: list[Any] = [None]
+
+    def check(what: str, pointers: Any, mask: Any) -> None:
+        size = np.uint64(pointers.get_element_ty().primitive_bitwidth + 7 >> 3)
+        at = pointers.data[np.broadcast_to(mask.data, pointers.data.shape)]
+        first, end = given[0]
+        place = np.searchsorted(first, at, "right") - 1
+        if not ((place >= 0) & (at + size <= end[place])).all():
+            raise IndexError(f"a kernel {what} outside the tensors that it was given")
+
+    def checked_load(self: Any, pointers: Any, mask: Any, *rest: Any) -> Any:
+        check("loads", pointers, mask)
+        return load(self, pointers, mask, *rest)
+
+    def checked_store(self: Any, pointers: Any, value: Any, mask: Any, *rest: Any) -> Any:
+        check("stores", pointers, mask)
+        return store(self, pointers, value, mask, *rest)
+
+    def noted(self: Any, arguments: Any, named: Any) -> Any:
+        given[0] = _places([x for x in (*arguments, *named.values()) if hasattr(x, "data_ptr") and x.numel()])
+        return convert(self, arguments, named)
+
+    builder.create_masked_load, builder.create_masked_store = checked_load, checked_store
+    interpreter.GridExecutor._init_args_hst = noted
+
+
+def unless_stopped(run: Callable[[], list[float]]) -> list[float]:
+    """The errors of a kernel in which something is wrong: without end where it reaches outside its tensors."""
+    from triton.runtime.errors import InterpreterError
+
+    try:
+        return run()
+    except InterpreterError:
+        return [float("inf")]
+
+
+def _places(tensors: list[Any]) -> tuple[Any, Any]:
+    """Where the memory of tensors begins and where it ends, in rising order: all of it, for what goes backwards in time is
+    given the last position first."""
+    import numpy as np
+
+    memory = sorted({(x.data_ptr(), x.data_ptr() + x.nbytes()) for x in (x.untyped_storage() for x in tensors)})
+    first, end = zip(*memory, strict=True)
+    return np.array(first, dtype=np.uint64), np.array(end, dtype=np.uint64)
+
+
 def _patched_once() -> None:
     """Triton's interpreter patches its language anew for each launch, and for each call of a function within a kernel, which
     takes longer than many a kernel: here once, for as long as the process lives."""
@@ -53,5 +107,6 @@ def _patched_once() -> None:
 if __name__ == "__main__":
     gc.set_threshold(50_000, 20, 20)
     _patched_once()
+    _kept_within()
     sys.argv = sys.argv[1:]
     runpy.run_module(f"tests.backends.triton_kernel.{sys.argv[0]}", run_name="__main__", alter_sys=True)

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -27,7 +28,7 @@ from seqdsl.ir.interpreter import interpret
 from tests.backends.triton_kernel.ahead import TARGETS, answer
 from tests.backends.triton_kernel.ahead import compiled as compile_one
 from tests.backends.triton_kernel.cases import DTYPES, _guarded
-from tests.backends.triton_kernel.processes import compile_in, interpret_in
+from tests.backends.triton_kernel.processes import compile_in, interpret_in, unless_stopped
 from tests.backends.triton_kernel.sequence_cases import HALVES, LAYERS, LENGTHS, MUTANTS, WHOLE, Whole
 from tests.backends.triton_kernel.steps import edited, relative
 
@@ -260,7 +261,7 @@ def _found() -> Iterator[tuple[str, Callable[[], list[float]]]]:
     yield "its operator", lambda: [*operator_errors(factors), *operator_errors(window)]
     yield "traced", lambda: [*traced_errors(scaled), *traced_errors(window)]
     for name, (broken, edit) in MUTANTS.items():
-        yield name, lambda broken=broken, edit=edit: compare(WHOLE[broken], torch.float32, edit)
+        yield name, partial(unless_stopped, partial(compare, WHOLE[broken], torch.float32, edit))
 
 
 # What is compiled ahead of time: bfloat16 inputs, at lengths of models. Functions are not, because the compiler's own sine

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -27,7 +28,7 @@ from seqdsl.ir.state import flatten
 from tests.backends.triton_kernel.ahead import TARGETS, answer
 from tests.backends.triton_kernel.ahead import compiled as compile_one
 from tests.backends.triton_kernel.cases import DTYPES, _guarded
-from tests.backends.triton_kernel.processes import ROOT, compile_in, interpret_in
+from tests.backends.triton_kernel.processes import ROOT, compile_in, interpret_in, unless_stopped
 
 UNNAMED = ROOT / "tests" / "unnamed"
 
@@ -340,7 +341,7 @@ def _print_errors(names: list[str]) -> None:
         print(json.dumps(["its operator", operator_errors(STEPS["a normaliser and a maximum"])]), flush=True)
     for name, (mixer, edit) in MUTANTS.items():
         if not names or name in names:
-            print(json.dumps([name, compare(STEPS[mixer], torch.float32, edit)]), flush=True)
+            print(json.dumps([name, unless_stopped(partial(compare, STEPS[mixer], torch.float32, edit))]), flush=True)
 
 
 if __name__ == "__main__":

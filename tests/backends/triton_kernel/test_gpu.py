@@ -29,6 +29,9 @@ CASES: dict[str, Attend] = {
     "plain decays, read before the step": Attend(1, 130, 2, 64, 64, gate=64, plain=True, options={"strict": True}),
     "plain decays for each head, scaled": Attend(1, 130, 2, 64, 64, gate=1, plain=True, options={"scale": 0.3}),
     "more heads than one axis of a grid has": Attend(2, 3, 40000, 16, 16, gate=1),
+    "packed with states, a decay for each key": Attend(
+        1, 2000, 3, 128, 100, gate=128, begins=(0, 300, 300, 1024, 1030), states=True),
+    "packed with states, a decay for each head": Attend(1, 2000, 3, 128, 128, gate=1, begins=(64, 300), states=True),
     "64k positions, a decay for each key": Attend(1, 65536, 1, 64, 64, gate=64),
     "64k positions, a decay for each head": Attend(1, 65536, 2, 64, 64, gate=1),
 }
@@ -42,6 +45,8 @@ SOLVES: dict[str, Solve] = {
     "three ranks": Solve(1, 150, 2, 64, 64, gate=64, ranks=3),
     "plain decays for each head, two ranks": Solve(1, 150, 2, 64, 64, gate=1, ranks=2, plain=True, after=False),
     "more heads than one axis of a grid has": Solve(2, 3, 40000, 16, 16, gate=16),
+    "packed with states": Solve(1, 700, 3, 128, 128, gate=1, begins=(0, 300, 300, 650), states=True),
+    "and read, packed with states": SolveRead(1, 700, 3, 100, 70, gate=100, begins=(64, 300), states=True),
     "64k positions": Solve(1, 65536, 1, 64, 64, gate=1),
     "and read, no decay": SolveRead(2, 100, 3, 100, 70, gate=0),  # nothing forgets what 16 bits have rounded
     "and read, a decay for each head": SolveRead(1, 1024, 2, 128, 128, gate=1, options={"scale": 0.3}),
@@ -57,6 +62,7 @@ SLABS: dict[str, Solve] = {
     "320 keys, a weak decay for each": Solve(1, 1024, 2, 320, 128, gate=320, weak=True),
     "512 keys, a decay for each head": Solve(1, 1024, 16, 512, 64, gate=1),
     "256 keys, and read, no decay": SolveRead(2, 100, 3, 256, 70, gate=0),
+    "256 keys, and read, packed with states": SolveRead(1, 300, 2, 256, 128, gate=1, begins=(64, 70, 70), states=True),
     "K = V = 256, and read": SolveRead(1, 1024, 16, 256, 256, gate=1),
     "256 keys, and read, a decay for each": SolveRead(1, 300, 2, 256, 128, gate=256, options={"scale": 0.3}),
     "512 keys, and read, a decay for each": SolveRead(1, 300, 2, 512, 64, gate=512),
@@ -70,6 +76,7 @@ READS: dict[str, Case] = {
     "plain decays": Read(1, 70, 2, 64, 48, (1, 70, 2, 64, 48), plain=True),
     "more heads than one axis of a grid has": Read(2, 3, 40000, 4, 4, (1, 3, 40000, 4, 4)),
     "one position": Read(3, 1, 2, 16, 48, (3, 1, 2, 1, 48)),
+    "packed with states": Read(1, 700, 2, 16, 200, (1, 700, 2, 1, 200), begins=(0, 300, 300, 650), states=True),
     "64k positions": Read(1, 65536, 1, 16, 64, (1, 65536, 1, 1, 64)),
 }
 SCANS: dict[str, Case] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.backends.triton_kernel.cases import INTERPRETED, PRECISIONS, interpreted
+from tests.backends.triton_kernel.interpreted import INTERPRETED, PRECISIONS, interpreted
 
 # float32's rounding, not the contract of 2e-6: what loses two digits on these few rows breaks it on thousands.
 TOLERANCE = {"float32": 1e-6, "float16": 1e-3}

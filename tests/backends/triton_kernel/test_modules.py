@@ -124,6 +124,18 @@ def test_what_no_kernel_covers_stays_in_pytorch() -> None:
     assert seqdsl.api.load_backend("triton").companions(text) == {} and "triton" not in text
 
 
+def test_it_is_said_what_is_stepped_in_pytorch() -> None:
+    """Decays of both axes with feedback of two ranks: each form says which of its parts have kernels, and which have none."""
+    program = seqdsl.load("mixer both(q[t,h,d], k[t,h,d], v[t,h,e], g[t,h,d], f[t,h,e], p[t,j,h,d], w[t,j,h,d]) -> o[t,h,e]:\n"
+                          "    P[t,h,d,e] = exp(g + f) * S[t-1]\n"
+                          "    S[t,h,d,e] = P - (sum[j] w * (sum[d] p * P)) + k * v\n    o[t,h,e]   = sum[d] q * S\n")
+    found = {form: seqdsl.api.load_backend("triton").explained(program.derived(form).system, form)
+             for form in ("recurrent", "chunkwise")}  # fmt: skip
+    assert found["recurrent"][:2] == [f"`{x}` is stepped one position after another in PyTorch" for x in "PS"]
+    assert found["chunkwise"][:2] == ["kernels of `fused_read`", "kernels of `fused_scan`"]
+    assert not any("stepped" in line for line in found["chunkwise"])
+
+
 def test_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
     for name in [n for n in sys.modules if n.startswith("seqdsl.backends.triton_kernel")]:

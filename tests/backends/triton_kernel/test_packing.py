@@ -22,6 +22,11 @@ def test_each_sequence_is_computed_as_if_it_stood_alone(name: str, errors: dict[
 
 
 @pytest.mark.parametrize("name", SHORT)
+def test_inputs_of_16_bits(name: str, errors: dict[str, list[float]]) -> None:
+    assert errors[f"{name}, float16"] and all(e < 2e-3 for e in errors[f"{name}, float16"]), errors[f"{name}, float16"]
+
+
+@pytest.mark.parametrize("name", SHORT)
 def test_every_run_gives_the_same_bits(name: str, errors: dict[str, list[float]]) -> None:
     assert not any(errors[f"{name}, twice"])
 
@@ -37,7 +42,8 @@ SAID = {
     "hgrn": STATES,
     "short_conv": "packed sequences go one after another: `y` reads `x` at other positions",  # as many as an input has
     "rwkv4": STATES,
-    "gla": f"{APART}: `o` is of a state that is read in chunks",
+    "gla": STATES,
+    "gated_delta_rule": STATES,
     "quaternion": f"{APART}: the state counts positions",
     "softmax": "packed sequences go one after another: `o` goes along all of `t`",
     "gru": "packed sequences go one after another: `h` is stepped in PyTorch",

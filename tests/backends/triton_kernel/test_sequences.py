@@ -160,8 +160,7 @@ def test_it_is_said_which_equations_are_in_which_kernel() -> None:
         "which moves 2 tensors of that size, and PyTorch 6",
         "one kernel for `gate`, `y.in`, with all of `e` in a tile after `gate.part` in PyTorch, and one for the gradients: "
         "which moves 3 tensors of that size, and PyTorch 10",
-        "packed sequences go through one call, and one after another where a state comes or goes: "
-        "`o` is of a state that is read in chunks",
+        "packed sequences go through one call, with their states",
     ]
     one = seqdsl.load(_source("one(x[t,c], y[t,c]) -> z[t,c]", "z[t,c] = x * y")).derived("recurrent").system
     assert load_backend("triton").explained(one, "recurrent") == [
