@@ -147,6 +147,7 @@ ELEMENTWISE: dict[str, Row] = {
     "newton": lambda n, c: (c, *(None for _ in n.args[1:])),  # marks: the value is the first operand
     "front": lambda n, c: (c,),
     "level": lambda n, c: (c,),
+    "over_ranks": lambda n, c: (c,),
     "round": _surrogate,
     "sign": _surrogate,
     "step": _surrogate,

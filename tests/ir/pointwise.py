@@ -83,7 +83,7 @@ SCALAR: dict[str, Callable[..., Number]] = {
     "exact_div": lambda a, b: a // b, "floor_div": lambda a, b: a // b, "mod": lambda a, b: a % b,
     "pow": _guarded(_power), "neg": lambda a: -a,
     "newton": lambda step, *more: step, "front": lambda step, **geometry: step,
-    "level": lambda step: step,
+    "level": lambda step: step, "over_ranks": lambda step: step,
     "maximum": lambda a, b: a if a >= b else b, "minimum": lambda a, b: a if a <= b else b,
     "lt": lambda a, b: a < b, "le": lambda a, b: a <= b, "eq": lambda a, b: a == b, "ne": lambda a, b: a != b,
     "not": lambda a: not a, "exp": _guarded(_either(math.exp, cmath.exp)),

@@ -179,7 +179,7 @@ def test_every_field_is_in_the_text() -> None:
         Tensor: "name indices dtype kind rhs edges path fan_in comment", Index: "name axis size",
         Edge: "position point tensor", Claim: "kind args text condition system nodes span",
         Monoid: "name fields lift_params lift identity combine project output claims types",
-        SizeCheck: "label value least span", StateEntry: "name tensor position tail boundary beyond",
+        SizeCheck: "label value least span", StateEntry: "name tensor position tail boundary beyond across",
     }  # fmt: skip
     for kind, names in known.items():
         assert [f.name for f in fields(kind)] == names.split()
