@@ -39,8 +39,6 @@ def with_companions(system: System, loop: Loop) -> tuple[System, Loop]:
     system, lags = in_single_steps(system, loop)
     members = dict(loop.positions)
     for name, count in lags.items():
-        if count > LONGEST:
-            raise NotAffine(f"`{name}` is read {count} steps back: a block of {count} rows for each entry is too large")
         if count > 1:
             system, past = _past(system, loop, name, members[name], count)
             system = system.with_tensors(*_started(system, loop, system.tensors[name], members[name], count, past))
@@ -52,6 +50,9 @@ def in_single_steps(system: System, loop: Loop) -> tuple[System, dict[str, int]]
     lags = _lags(system, loop)
     if lags is None:
         raise NotAffine("the recurrence reads itself at no fixed number of steps")
+    for name, count in lags.items():
+        if count > LONGEST:
+            raise NotAffine(f"`{name}` is read {count} steps back: a block of {count} rows for each entry is too large")
     members = dict(loop.positions)
     found: list[Tensor] = []
     for name, position in members.items():
