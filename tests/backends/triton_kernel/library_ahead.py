@@ -3,8 +3,8 @@
 Run as a program it goes through the whole library in two processes, which takes hours, shows how far it is, prints a summary
 and writes `library.txt`. `--targets` names some, `--rows FILE` keeps what was found, and what is there already is not done
 again. With `--share 0/2` it is one of those processes: it prints one JSON object per mixer (the keys of its kernels) and
-one per kernel and target (what it takes, or why it does not compile). Entry points elsewhere: `found_in_processes`, `faults`,
-`table_text`.
+one per kernel and target (what it takes, or why it does not compile); so it does for some `--mixers`. Entry points
+elsewhere: `found_in_processes`, `faults`, `table_text`.
 """
 
 from __future__ import annotations
@@ -130,10 +130,12 @@ def _most(found: list[Row]) -> str:
     return f"{worst}, {len(made)}" + (f", {len(found) - len(made)} failed" if len(found) > len(made) else "")
 
 
-def shared_out(share: str) -> list[tuple[str, str]]:
-    """Every so many mixers, `0/2` being the first of two shares."""
+def _chosen(share: str | None, named: list[str]) -> list[tuple[str, str]]:
+    """The mixers that are named, as `scan.gla.GLA`, or every so many, `0/2` being the first of two shares."""
     from tests.references.mixers import every_mixer
 
+    if share is None:
+        return [(file, mixer) for file, _, mixer in (name.rpartition(".") for name in named)]
     k, n = map(int, share.split("/"))
     return every_mixer()[k::n]
 
@@ -146,12 +148,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", nargs="+", default=list(ORDER), choices=ORDER)
     parser.add_argument("--share", help="print the rows of one share of the mixers, as 0/2")
+    parser.add_argument("--mixers", nargs="+", help="print the rows of these, as scan.gla.GLA")
     parser.add_argument("--rows", type=Path, help="a file of rows that are there already, to which more are added")
     given = parser.parse_args()
     rows = _read(given.rows)
-    if given.share:
+    if given.share or given.mixers:
         known = {row["key"] for row in rows if "key" in row}
-        for row in rows_of(shared_out(given.share), tuple(given.targets), known):
+        for row in rows_of(_chosen(given.share, given.mixers), tuple(given.targets), known):
             print(json.dumps(row), flush=True)
         return
     rows = [row for row in rows if "key" in row]  # which mixer launches what is found anew
