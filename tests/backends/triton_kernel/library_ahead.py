@@ -74,9 +74,10 @@ def _kernels_in(file: str) -> list[str]:
 def faults(rows: Iterable[Row]) -> list[str]:
     """What must not be: a kernel that does not compile, or wants more shared memory than there is; spills on sm_90 of matrix
     states, feedback of low rank and attention; a mixer that could not be run."""
-    found = []
+    rows, found = list(rows), []
+    owner = {key: row["mixer"] for row in rows if "mixer" in row for key in row["kernels"]}
     for row in rows:
-        name = f"{row['kernel']} {row['target']}" if "kernel" in row else row["mixer"]
+        name = f"{row['kernel']} {row['target']} of {owner.get(row['key'])}" if "kernel" in row else row["mixer"]
         if row.get("failed"):
             found += [f"{name}: {part}: {why}" for part, why in row["failed"].items()]
         elif "error" in row:

@@ -39,14 +39,15 @@ def test_a_launch_compiles_something_else_for_every_target(made: list[dict[str, 
 
 
 @pytest.mark.parametrize(("change", "said"), [
-    ({"error": "PassManager::run failed"}, "walk sm_90 does not compile: PassManager::run failed"),
-    ({"shared": SHARED["sm_90"] + 1}, "walk sm_90 wants 232449 bytes of shared memory"),
-    ({"spilled": 8}, "walk sm_90 spills 8 bytes"),
-    ({"shared": 65_537, "target": "gfx942"}, "walk gfx942 wants 65537 bytes of shared memory"),
+    ({"error": "PassManager::run failed"}, "walk sm_90 of a.b.c does not compile: PassManager::run failed"),
+    ({"shared": SHARED["sm_90"] + 1}, "walk sm_90 of a.b.c wants 232449 bytes of shared memory"),
+    ({"spilled": 8}, "walk sm_90 of a.b.c spills 8 bytes"),
+    ({"shared": 65_537, "target": "gfx942"}, "walk gfx942 of a.b.c wants 65537 bytes of shared memory"),
 ])  # fmt: skip
 def test_what_must_not_be_is_said(change: dict[str, Any], said: str) -> None:
-    assert faults([{**MADE, "key": "0"}]) == []
-    assert faults([{**MADE, "key": "0", **change}]) == [said]
+    mixer = {"mixer": "a.b.c", "kernels": ["0"], "failed": {}}
+    assert faults([mixer, {**MADE, "key": "0"}]) == []
+    assert faults([mixer, {**MADE, "key": "0", **change}]) == [said]
 
 
 def test_a_mixer_that_was_not_run_is_said() -> None:
