@@ -146,10 +146,7 @@ def counted(
     times the heads, for example. Of three axes the second, blocks of channels, is then executed at its first place alone,
     which is right for widths that are whole tiles. Raises `language.Unknown` for a kernel whose places stand in memory.
     """
-    for name, kernels in companions.items():
-        stem = _loaded(kernels).__name__
-        text = text.replace(f"from .{name} import", f"from {stem} import").replace(f"from {name} import", f"from {stem} import")
-    module = build_from(getattr(_loaded(text), class_name), class_name, **(sizes or {})).to("meta")
+    module = build_from(getattr(linked(text, companions, _loaded), class_name), class_name, **(sizes or {})).to("meta")
     given = [torch.empty(shape, dtype=dtype, device="meta").requires_grad_(dtype.is_floating_point) for shape, dtype in inputs]
     held = [*given, *module.parameters()]
     wanted = [x for x in held if x.requires_grad]
@@ -177,6 +174,14 @@ def counted(
         outputs = list(_tensors([module(*given)]))
         noted("backward", adjoint(outputs, gradients), held + gradients)
     return found
+
+
+def linked(text: str, companions: dict[str, str], load: Callable[[str], ModuleType]) -> ModuleType:
+    """A generated file, and those that it imports, as `load` makes modules of them."""
+    for name, kernels in companions.items():
+        stem = load(kernels).__name__
+        text = text.replace(f"from .{name} import", f"from {stem} import").replace(f"from {name} import", f"from {stem} import")
+    return load(text)
 
 
 def _loaded(text: str) -> ModuleType:

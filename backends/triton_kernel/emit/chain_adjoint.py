@@ -102,11 +102,11 @@ class Adjoint(Kernel):
         return [*self._signature(name), *self.lines]
 
     def _dims(self, leaf: Loaded) -> tuple[str, ...]:
-        """How the gradient of a leaf is stored."""
+        """How the gradient of a leaf is stored: the batch first, the length of which no kernel knows."""
         kept = [d for d in (BATCH, *self.group.space) if d not in self.group.tile]
         lacks = {d for d in kept if d not in leaf.dims}
         if not lacks:
-            return leaf.dims
+            return (BATCH, *(d for d in leaf.dims if d != BATCH))
         inner = tuple(d for d in self.group.tile if d in leaf.dims)
         if {*self.rows} <= lacks:
             return (*(d for d in kept if d not in self.rows), "part", *inner)

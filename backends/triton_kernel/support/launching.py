@@ -23,6 +23,11 @@ def _tiles_of(device: torch.device) -> str:
     return "sm_80" if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] < 9 else "sm_90"
 
 
+def _is_hopper(x: Tensor) -> bool:
+    """Has the device the shared memory of a Hopper GPU, and its products?"""
+    return x.is_cuda and not torch.version.hip and torch.cuda.get_device_capability(x.device)[0] == 9
+
+
 def _has_kernels(x: Tensor) -> bool:
     """CUDA and HIP devices run the kernels; the CPU only under Triton's interpreter."""
     return x.is_cuda or INTERPRETED

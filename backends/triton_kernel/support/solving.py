@@ -23,7 +23,7 @@ from torch.nn.functional import pad
 
 from .attend_kernels import _rows_weights_kernel
 from .attending import CHUNK, LEVELS, _attend_choices, _attend_tile, _sequences_of
-from .launching import _block, _dot_precision, _is_compiled
+from .launching import _block, _dot_precision, _is_compiled, _is_hopper
 from .solve_kernels import _head_pairs_kernel, _inverse_kernel, _solve_kernel, _solve_slabs_kernel
 from .tuning import _device_name, _tuned
 
@@ -65,8 +65,7 @@ def _solve_scan(
     before each packed sequence, and all (`packed_rows`): the last states are then one for each.
     """
     time, keys, values = w.shape[1], w.shape[3], x.shape[-1]
-    hopper = w.is_cuda and not torch.version.hip and torch.cuda.get_device_capability(w.device)[0] == 9
-    tile = _solve_tile(keys, values, w.dtype, reverse, hopper)
+    tile = _solve_tile(keys, values, w.dtype, reverse, _is_hopper(w))
     held = {n: tile.pop(n) for n in list(tile) if n in ("BK", "SLABS")}  # all keys, whatever is faster
     name = "solve" + " slabs" * ("SLABS" in held) + " reversed" * reverse
     tile = {**_tuned(name, tile, w, time, keys, values), **held}

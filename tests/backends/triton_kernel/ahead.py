@@ -31,8 +31,6 @@ def compiled(
     sixteens: tuple[str, ...] = ("D", "H", "K", "V"), **options: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Registers, spilled bytes, shared memory and kinds of tensor-core products of one kernel; `sixteens` are multiples of 16."""
-    import triton
-    from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     if target.startswith("gfx"):  # which has no tf32
@@ -42,7 +40,14 @@ def compiled(
     aligned = {
         (i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if signature[n].startswith("*") or n in sixteens
     }
-    source = ASTSource(kernel, signature, constants, aligned)
+    return taken(ASTSource(kernel, signature, constants, aligned), target, options)
+
+
+def taken(source: Any, target: str, options: dict[str, int]) -> dict[str, Any]:
+    """The same of what is compiled, with all that a launch says of it."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+
     made = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
     text = made.asm.get("ptx") or made.asm["amdgcn"]
     used = _amd(text) if target.startswith("gfx") else _nvidia(made.asm["cubin"])

@@ -26,8 +26,18 @@ def interpret_in(module: str) -> dict[str, Any]:
 
 def compile_in(module: str, *arguments: str) -> Rows:
     """The rows that a module of these tests prints, run as a program that compiles."""
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_DEFAULT_FP_FUSION": "1"}
-    return {row.pop("name"): row for row in _printed([module, *arguments], environment)}
+    return {row.pop("name"): row for row in rows_in(module, *arguments)}
+
+
+def rows_in(module: str, *arguments: str) -> list[dict[str, Any]]:
+    """The same where rows have no name."""
+    return _printed([module, *arguments], compiling())
+
+
+def compiling() -> dict[str, str]:
+    """The environment of a process that compiles."""
+    own = {"TRITON_DEFAULT_FP_FUSION": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | own
 
 
 def _printed(arguments: list[str], environment: Mapping[str, str]) -> list[Any]:

@@ -125,6 +125,8 @@ WHOLE: dict[str, Whole] = {
     "norms and gates at every depth": Whole(
         _mixer("deep(x[t,c], f[l,t,c], w[l,c]) -> y[t,c]", "z[-1,t,c] = x", "n[l,t,c] = rms_norm[c](z[l-1]) * w",
                "g[l,t,c] = silu(f) * n", "z[l,t,c] = z[l-1] + tanh(g) * w", "y[t,c] = z[|l|-1] + z[0]"), {"c": 9, "l": 3}, 3),
+    "a table of each sequence, the batch behind what it is read at": Whole(
+        _mixer("looked(x[t,c], u[i,c,j]) -> y[t,c]", "y[t,c] = silu(u[t // 2, c, t % 2] + x) * x"), {"c": 9, "i": 4, "j": 2}),
     "gated linear attention": Whole("gla", {"c": 16}, 2, "GLA", {"c": 16, "H": 2}),
     "a delta rule": Whole("delta_rule", {"c": 12}, 4, "DeltaNet", {"c": 12, "H": 2}),
     "a state space": Whole("mamba", {"c": 6}, 3, "Mamba", {"c": 6, "N": 5}),
