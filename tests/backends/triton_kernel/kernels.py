@@ -17,7 +17,8 @@ from backends.triton_kernel.support.fused_scan import SCAN_ADJOINT_STEPS, SCAN_L
 from backends.triton_kernel.support.solving import INVERSE_WARPS, SOLVE_PAIRS, SOLVE_WARPS, _solve_tile
 
 F32, BF16 = "*fp32", "*bf16"
-ONE: dict[str, Any] = {"PACKED": False, "table": None}  # sequence alone
+ALONE: dict[str, Any] = {"PACKED": False, "table": None}  # what a kernel of one sequence is told of packed ones
+TOGETHER: dict[str, Any] = {"PACKED": True}
 KERNELS: dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]] = {}
 ELSEWHERE: dict[str, dict[str, dict[str, int]]] = {}  # constants and options that are others on other targets than sm_90
 
@@ -25,7 +26,7 @@ SCAN = dict.fromkeys(("a", "b", "start", "h", "kept_ends", "rate_ends", "b_ends"
 NARROW = ("q", "k", "v", "left", "right", "choices", "weights", "reads", "writes", "states", "out",
           "d_out", "d_weights", "d_states", "d_q", "d_k", "d_v")
 WIDE = ("g", "signs", "decay", "totals", "start", "entering", "final", "d_g")
-ATTEND = {**dict.fromkeys(NARROW, BF16), **dict.fromkeys(WIDE, F32), "scale": "fp32"}
+ATTEND = {**dict.fromkeys(NARROW, BF16), **dict.fromkeys(WIDE, F32), "scale": "fp32", "table": "*i32"}
 SOLVE = {**ATTEND, **dict.fromkeys(("w", "u", "x", "y", "inverse"), BF16), "pairs": F32}
 READ = {**ATTEND, **dict.fromkeys(("x", "y", "o", "d_o"), BF16),
         **dict.fromkeys(("marks", "scratch", "totals", "ends", "d_final", "d_q", "d_k", "d_x", "d_y", "d_start"), F32)}
@@ -50,13 +51,14 @@ def _attend(kernel: Any, tile: str, by: str = "", width: int = 128, **constants:
     KERNELS[f"{tile} {by}".strip()] = (kernel, ATTEND, {**size, **constants}, {"num_warps": warps})
 
 
-def _walk(by: str, reverse: bool, width: int) -> None:
+def _walk(by: str, reverse: bool, width: int, packed: bool = False) -> None:
     """K = V = width, bfloat16; of many heads."""
-    name = f"walk {width} {by}" + " reversed" * reverse
+    name = f"walk {width} {by}" + " reversed" * reverse + ", packed" * packed
     tile, *others = (_walk_tile(by == "by head", 1024, width, width, torch.bfloat16, tiles) for tiles in ("sm_90", "sm_80", "hip"))
     ELSEWHERE[name] = dict(zip(("sm_80", "gfx942"), others, strict=True))
     options = {option: tile.pop(option) for option in ("num_warps", "num_stages")}
-    flags = {**MODES[by], "STRICT": False, "REVERSE": reverse, "HAS_START": True, "CUT": True, "PARTED": False, **ONE}
+    flags = {**MODES[by], "STRICT": False, "REVERSE": reverse, "HAS_START": True, "CUT": not packed, "PARTED": False}
+    flags |= TOGETHER if packed else ALONE
     KERNELS[name] = (walk._walk_kernel, ATTEND, {**flags, "C": CHUNK, "LEVELS": LEVELS, "PRECISION": "ieee", **tile}, options)
 
 
@@ -66,12 +68,13 @@ def _solve(name: str, kernel: Any, options: dict[str, int], like: str = BF16, **
     KERNELS[name] = (kernel, types, {"C": CHUNK, "PRECISION": "tf32x3", **constants}, {"num_warps": SOLVE_WARPS, **options})
 
 
-def _solve_scan(by: str, reverse: bool, keys: int, dtype: torch.dtype = torch.bfloat16) -> None:
+def _solve_scan(by: str, reverse: bool, keys: int, dtype: torch.dtype = torch.bfloat16, packed: bool = False) -> None:
     """The scan of feedback, by the tile that it is launched with."""
-    name = f"solve {keys} {by}" + " reversed" * reverse + ", float32" * (dtype == torch.float32)
+    name = f"solve {keys} {by}" + " reversed" * reverse + ", float32" * (dtype == torch.float32) + ", packed" * packed
     tile, other = (_solve_tile(keys, 128, dtype, reverse, hopper) for hopper in (True, False))
     launch = {option: tile.pop(option) for option in ("num_warps", "num_stages")}
-    flags = {"BY_HEAD": by == "by head", "REVERSE": reverse, "READ": reverse, "HAS_START": True, **tile, **AFTER, **ONE}
+    flags = {"BY_HEAD": by == "by head", "REVERSE": reverse, "READ": reverse, "HAS_START": True, **tile, **AFTER}
+    flags |= TOGETHER if packed else ALONE
     kernel = solve._solve_slabs_kernel if "SLABS" in tile else solve._solve_kernel
     _solve(name, kernel, launch, F32 if dtype == torch.float32 else BF16, **flags)
     ELSEWHERE[name] = dict.fromkeys(("sm_80", "sm_100", "gfx942"), other)
@@ -84,7 +87,8 @@ def _read(name: str, kernel: Any, keys: int, values: int, decay: str, **constant
     tile = _read_tile(keys, values)
     flags = {"LOG": True, "STRICT": False, **varies, "BK": tile["BK"], "BV": tile["BV"], **constants}
     if "states" in name or "adjoint" in name:
-        flags |= {"SEGMENT": READ_SEGMENT, "STEPS": READ_STEPS, **ONE}
+        flags |= TOGETHER if "packed" in name else ALONE
+        flags |= {"SEGMENT": READ_SEGMENT, "STEPS": READ_STEPS}
     if "adjoint" in name:
         flags |= {"X_TIME": True, "Y_TIME": False}
     KERNELS[f"{name} {decay}"] = (kernel, READ, flags, {"num_warps": tile["num_warps"]})
@@ -94,15 +98,19 @@ for size, decay in (((16, 2048), "mamba"), ((128, 128), "by entry")):
     _read("read ends", read._read_ends_kernel, *size, decay, REVERSE=False)
     _read("read states", read._read_states_kernel, *size, decay, HAS_START=True, KEEP=True)
     _read("read adjoint", read._read_adjoint_kernel, *size, decay, HAS_FINAL=False)
+    _read("read states, packed,", read._read_states_kernel, *size, decay, HAS_START=True, KEEP=True)
+    _read("read adjoint, packed,", read._read_adjoint_kernel, *size, decay, HAS_FINAL=True)
 _scan("scan ends", scan._scan_ends_kernel, SCAN_STEPS, SHIFT=0)
 _scan("scan states", scan._scan_states_kernel, SCAN_STEPS, HAS_START=True)
 _scan("scan adjoint", scan._scan_adjoint_kernel, SCAN_ADJOINT_STEPS, HAS_START=True)
 _attend(attend._rows_weights_kernel, "weights", STRICT=False, WHOLE=False, ALONE=False, **UPTO)
 for by, flags in MODES.items():
     for reverse in (False, True):
-        _attend(attend._states_kernel, "states", by + " reversed" * reverse, REVERSE=reverse, HAS_START=True, **flags, **ONE)
+        _attend(attend._states_kernel, "states", by + " reversed" * reverse, REVERSE=reverse, HAS_START=True, **flags, **ALONE)
         for width in {"by key": (64,), "decayed": (128, 256), "by head": (64, 128, 256)}[by]:
             _walk(by, reverse, width)
+        _walk(by, reverse, 64 if by == "by key" else 128, packed=True)
+    _attend(attend._states_kernel, "states", f"{by}, packed", REVERSE=False, HAS_START=True, **flags, **TOGETHER)
 for by in ("by key", "by head"):
     _attend(solve._reads_kernel, "reads", by, BY_HEAD=by == "by head")
     _attend(solve._values_adjoint_kernel, "values adjoint", by, BY_HEAD=by == "by head")
@@ -115,5 +123,6 @@ for by in ("by key", "by head"):
     for reverse in (False, True):
         for width in (128, 256):
             _solve_scan(by, reverse, width)
+            _solve_scan(by, reverse, width, packed=True)
 _solve_scan("by head", True, 512)
 _solve_scan("by head", False, 256, torch.float32)
