@@ -6,7 +6,7 @@ computed by a function inside the module's, whose `dtype` is the double one; the
 A part of an equation that is such a table is first made an equation of its own. A table over pairs of positions of the
 stream stays where it is: it is as large as the scores it joins, and made of differences that are exact.
 
-Entry points: `with_tables`, a rewriting of the system, and `write_tables`.
+Entry points: `with_tables`, a rewriting of the system, `write_tables`, and `constant`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ SHIELDED = frozenset("newton front level fold".split())  # operators that forms 
 
 def with_tables(system: System, kept: frozenset[str]) -> System:
     """Parts of equations that are tables, as equations of their own. `kept` are the tensors that a state holds."""
-    system = _once(system, _constant(system, kept))
-    known = _constant(system, kept)
+    system = _once(system, constant(system, kept))
+    known = constant(system, kept)
     taken: dict[Node, Tensor] = {}
     changed = []
     for tensor in system.derived():
@@ -93,7 +93,7 @@ def _replaced(rhs: Node, found: dict[Node, Tensor]) -> Node:
 
 def tables(system: System, kept: frozenset[str]) -> frozenset[str]:
     """The tensors that are tables, and those that these are made of."""
-    known = _constant(system, kept)
+    known = constant(system, kept)
     looped = {name for step in schedule(system) if isinstance(step, Loop) for name in step.tensors()}
     pending = [n for n in known if n in looped or _loses(system.tensors[n].rhs)]
     found: set[str] = set()
@@ -149,7 +149,7 @@ def _read_outside(system: System, inside: set[str]) -> list[str]:
     return [n for n in system.tensors if n in inside & wanted]
 
 
-def _constant(system: System, kept: frozenset[str]) -> frozenset[str]:
+def constant(system: System, kept: frozenset[str]) -> frozenset[str]:
     """The tensors that no input, parameter or state reaches, and not of pairs of positions of the stream."""
     never = {t.name for t in system.tensors.values() if t.kind != "derived" or t.name in kept or not _fixed(system, t)}
     readers: dict[str, list[str]] = {}

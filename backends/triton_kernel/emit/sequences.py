@@ -21,6 +21,7 @@ from seqdsl.ir.system import System, Tensor, index_names, sources
 
 from ...torch_module.loops import sink
 from ...torch_module.table import UNSAFE
+from ...torch_module.tables import constant
 from .normal import POWERS, SHIFTED, SUMS, multiplied, through_sums
 from .numbers import is_fixed
 from .parts import Group, Grouped, Parts, exchanged, read_of, read_outside
@@ -195,8 +196,9 @@ class _Search(_Sequences):
         """Find the groups of what stands in no loop."""
         plan = sink(self.system, schedule(self.system))
         places = {name: k for k, step in enumerate(plan) for name in step.tensors()}
+        fixed = constant(self.system, frozenset())  # computed once, and in double precision where digits may be lost
         for step in plan:
-            if isinstance(step, Compute) and self.may(self.system.tensors[step.tensor]):
+            if isinstance(step, Compute) and step.tensor not in fixed and self.may(self.system.tensors[step.tensor]):
                 self._take(self.system.tensors[step.tensor], places)
         for group in list(self.groups):
             group.tensors.sort(key=places.__getitem__)

@@ -138,7 +138,7 @@ CASES: dict[str, Packed] = {
     "a state for each channel": Packed("mamba", {"d": 3, "n": 2}, mixer="selective_scan", scale=0.3),
     "reads of small states before them": Packed(THROUGH, {"h": 1, "d": 3, "e": 2, "j": 2}, "chunkwise", scale=0.3),
     "an erasing state at every depth": Packed("deep_erase", {"l": 2, "d": 3, "e": 3}, "chunkwise", scale=0.3),
-    "a state space": _whole("a state space", states=False),
+    "a state space": _whole("a state space"),
 }  # fmt: skip
 SHORT = ("max, plus", "a fold of two fields", "two states that multiply", "a base case", "earlier positions",
          "a window with a gate", "a decay for each key", "feedback with a decay for each head",

@@ -127,6 +127,8 @@ WHOLE: dict[str, Whole] = {
                "g[l,t,c] = silu(f) * n", "z[l,t,c] = z[l-1] + tanh(g) * w", "y[t,c] = z[|l|-1] + z[0]"), {"c": 9, "l": 3}, 3),
     "a table of each sequence, the batch behind what it is read at": Whole(
         _mixer("looked(x[t,c], u[i,c,j]) -> y[t,c]", "y[t,c] = silu(u[t // 2, c, t % 2] + x) * x"), {"c": 9, "i": 4, "j": 2}),
+    "angles of positions, which are computed once": Whole(
+        _mixer("turning(x[t,c]) -> y[t,c]", "p[t] = t", "a[t,c] = p * 9^(-c)", "y[t,c] = x * cos(a) + tanh(x) * sin(a)"), {"c": 9}),
     "gated linear attention": Whole("gla", {"c": 16}, 2, "GLA", {"c": 16, "H": 2}),
     "a delta rule": Whole("delta_rule", {"c": 12}, 4, "DeltaNet", {"c": 12, "H": 2}),
     "a state space": Whole("mamba", {"c": 6}, 3, "Mamba", {"c": 6, "N": 5}),
