@@ -113,7 +113,7 @@ def module_errors(case: Traced) -> list[float]:
 
     wanted = both(module)
     found = both(torch.compile(module, backend="aot_eager", fullgraph=True))
-    time = torch.export.Dim("time", min=2, max=4096)
+    time = torch.export.Dim("time", min=3, max=4096)  # of 2, all but one would be of length 1, which torch builds in
     system = program.system()
     dims = [{1 + k: time for k, i in enumerate(x.indices) if system.axis(i) == system.stream} for x in system.inputs()]
     exported = torch.export.export(module, tuple(x.detach() for x in given), dynamic_shapes=(*dims,)).module()
