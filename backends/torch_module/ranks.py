@@ -67,7 +67,7 @@ def states(ctx: Context, node: Node) -> Value:
         texts = [with_ones(a, whole).text, b.text, start.text]
     flags = f'acts="{given["acts"]}"' + (", reverse=True" if given["reverse"] else "")
     name = ctx.names.fresh(f"{ctx.current}_states") if read else ""
-    call = f"{ctx.ranks}.states({', '.join(texts)}, {flags})"
+    call = f"{ctx.ranks}.states({', '.join(texts)}, {flags})" + (".round().long()" if node.dtype == "int" else "")
     if not read:
         return Value(call, (side, *whole), node.dtype)
     ctx.block.add(f"{name} = {call}")

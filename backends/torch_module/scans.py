@@ -120,7 +120,7 @@ def restored(
     dims = (*lead, *(d for group in groups for d in group))
     if all(len(group) == 1 for group in groups):
         return Value(name, dims, dtype)
-    count = ctx.sequences(name) if lead == (BATCH,) else ctx.dim_text(BATCH)
+    count = ctx.sequences(name) if lead == (BATCH,) else ctx.dim_text(lead[0])
     shape = ", ".join([count, *(ctx.dim_text(d) for d in dims[1:])])
     wide = "" if batched else f".expand({count}, *{name}.shape[1:])"
     return Value(f"{name}{wide}.reshape({shape})", dims, dtype)

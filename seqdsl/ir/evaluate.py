@@ -170,10 +170,12 @@ class Evaluation:
         return Value(dims, result)
 
     def _begin(self, tensor: Tensor, edge: Edge) -> int:
-        """The position that what lies before the first one is counted from: along the stream, a state's last one."""
+        """The position that what lies before the first one is counted from: that of the new ones, for a recurrence along the
+        stream that a form starts and no state holds; 0 for a base case."""
         first = build.value_of(edge.point)
         streamed = self.run.system.axis(tensor.indices[edge.position]) == self.run.system.stream
-        return self.run.offset if streamed and first is not None and first < 0 else 0
+        held = any(entry.tensor == tensor.name for entry in self.run.entries)
+        return self.run.offset if streamed and first is not None and first < 0 and not held else 0
 
     def _flat(self, value: Value, last: tuple[str, ...]) -> tuple[tuple[str, ...], Array]:
         """The array with `last` as its last axes, spelled out and flattened."""
