@@ -45,7 +45,7 @@ def agree(text: ModuleType, kind: str, dtype: torch.dtype) -> bool:
     by_head, apart, before, reverse, alone, unread = KINDS[kind]
     how = (("BY_HEAD", by_head), ("APART", apart), ("BEFORE", before), ("REVERSE", reverse))
     types = (dtype, dtype, torch.float32, dtype)
-    found: bool = text._slabs_agree(torch.device("cpu"), types, (141, 1, KEYS, VALUES), alone, unread, how, TILE)
+    found: bool = text._slabs_agree(torch.device("cpu"), types, (141, 1, KEYS, VALUES), (alone, unread, False), how, TILE)
     return found
 
 

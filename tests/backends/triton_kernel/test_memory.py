@@ -8,6 +8,8 @@ import pytest
 
 from tests.backends.triton_kernel.memory import FAR, interpreted
 
+pytestmark = pytest.mark.deep  # tensors of tens of gigabytes, of which few pages are used: not every machine promises them
+
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:

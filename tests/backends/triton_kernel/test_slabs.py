@@ -64,7 +64,7 @@ def _given(keys: int) -> tuple[Any, ...]:
 
 
 def _stepped(given: tuple[Any, ...]) -> Any:
-    return solving._solve_stepped((*given[:6], None), given[6], BY_HEAD=True, APART=1, BEFORE=False, REVERSE=False)
+    return solving._solve_stepped((*given[:6], None, None), given[6], BY_HEAD=True, APART=1, BEFORE=False, REVERSE=False)
 
 
 def test_a_device_that_is_right_is_asked_once(device: Device) -> None:
