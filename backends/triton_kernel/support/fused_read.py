@@ -11,7 +11,7 @@ from ...torch_module.support.chunk_linear_attention import chunk_linear_attentio
 from ...torch_module.support.segmented_read import segmented_read
 from .attending import _sequences_of
 from .launching import OPS, _has_kernels, _on_device, _one_device, _restarted, _unasked
-from .packed_rows import _alone, _packed
+from .packed_rows import _alone, _Packed, _packed
 from .read_kernels import _read_adjoint_kernel, _read_ends_kernel, _read_states_kernel
 
 READ_STATE, READ_KEYS = 1024, 1024  # entries of a program's state, at least 16 columns of it; the most rows
@@ -230,12 +230,24 @@ def fused_read(
     if starts is not None:
         packed = _packed(starts, shape[1], READ_SEGMENT)
         q, k, v, table = packed.apart(q), packed.apart(k), packed.apart(v), packed.table
-        neutral = 0.0 if log else 1.0
-        decay = decay if decay.shape[1] == 1 else packed.apart(decay, neutral)
-        times = times if times is None or times.shape[1] == 1 else packed.apart(times, neutral)
+        decay, times = _read_apart(packed, decay, times, shape[1], log=log)
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in given)
     o, final, _ = _read(q, k, v, decay, times, start, table, log, strict, keep, dtype)
     return o if packed is None else packed.together(o), final
+
+
+def _read_apart(
+    packed: _Packed, decay: Tensor, times: Tensor | None, time: int, *, log: bool
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """The factors of a decay, such that it leaves a state as it is between the sequences. Where they are logarithms, one that
+    is 0 there does that, and the other may stay the same for all positions."""
+    varies = [x is not None and x.shape[1] == time for x in (decay, times)]
+    first, second = varies if log and any(varies) else (True, times is not None)
+    neutral = 0.0 if log else 1.0
+    decay = packed.apart(decay.expand(-1, time, *decay.shape[2:]), neutral) if first else decay
+    if second and times is not None:
+        times = packed.apart(times.expand(-1, time, *times.shape[2:]), neutral)
+    return decay, times
 
 
 def _read_by_pytorch(

@@ -94,6 +94,13 @@ mixer through(q[t,h,d], k[t,h,d], v[t,h,e], g[t,h,d], f[t,h,e], p[t,j,h,d], w[t,
     S[t,h,d,e] = P - (sum[j] w * (sum[d] p * P)) + k * v
     o[t,h,e]   = sum[d] q * S
 """
+# Decays of rows and columns that all positions share, as numbers and as logarithms.
+SHARED = """
+mixer shared(q[t,h,d], k[t,h,d], v[t,h,e], a[h,d,e]) -> o[t,h,e]:
+    S[t,h,d,e] = sigmoid(a) * S[t-1] + k * v
+    R[t,h,d,e] = exp(-abs(a)) * R[t-1] + k * v
+    o[t,h,e]   = (sum[d] q * S) + (sum[d] q * R)
+"""
 LAYER = """
 mixer layer(x[t,c], a[t,c]; W = 3) -> y[t,c]:
     param w[j: W, c] = normal(0, 0.5)
@@ -136,13 +143,14 @@ CASES: dict[str, Packed] = {
     "a state of four axes": Packed("four_axes", {"h": 2, "d": 3, "e": 2, "n": 2}, scale=0.3),
     "a decay for each column": Packed("column_decay", {"h": 1, "d": 3, "e": 2}, scale=0.3),
     "a state for each channel": Packed("mamba", {"d": 3, "n": 2}, mixer="selective_scan", scale=0.3),
+    "decays that all positions share": Packed(SHARED, {"h": 1, "d": 3, "e": 2}, "chunkwise", scale=0.3),
     "reads of small states before them": Packed(THROUGH, {"h": 1, "d": 3, "e": 2, "j": 2}, "chunkwise", scale=0.3),
     "an erasing state at every depth": Packed("deep_erase", {"l": 2, "d": 3, "e": 3}, "chunkwise", scale=0.3),
     "a state space": _whole("a state space"),
 }  # fmt: skip
 SHORT = ("max, plus", "a fold of two fields", "two states that multiply", "a base case", "earlier positions",
          "a window with a gate", "a decay for each key", "feedback with a decay for each head",
-         "a state for each channel")  # fmt: skip
+         "a state for each channel", "decays that all positions share")  # fmt: skip
 
 # What is done wrong: in which case, and what stands in the text in the place of what.
 MUTANTS: dict[str, tuple[str, str, str]] = {
