@@ -20,7 +20,7 @@ from seqdsl.ir.system import System, Tensor, index_names
 from .context import Context, Stored
 from .loops import sink
 from .readers import read_by
-from .table import ONLINE
+from .table import MARKED, ONLINE
 
 SMOOTH = ("real", "complex")
 
@@ -109,7 +109,7 @@ def _tells(ctx: Context, loop: Loop, node: Node) -> bool:
 def _marked(system: System, loop: Loop) -> bool:
     """Is part of it taken in another order than that of its steps?"""
     rights = [system.tensors[n].rhs for n in loop.tensors()]
-    return any(n.op in ("newton", "front", "level") for r in rights if r is not None for n in walk(r))
+    return any(n.op in MARKED for r in rights if r is not None for n in walk(r))
 
 
 def _further(ctx: Context, tensor: Tensor) -> bool:

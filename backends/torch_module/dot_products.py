@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from seqdsl.algebra.monomials import factors
 from seqdsl.ir import build
-from seqdsl.ir.node import Node, reads, walk
+from seqdsl.ir.node import Node, reads
 from seqdsl.ir.ops import bound
 
 from . import expressions
@@ -29,7 +29,7 @@ def dot_products(ctx: Context, node: Node, shape: Shape, factor: Node, values: N
     (column,) = shape.columns
     guards = build.conjuncts(node.args[-1])
     causal = guards == [build.make("le", build.index(column), build.index(shape.row))]
-    if len(shape.values) != 1 or (guards and not causal) or _level_wanted(ctx, node) or _is_late(ctx, column):
+    if len(shape.values) != 1 or (guards and not causal) or _is_late(ctx, column):
         return None
     sides = _sides(node.args[0], shape.row, column)
     if sides is None or node.args[0].dtype != "real" or values.dtype == "complex":
@@ -61,13 +61,6 @@ def _operand(ctx: Context, node: Node, lead: tuple[str, ...], own: tuple[str, ..
 def _is_late(ctx: Context, column: str) -> bool:
     """Are the columns the new positions alone, after others?"""
     return ctx.past and ctx.on_stream(column) and ctx.is_new(column)
-
-
-def _level_wanted(ctx: Context, node: Node) -> bool:
-    """Does an equation want the normaliser of these scores as well? It comes with the blocks."""
-    key = node.args[0], node.args[-1], bound(node)
-    nodes = (n for t in ctx.system.derived() if t.rhs is not None for n in walk(t.rhs))
-    return any(n.op == "normaliser" and (n.args[0], n.args[-1], bound(n)) == key for n in nodes)
 
 
 def _sides(scores: Node, row: str, column: str) -> tuple[Node, tuple[str, ...], Node, Node] | None:

@@ -17,7 +17,7 @@ from seqdsl.ir.ops import OPS, bound, options
 from . import axes, blocks, contractions, folds, fused, micro, online, reads, scans
 from .context import Context, Unsupported
 from .sizes import number, operands, size_value
-from .table import ALONG, COMPLEX_TEXT, LEAVES, MAPS, ONLINE, OPS_TEXT, RANDOM, REDUCTIONS, SURROGATES, UNSAFE
+from .table import ALONG, COMPLEX_TEXT, LEAVES, MAPS, MARKED, ONLINE, OPS_TEXT, RANDOM, REDUCTIONS, SURROGATES, UNSAFE
 from .values import ATOM, CHOICE, PRODUCT, SUM, UNARY, Value, merge, negative, permuted, plain, spread
 
 KINDS = {"bool": "torch.bool", "int": "torch.long", "real": "dtype", "complex": "complex_dtype"}
@@ -99,7 +99,7 @@ def _emit(ctx: Context, node: Node) -> Value:
         return scans.scan(ctx, node)
     if node.op in RANDOM:
         return _draw(ctx, node)
-    if node.op in ("newton", "front", "level"):
+    if node.op in MARKED:
         return emit(ctx, node.args[0])  # in a loop that is stepped after all
     added = fused.added_products(ctx, node) if ctx.fused else None
     return _elementwise(ctx, node) if added is None else added

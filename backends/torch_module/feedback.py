@@ -44,7 +44,7 @@ def _reader(ctx: Context, node: Node) -> Node | None:
     owner = next((t for t in ctx.system.derived() if t.rhs is node), None)
     if owner is None:
         return None
-    y = build.read(owner.name, [build.index(i) for i in owner.indices], owner.dtype)
+    y = build.whole(owner)
     given = options(node)
     for tensor in ctx.system.derived():
         for other in walk(tensor.rhs) if tensor.rhs is not None else ():

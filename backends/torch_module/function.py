@@ -176,7 +176,7 @@ def new_length(ctx: Context, dim: str) -> str:
 
 def _output(ctx: Context, tensor: Tensor) -> str:
     """An output over all its dimensions, in the dtype of the inputs."""
-    node = build.read(tensor.name, [build.index(i) for i in tensor.indices], tensor.dtype)
+    node = build.whole(tensor)
     with ctx.equation(tensor):
         value = reads.read(ctx, node)
         value = expressions.full(ctx, permuted(value, (BATCH, *tensor.indices)), (BATCH, *tensor.indices), tensor.dtype)

@@ -13,12 +13,12 @@ from dataclasses import replace
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, Step, schedule
 from seqdsl.ir.node import Node, read_names, walk
-from seqdsl.ir.ops import OPS, remake
+from seqdsl.ir.ops import remake
 from seqdsl.ir.system import System
 
+from .loops import is_narrow
 from .readers import uses
-
-WHOLE_STEPS = frozenset("newton front level".split())  # a step that a form has marked, with operands of its own
+from .table import MARKED
 
 
 def with_gathered_sums(system: System) -> System:
@@ -28,7 +28,7 @@ def with_gathered_sums(system: System) -> System:
     changed = []
     for name, inside in home.items():
         tensor = system.tensors[name]
-        if tensor.rhs is not None and tensor.rhs.op not in WHOLE_STEPS:
+        if tensor.rhs is not None and tensor.rhs.op not in MARKED:
             inside |= {other for other in system.tensors if any(e.tensor in inside for e in system.tensors[other].edges)}
             rhs = _gathered(tensor.rhs, inside, count)
             changed += [] if rhs is tensor.rhs else [replace(tensor, rhs=rhs)]
@@ -64,5 +64,4 @@ def _terms(node: Node, count: dict[Node, int]) -> list[Node]:
 
 def _stands(term: Node, inside: frozenset[str]) -> bool:
     """Is it the same whatever the loop computes, and no wider than what it is made of?"""
-    narrow = term.op == "read" or bool(OPS[term.op].binding) or any(term.free <= a.free for a in term.args)
-    return narrow and bool(read_names(term)) and read_names(term).isdisjoint(inside)
+    return is_narrow(term) and bool(read_names(term)) and read_names(term).isdisjoint(inside)

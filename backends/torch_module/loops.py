@@ -119,6 +119,11 @@ def hoist(ctx: Context, loop: Loop, inside: set[str], apart: set[str]) -> None:
                     ctx.hoisted[node] = value
 
 
+def is_narrow(node: Node) -> bool:
+    """Is a value no wider than what it is made of, so that nothing is written out by computing it at all positions?"""
+    return bool(OPS[node.op].binding) or node.op == "read" or any(node.free <= a.free for a in node.args)
+
+
 def _waiting(ctx: Context, inside: set[str]) -> set[str]:
     """Tensors that are not computed yet."""
     return {t.name for t in ctx.system.derived() if t.name not in ctx.places}
@@ -138,8 +143,7 @@ def _candidates(ctx: Context, node: Node, inside: set[str], *, safe: bool) -> It
     if node.op in LEAVES and not (node.op == "read" and any(a.op != "index" for a in node.args)):
         return
     if not _depends(ctx, node, inside) and any(n.op == "read" for n in walk(node)):
-        fits = bool(OPS[node.op].binding) or node.op == "read" or any(node.free <= a.free for a in node.args)
-        if fits and (safe or not expressions.sensitive(node)):
+        if is_narrow(node) and (safe or not expressions.sensitive(node)):
             yield node
             return
     if node.op in ONLINE:  # computes its scores block by block, from operands of its own

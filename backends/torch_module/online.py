@@ -77,7 +77,7 @@ def _online(ctx: Context, node: Node) -> Value:
     lead = ctx.ordered(set(lead_set))
     extra = () if values is None else ctx.ordered(set(plain.free) - {row, *bound(node), *lead} - set(ctx.fixed))
     shape = Shape(lead, row, bound(node), extra)
-    if ctx.target.online is None:
+    if ctx.target.online is None and not _level_wanted(ctx, node):
         found = dot_products(ctx, node, shape, factor, plain if values is not None else None)
         if found is not None:
             return found
@@ -93,6 +93,12 @@ def _literal(node: Node) -> Node:
 
 def _level_key(node: Node) -> object:
     return "level", node.args[0], node.args[-1], bound(node)
+
+
+def _level_wanted(ctx: Context, node: Node) -> bool:
+    """Does an equation want the level of these scores as well? It comes with the blocks."""
+    nodes = (n for t in ctx.system.derived() if t.rhs is not None for n in walk(t.rhs))
+    return any(n.op == "normaliser" and _level_key(n) == _level_key(node) for n in nodes)
 
 
 def _twin(ctx: Context, node: Node) -> Node | None:

@@ -193,7 +193,6 @@ class _Crossing:
                 return f"the state holds `{entry.tensor}` otherwise than at its last positions"
         return ""
 
-
     def _is_last(self, tensor: Tensor) -> bool:
         """Is it a state after the last position: what is there, or what functions of a whole state leave?"""
         return last_of(tensor) is not None or tensor.rhs is not None and self._is_left(tensor.rhs)

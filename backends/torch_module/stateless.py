@@ -14,7 +14,7 @@ from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Step
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import remake
-from seqdsl.ir.system import System, sources
+from seqdsl.ir.system import System, sources_below
 
 from . import expressions, recurrence
 from .context import Block, Context, Stored
@@ -81,7 +81,7 @@ def write(ctx: Context, name: str, split: Split, waiting: frozenset[str]) -> Non
 
 def _write_needed(ctx: Context, node: Node, waiting: frozenset[str]) -> None:
     """The tensors that were put off until now, the ones that they read first."""
-    for name in sorted(_below(ctx.system, node) & waiting):
+    for name in sorted(sources_below(ctx.system, node) & waiting):
         if name not in ctx.places:
             rhs = ctx.system.tensors[name].rhs
             assert rhs is not None
@@ -93,12 +93,7 @@ def _needs(system: System, name: str, found: dict[str, Split]) -> set[str]:
     """What a tensor reads whether or not there is a state."""
     tensor = system.tensors[name]
     edges = {e.tensor for e in tensor.edges}
-    return edges | (_below(system, found[name].rest) if name in found else sources(system, tensor))
-
-
-def _below(system: System, node: Node) -> set[str]:
-    """The tensors that an expression reads, those at their edges included."""
-    return sources(system, replace(next(iter(system.derived())), rhs=node))
+    return edges | sources_below(system, found[name].rest if name in found else tensor.rhs)
 
 
 def _vanishes(node: Node, zero: set[str]) -> bool:

@@ -95,6 +95,7 @@ SURROGATES: dict[str, str] = {
     "clamp": "torch.clamp({0}, -1, 1)",
     "atan": "torch.atan(math.pi * {0}) / math.pi",
 }
+MARKED = frozenset("newton front level".split())  # a step, or its parts, that a form takes in another order than one by one
 LEAVES = frozenset("const index size option first read".split())
 RANDOM = frozenset("normal uniform orthogonal".split())
 REDUCTIONS: dict[str, str] = {  # over trailing dimensions; `_name` is a function of `runtime`

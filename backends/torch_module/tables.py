@@ -17,14 +17,14 @@ from dataclasses import replace
 from seqdsl.ir import build
 from seqdsl.ir.build import numbered
 from seqdsl.ir.dependence import Compute, Loop, Step, schedule
-from seqdsl.ir.node import Node, rebuild_reads, walk
-from seqdsl.ir.ops import OPS, remake
+from seqdsl.ir.node import Node, exchanged, rebuild_reads, walk
+from seqdsl.ir.ops import OPS
 from seqdsl.ir.system import System, Tensor, folds, reached, sources
 
 from . import expressions, reads
 from .context import Block, Context, Stored
 from .names import Names
-from .table import LEAVES, RANDOM
+from .table import LEAVES, MARKED, RANDOM
 from .values import Value, permuted
 
 # What keeps the digits of its operands; whatever else is computed of positions may lose some.
@@ -33,7 +33,7 @@ EXACT = LEAVES | frozenset(
     " re im conj sum mean max min any all".split()
 )
 NUMBERS = ("real", "complex")
-SHIELDED = frozenset("newton front level fold".split())  # operators that forms made of a whole step: nothing is taken out
+SHIELDED = MARKED | {"fold"}  # whole steps, with operands of their own: nothing is taken out
 
 
 def with_tables(system: System, kept: frozenset[str]) -> System:
@@ -52,7 +52,7 @@ def with_tables(system: System, kept: frozenset[str]) -> System:
                 own = [i for i in tensor.indices if i in node.free]
                 taken[node] = Tensor(name, (*own, *sorted(node.free - {*own})), node.dtype, "derived", node)
         if found:
-            changed.append(replace(tensor, rhs=_replaced(tensor.rhs, {n: taken[n] for n in found})))
+            changed.append(replace(tensor, rhs=exchanged(tensor.rhs, {n: build.whole(taken[n]) for n in found})))
     return system.with_tensors(*changed, *taken.values()) if changed else system
 
 
@@ -78,23 +78,11 @@ def _renamed(tensor: Tensor, same: dict[str, str]) -> Tensor:
     return tensor if rhs is tensor.rhs else replace(tensor, rhs=rhs)
 
 
-def _replaced(rhs: Node, found: dict[Node, Tensor]) -> Node:
-    """Some parts of an expression, read instead."""
-    done: dict[Node, Node] = {}
-    for node in walk(rhs):
-        if node in found:
-            table = found[node]
-            done[node] = build.read(table.name, [build.index(i) for i in table.indices], table.dtype)
-        else:
-            args = tuple(done[a] for a in node.args)
-            done[node] = node if args == node.args else remake(node, args)
-    return done[rhs]
-
-
 def tables(system: System, kept: frozenset[str]) -> frozenset[str]:
     """The tensors that are tables, and those that these are made of."""
     known = constant(system, kept)
-    looped = {name for step in schedule(system) if isinstance(step, Loop) for name in step.tensors()}
+    steps = schedule(system)
+    looped = {name for step in steps if isinstance(step, Loop) for name in step.tensors()}
     pending = [n for n in known if n in looped or _loses(system.tensors[n].rhs)]
     found: set[str] = set()
     while pending:
@@ -102,8 +90,7 @@ def tables(system: System, kept: frozenset[str]) -> frozenset[str]:
         if name in known and name not in found:
             found.add(name)
             pending += sources(system, system.tensors[name])
-    steps = [set(step.tensors()) for step in schedule(system)]
-    return frozenset(n for step in steps if step <= found for n in step)
+    return frozenset(n for step in steps if found.issuperset(step.tensors()) for n in step.tensors())
 
 
 def write_tables(ctx: Context, steps: list[Step], execute: Callable[[Step], None]) -> None:
@@ -117,7 +104,8 @@ def write_tables(ctx: Context, steps: list[Step], execute: Callable[[Step], None
         values = [_whole(ctx, ctx.system.tensors[n]) for n in wanted]
     lines, ctx.block, ctx.batched = ctx.block.lines, outer, batched
     # The function's own variables are not known outside, and leave their names; positions and sizes stand before it.
-    standing = {line.split(" = ")[0] for line in ctx.index_lines} | {variable for variable, _ in ctx.size_lines}
+    positions = {v.text for k, v in ctx.caches[0].items() if isinstance(k, tuple) and k[0] == "positions"}
+    standing = {*positions, *ctx.about.values(), *(variable for variable, _ in ctx.size_lines)}
     ctx.names = Names(names.taken | (ctx.names.taken & standing))
     outer.add(f"def {name}(dtype: torch.dtype) -> list[Tensor]:  # of sizes and positions alone: rounded once")
     if any("complex_dtype" in line for line in lines):
@@ -134,7 +122,7 @@ def write_tables(ctx: Context, steps: list[Step], execute: Callable[[Step], None
 def _whole(ctx: Context, tensor: Tensor) -> Value:
     """A table over the indices that it varies along, by a name."""
     with ctx.equation(tensor):
-        value = reads.read(ctx, build.read(tensor.name, [build.index(i) for i in tensor.indices], tensor.dtype))
+        value = reads.read(ctx, build.whole(tensor))
         value = expressions.tensor(ctx, value, tensor.dtype)
         value = permuted(value, tensor.indices) if set(value.dims) == set(tensor.indices) else value
         return value if value.text.isidentifier() else ctx.bind(tensor.name, value)

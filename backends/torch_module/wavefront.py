@@ -150,7 +150,7 @@ def _halo(ctx: Context, tensor: Tensor) -> str:
         if own is None or tensor.rhs is None or not any(r.attr == own.name for r in reads(tensor.rhs)):
             texts.append("None")
             continue
-        value = expressions.emit(ctx, build.read(own.name, [build.index(i) for i in own.indices], own.dtype))
+        value = expressions.emit(ctx, build.whole(own))
         value = expressions.full(ctx, value, (BATCH, *own.indices), own.dtype)
         value = expressions.convert(ctx, value, tensor.dtype)
         texts.append(f"None if state is None else {value.at(CHOICE + 1)}" if _only_of_a_state(ctx, own) else value.text)

@@ -96,11 +96,11 @@ def _adjoint(system: System, ends: Sequence[End]) -> tuple[System, dict[tuple[st
     terms: dict[str, list[Node]] = {n: [] for n in bars}
     for name, seed in zip(system.outputs, seeds, strict=True):
         if name in terms:
-            terms[name].append(_here(seed))
+            terms[name].append(build.whole(seed))
     vanishing = frozenset(b.name for b in bars.values())
     for tensor in moving:
         found = pull(
-            system.axis, system.indices, system.tensors, active, tensor, _here(bars[tensor.name]), vanishing
+            system.axis, system.indices, system.tensors, active, tensor, build.whole(bars[tensor.name]), vanishing
         )
         for read, parts in found.items():
             terms[read] += parts
@@ -266,10 +266,6 @@ def _suffix(system: System) -> str:
 def _is_bar(tensor: Tensor) -> bool:
     _, found, order = tensor.name.rpartition(".bar")
     return bool(found) and (not order or order.isdecimal())
-
-
-def _here(tensor: Tensor) -> Node:
-    return build.read(tensor.name, [build.index(i) for i in tensor.indices], tensor.dtype)
 
 
 def _plainly(node: Node) -> Node:

@@ -83,7 +83,7 @@ def _real_part(node: Node, made: list[Tensor]) -> Node | None:
     whole = known[str(kernel.attr)]
     label = f"{whole.name}.re"
     if label not in known:
-        rhs = make("re", build.read(whole.name, [build.index(i) for i in whole.indices], whole.dtype))
+        rhs = make("re", build.whole(whole))
         made.append(Tensor(label, whole.indices, "real", "derived", rhs, comment=label))
     body = build.mul(build.read(label, kernel.args, "real"), signal)
     return make("sum", body, inner.args[1], attr=inner.attr)
@@ -116,7 +116,7 @@ def _summed_power(
     steps = build.mul(build.const(FINE), build.index(coarse))
     high = named(f"{name}.table{len(made)}", build.mul(weight, _power(state, steps)), coarse, made)
     low = named(f"{name}.table{len(made)}", _power(state, build.index(fine)), fine, made)
-    parts = [build.read(t.name, [build.index(i) for i in t.indices], t.dtype) for t in (high, low)]
+    parts = [build.whole(t) for t in (high, low)]
     body = build.reduce("sum", rows, build.product(parts))
     whole = named(f"{name}.powers{len(made)}", body, coarse, made)
     at = {coarse: make("floor_div", exponent, build.const(FINE)), fine: make("mod", exponent, build.const(FINE))}
@@ -165,7 +165,7 @@ def convolve(name: str, kernel: Node, x: Node, time: str, lag: str, made: list[T
     signal = named(f"{name}.signal{len(made)}", x, time, made)
     at = [shift if i == time else build.index(i) for i in signal.indices]
     body = build.mul(
-        build.read(kernel_tensor.name, [build.index(i) for i in kernel_tensor.indices], kernel_tensor.dtype),
+        build.whole(kernel_tensor),
         build.read(signal.name, at, signal.dtype),
     )
     return build.reduce("sum", (lag,), body, make("le", index, build.index(time)))

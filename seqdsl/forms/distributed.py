@@ -25,11 +25,11 @@ from dataclasses import dataclass, replace
 
 from seqdsl.algebra.affine import NotAffine, Term, Update, diagonal, split_update, states_and_updates
 from seqdsl.algebra.lags import has_lags, lag_name, with_companions
-from seqdsl.algebra.semirings import RINGS, ZEROS, coefficients, ring_of
+from seqdsl.algebra.semirings import ZEROS
 from seqdsl.forms.dense import Components, components_of
 from seqdsl.forms.feedback import along
 from seqdsl.forms.reads import final_name, some_positions
-from seqdsl.forms.ring import NAMES
+from seqdsl.forms.ring import NAMES, over_ring
 from seqdsl.forms.scan import both, start_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
@@ -87,21 +87,15 @@ def _of_decays(system: System, loop: Loop) -> Element:
     body = state.log_decay if state.log_decay is not None else state.decay
     factor = _factor(state.update, body, "sum" if log else "prod")
     added, made = _by_itself(system, loop, [state.update], {})
-    return Element((state.update,), _read(factor), tuple(added), "exp" if log else "times", (factor, *made))
+    return Element((state.update,), build.whole(factor), tuple(added), "exp" if log else "times", (factor, *made))
 
 
 def _of_ring(system: System, loop: Loop) -> tuple[System, Element]:
     """The same over another ring."""
-    updates = states_and_updates(system, loop)
-    name = ring_of(updates)
-    if name is None:
-        raise NotAffine("the update is affine over no ring of the table")
-    if len(updates) > 1:
-        raise NotAffine(f"the states {', '.join(f'`{u.state.name}`' for u in updates)} are coupled")
-    body, _ = coefficients(updates[0], next(r for r in RINGS if r.name == name))
-    factor = _factor(updates[0], body, PRODUCTS[NAMES[name]])
-    added, made = _by_itself(system, loop, updates, {updates[0].state.name: ZEROS[name]})
-    return system, Element(tuple(updates), _read(factor), tuple(added), NAMES[name], (factor, *made))
+    update, name, body, _ = over_ring(system, loop)
+    factor = _factor(update, body, PRODUCTS[NAMES[name]])
+    added, made = _by_itself(system, loop, [update], {update.state.name: ZEROS[name]})
+    return system, Element((update,), build.whole(factor), tuple(added), NAMES[name], (factor, *made))
 
 
 def _of_matrices(system: System, loop: Loop) -> tuple[System, Element]:
@@ -128,10 +122,6 @@ def _factor(update: Update, body: Node, product: str) -> Tensor:
     rhs = build.reduce(product, (update.time,), body)
     comment = f"how the piece as a whole acts on {update.state.name}"
     return Tensor(f"{update.state.name}@factor", indices, rhs.dtype, "derived", rhs, comment=comment)
-
-
-def _read(tensor: Tensor) -> Node:
-    return build.read(tensor.name, [build.index(i) for i in tensor.indices], tensor.dtype)
 
 
 def _by_itself(
@@ -185,7 +175,7 @@ def _end(update: Update, tensor: Tensor) -> Tensor:
 def _value(system: System, update: Update, end: Tensor, start: Node) -> Node:
     """What `_end` gives. Where positions count those of other pieces, an empty piece does not end before its first one."""
     counted = any(e.name == POSITION for e in system.record or ())
-    return build.where(some_positions(system, update.time), _read(end), start) if counted else _read(end)
+    return build.where(some_positions(system, update.time), build.whole(end), start) if counted else build.whole(end)
 
 
 def _declared(system: System, name: str, components: Components) -> tuple[System, Components]:

@@ -106,7 +106,7 @@ class Parts:
             indices = tuple(dict.fromkeys(i for i in order if i in body.free))
             self.made[body] = Tensor(name, indices, body.dtype, "derived", body)
         made = self.made[body]
-        return build.substitute(build.read(made.name, [build.index(i) for i in made.indices], made.dtype), self.here)
+        return build.substitute(build.whole(made), self.here)
 
 
 def _harmless(node: Node) -> bool:

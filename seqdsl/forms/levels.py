@@ -217,7 +217,7 @@ class _Found:
             comment = f"over what {tensor.name} waits for"
             self.made[node] = Tensor(name, (self.at, *rest), node.dtype, "derived", node, comment=comment)
         made = self.made[node]
-        return build.read(made.name, [build.index(i) for i in made.indices], made.dtype)
+        return build.whole(made)
 
 
 def join_of(node: Node) -> tuple[Node, Node] | None:

@@ -137,7 +137,7 @@ def _starts(system: System, micro: MicroSteps) -> tuple[System, Node]:
         comment = f"{tensor.name} before the first position"
         path = path_of_last(system, tensor.name)
         carries.append(Tensor(f"{tensor.name}@start", dims, tensor.dtype, "carry", value, path=path, comment=comment))
-    at, alone = (build.read(c.name, [build.index(i) for i in c.indices], c.dtype) for c in carries)
+    at, alone = (build.whole(c) for c in carries)
     some = make("lt", build.ZERO, build.size(micro.micro))
     return system.with_tensors(*carries), build.where(some, build.substitute(at, last), alone)
 

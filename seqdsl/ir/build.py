@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fractions import Fraction as Fraction
+from typing import TYPE_CHECKING
 
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, made, remake
 from seqdsl.ir.ops import make as make
+
+if TYPE_CHECKING:
+    from seqdsl.ir.system import Tensor
 
 Value = bool | int | Fraction | str
 
@@ -46,6 +50,11 @@ def option(name: str) -> Node:
 def read(tensor: str, subscripts: Iterable[Node], dtype: str) -> Node:
     """A tensor at one subscript for each of its indices."""
     return make("read", *subscripts, attr=tensor, dtype=dtype)
+
+
+def whole(tensor: Tensor) -> Node:
+    """A tensor at its own indices."""
+    return read(tensor.name, [index(i) for i in tensor.indices], tensor.dtype)
 
 
 def value_of(node: Node) -> int | Fraction | None:

@@ -18,7 +18,7 @@ Operators along axes have `attr = (indices, options)` or `(consumed, made, optio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 from weakref import WeakValueDictionary
@@ -112,6 +112,20 @@ def rebuild(node: Node, change: Callable[[Node], Node | None]) -> Node:
         new = current if args == current.args else remake(current, args)
         changed = change(new)
         done[current] = new if changed is None else changed
+    return done[node]
+
+
+def exchanged(node: Node, others: Mapping[Node, Node]) -> Node:
+    """An expression with other parts in the place of some; what is inside those stays as it is."""
+    from seqdsl.ir.ops import remake
+
+    done: dict[Node, Node] = {}
+    for current in walk(node):
+        if current in others:
+            done[current] = others[current]
+        else:
+            args = tuple([done[arg] for arg in current.args])
+            done[current] = current if args == current.args else remake(current, args)
     return done[node]
 
 

@@ -188,9 +188,14 @@ def index_names(node: Node) -> tuple[str, ...]:
 
 def sources(system: System, tensor: Tensor) -> set[str]:
     """The tensors that a tensor's expression reads, their edges included."""
+    return sources_below(system, tensor.rhs)
+
+
+def sources_below(system: System, node: Node | None) -> set[str]:
+    """The same of an expression; none of no expression."""
     found: set[str] = set()
-    pending = [str(r.attr) for r in reads(tensor.rhs)] if tensor.rhs is not None else []
-    pending += [name for fold in folds(tensor.rhs) for name in monoid_reads(system.monoids[str(fold.attr[0])])]
+    pending = [str(r.attr) for r in reads(node)] if node is not None else []
+    pending += [name for fold in folds(node) for name in monoid_reads(system.monoids[str(fold.attr[0])])]
     while pending:
         name = pending.pop()
         if name not in found:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from seqdsl.diagnostics import SeqError
-from seqdsl.forms import FORMS, derive
+from seqdsl.forms import derive
 from seqdsl.ir.interpreter import interpret
 from seqdsl.semantics import load_file, load_system, lower_mixer, mixers
 from seqdsl.verify.suite import run_suite
+from tests.forms.available import forms_of
 
 ROOT = Path(__file__).resolve().parent.parent
 UNNAMED = sorted((ROOT / "unnamed").glob("*.seq"))
@@ -31,18 +32,6 @@ def test_forms_of_recurrences_without_a_name_equal_the_equations(path: Path) -> 
         assert [o for o in outcomes if not o.ok] == []
 
 
-def forms_of(text: str) -> set[str]:
-    system = load_system(text)
-    found = set()
-    for name in FORMS:
-        try:
-            derive(system, name)
-            found.add(name)
-        except SeqError as error:
-            assert error.code == "form-not-available"
-    return found
-
-
 @pytest.mark.parametrize(
     ("step", "expected"),
     [
@@ -55,7 +44,7 @@ def forms_of(text: str) -> set[str]:
     ],
 )
 def test_which_forms_follow_from_the_update(step: str, expected: set[str]) -> None:
-    assert forms_of(DIAGONAL.replace("S[t,h,d,e] = exp(g) * S[t-1] + k * v", step)) == expected
+    assert set(forms_of(load_system(DIAGONAL.replace("S[t,h,d,e] = exp(g) * S[t-1] + k * v", step)))) == expected
 
 
 @pytest.mark.parametrize(
@@ -69,13 +58,13 @@ def test_an_axis_made_of_the_inputs_axes_or_cut_from_one_is_no_depth(sizes: str,
     step = "S[g,t-1]" if sizes.startswith("g") else "S[t-1]"
     out = "S[g,t]" if sizes.startswith("g") else "S[t]"
     text = f"mixer m(x[i,j]; G = 4) -> {out}:\n    S[{sizes}] = sigmoid({read}) * {step} + {read}\n"
-    assert forms_of(text) == forms
+    assert set(forms_of(load_system(text))) == forms
 
 
 def test_a_kernel_that_grows_with_the_stream_is_written_out_step_by_step() -> None:
     """As `y` steps, each call needs the kernel up to the stream's length, and not to the call's own."""
     kernel = "    K[-1] = 1.0\n    K[l: |t|] = sigmoid(a) * K[l-1]\n    y[t] = sum[l | l <= t] K * u[t-l]\n"
-    assert forms_of("mixer m(u[t], a) -> y[t]:\n" + kernel) == {"recurrent"}
+    assert set(forms_of(load_system("mixer m(u[t], a) -> y[t]:\n" + kernel))) == {"recurrent"}
 
 
 def test_a_refusal_names_the_recurrence_and_the_reason() -> None:

@@ -18,9 +18,9 @@ from seqdsl.forms import FORMS, Derived, derive
 from seqdsl.forms.adjoint import adjoint
 from seqdsl.ir.dependence import recurrences
 from seqdsl.ir.nest import closed, opened
-from seqdsl.ir.system import System
 from seqdsl.semantics import load_system
 from seqdsl.verify.suite import run_suite
+from tests.forms.available import forms_of
 
 UNNAMED = Path(__file__).resolve().parent.parent / "unnamed"
 NESTS = (
@@ -36,17 +36,6 @@ mixer deep(x0[t,c]; L = 3) -> y[t,c]:
     y[t,c]       = x[L-1]
     claim causal
 """
-
-
-def forms_of(system: System) -> list[str]:
-    found = []
-    for name in FORMS:
-        try:
-            derive(system, name)
-            found.append(name)
-        except SeqError as error:
-            assert error.code == "form-not-available"
-    return found
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from seqdsl.backends import torch_module
 
-from seqdsl.diagnostics import SeqError
-from seqdsl.forms import FORMS, derive
-from seqdsl.ir.system import System
+from seqdsl.forms import derive
+from tests.forms.available import forms_of
 from tests.forms.gradients import worst_gap
 from tests.ir.corpus import ROOT, systems_of
 
@@ -42,18 +41,6 @@ WHERE = {
     "_Stepped": ("library/rnn/lstm", "recurrent"),
     "_WavefrontOrder": ("tests/unnamed/deep_cells", "wavefront"),
 }
-
-
-def forms_of(system: System) -> list[str]:
-    """The forms that the system has."""
-    found = []
-    for name in FORMS:
-        try:
-            derive(system, name)
-            found.append(name)
-        except SeqError as error:
-            assert error.code == "form-not-available"
-    return found
 
 
 def test_every_written_adjoint_is_listed() -> None:

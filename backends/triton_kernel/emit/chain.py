@@ -20,7 +20,7 @@ from ...torch_module.names import Names, safe
 from ...torch_module.values import ATOM, BATCH, UNARY
 from .normal import multiplied, through_sums
 from .numbers import is_fixed, named
-from .parts import REDUCTIONS, Group, read_of
+from .parts import REDUCTIONS, Group
 from .texts import Writer
 from .windows import Window, exchanged_windows
 
@@ -255,7 +255,7 @@ class Kernel:
         found = self._value(value, writer)
         name = f"{self._named(_short(tensor.name), ())}_tile"
         self.add(f"{name} = {found}")
-        writer.known[read_of(tensor)] = name, ATOM
+        writer.known[build.whole(tensor)] = name, ATOM
         if tensor.name in self.stored:
             self._store(tensor, name)
 

@@ -12,12 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from seqdsl.ir import build
-from seqdsl.ir.node import Node
+from seqdsl.ir.node import Node, exchanged
 
 from ...torch_module.values import ATOM, BATCH
 from .chain import Kernel, Loaded
 from .derivatives import pulled
-from .parts import exchanged, read_of
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,8 @@ class Adjoint(Kernel):
         values: dict[Node, Node] = {}
         for tensor in (self.system.tensors[n] for n in self.group.tensors):
             assert tensor.rhs is not None
-            values[read_of(tensor)] = exchanged(self._normal(tensor.rhs), values)
-        roots = [(values[read_of(self.system.tensors[n])], node) for n, node in self.sent.items()]
+            values[build.whole(tensor)] = exchanged(self._normal(tensor.rhs), values)
+        roots = [(values[build.whole(self.system.tensors[n])], node) for n, node in self.sent.items()]
         leaves = {leaf.node for leaf in self.own if leaf.node.dtype == "real"}
         found = pulled(roots, leaves, self.group.whole)
         for leaf in self.own:

@@ -176,7 +176,7 @@ class _Search(Parts):
             return False
         if any(n.op == "read" and n.attr == tensor.name for r in readers for n in self.hidden(r)):
             return False  # it is read by a part that PyTorch computes before
-        own = build.read(tensor.name, [build.index(i) for i in tensor.indices], tensor.dtype)
+        own = build.whole(tensor)
         if any(n.op == "read" and n.attr == tensor.name and n is not own for r in readers for n in walk(self.right(r))):
             return False  # it is read elsewhere, too
         space = self.space(tensor)

@@ -5,13 +5,13 @@ What a kernel has text for is said by whoever groups equations: `Parts.plain`. E
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from seqdsl.ir import build
-from seqdsl.ir.node import Node, walk
-from seqdsl.ir.ops import bound, remake
+from seqdsl.ir.node import Node, exchanged, walk
+from seqdsl.ir.ops import bound
 from seqdsl.ir.system import System, Tensor, sources
 
 from .numbers import is_fixed
@@ -141,27 +141,9 @@ class Parts:
                 indices = tuple(i for i in (*tensor.indices, *group.whole) if i in part.free)
                 made[part] = Tensor(label, tuple(dict.fromkeys(indices)), part.dtype, "derived", part)
             if parts and tensor.rhs is not None:
-                changed.append(replace(tensor, rhs=exchanged(tensor.rhs, {n: read_of(t) for n, t in made.items()})))
+                changed.append(replace(tensor, rhs=exchanged(tensor.rhs, {n: build.whole(t) for n, t in made.items()})))
         group.parts = tuple(t.name for t in made.values())
         return [*made.values(), *changed]
-
-
-def exchanged(node: Node, others: Mapping[Node, Node]) -> Node:
-    """An expression with other parts in the place of some; what is inside those stays as it is."""
-    known = dict(others)
-
-    def changed(node: Node) -> Node:
-        if node not in known:
-            args = tuple(map(changed, node.args))
-            known[node] = node if args == node.args else remake(node, args)
-        return known[node]
-
-    return changed(node)
-
-
-def read_of(tensor: Tensor) -> Node:
-    """The read of a tensor at its own place."""
-    return build.read(tensor.name, [build.index(i) for i in tensor.indices], tensor.dtype)
 
 
 def read_outside(system: System, group: Group) -> tuple[str, ...]:

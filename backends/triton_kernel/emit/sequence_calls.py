@@ -5,6 +5,7 @@ Entry point: `Sequences`, which the torch target's emitter asks at every step of
 
 from __future__ import annotations
 
+from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, Step
 from seqdsl.ir.node import Node
 from seqdsl.ir.system import System
@@ -17,7 +18,7 @@ from .chain import Kernel
 from .chain_adjoint import Adjoint
 from .chains import Chains, call, dims_text, leaves
 from .numbers import kinds
-from .parts import Group, read_of, read_outside, rights
+from .parts import Group, read_outside, rights
 from .windows import Window, exchanged_windows
 
 
@@ -150,7 +151,7 @@ def _in_pytorch(
             if group.depth is None:
                 ctx.places[name] = Stored(value)
             else:
-                ctx.hoisted[read_of(tensor)] = value
+                ctx.hoisted[build.whole(tensor)] = value
     ctx.caches.pop()
     ctx.hoisted = hoisted
 

@@ -15,7 +15,7 @@ from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, schedule
 from seqdsl.ir.derivatives import ELEMENTWISE, STOPS
 from seqdsl.ir.graphs import cycle
-from seqdsl.ir.node import Node, rebuild, walk
+from seqdsl.ir.node import Node, exchanged, rebuild, walk
 from seqdsl.ir.ops import bound
 from seqdsl.ir.system import System, Tensor, index_names, sources
 
@@ -24,7 +24,7 @@ from ...torch_module.table import UNSAFE
 from ...torch_module.tables import constant
 from .normal import POWERS, SHIFTED, SUMS, multiplied, through_sums
 from .numbers import is_fixed
-from .parts import Group, Grouped, Parts, exchanged, read_of, read_outside
+from .parts import Group, Grouped, Parts, read_outside
 from .texts import TEXTS
 from .windows import Window, window
 
@@ -157,7 +157,7 @@ class _Operands:
                 continue
             self.made[operand] = tensor
             self._visit(operand, name)
-            self.reading[part] = build.reduce("sum", bound(part), build.mul(read_of(tensor), weight))
+            self.reading[part] = build.reduce("sum", bound(part), build.mul(build.whole(tensor), weight))
 
     def _tensor(self, operand: Node, name: str) -> Tensor:
         """Its indices in the order of the largest tensor that it is made of."""
@@ -240,7 +240,7 @@ class _Search(_Sequences):
         found = []
         for group in (one, two):
             leaves = {n for name in group.tensors for n in self._leaves(name) if n.free == {*one.space}}
-            found.append(leaves | {read_of(self.system.tensors[name]) for name in group.tensors})
+            found.append(leaves | {build.whole(self.system.tensors[name]) for name in group.tensors})
         return bool(found[0] & found[1])
 
     def _merged(self, one: Group, two: Group) -> Group:
@@ -250,7 +250,7 @@ class _Search(_Sequences):
     def _possible(self, group: Group) -> bool:
         """Is all that it reads of itself at its own place, and does it fit a program?"""
         names = {*group.tensors}
-        own = {read_of(self.system.tensors[n]) for n in names}
+        own = {build.whole(self.system.tensors[n]) for n in names}
         inner = [n for name in names for n in walk(self.right(name)) if n.op == "read" and str(n.attr) in names]
         hidden = [n for name in names for n in self.hidden(name) if n.op == "read" and str(n.attr) in names]
         return set(inner) <= own and not hidden and self.tensors_moved(group)[0] <= MOST

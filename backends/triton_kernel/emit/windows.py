@@ -9,13 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from seqdsl.ir import build
-from seqdsl.ir.node import Node, walk
+from seqdsl.ir.node import Node, exchanged, walk
 from seqdsl.ir.ops import bound
 from seqdsl.ir.order import difference
 from seqdsl.ir.state import reads_length
 from seqdsl.ir.system import System
-
-from .parts import exchanged
 
 
 @dataclass(frozen=True)

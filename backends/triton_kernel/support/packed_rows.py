@@ -58,7 +58,6 @@ class _Packed(NamedTuple):
         there = (self.ends[1:] > self.ends[:-1]).view(-1, *[1] * (found.dim() - 1))
         return torch.where(there, found, otherwise)
 
-
     def restarted(self, signs: Tensor) -> Tensor:
         """Signs of all decays so far [1, T, ..], from the first of each sequence on."""
         before = torch.cat([torch.ones_like(signs[:, :1]), signs], 1)
