@@ -55,6 +55,13 @@ def _rounded(tables: Callable[[torch.dtype], list[Tensor]], dtype: torch.dtype, 
     return [x.to(kinds.get(x.dtype, x.dtype)) for x in found]
 
 
+def _repeated(make: Callable[..., list[Tensor]], batch: int, *given: Tensor) -> list[Tensor]:
+    """What is made of operands that lie along the batch; where they all repeat one sequence of it, made once."""
+    if batch < 2 or any(x.stride(0) for x in given):
+        return make(batch, *given)
+    return [x.expand(batch, *x.shape[1:]) for x in make(1, *(x[:1] for x in given))]
+
+
 def _project(equation: str, x: Tensor, weight: Tensor, dtype: torch.dtype | None) -> Tensor:
     """A product with a weight: in 16 bits where autocast or the weights ask for it, else in the dtype of x."""
     low = x.dtype if dtype is None else dtype
