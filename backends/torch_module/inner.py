@@ -25,15 +25,15 @@ def within(
     """The lines of the function's body, and what it returns: the tensors that are read outside. `batch` is its variable of
     the batch size, empty where nothing in it has a batch."""
     wanted = _read_outside(ctx.system, {name for step in steps for name in step.tensors()})
-    outer, names, batched, size = ctx.block, ctx.names, ctx.batched, ctx.batch
+    outer, names, batched, size, like = ctx.block, ctx.names, ctx.batched, ctx.batch, ctx.like
     ctx.block, ctx.batched, ctx.names = Block(outer.indent + 1), bool(batch), names.copy()
-    ctx.batch = batch or size
+    ctx.batch, ctx.like = batch or size, like if batch else Context.like
     with ctx.apart():
         for step in steps:
             execute(step)
         values = {n: _whole(ctx, ctx.system.tensors[n]) for n in wanted}
     ctx.block.add(f"return [{', '.join(v.text for v in values.values())}]")
-    lines, ctx.block, ctx.batched, ctx.batch = ctx.block.lines, outer, batched, size
+    lines, ctx.block, ctx.batched, ctx.batch, ctx.like = ctx.block.lines, outer, batched, size, like
     positions = {v.text for k, v in ctx.caches[0].items() if isinstance(k, tuple) and k[0] == "positions"}
     standing = {*positions, *ctx.about.values(), *(variable for variable, _ in ctx.size_lines)}
     ctx.names = Names(names.taken | (ctx.names.taken & standing))

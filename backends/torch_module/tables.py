@@ -11,6 +11,9 @@ Entry points: `with_tables`, a rewriting of the system, `write_tables`, and `con
 
 from __future__ import annotations
 
+import ast
+import builtins
+import textwrap
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
@@ -23,6 +26,7 @@ from seqdsl.ir.system import System, Tensor, folds, reached, sources
 
 from . import expressions
 from .context import Context
+from .inlining import available
 from .inner import called, within
 from .table import LEAVES, MARKED, RANDOM
 
@@ -100,7 +104,26 @@ def write_tables(ctx: Context, steps: list[Step], execute: Callable[[Step], None
     if any("complex_dtype" in line for line in lines):
         ctx.block.add(f"    complex_dtype = {ctx.helper('_complex_dtype')}(dtype)")
     ctx.block.lines += lines
-    called(ctx, values, f"{ctx.helper('_rounded')}({name}, dtype, device)")
+    ctx.helper("_TABLES")
+    called(ctx, values, f"{ctx.helper('_rounded')}({name}, {_sizes(ctx, lines)}, dtype, device)")
+
+
+def _sizes(ctx: Context, lines: list[str]) -> str:
+    """The sizes that a function's lines depend on, as a tuple; None where there is more, as the ends of packed sequences."""
+    free = _free(lines)
+    for line in ctx.index_lines:
+        if line.split()[0] in free:
+            free = free - {line.split()[0]} | _free([line])
+    free -= {"torch", "math", "dtype", "device", "complex_dtype", *available()}
+    sizes = {"past", ctx.total, ctx.batch, *ctx.sizes.values(), *(variable for variable, _ in ctx.size_lines)}
+    return f"({', '.join(sorted(free))}{',' * (len(free) == 1)})" if free <= sizes else "None"
+
+
+def _free(lines: list[str]) -> set[str]:
+    """The names that lines read and do not assign."""
+    names = [n for n in ast.walk(ast.parse(textwrap.dedent("\n".join(lines)))) if isinstance(n, ast.Name)]
+    own = {n.id for n in names if isinstance(n.ctx, ast.Store)}
+    return {n.id for n in names if n.id not in own and n.id not in dir(builtins)}
 
 
 def constant(system: System, kept: frozenset[str]) -> frozenset[str]:
