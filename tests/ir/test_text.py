@@ -17,6 +17,7 @@ from seqdsl.ir.ops import make
 from seqdsl.ir.state import StateEntry
 from seqdsl.ir.system import Claim, Edge, Index, Monoid, SizeCheck, System, Tensor
 from seqdsl.ir.text import print_system, read_system
+from seqdsl.ir.validate import validate
 
 from .corpus import FILES, systems_of
 from .random_systems import systems
@@ -39,6 +40,7 @@ def tensor_of(node: Node) -> System:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}.{path.stem}")
 def test_corpus_and_library(path: Path) -> None:
     for system in systems_of(path):
+        validate(system)
         check(system)
 
 
