@@ -4,7 +4,7 @@ Costs are polynomials in the sizes, read off the system: one multiply-add counts
 once and read once, and a loop over an axis makes that many steps one after another. The choice compares forms at
 nominal sizes by a roofline with a price for each sequential step; it decides between forms, and is no prediction.
 
-Some forms it takes only where they are safe or sure to pay, whatever they cost: `seqdsl.forms.risks`.
+Some forms it takes only where they are safe or sure to pay, whatever they cost: the `check` of a form's row.
 
 Architecture invariant: knows no code text; backends report nothing back.
 """
@@ -20,7 +20,6 @@ from seqdsl.forms import DISTRIBUTED, FORMS, Derived, derive
 from seqdsl.forms.derive import apply
 from seqdsl.forms.levels import OVER_PAIRS, join_of
 from seqdsl.forms.newton_rank import couplings
-from seqdsl.forms.risks import RISKS
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, Step, schedule
 from seqdsl.ir.node import Node, walk
@@ -357,8 +356,7 @@ def candidates(system: System) -> list[Derived]:
     """Every form as far as it goes: recurrences that resist a form stay loops in it."""
     found = [derive(system, "recurrent")]
     for row in [row for row in FORMS.values() if row.rewrite is not None]:
-        risks = RISKS.get(row.name)
-        derived = apply(system, row) if risks is None else apply(system, row, risks)  # as `derive` asks, and it is known
+        derived = apply(system, row, row.check is not None)  # without a check as `derive` asks, and it is known
         if derived.rewritten:
             found.append(derived)
     return found

@@ -20,7 +20,12 @@ from seqdsl.ir.system import Index, System, Tensor
 
 
 class NotAffine(Exception):
-    """Why an expression is not affine in the wanted reads; the message is for people."""
+    """Why an expression is not affine in the wanted reads, or a rewriting does not apply; the message is for people.
+    `out_of_scope`: what is asked about is none of the rewriting's business, rather than something that it cannot do."""
+
+    def __init__(self, message: str, *, out_of_scope: bool = False) -> None:
+        self.out_of_scope = out_of_scope
+        super().__init__(message)
 
 
 @dataclass(frozen=True)

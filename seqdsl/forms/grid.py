@@ -111,7 +111,7 @@ def geometry(system: System, loop: Loop) -> Grid:
     """The two axes of a nest, the slope of its fronts, and how far it reads. Raises `NotAffine` with the reason."""
     inner = set(_loops(loop))
     if not inner:
-        raise NotAffine(f"= it runs over `{loop.axis}` alone, and is no grid")
+        raise NotAffine(f"it runs over `{loop.axis}` alone, and is no grid", out_of_scope=True)
     if len(inner) > 1:
         axes = ", ".join(f"`{axis}`" for axis in dict.fromkeys([loop.axis, *sorted(axis for axis, _ in inner)]))
         raise NotAffine(f"it takes more than two loops, over {axes}")

@@ -53,7 +53,7 @@ def to_levels(system: System, loop: Loop) -> System:
     found = _Found(system, dict(loop.positions), at.pop())
     steps = {n: found.visit(system.tensors[n], _rhs(system, n), (), frozenset()) for n in names}
     if not found.made:
-        raise NotAffine(f"= it runs over `{loop.axis}` alone, and reads nothing that a guard picks")
+        raise NotAffine(f"it runs over `{loop.axis}` alone, and reads nothing that a guard picks", out_of_scope=True)
     if any(system.tensors[n].dtype != "real" for n in names):
         raise NotAffine("its states are not all real numbers")
     if any(e.tensor in names and (e.tail is not None or e.boundary is not None) for e in system.record or ()):
@@ -142,8 +142,9 @@ class _Found:
         if place is build.index(self.at):
             return node
         if set(difference(place, build.index(self.at))) <= {None}:
-            alone = f"= it runs over `{self.system.axis(self.at)}` alone, and has no fronts"
-            raise NotAffine(f"{alone}: `{node!r}` is at a fixed distance, and each position waits for the one before")
+            alone = f"it runs over `{self.system.axis(self.at)}` alone, and has no fronts"
+            why = f"{alone}: `{node!r}` is at a fixed distance, and each position waits for the one before"
+            raise NotAffine(why, out_of_scope=True)
         if place.free - {self.at}:
             raise NotAffine(f"`{node!r}` is read at another position in each lane")
         one = build.numbered(f"{self.at}.read", {*self.system.indices, *self.indices})

@@ -50,7 +50,8 @@ def to_newton(system: System, loop: Loop) -> System:
     updates = states_and_updates(system, loop)
     names = [u.state.name for u in updates]
     if _needs_none(system, loop, updates):
-        raise NotAffine("= its update is affine in the state already: it needs no Newton, `scan` solves it in one pass")
+        why = "its update is affine in the state already: it needs no Newton, `scan` solves it in one pass"
+        raise NotAffine(why, out_of_scope=True)
     if len(updates) > LARGEST:
         raise NotAffine(f"{len(updates)} states are coupled, and a block of slopes is worth it up to {LARGEST}")
     _check_states(updates)

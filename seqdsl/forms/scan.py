@@ -41,7 +41,7 @@ def _keeps_or_drops(decay: Node) -> bool:
 
 def both(first: NotAffine, second: NotAffine) -> NotAffine:
     """Two reasons as one, without saying anything twice."""
-    return first if str(second) in str(first) else NotAffine(f"{first}; {second}")
+    return first if str(second) in str(first) else NotAffine(f"{first}; {second}", out_of_scope=first.out_of_scope)
 
 
 def starting_value(system: System, state: Diagonal, loop: Loop) -> tuple[Node, list[Tensor]]:
