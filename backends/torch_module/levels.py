@@ -9,7 +9,7 @@ the backward runs the function again. Entry points: `is_levels`, `run`.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from seqdsl.forms.levels import join_of
@@ -78,14 +78,13 @@ def run(ctx: Context, loop: Loop, needed: Collection[str]) -> None:
     at = order[0].indices[places[order[0].name]]
     graph = _Graph(order, places, at, f"{order[0].name}.cell")
     for tensor in order:
-        for line in tensor.comment.splitlines():
-            ctx.block.add("# " + " ".join(line.split()))
+        ctx.comment(tensor)
     with ctx.equation(order[0]):
         for tensor in order:
             if any(not graph.own(r) for r in _loop_reads(graph, _step_of(tensor))):
                 graph.sums[tensor.name] = _group(ctx, graph, tensor)
         dims = [graph.cell, *(g.dim for g in graph.groups.values())]
-        ctx.system = replace(system, indices={**system.indices, **{d: Index(d, d, None) for d in dims}})
+        ctx.system = system.with_indices(*(Index(d, d, None) for d in dims))
         far = {str(r.attr) for t in order for r in _loop_reads(graph, _step_of(t)) if not graph.own(r)}
         kept = [t for t in order if t.name in far or t.name in needed]
         step = ctx.names.fresh(f"{_word(order[-1].name)}_step")
@@ -139,7 +138,7 @@ def _group(ctx: Context, graph: _Graph, tensor: Tensor) -> _Group:
 def _at_pairs(ctx: Context, graph: _Graph, group: _Group, node: Node) -> Value:
     """A term without a state at each pair, from its parts; one for all of them has length 1."""
     system, hoisted, caches = ctx.system, ctx.hoisted, ctx.caches
-    ctx.system = replace(system, indices={**system.indices, group.dim: Index(group.dim, group.dim, None)})
+    ctx.system = system.with_indices(Index(group.dim, group.dim, None))
     ctx.lengths[group.dim] = f"{group.pairs}.shape[1]"
     known: dict[Node, Value] = {}
     long = False  # is it one for each pair, whatever the inputs vary along?

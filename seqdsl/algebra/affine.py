@@ -172,6 +172,12 @@ class Update:
     step: int
     rhs: Node
 
+    def before(self) -> Node:
+        """The read of the state one step earlier, at its own place."""
+        step = build.add(build.index(self.time), build.const(self.step))
+        at = [step if k == self.position else build.index(i) for k, i in enumerate(self.state.indices)]
+        return build.read(self.state.name, at, self.state.dtype)
+
 
 @once_for_each
 def states_and_updates(system: System, loop: Loop) -> list[Update]:
@@ -261,6 +267,16 @@ class Diagonal:
     log_decay: Node | None
     write: Node
     exponent: Node | None = None
+
+    @property
+    def log(self) -> bool:
+        """Is the logarithm of the decay known?"""
+        return self.log_decay is not None
+
+    @property
+    def operand(self) -> Node:
+        """The decay as the operators of forms take it: its logarithm where that is known."""
+        return self.decay if self.log_decay is None else self.log_decay
 
 
 def diagonal(system: System, loop: Loop) -> list[Diagonal]:

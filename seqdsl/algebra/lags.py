@@ -114,7 +114,7 @@ def _past(system: System, loop: Loop, name: str, position: int, count: int) -> t
             raise NotAffine(f"`{name}` is kept for more than its last steps")
         length = int(held)
     index = build.numbered(f"{name}.past", system.indices)
-    system = replace(system, indices={**system.indices, index: Index(index, index, build.const(length))})
+    system = system.with_indices(Index(index, index, build.const(length)))
     indices = tuple(index if k == position else i for k, i in enumerate(tensor.indices))
     value = build.ZERO
     for edge in tensor.edges:

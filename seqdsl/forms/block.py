@@ -28,14 +28,13 @@ from seqdsl.forms.any_scan import to_any_scan
 from seqdsl.forms.block_reads import Block, alone, entries_of, read_out, reads_of, with_finals, writes_of
 from seqdsl.forms.feedback import (
     Feedback,
-    along,
     contracted_rows,
     feedback_tensor,
     feedbacks,
     own_place,
-    with_index,
     without_left,
 )
+from seqdsl.forms.indices import along, new_index
 from seqdsl.forms.scan import start_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, recurrences
@@ -130,7 +129,7 @@ def _taken_apart(system: System, loop: Loop) -> tuple[System, Block, list[_Unkno
     found = [f for n, m, term in inner for f in feedbacks(updates, n, m, term, build.ONE, taken)]
     logs = [[_log(x, system) for x in row] for row in entries]
     log = all(x is not None for row in logs for x in row)
-    system, part = with_index(system, f"{updates[0].state.name}.block", len(updates))
+    system, part = new_index(system, f"{updates[0].state.name}.block", len(updates))
     read = f"{part}'"  # primed: over the same parts
     decay = along(part, [along(read, [x for x in row if x is not None]) for row in (logs if log else entries)])
     known = [monomials(rest, taken, frozenset(rows)) for _, rest in split_ones]
@@ -178,7 +177,7 @@ def _solved(system: System, block: Block, unknowns: list[_Unknown], rows: tuple[
     name = block.state.name
     if len(unknowns) > 1 and any(u.ranks for u in unknowns):
         raise NotAffine(f"`{name}` is read through sums of different ranks")
-    system, rank = with_index(system, f"{name}.rank", len(unknowns)) if len(unknowns) > 1 else (system, "")
+    system, rank = new_index(system, f"{name}.rank", len(unknowns)) if len(unknowns) > 1 else (system, "")
     ranks = (rank,) if rank else unknowns[0].ranks
     inside, known = _share(unknowns, block.known)
     others = writes_of(replace(block, known=known), rows)
@@ -230,10 +229,7 @@ def _equations(block: Block) -> list[Tensor]:
     for n, update in enumerate(block.updates):
         rhs = build.ZERO
         for m, source in enumerate(block.updates):
-            before = [build.index(i) for i in source.state.indices]
-            before[source.position] = build.sub(build.index(source.time), build.ONE)
-            kept = build.mul(block.entries[n][m], build.read(source.state.name, before, source.state.dtype))
-            rhs = build.add(rhs, kept)
+            rhs = build.add(rhs, build.mul(block.entries[n][m], source.before()))
         for parts, over in block.known[n]:
             rhs = build.add(rhs, build.reduce("sum", over, build.product(parts)))
         found.append(replace(update.state, rhs=rhs))

@@ -14,7 +14,7 @@ from seqdsl.algebra.affine import NotAffine, Update, split, uses
 from seqdsl.algebra.held import begins, held_name
 from seqdsl.algebra.lags import lag_name
 from seqdsl.algebra.monomials import Monomial, factors
-from seqdsl.forms.feedback import along
+from seqdsl.forms.indices import along
 from seqdsl.forms.reads import final_tensor, is_strict, outermost, query
 from seqdsl.ir import build
 from seqdsl.ir.node import Node

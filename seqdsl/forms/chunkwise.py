@@ -18,6 +18,7 @@ recurrences that run down (`reversal`). A read that multiplies two states is an 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from seqdsl.algebra.affine import Diagonal, NotAffine, Term, diagonal, split, uses
@@ -36,8 +37,8 @@ from seqdsl.forms.micro import without_micro_steps
 from seqdsl.forms.products import product_read, tensors_beside
 from seqdsl.forms.reads import final_tensor, is_strict, outermost, query, still_read
 from seqdsl.forms.reversal import MIRROR, forwards
-from seqdsl.forms.scan import both, scanned, starting_value
-from seqdsl.forms.writes import Writes, writes_of
+from seqdsl.forms.scan import both, scanned, start_of
+from seqdsl.forms.writes import Writes, last_entry, writes_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, loop_again, loop_of, recurrences
 from seqdsl.ir.node import Node, walk
@@ -154,7 +155,7 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal, members: set[str
         others = [t.path[1] for t in system.tensors.values() if t.kind == "given" and t.path[0] == name]
         by = f"other steps over `{others[0]}` read it" if others else "it is an output"
         raise NotAffine(f"`{name}` is wanted entry by entry: {by}")
-    start, carry = starting_value(system, state, loop)
+    start, carry = start_of(system, state.update, loop)
     readers = [t for t in system.derived() if t.name not in members and t.rhs is not None and uses(t.rhs, {name})]
     if not readers:
         raise NotAffine(f"nothing outside the recurrence reads `{name}`")
@@ -184,9 +185,7 @@ def _end_alone(state: Diagonal, start: Node) -> Node:
         writes = writes_of(state, start, (index,))
         if writes.pairs and all(index in k.free and (v.free & set(own)) - k.free for k, v, _ in writes.pairs):
             return _final(writes)
-    attr = ((state.update.time,), (), (("log", state.log_decay is not None),))
-    decay = state.decay if state.log_decay is None else state.log_decay
-    return make("decayed_state", state.write, build.ONE, decay, start, attr=attr)
+    return last_entry(state, start)
 
 
 def _reads_end(state: Diagonal, reader: Tensor) -> bool:
@@ -293,32 +292,23 @@ def _refuse_mixed(writes: Writes, q: Node, tensor: Tensor, *, quadratic: bool) -
 
 
 def _reads_of(writes: Writes, q: Node, strict: bool, chunk: int) -> Node:
-    """The sum of decayed reads; the starting state goes into the first that has no rank index."""
-    options = (("chunk", chunk), ("log", writes.log), ("strict", strict))
-    attr = ((writes.time,), writes.rows, options)
-    result, start = build.ZERO, writes.start
-    pairs = list(writes.pairs)
-    if not pairs or all(over for _, _, over in pairs):
-        pairs.insert(0, (build.ZERO, build.ZERO, ()))
-    for k, v, over in sorted(pairs, key=lambda p: bool(p[2])):
-        begin = build.ZERO if over else start
-        node = make("decayed_read", q, k, v, writes.decay, begin, attr=attr)
-        if not over:
-            start = build.ZERO
-        result = build.add(result, build.reduce("sum", over, node) if over else node)
-    return result
+    """The sum of decayed reads, one for each write."""
+    attr = ((writes.time,), writes.rows, (("chunk", chunk), ("log", writes.log), ("strict", strict)))
+    return _superposed(writes, lambda k, v, start: make("decayed_read", q, k, v, writes.decay, start, attr=attr))
 
 
 def _final(writes: Writes) -> Node:
-    result, start = build.ZERO, writes.start
+    """The state after the last position, likewise."""
     attr = ((writes.time,), writes.rows, (("log", writes.log),))
-    pairs = list(writes.pairs)
-    if not pairs or all(over for _, _, over in pairs):
+    return _superposed(writes, lambda k, v, start: make("decayed_state", k, v, writes.decay, start, attr=attr))
+
+
+def _superposed(writes: Writes, one: Callable[[Node, Node, Node], Node]) -> Node:
+    """The sum of `one(k, v, start)` over the writes; the starting state goes with the first that has no rank index."""
+    result, start, pairs = build.ZERO, writes.start, list(writes.pairs)
+    if all(over for _, _, over in pairs):
         pairs.insert(0, (build.ZERO, build.ZERO, ()))
     for k, v, over in sorted(pairs, key=lambda p: bool(p[2])):
-        begin = build.ZERO if over else start
-        node = make("decayed_state", k, v, writes.decay, begin, attr=attr)
-        if not over:
-            start = build.ZERO
-        result = build.add(result, build.reduce("sum", over, node) if over else node)
+        result = build.add(result, build.reduce("sum", over, one(k, v, build.ZERO if over else start)))
+        start = start if over else build.ZERO
     return result

@@ -15,13 +15,15 @@ from dataclasses import replace
 
 from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, split, uses
 from seqdsl.algebra.monomials import factors, monomials
+from seqdsl.forms.indices import new_index
 from seqdsl.forms.reads import final_tensor, without_steps
-from seqdsl.forms.scan import starting_value
+from seqdsl.forms.scan import start_of
+from seqdsl.forms.writes import last_entry
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node, rebuild, walk
 from seqdsl.ir.ops import bound, make
-from seqdsl.ir.system import Index, System, Tensor
+from seqdsl.ir.system import System, Tensor
 
 
 def to_convolution(system: System, loop: Loop) -> System:
@@ -37,7 +39,7 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal) -> System:
     time, tensor = state.update.time, state.update.state
     if time in state.decay.free:
         raise NotAffine(f"the coefficient `{state.decay!r}` depends on `{time}`")
-    start, carry = starting_value(system, state, loop)
+    start, carry = start_of(system, state.update, loop)
     avoid = frozenset(i for t in system.derived() if t.rhs is not None for n in walk(t.rhs) for i in n.free)
     writes = [split_write(parts, over, time) for parts, over in monomials(state.write, avoid)]
     system, lag = lag_index(system, tensor, time)
@@ -51,7 +53,7 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal) -> System:
     changed, steps = without_steps(system, changed, [*carry, *made], {tensor.name})
     wanted = tensor.name in system.outputs or any(uses(c.rhs, {tensor.name}) for c in changed if c.rhs is not None)
     if not wanted and any(e.tensor == tensor.name for e in system.record or ()):
-        last = final_tensor(state.update, _final(state, start))
+        last = final_tensor(state.update, last_entry(state, start))
         finals = {**system.finals, tensor.name: last.name}
         return replace(system.with_tensors(*changed, *carry, *made, last, drop=(tensor.name, *steps)), finals=finals)
     return system.with_tensors(*changed, *carry, *made, replace(tensor, rhs=whole), drop=steps)
@@ -91,8 +93,7 @@ def _real_part(node: Node, made: list[Tensor]) -> Node | None:
 
 def lag_index(system: System, state: Tensor, time: str) -> tuple[System, str]:
     """The system with an index for how long ago something was written."""
-    lag = build.numbered(f"{state.name}.l", system.indices)
-    return replace(system, indices={**system.indices, lag: Index(lag, lag, build.size(time))}), lag
+    return new_index(system, f"{state.name}.l", build.size(time))
 
 
 FINE = 64
@@ -100,10 +101,10 @@ FINE = 64
 
 def _table_indices(system: System, state: Tensor, time: str) -> tuple[System, tuple[str, str]]:
     """The system with indices for l // 64 and l mod 64, where l is at most the length."""
-    coarse, fine = (build.numbered(f"{state.name}.{n}", system.indices) for n in ("i", "j"))
     count = build.add(make("floor_div", build.size(time), build.const(FINE)), build.ONE)
-    made = {coarse: Index(coarse, coarse, count), fine: Index(fine, fine, build.const(FINE))}
-    return replace(system, indices={**system.indices, **made}), (coarse, fine)
+    system, coarse = new_index(system, f"{state.name}.i", count)
+    system, fine = new_index(system, f"{state.name}.j", FINE)
+    return system, (coarse, fine)
 
 
 def _summed_power(
@@ -229,11 +230,3 @@ def _read(
     for term in terms:
         result = build.add(result, _unrolled(state, writes, start, lag, places, term.coefficient, rows, made))
     return result if rest is build.ZERO else build.add(result, build.make("sum", rest, build.TRUE, attr=node.attr))
-
-
-def _final(state: Diagonal, start: Node) -> Node:
-    """The state after the last position: sum over positions of a^(last - t) b x[t], plus the decayed start."""
-    time = state.update.time
-    decay = state.decay if state.log_decay is None else state.log_decay
-    attr = ((time,), (), (("log", state.log_decay is not None),))
-    return make("decayed_state", state.write, build.ONE, decay, start, attr=attr)

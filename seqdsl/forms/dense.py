@@ -15,12 +15,13 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from seqdsl.algebra.affine import NotAffine, Term, Update, split_update, states_and_updates
+from seqdsl.forms.indices import new_index
 from seqdsl.forms.scan import start_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import make
-from seqdsl.ir.system import Index, System, Tensor
+from seqdsl.ir.system import System, Tensor
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,7 @@ def components_of(
         axes.append((own, name))
     tag = None
     if len(states) > 1:
-        name = build.numbered(f"{states[0].name}.part", system.indices)
-        system = replace(system, indices={**system.indices, name: Index(name, name, build.const(len(states)))})
+        system, name = new_index(system, f"{states[0].name}.part", len(states))
         tag = (name, name + "'")
     if len(axes) > 1:
         listed = " and ".join(f"`{own}`" for own, _ in axes)

@@ -27,7 +27,7 @@ from seqdsl.algebra.affine import NotAffine, Term, Update, diagonal, split_updat
 from seqdsl.algebra.lags import has_lags, lag_name, with_companions
 from seqdsl.algebra.semirings import ZEROS
 from seqdsl.forms.dense import Components, components_of
-from seqdsl.forms.feedback import along
+from seqdsl.forms.indices import along, new_index
 from seqdsl.forms.reads import final_name, some_positions
 from seqdsl.forms.ring import NAMES, over_ring
 from seqdsl.forms.scan import both, start_of
@@ -83,11 +83,9 @@ def _of_decays(system: System, loop: Loop) -> Element:
     if len(states) > 1:
         raise NotAffine(f"the states {', '.join(f'`{s.update.state.name}`' for s in states)} are solved together")
     (state,) = states
-    log = state.log_decay is not None
-    body = state.log_decay if state.log_decay is not None else state.decay
-    factor = _factor(state.update, body, "sum" if log else "prod")
+    factor = _factor(state.update, state.operand, "sum" if state.log else "prod")
     added, made = _by_itself(system, loop, [state.update], {})
-    return Element((state.update,), build.whole(factor), tuple(added), "exp" if log else "times", (factor, *made))
+    return Element((state.update,), build.whole(factor), tuple(added), "exp" if state.log else "times", (factor, *made))
 
 
 def _of_ring(system: System, loop: Loop) -> tuple[System, Element]:
@@ -270,8 +268,7 @@ def _exchanged(system: System, loop: Loop, element: Element) -> System:
         starts.append(start)
         given |= tensors
     first, components = element.updates[0].state, element.components
-    side = build.numbered(f"{first.name}.side", system.indices)
-    system = replace(system, indices={**system.indices, side: Index(side, side, build.const(2))})
+    system, side = new_index(system, f"{first.name}.side", 2)
     options = (("acts", element.acts), ("reverse", loop.reverse))
     value = make(
         "across_ranks",

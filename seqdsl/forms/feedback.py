@@ -24,12 +24,13 @@ from dataclasses import dataclass, replace
 
 from seqdsl.algebra.affine import Diagonal, NotAffine, Term, Update, log_of, split_update, states_and_updates
 from seqdsl.algebra.monomials import Monomial, factors, monomials
-from seqdsl.forms.scan import starting_value
+from seqdsl.forms.indices import along, new_index
+from seqdsl.forms.scan import start_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import make
-from seqdsl.ir.system import Index, System, Tensor
+from seqdsl.ir.system import System, Tensor
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ def without_feedback(system: System, loop: Loop, chunk: int = 64) -> System:
     x = along(rank, [build.add(i, _answers(states[f.source], f, outside, rows, after, chunk)) for f, i in shared])
     w = along(rank, [_tagged(tag, f.source, f.right) for f in found])
     u = along(rank, [_tagged(tag, f.target, build.product(f.left)) for f in found])
-    log = all(s.entrywise.log_decay is not None for s in states)
-    decay = along(tag, [s.entrywise.log_decay if log else s.entrywise.decay for s in states])  # type: ignore[misc]
+    log = all(s.entrywise.log for s in states)
+    decay = along(tag, [s.entrywise.operand if log else s.entrywise.decay for s in states])
     start = along(tag, [s.start for s in states])
     ranks = (rank,) if rank else found[0].ranks
     attr = ((time, *ranks), (*([tag] if tag else []), *rows), (("after", after), ("chunk", chunk), ("log", log)))
@@ -98,7 +99,7 @@ def _taken_apart(
         decay = build.total(t.coefficient for t in terms if not t.over)
         log = log_of(decay) if update.state.dtype in ("real", "complex") else None
         entrywise = Diagonal(update, decay, log, rest)
-        start, made = starting_value(system, entrywise, loop)
+        start, made = start_of(system, update, loop)
         carry += made
         taken |= frozenset(i for t in terms for i in (*t.over, *t.coefficient.free, *t.read.free)) | rest.free
         states.append(_State(entrywise, start, []))
@@ -191,26 +192,12 @@ def _rank_index(system: System, name: str, found: list[Feedback]) -> tuple[Syste
         return system, ""
     if any(f.ranks for f in found):
         raise NotAffine(f"`{name}` is read through sums of different ranks")
-    return with_index(system, f"{name}.rank", len(found))
+    return new_index(system, f"{name}.rank", len(found))
 
 
 def _tag_index(system: System, name: str, count: int) -> tuple[System, str]:
     """An index that says which of several states a row belongs to."""
-    return (system, "") if count == 1 else with_index(system, f"{name}.part", count)
-
-
-def with_index(system: System, name: str, size: int) -> tuple[System, str]:
-    name = build.numbered(name, system.indices)
-    return replace(system, indices={**system.indices, name: Index(name, name, build.const(size))}), name
-
-
-def along(index: str, values: list[Node]) -> Node:
-    """The n-th value where the index is n."""
-    result = values[-1]
-    for n, value in reversed(list(enumerate(values[:-1]))):
-        if value is not result:
-            result = build.where(build.make("eq", build.index(index), build.const(n)), value, result)
-    return result
+    return (system, "") if count == 1 else new_index(system, f"{name}.part", count)
 
 
 def _tagged(tag: str, state: int, vector: Node) -> Node:
@@ -261,20 +248,19 @@ def _answers(
 ) -> Node:
     """What the state of the other writes alone answers to an inner read."""
     state = source.entrywise
-    log = state.log_decay is not None
-    decay = state.decay if state.log_decay is None else state.log_decay
     q = build.mul(feedback.right, state.decay) if after else feedback.right
-    attr = ((state.update.time,), rows, (("chunk", chunk), ("log", log), ("strict", True)))
+    attr = ((state.update.time,), rows, (("chunk", chunk), ("log", state.log), ("strict", True)))
     result = build.ZERO
     for parts, over in outside[feedback.source]:
         left = [f for f in parts if f.free & frozenset(rows)]
         right = [f for f in parts if not f.free & frozenset(rows)]
-        node = make("decayed_read", q, build.product(left), build.product(right), decay, build.ZERO, attr=attr)
+        node = make("decayed_read", q, build.product(left), build.product(right), state.operand, build.ZERO, attr=attr)
         result = build.add(result, build.reduce("sum", over, node))
     return result
 
 
 def feedback_tensor(name: str, solve: Node, lead: tuple[str, ...], state: tuple[str, ...]) -> Tensor:
+    """The unknowns of a state as a tensor: over `lead` (time, ranks), then in the order of the state's own indices."""
     order = [i for i in state if i in solve.free and i not in lead]
     extra = sorted(solve.free - {*order, *lead})
     return Tensor(
@@ -300,7 +286,4 @@ def _equation(
             write = build.add(write, build.reduce("sum", feedback.ranks, term))
     for parts, over in outside:
         write = build.add(write, build.reduce("sum", over, build.product(parts)))
-    time = build.index(update.time)
-    before = [build.sub(time, build.ONE) if i == update.time else build.index(i) for i in update.state.indices]
-    kept = build.mul(state.entrywise.decay, build.read(update.state.name, before, update.state.dtype))
-    return replace(update.state, rhs=build.add(kept, write))
+    return replace(update.state, rhs=build.add(build.mul(state.entrywise.decay, update.before()), write))

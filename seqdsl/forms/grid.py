@@ -7,12 +7,11 @@ one of the same cell can be taken one after another (Lamport 1974, the hyperplan
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from seqdsl.algebra.affine import NotAffine
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Dependence, Loop, dependences_among
+from seqdsl.ir.dependence import Dependence, Loop, dependences_among, every_loop
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import make
 from seqdsl.ir.order import difference
@@ -109,7 +108,7 @@ class Grid:
 
 def geometry(system: System, loop: Loop) -> Grid:
     """The two axes of a nest, the slope of its fronts, and how far it reads. Raises `NotAffine` with the reason."""
-    inner = set(_loops(loop))
+    inner = {(step.axis, step.reverse) for step in every_loop(loop.body)}
     if not inner:
         raise NotAffine(f"it runs over `{loop.axis}` alone, and is no grid", out_of_scope=True)
     if len(inner) > 1:
@@ -134,13 +133,6 @@ def geometry(system: System, loop: Loop) -> Grid:
     if max(lead, before, after) > FURTHEST:
         raise NotAffine(f"it reads {max(lead, before, after)} cells away, and fronts reach up to {FURTHEST}")
     return Grid(names, along, across, slope, lead, before, after, frozenset(found))
-
-
-def _loops(loop: Loop) -> Iterator[tuple[str, bool]]:
-    for step in loop.body:
-        if isinstance(step, Loop):
-            yield step.axis, step.reverse
-            yield from _loops(step)
 
 
 def _side(system: System, names: tuple[str, ...], axis: str, reverse: bool) -> Side:

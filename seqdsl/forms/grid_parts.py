@@ -96,10 +96,10 @@ class Parts:
 
     def _part(self, tensor: Tensor, node: Node, facts: Facts) -> Node:
         """A read of the part's tensor at the cell; where its conditions do not hold it is 0."""
-        whole, zero = build.TRUE, build.FALSE if node.dtype == "bool" else build.ZERO
+        whole = build.TRUE
         for fact in () if _harmless(node) else dict.fromkeys(facts):
             whole = build.both(whole, fact)
-        body = build.where(whole, node, zero)
+        body = build.where(whole, node, build.zero(node.dtype))
         if body not in self.made:
             name = build.fresh(f"{tensor.name}.part{len(self.made) or ''}", self.system.tensors)
             order = [*tensor.indices, *sorted(body.free)]

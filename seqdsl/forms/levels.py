@@ -60,7 +60,7 @@ def to_levels(system: System, loop: Loop) -> System:
         raise NotAffine("the state record holds some of what came before, and a graph may read any")
     made = [replace(t, rhs=make("level", _rhs_of(t))) for t in found.made.values()]
     changed = [replace(system.tensors[n], rhs=make("level", steps[n])) for n in names]
-    after = replace(system, indices={**system.indices, **found.indices}).with_tensors(*made, *changed)
+    after = system.with_indices(*found.indices.values()).with_tensors(*made, *changed)
     try:
         recurrences(after)
     except NotWellFounded:

@@ -23,15 +23,14 @@ from seqdsl.algebra.micro import MicroSteps, last_index, micro_steps
 from seqdsl.algebra.monomials import monomials
 from seqdsl.forms.feedback import (
     Feedback,
-    along,
     before_decay,
     contracted_rows,
     feedback_tensor,
     feedbacks,
     own_place,
-    with_index,
     without_left,
 )
+from seqdsl.forms.indices import along, new_index
 from seqdsl.forms.reads import some_positions
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
@@ -92,7 +91,7 @@ def without_micro_steps(system: System, loop: Loop, chunk: int = 64) -> tuple[Sy
     rhs = _step_equation(step, name, rest)
     comment = f"{micro.state.name} after the last micro-step of each step"
     state = Tensor(name, rest, micro.state.dtype, "derived", rhs, edges=(edge,), comment=comment)
-    readers = [_redirected(system, t, micro, name) for t in system.derived() if t.name not in loop.tensors()]
+    readers = [_redirected(t, micro, name) for t in system.derived() if t.name not in loop.tensors()]
     finals, made = _finals(system, step)
     system = system.with_tensors(*readers, begin, state, *made, drop=tuple(loop.tensors()))
     return replace(system, finals={**system.finals, **finals}), name
@@ -171,7 +170,7 @@ def _solved(system: System, micro: MicroSteps, start: Node, chunk: int) -> tuple
     if not after and carried is not build.ONE:
         reading = [w if w is build.ZERO else build.where(first, build.mul(carried, w), w) for w in reading]
     name = update.state.name
-    system, rank = with_index(system, f"{name}.rank", len(writes)) if len(writes) > 1 else (system, "")
+    system, rank = new_index(system, f"{name}.rank", len(writes)) if len(writes) > 1 else (system, "")
     lead = (micro.time, micro.micro, *([rank] if rank else []))
     whole = decay if carried is build.ONE else build.where(first, build.mul(carried, decay), decay)
     log = log_of(whole)
@@ -229,7 +228,7 @@ def _step_equation(step: _Step, name: str, indices: tuple[str, ...]) -> Node:
     return rhs
 
 
-def _redirected(system: System, tensor: Tensor, micro: MicroSteps, name: str) -> Tensor:
+def _redirected(tensor: Tensor, micro: MicroSteps, name: str) -> Tensor:
     """Reads of S[t,|j|-1] as reads of R[t]."""
     if tensor.rhs is None or not uses(tensor.rhs, {micro.state.name}):
         return tensor

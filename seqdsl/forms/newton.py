@@ -82,7 +82,7 @@ def _stays(update: Update, updates: list[Update]) -> bool:
 def _diagonals(update: Update, updates: list[Update]) -> list[Node]:
     """The slopes of a step that is entrywise."""
     _check(update, updates)
-    return slopes(update.rhs, [_before(u) for u in updates])
+    return slopes(update.rhs, [u.before() for u in updates])
 
 
 def _matrices(system: System, updates: list[Update], mixing: str) -> Slopes:
@@ -106,13 +106,6 @@ def _length(node: Node) -> int:
     for n in walk(node):
         sizes[n] = 1 + sum(sizes[a] for a in n.args)
     return sizes[node]
-
-
-def _before(update: Update) -> Node:
-    """The read of a state one step earlier, at its own place."""
-    step = build.add(build.index(update.time), build.const(update.step))
-    at = [step if k == update.position else build.index(i) for k, i in enumerate(update.state.indices)]
-    return build.read(update.state.name, at, update.state.dtype)
 
 
 def _needs_none(system: System, loop: Loop, updates: list[Update]) -> bool:
@@ -143,7 +136,7 @@ def _check_states(updates: list[Update]) -> None:
 def _check(update: Update, updates: list[Update]) -> None:
     """Raises `NotAffine` unless the step is differentiable, and reads each state at its own place only."""
     name = update.state.name
-    own = {u.state.name: _before(u) for u in updates}
+    own = {u.state.name: u.before() for u in updates}
     dependent = _dependent(update.rhs, frozenset(own))
     for node in dependent:
         if node.op == "read":

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, uses
 from seqdsl.algebra.monomials import factors
-from seqdsl.forms.scan import starting_value
+from seqdsl.forms.scan import start_of
 from seqdsl.forms.writes import Writes, writes_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, loop_of, recurrences
@@ -50,7 +50,7 @@ def product_read(
         raise NotAffine(f"`{read.attr}` is no state that runs the same way once it is mirrored")
     _facing(state, other, read)
     names = {o: m for o, m in zip(other.update.state.indices, mine.indices, strict=True) if o != m}
-    end, carry = starting_value(system, other, other_loop)
+    end, carry = start_of(system, other.update, other_loop)
     assert not carry, "a mirrored recurrence has no record"
     rows = tuple(i for i in indices if i in mine.indices)
     result = build.ZERO

@@ -24,10 +24,9 @@ def to_scan(system: System, loop: Loop) -> System:
 def scanned(system: System, loop: Loop, state: Diagonal) -> list[Tensor]:
     """The state by one `affine_scan`, and the tensor that holds its start, if it needs one."""
     start, carry = start_of(system, state.update, loop, beside=True)
-    decay = state.decay if state.log_decay is None else state.log_decay
-    options = (("log", state.log_decay is not None), ("reverse", loop.reverse))
-    node = make("affine_scan", decay, state.write, start, attr=((state.update.time,), (), options))
-    if node.dtype == "int" and not _keeps_or_drops(decay):
+    options = (("log", state.log), ("reverse", loop.reverse))
+    node = make("affine_scan", state.operand, state.write, start, attr=((state.update.time,), (), options))
+    if node.dtype == "int" and not _keeps_or_drops(state.operand):
         raise NotAffine(f"`{state.update.state.name}` is an integer with a factor, which a scan would round")
     return [replace(state.update.state, rhs=node), *carry]
 
@@ -42,11 +41,6 @@ def _keeps_or_drops(decay: Node) -> bool:
 def both(first: NotAffine, second: NotAffine) -> NotAffine:
     """Two reasons as one, without saying anything twice."""
     return first if str(second) in str(first) else NotAffine(f"{first}; {second}", out_of_scope=first.out_of_scope)
-
-
-def starting_value(system: System, state: Diagonal, loop: Loop) -> tuple[Node, list[Tensor]]:
-    """`start_of` the state's update."""
-    return start_of(system, state.update, loop)
 
 
 def start_of(
@@ -65,7 +59,7 @@ def start_of(
         return build.read(
             past.name, [last if i not in rest else build.index(i) for i in past.indices], tensor.dtype
         ), []
-    default = build.FALSE if tensor.dtype == "bool" else build.ZERO
+    default = build.zero(tensor.dtype)
     edge = edge_at_start(tensor, position, reverse=loop.reverse)
     if edge is not None:
         default = build.read(edge.tensor, [build.index(i) for i in rest], system.tensors[edge.tensor].dtype)

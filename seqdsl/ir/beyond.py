@@ -51,7 +51,7 @@ def _start(system: System, tensor: Tensor) -> Node | None:
     if any(e.position != time or build.value_of(e.point) != -1 for e in tensor.edges):
         return None
     if not tensor.edges:
-        return build.FALSE if tensor.dtype == "bool" else build.ZERO
+        return build.zero(tensor.dtype)
     start = system.tensors[tensor.edges[0].tensor]
     number = _whole(start.rhs) if start.kind == "derived" and start.rhs is not None else None
     return number if number is not None and _is_number(number) else None
