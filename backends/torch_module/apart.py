@@ -31,14 +31,13 @@ def set_apart(ctx: Context, steps: tuple[Step, ...]) -> tuple[Step, ...]:
     for step in steps:
         if isinstance(step, Loop) and step.axis != ctx.system.stream and not _marked(ctx.system, step):
             held = {ctx.system.tensors[n].indices[p]: step.axis for n, p in step.positions}
-            before, ctx.fixed = ctx.fixed, {**ctx.fixed, **held}
-            body = sink(ctx.system, step.body)
-            if not all(states_of(ctx, s) for s in body if isinstance(s, Loop)):
-                body = step.body
-            known = {s: states_of(ctx, s) for s in body if isinstance(s, Loop)}
-            ctx.functions |= {s: states for s, states in known.items() if states}
-            step = replace(step, body=set_apart(ctx, body))
-            ctx.fixed = before
+            with ctx.at(held):
+                body = sink(ctx.system, step.body)
+                if not all(states_of(ctx, s) for s in body if isinstance(s, Loop)):
+                    body = step.body
+                known = {s: states_of(ctx, s) for s in body if isinstance(s, Loop)}
+                ctx.functions |= {s: states for s, states in known.items() if states}
+                step = replace(step, body=set_apart(ctx, body))
         found.append(step)
     return tuple(found)
 

@@ -12,7 +12,8 @@ from seqdsl.ir.system import Monoid
 
 from . import expressions
 from .context import Block, Context, Unsupported
-from .values import BATCH, Value, merge, plain, spread
+from .names import elements
+from .values import BATCH, Value, merge, permuted, plain, spread
 
 
 def fold(ctx: Context, node: Node, *, over_ranks: bool = False) -> Value:
@@ -54,14 +55,14 @@ def fold(ctx: Context, node: Node, *, over_ranks: bool = False) -> Value:
     else:
         call = f"{ctx.helper('_tree_scan' if prefix else '_tree_fold')}({texts}, {len(outer)})"
         ctx.helper("_join")
-    line = f"{', '.join(results)}{',' if len(results) == 1 else ''} = {call}"
+    line = f"{elements(results)} = {call}"
     if prefix is None:
         line = _guard_empty(ctx, monoid, line, results, types, outer, name)
     else:
         ctx.block.add(line)
     if over_ranks:
         call = f"{ctx.ranks}.prefixes(({', '.join(results)},), {combine}, {lead.index(name)})"
-        ctx.block.add(f"{', '.join(results)}{',' if len(results) == 1 else ''} = {call}")
+        ctx.block.add(f"{elements(results)} = {call}")
     at = prefix or ""
     values = {}
     for variable, (field, own) in zip(results, monoid.fields, strict=True):
@@ -97,12 +98,8 @@ def _prefix(ctx: Context, facts: list[Node], name: str) -> str | None:
 
 
 def _local(ctx: Context, values: dict[str, tuple[tuple[str, ...], Value]], node: Node) -> Value:
-    before, ctx.local = ctx.local, values
-    ctx.caches.append({})
-    value = expressions.emit(ctx, node)
-    ctx.caches.pop()
-    ctx.local = before
-    return value
+    with ctx.having(local=values, caches=[*ctx.caches, {}]):
+        return expressions.emit(ctx, node)
 
 
 def _lift(ctx: Context, monoid: Monoid, args: list[Value], types: dict[str, str]) -> list[Value]:
@@ -167,10 +164,8 @@ def _combine(ctx: Context, monoid: Monoid, lead: tuple[str, ...], types: dict[st
     ]
     ordered = []
     for value, (_, own) in zip(texts, monoid.fields, strict=True):
-        from .values import permuted
-
         ordered.append(permuted(value, (*lead, *own)).text)
-    ctx.block.add(f"return {', '.join(ordered)}{',' if len(ordered) == 1 else ''}")
+    ctx.block.add(f"return {elements(ordered)}")
     body = ctx.block.lines
     ctx.block, ctx.names, ctx.local, ctx.order = before
     ctx.caches.pop()

@@ -276,16 +276,11 @@ def _boundary(ctx: Context, entry: StateEntry, tensor: Tensor, looped: Looped | 
     """The value at the last boundary that the stream has passed."""
     assert entry.boundary is not None
     last = f"max({end} - 1, 0)" if entry.at_last_point else end  # nothing has passed: the first boundary
-    before, ctx.fixed = ctx.fixed, {**ctx.fixed, str(ctx.system.stream): last}
-    ctx.caches.append({})
-    if looped is not None and looped.keys == (entry.position,):
-        place = expressions.emit(ctx, entry.boundary)
-        result = f"{looped.name}.get({place.text}, {_missing(ctx, tensor, looped, place.at(COMPARE + 1))})"
-    else:
+    with ctx.having(fixed={**ctx.fixed, str(ctx.system.stream): last}, caches=[*ctx.caches, {}]):
+        if looped is not None and looped.keys == (entry.position,):
+            place = expressions.emit(ctx, entry.boundary)
+            return f"{looped.name}.get({place.text}, {_missing(ctx, tensor, looped, place.at(COMPARE + 1))})"
         subscripts = [entry.boundary if k == entry.position else build.index(i) for k, i in enumerate(tensor.indices)]
         value = reads.read(ctx, build.read(tensor.name, subscripts, tensor.dtype))
         dims = (BATCH, *(i for k, i in enumerate(tensor.indices) if k != entry.position))
-        result = expressions.full(ctx, value, dims, tensor.dtype).text
-    ctx.caches.pop()
-    ctx.fixed = before
-    return result
+        return expressions.full(ctx, value, dims, tensor.dtype).text

@@ -21,6 +21,7 @@ from seqdsl.ir.system import Index, Tensor
 
 from . import expressions, history
 from .context import Block, Context, Stored
+from .names import elements
 from .operands import is_safe
 from .values import ATOM, BATCH, BIT_AND, CHOICE, SUM, Value, plain, with_ones
 
@@ -255,7 +256,7 @@ def _function(ctx: Context, graph: _Graph, name: str, kept: list[Tensor]) -> lis
     lines[0] = "    " * outer[0].indent + lines[0]
     for variables, title in zip(arguments, titles, strict=True):
         if variables:
-            lines.append(f"{inner}{', '.join(variables)}{',' if len(variables) == 1 else ''} = {title}")
+            lines.append(f"{inner}{elements(variables)} = {title}")
     return [*lines, *block.lines]
 
 
@@ -326,12 +327,9 @@ def _call(ctx: Context, graph: _Graph, step: str, kept: list[Tensor], lines: lis
     groups = [g.pairs for g in graph.groups.values()]
     ctx.block.lines.extend(lines)
     names = [ctx.names.fresh(_word(t.name)) for t in kept]
-    ctx.block.add(f"{', '.join(names)}{',' if len(names) == 1 else ''} = {ctx.support('levels')}(")
     lists = (f"[{', '.join(part)}]" for part in (known, groups, found, graph.here, there, graph.fixed))
-    for text in (step, *lists, f"({ctx.batch}, {ctx.length(graph.at)})"):
-        ctx.block.add(f"    {text},")
     dims = [(BATCH, graph.at, *graph.lanes(t)) for t in kept]
-    shapes = dict.fromkeys(", ".join(ctx.dim_text(d) for d in own) for own in dims)
-    ctx.block.add(f")  # [{'], ['.join(shapes)}]")
+    arguments = [step, *lists, f"({ctx.batch}, {ctx.length(graph.at)})"]
+    ctx.call(elements(names), ctx.support("levels"), arguments, "], [".join(dict.fromkeys(map(ctx.shape, dims))))
     for tensor, name, own in zip(kept, names, dims, strict=True):
         ctx.places[tensor.name] = Stored(Value(name, own, tensor.dtype))

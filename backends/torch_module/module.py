@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.state import needed
-from seqdsl.ir.system import System, Tensor
+from seqdsl.ir.system import System, Tensor, sources
 
 from . import ranks
 from .calls import forward, signature, step, streamed
@@ -316,8 +316,6 @@ def _init_state(
 
 def _base_inputs(system: System) -> list[str]:
     """Inputs without the streamed axis that base cases read."""
-    from seqdsl.ir.system import sources
-
     found: set[str] = set()
     pending = [
         e.tensor for t in system.derived() for e in t.edges if system.axis(t.indices[e.position]) == system.stream

@@ -21,6 +21,7 @@ from seqdsl.ir.system import System, Tensor
 
 from . import expressions
 from .context import Block, Context, Stored
+from .names import elements
 from .operands import Facts, Operand, Part, is_safe, outside
 from .table import UNSAFE
 from .values import BATCH, Value, with_ones
@@ -74,10 +75,8 @@ def solve(ctx: Context, loop: Loop) -> None:
         stand_in = None if own is None else own.newton(ctx, states, given, dims, column is not None)
         function, told = (ctx.support("newton_scan"), "") if stand_in is None else stand_in
         flag += told + ctx.each(time)
-        ctx.block.add(f"{', '.join(names)}{',' if len(names) == 1 else ''} = {function}(")
-        for text in (step, f"[{', '.join(starts)}]", f"[{listed}]", f"{ctx.length(time)}{flag}"):
-            ctx.block.add(f"    {text},")
-        ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in dims)}]")
+        arguments = [step, f"[{', '.join(starts)}]", f"[{listed}]", f"{ctx.length(time)}{flag}"]
+        ctx.call(elements(names), function, arguments, ctx.shape(dims))
     for state, name in zip(states, names, strict=True):
         ctx.places[state.name] = Stored(Value(name, dims, "real"))
 
@@ -170,9 +169,9 @@ def _function(
                 known[read] = Value(variable, (*dims[:-1], str(at[dims[-1]].attr)) if column else dims, "real")
     ctx.hoisted = {**ctx.hoisted, **known}
     operands = [o.inner.text for o in given]
-    block.add(f"{', '.join(entering)}{',' if len(entering) == 1 else ''} = before")
+    block.add(f"{elements(entering)} = before")
     if operands:
-        block.add(f"{', '.join(operands)}{',' if len(operands) == 1 else ''} = given")
+        block.add(f"{elements(operands)} = given")
     after = [_named(ctx, s.name, s.rhs.args[0]) for s in states if s.rhs is not None]
     block.add("if not slopes:")
     block.add(f"    return [{', '.join(after)}], []")

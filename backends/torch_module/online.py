@@ -21,6 +21,7 @@ from . import expressions
 from .columns import columns_text
 from .context import Block, Context, Stored
 from .dot_products import dot_products
+from .names import tuple_text
 from .narrow import whole_input
 from .operands import Operand, operands, outside
 from .values import ATOM, BATCH, Value, with_ones
@@ -56,14 +57,12 @@ class Shape:
 
 def online(ctx: Context, node: Node) -> Value:
     """`normalised_read[s | guard](z, v)`, or `normaliser[s | guard](z)`. Guards around it do not matter: it is finite."""
-    before, ctx.guards = ctx.guards, ()
     key = _level_key(node) if node.op == "normaliser" else node
-    if not ctx.fixed and key not in ctx.caches[0]:
-        twin = _twin(ctx, node) if node.op == "normaliser" else None
-        ctx.caches[0].setdefault(key, _online(ctx, node if twin is None else twin))
-    value = _online(ctx, node) if ctx.fixed else ctx.caches[0][key]
-    ctx.guards = before
-    return value
+    with ctx.having(guards=()):
+        if not ctx.fixed and key not in ctx.caches[0]:
+            twin = _twin(ctx, node) if node.op == "normaliser" else None
+            ctx.caches[0].setdefault(key, _online(ctx, node if twin is None else twin))
+        return _online(ctx, node) if ctx.fixed else ctx.caches[0][key]
 
 
 def _online(ctx: Context, node: Node) -> Value:
@@ -155,20 +154,18 @@ def _call(ctx: Context, node: Node, shape: Shape, factor: Node, plain: Node | No
     limits = columns_text(ctx, shape.row, shape.columns[0], guard)
     read, level = ctx.names.fresh(f"{ctx.current}_read"), ctx.names.fresh(f"{ctx.current}_level")
     lead = (BATCH, *shape.lead)
-    ctx.block.add(f"{read}, {level} = {function}(")
-    ctx.block.add(f"    {name},")
-    ctx.block.add(f"    [{', '.join(o.text(shape.row, shape.columns[0]) for o in given)}],")
-    ctx.block.add(f"    {values},")
-    ctx.block.add(f"    ({', '.join(ctx.dim_text(d) for d in lead)}{',' if len(lead) == 1 else ''}),")
-    ctx.block.add(f"    {ctx.length(shape.row)},")
-    if limits:
-        ctx.block.add(f"    columns=lambda first, last: {limits},")
-    if len(shape.columns) > 1:
-        ctx.block.add(f"    joint={len(shape.columns)},")
-    for argument in more:
-        ctx.block.add(f"    {argument},")
+    arguments = [
+        name,
+        f"[{', '.join(o.text(shape.row, shape.columns[0]) for o in given)}]",
+        values,
+        tuple_text(map(ctx.dim_text, lead)),
+        ctx.length(shape.row),
+        *([f"columns=lambda first, last: {limits}"] if limits else []),
+        *([f"joint={len(shape.columns)}"] if len(shape.columns) > 1 else []),
+        *more,
+    ]
     dims = (*lead, shape.row)
-    ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in (*dims, *shape.values))}]")
+    ctx.call(f"{read}, {level}", function, arguments, ctx.shape((*dims, *shape.values)))
     known = Value(level, dims, "real")
     if factor is build.ONE and not ctx.fixed:
         ctx.caches[0][_level_key(node)] = known

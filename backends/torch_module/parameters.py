@@ -6,7 +6,7 @@ import re
 
 from seqdsl.ir import build
 from seqdsl.ir.initial import is_saved
-from seqdsl.ir.node import Node, walk
+from seqdsl.ir.node import Node, rebuild, walk
 from seqdsl.ir.system import System, Tensor
 
 from . import expressions
@@ -80,8 +80,6 @@ def _inline(ctx: Context, node: Node) -> str:
             size = ctx.system.index(str(n.attr)).size
             return size if size is not None else build.size(ctx.system.axis(str(n.attr)))
         return None
-
-    from seqdsl.ir.node import rebuild
 
     before = None
     while before is not node:

@@ -97,11 +97,7 @@ def _looped(ctx: Context, tensor: Tensor, node: Node, place: Looped) -> Value:
     current = all(a.op == "index" and str(a.attr) in ctx.fixed for a in subscripts)
     if not current and not place.primed and not (place.begins and _is_last(ctx, tensor, node, place.keys)):
         choices = _edge_choices(ctx, tensor, node, place, entry_dims)
-        text = (
-            f"{text} if ({key}{',' if len(keys) == 1 else ''}) in {place.name} else {choices}"
-            if len(keys) > 1
-            else f"{text} if {key} in {place.name} else {choices}"
-        )
+        text = f"{text} if {f'({key})' if len(keys) > 1 else key} in {place.name} else {choices}"
         level = CHOICE
     value = Value(text, entry_dims, tensor.dtype, level)
     if level != ATOM:

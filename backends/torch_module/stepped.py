@@ -31,7 +31,7 @@ from . import expressions, reads
 from .apart import SMOOTH, counts, states_of
 from .context import Block, Context, Stored
 from .loops import sink
-from .names import safe, tuple_text
+from .names import elements, safe, tuple_text
 from .prologue import Stepping
 from .readers import Readers, readers_of, uses
 from .values import BATCH, Value, permuted, plain
@@ -192,11 +192,7 @@ def _call(ctx: Context, part: _Part, system: System, loop: Loop, back: System | 
     places = tuple_text(str(every.index(n)) for n in kept)
     texts = [function, f"{function}_adjoint", f"[{outer}]", str(len(found)), places] if back else [outer, "False"]
     called = ctx.support("stepped") if back else function
-    ctx.block.add(f"{', '.join(found)}{',' if len(found) == 1 else ''} = {called}(")
-    for text in texts:
-        ctx.block.add(f"    {text},")
-    shapes = [f"[{', '.join(map(ctx.dim_text, (BATCH, *_indices(ctx, n))))}]" for n in results]
-    ctx.block.add(f")  # {', '.join(shapes)}")
+    ctx.call(elements(found), called, texts, "], [".join(ctx.shape((BATCH, *_indices(ctx, n))) for n in results))
     for name, variable in names.items():
         ctx.places[name] = Stored(Value(variable, (BATCH, *_indices(ctx, name)), ctx.system.tensors[name].dtype))
     for name, variable in ends.items():

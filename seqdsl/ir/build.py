@@ -173,6 +173,14 @@ def product(factors: Iterable[Node]) -> Node:
     return result
 
 
+def quotient(factors: Iterable[Node], divisors: Iterable[Node]) -> Node:
+    """The product of factors, divided by each of the divisors."""
+    result = product(factors)
+    for divisor in divisors:
+        result = div(result, divisor)
+    return result
+
+
 def conjuncts(guard: Node) -> list[Node]:
     """The operands of nested `and`s; none for a guard that always holds."""
     if guard is TRUE:
