@@ -143,34 +143,25 @@ def _combine(ctx: Context, monoid: Monoid, lead: tuple[str, ...], types: dict[st
             variable = names.fresh(f"{side}_{field}")
             parameters.append(variable)
             values[f"{side}.{field}"] = (own, Value(variable, (*lead, *own), types[field]))
-    before = ctx.block, ctx.names, ctx.local, ctx.order
-    ctx.block, ctx.names, ctx.local = Block(before[0].indent + 1), names, values
-    ctx.caches.append({})
-    ctx.order = list(lead)
-    for equation in monoid.combine:
-        assert equation.rhs is not None
-        ctx.order = [d for d in (*lead, *equation.indices) if d != BATCH]
-        ctx.meet(equation.rhs)
-        if equation.comment:
-            ctx.block.add("# " + equation.comment.splitlines()[-1])
-        value = expressions.emit(ctx, equation.rhs)
-        value = expressions.tensor(ctx, value, types.get(equation.name, value.dtype))
-        ctx.local = {**ctx.local, equation.name: (equation.indices, ctx.bind(equation.name, value))}
-    texts = [
-        expressions.full(ctx, ctx.local[f][1], (*lead, *own), types[f])
-        if set(ctx.local[f][1].dims) != {*lead, *own}
-        else ctx.local[f][1]
-        for f, own in monoid.fields
-    ]
-    ordered = []
-    for value, (_, own) in zip(texts, monoid.fields, strict=True):
-        ordered.append(permuted(value, (*lead, *own)).text)
-    ctx.block.add(f"return {elements(ordered)}")
-    body = ctx.block.lines
-    ctx.block, ctx.names, ctx.local, ctx.order = before
-    ctx.caches.pop()
+    block = Block(ctx.block.indent + 1)
+    with ctx.having(block=block, names=names, local=values, order=list(lead), caches=[*ctx.caches, {}]):
+        for equation in monoid.combine:
+            assert equation.rhs is not None
+            ctx.order = [d for d in (*lead, *equation.indices) if d != BATCH]
+            ctx.meet(equation.rhs)
+            if equation.comment:
+                block.add("# " + equation.comment.splitlines()[-1])
+            value = expressions.emit(ctx, equation.rhs)
+            value = expressions.tensor(ctx, value, types.get(equation.name, value.dtype))
+            ctx.local = {**ctx.local, equation.name: (equation.indices, ctx.bind(equation.name, value))}
+        found = []
+        for field, own in monoid.fields:
+            dims, value = (*lead, *own), ctx.local[field][1]
+            whole = value if set(value.dims) == set(dims) else expressions.full(ctx, value, dims, types[field])
+            found.append(permuted(whole, dims).text)
+        block.add(f"return {elements(found)}")
     ctx.block.add(f"def {name}({', '.join(parameters)}):")
-    ctx.block.lines.extend(body)
+    ctx.block.lines.extend(block.lines)
     return name
 
 

@@ -138,28 +138,26 @@ def _group(ctx: Context, graph: _Graph, tensor: Tensor) -> _Group:
 
 def _at_pairs(ctx: Context, graph: _Graph, group: _Group, node: Node) -> Value:
     """A term without a state at each pair, from its parts; one for all of them has length 1."""
-    system, hoisted, caches = ctx.system, ctx.hoisted, ctx.caches
-    ctx.system = system.with_indices(Index(group.dim, group.dim, None))
     ctx.lengths[group.dim] = f"{group.pairs}.shape[1]"
-    known: dict[Node, Value] = {}
-    long = False  # is it one for each pair, whatever the inputs vary along?
-    for part, facts in _parts(graph, node, group.item):
-        if part.op == "index" and part.attr in (graph.at, group.item):
-            long, row = True, 1 if part.attr == graph.at else 2
-            past = " + past" if ctx.past and ctx.is_new(str(part.attr)) else ""
-            known[part] = Value(f"{group.pairs}[{row}]{past}", (group.dim,), "int", SUM if past else ATOM)
-            continue
-        with ctx.under(*facts):
-            value = plain(expressions.emit(ctx, part))
-        if not value.static:
-            whole = with_ones(value, (BATCH, graph.at, group.item))
-            text = f"{ctx.helper('_level_picked')}({whole.text}, list({group.pairs}))"
-            known[part] = Value(text, (group.dim,), value.dtype)
-    ctx.hoisted, ctx.caches = {**hoisted, **known}, [{}]
-    result = expressions.emit(ctx, node)
+    with ctx.having(system=ctx.system.with_indices(Index(group.dim, group.dim, None))):
+        known: dict[Node, Value] = {}
+        long = False  # is it one for each pair, whatever the inputs vary along?
+        for part, facts in _parts(graph, node, group.item):
+            if part.op == "index" and part.attr in (graph.at, group.item):
+                long, row = True, 1 if part.attr == graph.at else 2
+                past = " + past" if ctx.past and ctx.is_new(str(part.attr)) else ""
+                known[part] = Value(f"{group.pairs}[{row}]{past}", (group.dim,), "int", SUM if past else ATOM)
+                continue
+            with ctx.under(*facts):
+                value = plain(expressions.emit(ctx, part))
+            if not value.static:
+                whole = with_ones(value, (BATCH, graph.at, group.item))
+                text = f"{ctx.helper('_level_picked')}({whole.text}, list({group.pairs}))"
+                known[part] = Value(text, (group.dim,), value.dtype)
+        with ctx.having(hoisted={**ctx.hoisted, **known}, caches=[{}]):
+            result = expressions.emit(ctx, node)
     if not result.static and not long:
         result = Value(f"{result.at(ATOM)}.expand({group.pairs}.shape[1])", result.dims, result.dtype)
-    ctx.system, ctx.hoisted, ctx.caches = system, hoisted, caches
     return expressions.full(ctx, result, (group.dim,), node.dtype)
 
 
@@ -234,26 +232,25 @@ def _function(ctx: Context, graph: _Graph, name: str, kept: list[Tensor]) -> lis
         node = _step_of(tensor) if group is None else _step_of(tensor).args[0]
         ctx.meet(node)
         prepared.append((tensor, group, node, _operands(ctx, graph, node, group)))
-    outer = ctx.block, ctx.hoisted, ctx.caches, ctx.order, ctx.current, ctx.local, ctx.lengths, ctx.uses
-    block = ctx.block = Block(outer[0].indent + 1)
+    block = Block(ctx.block.indent + 1)
     rows = [ctx.names.fresh(f"rows{g.number or ''}") for g in graph.groups.values()]
     lengths = {g.dim: f"len({row})" for g, row in zip(graph.groups.values(), rows, strict=True)}
-    ctx.local, ctx.lengths = dict(ctx.local), {**ctx.lengths, graph.cell: "cells", **lengths}
     after = {}
-    for tensor, group, node, known in prepared:
-        ctx.hoisted, ctx.caches = {**outer[1], **known}, [{}]
-        ctx.current, ctx.order = _word(tensor.name), [group.dim if group else graph.cell, *graph.lanes(tensor)]
-        moved = rebuild(node, lambda n, g=group: _moved(ctx, graph, rows, n, g))  # type: ignore[misc]
-        ctx.meet(moved)
-        after[tensor.name] = _after(ctx, graph, tensor, moved, group, rows)
-    block.add(f"return [{', '.join(after[t.name] for t in kept)}]")
+    with ctx.having(block=block, local=dict(ctx.local), lengths={**ctx.lengths, graph.cell: "cells", **lengths}):
+        for tensor, group, node, known in prepared:
+            order = [group.dim if group else graph.cell, *graph.lanes(tensor)]
+            own = {"hoisted": {**ctx.hoisted, **known}, "caches": [{}], "order": order, "current": _word(tensor.name)}
+            with ctx.having(**own):
+                moved = rebuild(node, lambda n, g=group: _moved(ctx, graph, rows, n, g))  # type: ignore[misc]
+                ctx.meet(moved)
+                after[tensor.name] = _after(ctx, graph, tensor, moved, group, rows)
+        block.add(f"return [{', '.join(after[t.name] for t in kept)}]")
     arguments = (list(graph.reads.values()), list(graph.here.values()), list(graph.there.values()),
                  list(graph.fixed.values()), rows)  # fmt: skip
     titles = ("earlier", "here", "there", "fixed", "rows_of_pairs")
-    ctx.block, ctx.hoisted, ctx.caches, ctx.order, ctx.current, ctx.local, ctx.lengths, ctx.uses = outer
     inner = "    " * block.indent
     lines = [f"def {name}({', '.join(f'{t}: Any' for t in titles)}, cells: int) -> Any:  # the step at a level's positions"]
-    lines[0] = "    " * outer[0].indent + lines[0]
+    lines[0] = "    " * ctx.block.indent + lines[0]
     for variables, title in zip(arguments, titles, strict=True):
         if variables:
             lines.append(f"{inner}{elements(variables)} = {title}")

@@ -215,44 +215,38 @@ def _function(
     facts: list[Node],
 ) -> None:
     """`def o_scores(q, k, t, s)`: the scores of a block, where they count, and the factor."""
-    before = ctx.block, ctx.hoisted, ctx.caches, ctx.order, ctx.places, ctx.lengths
-    ctx.block = Block(before[0].indent + 1)
-    ctx.hoisted = {o.node: o.inner for o in given if o.table is None}  # what loops have found is whole, not a block
-    ctx.places = {**ctx.places, **{str(o.node.attr): Stored(o.inner) for o in given if o.table is not None}}
     cut = {shape.row, *shape.columns}
+    dims = (BATCH, *shape.lead, shape.row, *shape.columns)
+    block = Block(ctx.block.indent + 1)
     kept: dict[object, Value] = {
         key: value
-        for key, value in before[2][0].items()
+        for key, value in ctx.caches[0].items()
         if isinstance(key, tuple) and key[0] == "positions" and not {*value.dims} & cut
     }
-    ctx.caches = [kept]
-    ctx.lengths = {**ctx.lengths, **lengths_inside(given, (shape.row, shape.columns[0]))}
-    dims = (BATCH, *shape.lead, shape.row, *shape.columns)
-    ctx.order = [d for d in dims if d != BATCH]
-    results = []
-    with ctx.under(*facts):
-        results.append(_inside(ctx, scores, dims, shape))
-    mask = expressions.condition(ctx, facts)
-    if mask is None:
-        results.append("None")
-    else:
-        mask = expressions.tensor(ctx, mask, "bool")
-        if len(shape.columns) > 1:
-            mask = expressions.spelled(ctx, mask, shape.columns, "bool")
-        results.append(with_ones(mask, dims).text)
-    if factor is build.ONE:
-        results.append("None")
-    else:
+    with ctx.having(
+        block=block,
+        caches=[kept],
+        order=[d for d in dims if d != BATCH],
+        hoisted={o.node: o.inner for o in given if o.table is None},  # what loops have found is whole, not a block
+        places={**ctx.places, **{str(o.node.attr): Stored(o.inner) for o in given if o.table is not None}},
+        lengths={**ctx.lengths, **lengths_inside(given, (shape.row, shape.columns[0]))},
+    ):
         with ctx.under(*facts):
-            results.append(_inside(ctx, factor, dims, shape))
-    ctx.block.add(f"return {', '.join(results)}")
-    body = ctx.block.lines
-    ctx.block, ctx.hoisted, ctx.caches, ctx.order, ctx.places, ctx.lengths = before
-    parameters = [*(o.inner.text for o in given), *(f"{v}={v}" for v in ctx.variables_in(body))]
+            results = [_inside(ctx, scores, dims, shape)]
+        mask = expressions.condition(ctx, facts)
+        if mask is not None:
+            mask = expressions.tensor(ctx, mask, "bool")
+            if len(shape.columns) > 1:
+                mask = expressions.spelled(ctx, mask, shape.columns, "bool")
+        results.append("None" if mask is None else with_ones(mask, dims).text)
+        with ctx.under(*facts):
+            results.append("None" if factor is build.ONE else _inside(ctx, factor, dims, shape))
+        block.add(f"return {', '.join(results)}")
+    parameters = [*(o.inner.text for o in given), *(f"{v}={v}" for v in ctx.variables_in(block.lines))]
     listed = ", ".join(d if d in cut else ctx.dim_text(d) for d in dims)
     note = f"# a block of {shape.row} and {', '.join(shape.columns)}: scores [{listed}], where they count, their factor"
     ctx.block.add(f"def {name}({', '.join(parameters)}):  {note}")
-    ctx.block.lines.extend(body)
+    ctx.block.lines.extend(block.lines)
 
 
 def _inside(ctx: Context, node: Node, dims: tuple[str, ...], shape: Shape) -> str:

@@ -218,17 +218,10 @@ def _same_range(ctx: Context, a: str, b: str) -> bool:
     if ctx.axis(a) == ctx.axis(b):
         return True
     x, y = ctx.system.index(a), ctx.system.index(b)
-    if (
-        x.size is not None
-        and (x.size is y.size or x.size is build.size(y.name))
-        or y.size is not None
-        and y.size is build.size(x.name)
-    ):
+    if x.size is not None and x.size in (y.size, build.size(y.name)) or y.size is build.size(x.name):
         return True
-    names = {x.name, x.axis}, {y.name, y.axis}
-    return any(
-        (p in names[0] and q in names[1]) or (q in names[0] and p in names[1]) for p, q in ctx.system.constraints
-    )
+    one, other = {x.name, x.axis}, {y.name, y.axis}
+    return any(p in one and q in other or q in one and p in other for p, q in ctx.system.constraints)
 
 
 def _indexed(ctx: Context, node: Node, source: Source) -> Value:

@@ -161,23 +161,22 @@ def _only_of_a_state(ctx: Context, halo: Tensor) -> bool:
 
 def _function(ctx: Context, name: str, fronts: _Fronts, given: dict[str, Value]) -> None:
     """`def y_step(earlier, given)`: the states at the cells of a front."""
-    before = ctx.block, ctx.caches, ctx.order, ctx.current, ctx.local, ctx.lengths, ctx.uses, ctx.fused
-    block = ctx.block = Block(before[0].indent + 1)
-    ctx.caches, ctx.local, ctx.fused = [{}], dict(ctx.local), True
-    entering = [_entering(ctx, fronts, *read) for read in fronts.earlier]
-    operands = []
-    for own, value in given.items():
-        operands.append(ctx.names.fresh(f"{value.text}_here"))
-        _at_cell(ctx, fronts, own, operands[-1], fronts.rest(value.dims), value.dtype)
-    for names, argument in ((entering, "earlier"), (operands, "given")):
-        if names:
-            block.add(f"{elements(names)} = {argument}")
-    ctx.lengths = {**ctx.lengths, fronts.cell: f"{entering[0]}.shape[1]"}
-    steps = [rebuild(_step_of(t), lambda n: _moved(ctx, fronts, given, n)) for t in fronts.tensors]
-    ctx.uses = {**ctx.uses, **_uses(steps)}
-    after = {t.name: _after(ctx, fronts, t, step) for t, step in zip(fronts.tensors, steps, strict=True)}
-    block.add(f"return [{', '.join(after[t.name] for t in fronts.kept)}]")
-    ctx.block, ctx.caches, ctx.order, ctx.current, ctx.local, ctx.lengths, ctx.uses, ctx.fused = before
+    block = Block(ctx.block.indent + 1)
+    own = {"order": ctx.order, "current": ctx.current, "lengths": ctx.lengths, "uses": ctx.uses}  # each tensor sets them
+    with ctx.having(block=block, caches=[{}], local=dict(ctx.local), fused=True, **own):
+        entering = [_entering(ctx, fronts, *read) for read in fronts.earlier]
+        operands = []
+        for tensor, value in given.items():
+            operands.append(ctx.names.fresh(f"{value.text}_here"))
+            _at_cell(ctx, fronts, tensor, operands[-1], fronts.rest(value.dims), value.dtype)
+        for names, argument in ((entering, "earlier"), (operands, "given")):
+            if names:
+                block.add(f"{elements(names)} = {argument}")
+        ctx.lengths = {**ctx.lengths, fronts.cell: f"{entering[0]}.shape[1]"}
+        steps = [rebuild(_step_of(t), lambda n: _moved(ctx, fronts, given, n)) for t in fronts.tensors]
+        ctx.uses = {**ctx.uses, **_uses(steps)}
+        after = {t.name: _after(ctx, fronts, t, step) for t, step in zip(fronts.tensors, steps, strict=True)}
+        block.add(f"return [{', '.join(after[t.name] for t in fronts.kept)}]")
     ctx.block.add(f"def {name}(earlier: Any, given: Any) -> Any:  # the step at the cells of a front")
     ctx.block.lines.extend(block.lines)
 
