@@ -63,29 +63,7 @@ def write_body(
     system = with_gathered_sums(with_tables(system, kept))
     names = Names({*taken, *arguments.values(), *options.values(), *SUPPORT_FUNCTIONS, *target.names()})
     ctx = Context(system, names, Block(indent + 1), options="self." if layer else "", target=target)
-    ctx.stateful, ctx.past = not steps.refusal, steps.past
-    if ranks.crosses(system):
-        names.taken.add(ranks.GROUP)
-        ctx.ranks = names.fresh("ranks")
-        ctx.total = names.fresh("all_positions") if ranks.positions_cross(system) else ""
-    ctx.batch = names.fresh("B" if "B" not in names.taken else "batch_size")
-    for name, variable in options.items():
-        ctx.sizes[f"option {name}"] = variable
-    for entry in steps.entries:
-        key = f"{entry.tensor}@boundary" if entry.boundary is not None else entry.tensor
-        if key not in ctx.records or entry.tail is None:  # a cache of all values holds the last ones too,
-            ctx.records[key] = entry
-        if entry.tail is not None and entry.boundary is None:  # but not those before the first
-            ctx.tails[key] = entry
-    ctx.uses = uses(system)
-    parameter_places(ctx)
-    how = packing(system, steps, target)
-    if not how.refusal:
-        ctx.ends, ctx.stateless = "cu_seqlens", bool(how.stateless)
-    _place_inputs(ctx, arguments)
-    ctx.unread = _unread(system, steps)
-    real = [arguments[t.name] for t in system.inputs() if t.dtype in ("real", "complex")]
-    ctx.like = real[0] if real else ctx.like
+    _tell(ctx, steps, arguments, options)
     chains = target.chains
     late = _late(system, steps, chains.keeps() if chains else set())
     ctx.late = frozenset(late)
@@ -113,6 +91,35 @@ def write_body(
     _finish(ctx, results, steps, late)
     body = ctx.block.lines
     return write_prologue(ctx, indent, layer, known, arguments, _inputs(ctx, arguments), steps, body), ctx
+
+
+def _tell(ctx: Context, steps: Stepping, arguments: dict[str, str], options: dict[str, str]) -> None:
+    """What a function knows before its equations: what a state holds, how ranks and packed sequences are told apart, the
+    variables of options, parameters and inputs."""
+    system, names = ctx.system, ctx.names
+    ctx.stateful, ctx.past = not steps.refusal, steps.past
+    if ranks.crosses(system):
+        names.taken.add(ranks.GROUP)
+        ctx.ranks = names.fresh("ranks")
+        ctx.total = names.fresh("all_positions") if ranks.positions_cross(system) else ""
+    ctx.batch = names.fresh("B" if "B" not in names.taken else "batch_size")
+    for name, variable in options.items():
+        ctx.sizes[f"option {name}"] = variable
+    for entry in steps.entries:
+        key = f"{entry.tensor}@boundary" if entry.boundary is not None else entry.tensor
+        if key not in ctx.records or entry.tail is None:  # a cache of all values holds the last ones too,
+            ctx.records[key] = entry
+        if entry.tail is not None and entry.boundary is None:  # but not those before the first
+            ctx.tails[key] = entry
+    ctx.uses = uses(system)
+    parameter_places(ctx)
+    how = packing(system, steps, ctx.target)
+    if not how.refusal:
+        ctx.ends, ctx.stateless = "cu_seqlens", bool(how.stateless)
+    _place_inputs(ctx, arguments)
+    ctx.unread = _unread(system, steps)
+    real = [arguments[t.name] for t in system.inputs() if t.dtype in ("real", "complex")]
+    ctx.like = real[0] if real else ctx.like
 
 
 def _unread(system: System, steps: Stepping) -> frozenset[str]:

@@ -273,7 +273,6 @@ def _init_state(
         out.add(f"    some = next(self.{some}())")
         out.add("    device = some.device")
         out.add("    dtype = some.dtype.to_real()")
-    given = []
     inner = Context(system, names, Block(1), options="")
     inner.sizes = {
         **{f"option {o}": f"self.{attribute(o)}" for o in built.options},
@@ -282,27 +281,7 @@ def _init_state(
     }
     if system.stream is not None:
         inner.sizes[system.stream] = "0"
-    for tensor in system.inputs():
-        if tensor.name in base:
-            given.append(arguments[tensor.name])
-            continue
-        shape = ["batch"]
-        for i in tensor.indices:
-            size = system.index(i).size
-            axis = system.axis(i)
-            shape.append(
-                "0"
-                if axis == system.stream
-                else inner.sizes[axis]
-                if axis in inner.sizes
-                else size_value(inner, size).text
-                if size is not None
-                else inner.sizes[axis]
-            )
-        kind = {"real": "dtype", "int": "torch.long", "bool": "torch.bool"}.get(
-            tensor.dtype, "_complex_dtype(dtype or torch.get_default_dtype())"
-        )
-        given.append(f"torch.zeros({', '.join(shape)}, device=device, dtype={kind})")
+    given = [arguments[t.name] if t.name in base else _empty(inner, t) for t in system.inputs()]
     alone = f", {ranks.ALONE}" if ranks.crosses(system) else ""
     if len(given) == 1:
         out.add(f"    return self.forward({given[0]}, return_state=True{alone})[1]")
@@ -312,6 +291,17 @@ def _init_state(
         out.add(f"        {text},")
     out.add("    )")
     out.add(f"    return self.forward(*empty, return_state=True{alone})[1]")
+
+
+def _empty(ctx: Context, tensor: Tensor) -> str:
+    """An input without any position of the stream."""
+    shape = ["batch"]
+    for index in tensor.indices:
+        axis, size = ctx.axis(index), ctx.system.index(index).size
+        shape.append(ctx.sizes[axis] if axis in ctx.sizes or size is None else size_value(ctx, size).text)
+    kinds = {"real": "dtype", "int": "torch.long", "bool": "torch.bool"}
+    kind = kinds.get(tensor.dtype, "_complex_dtype(dtype or torch.get_default_dtype())")
+    return f"torch.zeros({', '.join(shape)}, device=device, dtype={kind})"
 
 
 def _base_inputs(system: System) -> list[str]:

@@ -42,6 +42,7 @@ def stepping(system: System) -> Stepping:
 
 
 def nest(record: dict[str, object], path: list[str], text: str) -> None:
+    """Put an entry of the state's record at its path, as dictionaries in dictionaries."""
     for part in path[:-1]:
         inner = record.setdefault(part, {})
         assert isinstance(inner, dict), f"the state has both `{part}` and entries below it"
@@ -50,6 +51,7 @@ def nest(record: dict[str, object], path: list[str], text: str) -> None:
 
 
 def literal(record: object) -> str:
+    """A record as text, its values as they are."""
     if isinstance(record, dict):
         return "{" + ", ".join(f'"{k}": {literal(v)}' for k, v in record.items()) + "}"
     return str(record)
@@ -65,6 +67,7 @@ def write_prologue(
     steps: Stepping,
     body: list[str],
 ) -> list[str]:
+    """The lines of the function before its `body`, and that: what of sizes and dtypes a line needs is computed first."""
     system = ctx.system
     top = Block(indent)
     axes = []
