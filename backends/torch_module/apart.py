@@ -15,11 +15,10 @@ from seqdsl.ir.node import Node, read_names, walk
 from seqdsl.ir.node import reads as reads_below
 from seqdsl.ir.ops import OPS
 from seqdsl.ir.order import difference
-from seqdsl.ir.system import System, Tensor, index_names
+from seqdsl.ir.system import System, Tensor, index_names, sources
 
 from .context import Context, Stored
 from .loops import sink
-from .readers import read_by
 from .table import MARKED, ONLINE
 
 SMOOTH = ("real", "complex")
@@ -48,7 +47,7 @@ def read_outside(ctx: Context, loop: Loop) -> frozenset[str]:
     found = {*system.outputs, *system.finals.values()}
     for tensor in system.derived():
         if tensor.name not in inside:
-            found |= read_by(system, tensor)
+            found |= sources(system, tensor)
         elif tensor.rhs is not None:
             found |= {str(r.attr) for r in reads_below(tensor.rhs) if not ctx.is_here(r)}
     found |= {r.tensor for r in ctx.records.values() if r.tail is not build.ONE or r.tensor not in ctx.functions[loop]}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, schedule
 from seqdsl.ir.state import StateEntry, record_paths
-from seqdsl.ir.system import System, Tensor
+from seqdsl.ir.system import System, Tensor, sources
 
 from . import apart, expressions, history, ranks, reads, recurrence, stateless
 from .context import Block, Context, Layered, Looped, Source, Stored
@@ -19,7 +19,7 @@ from .loops import sink
 from .names import Names
 from .packed import packing
 from .prologue import Stepping, literal, nest, stepping, write_prologue
-from .readers import read_by, readers_of, uses
+from .readers import readers_of, uses
 from .sizes import total
 from .stateless import with_state_alone
 from .tables import tables, with_tables, write_tables
@@ -124,7 +124,7 @@ def _tell(ctx: Context, steps: Stepping, arguments: dict[str, str], options: dic
 
 def _unread(system: System, steps: Stepping) -> frozenset[str]:
     """The outputs that are nothing but that: no tensor reads them, nor does the state keep them."""
-    read = {name for tensor in system.derived() for name in read_by(system, tensor)}
+    read = {name for tensor in system.derived() for name in sources(system, tensor)}
     return frozenset(system.outputs) - read - {e.tensor for e in steps.entries} - set(system.finals.values())
 
 
@@ -133,7 +133,7 @@ def _late(system: System, steps: Stepping, together: set[str]) -> list[str]:
     `together` are computed with others, whatever is asked for."""
     readers: dict[str, set[str]] = {}
     for tensor in system.derived():
-        for name in read_by(system, tensor):
+        for name in sources(system, tensor):
             readers.setdefault(name, set()).add(tensor.name)
     kept = {*system.outputs, *together, *(e.tensor for e in steps.entries if e.name not in system.finals)}
     plain = [s.tensor for s in schedule(system) if isinstance(s, Compute) and s.tensor not in kept]

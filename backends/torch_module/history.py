@@ -193,6 +193,7 @@ def in_state(ctx: Context, source: Source, edge: Edge) -> bool:
 
 
 def count_text(ctx: Context, entry: StateEntry) -> str:
+    """How many positions a state holds of a tensor."""
     return "past" if entry.tail is None else size_value(ctx, entry.tail).at(SUM)
 
 

@@ -25,7 +25,7 @@ COMMANDS = {  # name -> (one line, example)
     "ir": ("the system of equations as text that reads back", "seqc ir gla --after chunkwise"),
     "list": ("the mixers of the library", "seqc list"),
     "fmt": ("rewrite a file in the canonical layout", "seqc fmt my_mixer.seq"),
-    "bench": ("time every form, and what one would write by hand", "seqc bench simple_gla"),
+    "bench": ("time every form, against a loop over time", "seqc bench simple_gla"),
 }
 
 

@@ -44,6 +44,7 @@ def is_strict(update: Update, read: Node) -> bool:
 
 
 def still_read(system: System, name: str) -> bool:
+    """Does any other tensor read this one?"""
     return any(t.rhs is not None and t.name != name and uses(t.rhs, {name}) for t in system.tensors.values())
 
 
