@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from seqdsl.algebra.affine import NotAffine, Term, Update, log_of, split, split_update, states_and_updates
+from seqdsl.algebra.affine import NoMatch, Term, Update, log_of, split, split_update, states_and_updates
 from seqdsl.algebra.chain import Link, chained
 from seqdsl.algebra.circular import shifts, with_spectrum
 from seqdsl.algebra.held import has_boundaries, with_held
@@ -101,13 +101,13 @@ def classify(system: System, loop: Loop) -> Recurrence:
         return _in_links(system, loop, links, is_complex)
     try:
         updates = states_and_updates(system, loop)
-    except NotAffine as reason:
+    except NoMatch as reason:
         found = _in_micro_steps(system, loop, is_complex) or _with_companions(system, loop)
         return found or _without_update(system, loop, names, str(reason), is_complex)
     states = tuple(u.state.name for u in updates)
     try:
         return _affine(system, loop, updates, is_complex)
-    except NotAffine as reason:
+    except NoMatch as reason:
         ring = ring_of(updates)
         if ring is not None:
             return Recurrence(
@@ -152,7 +152,7 @@ def _in_micro_steps(system: System, loop: Loop, is_complex: bool) -> Recurrence 
     """The step as the composition of affine micro-steps, each put together again from its terms."""
     try:
         found = micro_steps(system, loop)
-    except NotAffine:
+    except NoMatch:
         return None
     state, update = found.state, found.update
     carried = Part(state.name, state.name, found.carried, (), "diagonal")  # by the base case
@@ -206,7 +206,7 @@ def _with_companions(system: System, loop: Loop) -> Recurrence | None:
         return None
     try:
         found = classify(*(with_held if held else with_companions)(system, loop))
-    except NotAffine:
+    except NoMatch:
         return None
     if not found.ring:
         return None
@@ -225,7 +225,7 @@ def _without_update(system: System, loop: Loop, names: tuple[str, ...], reason: 
         assert rhs is not None
         try:
             split(rhs, lambda r: r.attr in members)
-        except NotAffine as failure:
+        except NoMatch as failure:
             kind, why = "nonlinear", str(failure)
             if any(_is_rough(n, members) for n in walk(rhs)):
                 kind = "sequential"
@@ -317,7 +317,7 @@ def _part(system: System, update: Update, source: Update, term: Term) -> Part:
 def _is_shift(system: System, source: Update, term: Term) -> bool:
     try:
         return bool(shifts(system, source, term))
-    except NotAffine:
+    except NoMatch:
         return False
 
 
@@ -325,7 +325,7 @@ def _around(system: System, loop: Loop) -> str:
     """Whether a convolution is circular, and so entrywise in frequencies; else why not."""
     try:
         with_spectrum(system, loop, build.ZERO)
-    except NotAffine as reason:
+    except NoMatch as reason:
         return f"the state is convolved along an axis of its own; {reason}"
     return "the state is convolved around an axis of its own: entrywise after a Fourier transform"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqdsl.algebra.affine import NotAffine, Update
+from seqdsl.algebra.affine import NoMatch, Update
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, reads
 
@@ -95,7 +95,7 @@ ONES = {"or and": build.TRUE, "max *": build.ONE}  # 0 for the rings whose produ
 
 
 def coefficients(update: Update, ring: Ring) -> tuple[Node, Node]:
-    """(a, b) with update = (a mul state) add b. Raises `NotAffine` where the state is read at another place of an axis,
+    """(a, b) with update = (a mul state) add b. Raises `NoMatch` where the state is read at another place of an axis,
     or through a reduction."""
     a, b = _coefficients(update.rhs, update, ring)
     zero = ZEROS[ring.name]
@@ -110,7 +110,7 @@ def _coefficients(node: Node, update: Update, ring: Ring) -> tuple[Node | None, 
     if node.op == "read":
         for position, (own, subscript) in enumerate(zip(update.state.indices, node.args, strict=True)):
             if position != update.position and subscript is not build.index(own):
-                raise NotAffine(f"`{node!r}` reads the state at another place of `{own}`")
+                raise NoMatch(f"`{node!r}` reads the state at another place of `{own}`")
         return ONES.get(ring.name, build.ZERO), None
     if node.op == "relu":
         a, b = _coefficients(node.args[0], update, ring)
@@ -130,7 +130,7 @@ def _coefficients(node: Node, update: Update, ring: Ring) -> tuple[Node | None, 
             build.where(node.args[0], zero if x is None else x, zero if y is None else y) for x, y in ((a, c), (b, d))
         ]
         return either[0], either[1]
-    raise NotAffine(f"the state is read through `{node.op}`")
+    raise NoMatch(f"the state is read through `{node.op}`")
 
 
 def _joined(add: str, a: Node | None, b: Node | None) -> Node | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import NotAffine, log_of
+from seqdsl.algebra.affine import NoMatch, log_of
 from seqdsl.algebra.chain import Link
 from seqdsl.algebra.monomials import monomials
 from seqdsl.forms.feedback import (
@@ -42,13 +42,13 @@ class _Event:
 
 
 def without_chain(system: System, loop: Loop, links: list[Link], chunk: int) -> System:
-    """The system with the state as an entrywise recurrence whose writes are known. Raises `NotAffine`."""
+    """The system with the state as an entrywise recurrence whose writes are known. Raises `NoMatch`."""
     state = links[-1].update.state
     time = links[-1].update.time
     events = _events(system, links)
     rows = {r for r in (_rows_of(link) for link in links) if r}
     if len(rows) > 1:
-        raise NotAffine("the micro-steps contract the state over different indices")
+        raise NoMatch("the micro-steps contract the state over different indices")
     after = all(e.after for e in events)
     start, carry = start_of(system, links[-1].update, loop)
     width = max(len(e.writes) for e in events)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, split, uses
+from seqdsl.algebra.affine import Diagonal, NoMatch, diagonal, split, uses
 from seqdsl.algebra.monomials import factors, monomials
 from seqdsl.forms.indices import new_index
 from seqdsl.forms.reads import final_tensor, without_steps
@@ -27,9 +27,9 @@ from seqdsl.ir.system import System, Tensor
 
 
 def to_convolution(system: System, loop: Loop) -> System:
-    """Rewrite each time-invariant state and its linear reads. Else `NotAffine`, naming what reads t."""
+    """Rewrite each time-invariant state and its linear reads. Else `NoMatch`, naming what reads t."""
     if loop.reverse:
-        raise NotAffine("the recurrence runs backwards")
+        raise NoMatch("the recurrence runs backwards")
     for state in diagonal(system, loop):
         system = _rewrite_state(system, loop, state)
     return system
@@ -38,7 +38,7 @@ def to_convolution(system: System, loop: Loop) -> System:
 def _rewrite_state(system: System, loop: Loop, state: Diagonal) -> System:
     time, tensor = state.update.time, state.update.state
     if time in state.decay.free:
-        raise NotAffine(f"the coefficient `{state.decay!r}` depends on `{time}`")
+        raise NoMatch(f"the coefficient `{state.decay!r}` depends on `{time}`")
     start, carry = start_of(system, state.update, loop)
     avoid = frozenset(i for t in system.derived() if t.rhs is not None for n in walk(t.rhs) for i in n.free)
     writes = [split_write(parts, over, time) for parts, over in monomials(state.write, avoid)]

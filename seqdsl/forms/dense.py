@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import NotAffine, Term, Update, split_update, states_and_updates
+from seqdsl.algebra.affine import NoMatch, Term, Update, split_update, states_and_updates
 from seqdsl.forms.indices import new_index
 from seqdsl.forms.scan import start_of
 from seqdsl.ir import build
@@ -71,13 +71,13 @@ class MatrixStep:
 
 
 def matrix_step(system: System, loop: Loop) -> tuple[System, MatrixStep]:
-    """The system with the index that numbers the states, where there are several, and the step. Raises `NotAffine`."""
+    """The system with the index that numbers the states, where there are several, and the step. Raises `NoMatch`."""
     updates = states_and_updates(system, loop)
     names = {u.state.name: n for n, u in enumerate(updates)}
     split = [split_update(system, u.rhs, names) for u in updates]
     system, components = components_of(system, [u.state for u in updates], {updates[0].time}, [terms for terms, _ in split])
     if not components.kept:
-        raise NotAffine("no entries of the state mix")
+        raise NoMatch("no entries of the state mix")
     rows, starts, carry = [], [], []
     for update, (terms, _) in zip(updates, split, strict=True):
         rows.append(build.total(matrix_entry(update.state, names, components, t) for t in terms))
@@ -97,7 +97,7 @@ def scanned(step: MatrixStep, reverse: bool) -> list[Tensor]:
 
 
 def to_matrix_scan(system: System, loop: Loop) -> System:
-    """Replace the states' equations by components of one `matrix_scan`. Raises `NotAffine`."""
+    """Replace the states' equations by components of one `matrix_scan`. Raises `NoMatch`."""
     system, step = matrix_step(system, loop)
     return system.with_tensors(*scanned(step, loop.reverse), *step.carry)
 
@@ -106,11 +106,11 @@ def components_of(
     system: System, states: list[Tensor], times: Set[str], terms: list[list[Term]]
 ) -> tuple[System, Components]:
     """The components of some states, which run along `times` and have the same indices, by the terms of their updates;
-    the system with the index that numbers the states, where there are several. Raises `NotAffine`."""
+    the system with the index that numbers the states, where there are several. Raises `NoMatch`."""
     indices = states[0].indices
     if any(s.indices != indices for s in states):
         listed = ", ".join(f"{s.name}[{','.join(s.indices)}]" for s in states)
-        raise NotAffine(f"the states read each other, and have different indices: {listed}")
+        raise NoMatch(f"the states read each other, and have different indices: {listed}")
     mixed = {
         own
         for ts in terms
@@ -130,7 +130,7 @@ def components_of(
         tag = (name, name + "'")
     if len(axes) > 1:
         listed = " and ".join(f"`{own}`" for own, _ in axes)
-        raise NotAffine(f"entries mix along {listed} at once: a matrix over both would be too large")
+        raise NoMatch(f"entries mix along {listed} at once: a matrix over both would be too large")
     return system, Components(tag, tuple(axes))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import NotAffine
+from seqdsl.algebra.affine import NoMatch
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms.any_convolution import to_any_convolution
 from seqdsl.forms.any_scan import to_any_scan
@@ -69,7 +69,7 @@ class Form:
     """A row of the table: the rewriting of one recurrence, and the law it relies on. `normalisers` is what the form
     makes of a whole system's normalisers; the law of that is `ONLINE_LAW`, or none where nothing is rewritten. A form
     that `resumes` along another axis than the stream starts from what a state holds of the stream. One that does not
-    nest is taken of whole recurrences only, not of what recurs in a step of another loop. `check` raises `NotAffine` for
+    nest is taken of whole recurrences only, not of what recurs in a step of another loop. `check` raises `NoMatch` for
     the recurrences for which `auto` does not take it, whatever it costs (`forms.risks`)."""
 
     name: str
@@ -254,13 +254,13 @@ def _inside(
             system = row.rewrite(system, loop)
             rewritten.append(names)
             continue
-        except NotAffine as refusal:
+        except NoMatch as refusal:
             reason = refusal
         if any(isinstance(step, Loop) for step in loop.body):
             inner, done, left_over = _inside(opened(system, loop), row, checked_only, (*outer, loop))
             if done:
                 system = _with_ends(closed(inner, system, loop), set(loop.tensors()))
-                reason = NotAffine(f"a loop over `{loop.axis}`, in the steps of which it recurs", out_of_scope=True)
+                reason = NoMatch(f"a loop over `{loop.axis}`, in the steps of which it recurs", out_of_scope=True)
                 rewritten += done
             kept += left_over
         kept.append(Kept(names, told(str(reason)), reason.out_of_scope))
@@ -289,18 +289,18 @@ def _with_ends(system: System, names: set[str]) -> System:
 
 
 def _check_scope(system: System, row: Form, loop: Loop, outer: tuple[Loop, ...]) -> None:
-    """Raises `NotAffine` where a loop is none of the form's business, or cannot be."""
+    """Raises `NoMatch` where a loop is none of the form's business, or cannot be."""
     if outer and not row.nests:
-        raise NotAffine(f"it recurs in the steps of a loop over `{outer[-1].axis}`, where no {row.name} is written")
+        raise NoMatch(f"it recurs in the steps of a loop over `{outer[-1].axis}`, where no {row.name} is written")
     if not _streamed(system, loop):
-        raise NotAffine(f"a recurrence over `{loop.axis}`, a loop in every form", out_of_scope=True)
+        raise NoMatch(f"a recurrence over `{loop.axis}`, a loop in every form", out_of_scope=True)
     held = any(e.tensor in loop.tensors() for e in system.record or ())
     here = any(step.axis == system.stream for step in outer)  # what a state holds is read between its steps
     if loop.axis != system.stream and held and not row.resumes and not here:
-        raise NotAffine(f"its step over `{loop.axis}` reads earlier positions, which a state holds")
+        raise NoMatch(f"its step over `{loop.axis}` reads earlier positions, which a state holds")
     around = {name for step in outer if _streamed(system, step) for name in step.tensors()}
     if any(edge.tensor in around for name in loop.tensors() for edge in system.tensors[name].edges):
-        raise NotAffine(f"its steps over `{loop.axis}` go on where those of the step before end: they are one recurrence")
+        raise NoMatch(f"its steps over `{loop.axis}` go on where those of the step before end: they are one recurrence")
 
 
 def _laws(row: Form, before: System, after: System) -> list[Obligation]:

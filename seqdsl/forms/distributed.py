@@ -23,14 +23,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import NotAffine, Term, Update, diagonal, split_update, states_and_updates
+from seqdsl.algebra.affine import NoMatch, Term, Update, diagonal, neither, split_update, states_and_updates
 from seqdsl.algebra.lags import has_lags, lag_name, with_companions
 from seqdsl.algebra.semirings import ZEROS
 from seqdsl.forms.dense import Components, components_of
 from seqdsl.forms.indices import along, new_index
 from seqdsl.forms.reads import final_name, some_positions
 from seqdsl.forms.ring import NAMES, over_ring
-from seqdsl.forms.scan import both, start_of
+from seqdsl.forms.scan import start_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node, read_names, rebuild_reads
@@ -55,7 +55,7 @@ class Element:
 
 
 def across(system: System, loop: Loop) -> tuple[System, Element]:
-    """The system in which a recurrence along the stream begins with what enters this rank's piece. Raises `NotAffine`."""
+    """The system in which a recurrence along the stream begins with what enters this rank's piece. Raises `NoMatch`."""
     if has_lags(system, loop):
         system, loop = with_companions(system, loop)
     system, element = _element(system, loop)
@@ -67,13 +67,13 @@ def _element(system: System, loop: Loop) -> tuple[System, Element]:
     """The first that the update admits: entry by entry, over matrices, over another ring."""
     try:
         return system, _of_decays(system, loop)
-    except NotAffine as first:
+    except NoMatch as first:
         reason = first
     for found in (_of_matrices, _of_ring):
         try:
             return found(system, loop)
-        except NotAffine as other:
-            reason = both(reason, other)
+        except NoMatch as other:
+            reason = neither(reason, other)
     raise reason
 
 
@@ -81,7 +81,7 @@ def _of_decays(system: System, loop: Loop) -> Element:
     """States that do not mix, each with its own decay: a loop with several has an element for each, taken as one."""
     states = diagonal(system, loop)
     if len(states) > 1:
-        raise NotAffine(f"the states {', '.join(f'`{s.update.state.name}`' for s in states)} are solved together")
+        raise NoMatch(f"the states {', '.join(f'`{s.update.state.name}`' for s in states)} are solved together")
     (state,) = states
     factor = _factor(state.update, state.operand, "sum" if state.log else "prod")
     added, made = _by_itself(system, loop, [state.update], {})
@@ -103,7 +103,7 @@ def _of_matrices(system: System, loop: Loop) -> tuple[System, Element]:
     terms = [split_update(system, u.rhs, names)[0] for u in updates]
     system, components = components_of(system, [u.state for u in updates], {u.time for u in updates}, terms)
     if not components.kept:
-        raise NotAffine("no entries of the state mix")
+        raise NoMatch("no entries of the state mix")
     system, components = _declared(system, updates[0].state.name, components)
     columns = _columns(updates, terms, components)
     added, made = _by_itself(system, loop, updates, {})
@@ -247,13 +247,13 @@ def _window(system: System, element: Element, entry: StateEntry) -> list[Tensor]
         return []
     past, names = system.tensors.get(f"{entry.tensor}@past"), {u.state.name for u in element.updates}
     if past is None or entry.boundary is not None:
-        raise NotAffine(f"`{entry.tensor}` is kept for more than its last steps")
+        raise NoMatch(f"`{entry.tensor}` is kept for more than its last steps")
     tensor = system.tensors[entry.tensor]
     index = past.indices[entry.position]
     length = build.value_of(system.indices[index].size or build.ZERO)
     lags = [lag_name(entry.tensor, back) for back in reversed(range(int(length or 0)))]
     if not names.issuperset(lags):
-        raise NotAffine(f"`{entry.tensor}` is kept for more steps than its recurrence reads")
+        raise NoMatch(f"`{entry.tensor}` is kept for more steps than its recurrence reads")
     rest = [build.index(i) for k, i in enumerate(tensor.indices) if k != entry.position]
     values = [build.read(f"{name}@final", rest, tensor.dtype) for name in lags]
     comment = f"the last values of {tensor.name}, after the last piece"

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, Term, Update, log_of, split_update, states_and_updates
+from seqdsl.algebra.affine import Diagonal, NoMatch, Term, Update, log_of, split_update, states_and_updates
 from seqdsl.algebra.monomials import Monomial, factors, monomials
 from seqdsl.forms.indices import along, new_index
 from seqdsl.forms.scan import start_of
@@ -55,9 +55,9 @@ class Feedback:
 
 
 def without_feedback(system: System, loop: Loop, chunk: int = 64) -> System:
-    """Replace each low-rank state's equation by an entrywise one with known writes. Raises `NotAffine`."""
+    """Replace each low-rank state's equation by an entrywise one with known writes. Raises `NoMatch`."""
     if loop.reverse:
-        raise NotAffine("the recurrence runs backwards, and reads its own state through a sum")
+        raise NoMatch("the recurrence runs backwards, and reads its own state through a sum")
     updates = states_and_updates(system, loop)
     states, found, rows, carry = _taken_apart(system, loop, updates)
     after = all(f.after for f in found)
@@ -95,7 +95,7 @@ def _taken_apart(
             if not term.over:
                 own_place(update, term)
                 if term.read.attr != update.state.name:
-                    raise NotAffine(f"`{update.state.name}` reads the state `{term.read.attr}` entry by entry")
+                    raise NoMatch(f"`{update.state.name}` reads the state `{term.read.attr}` entry by entry")
         decay = build.total(t.coefficient for t in terms if not t.over)
         log = log_of(decay) if update.state.dtype in ("real", "complex") else None
         entrywise = Diagonal(update, decay, log, rest)
@@ -105,7 +105,7 @@ def _taken_apart(
         states.append(_State(entrywise, start, []))
         inner += [(n, names[str(t.read.attr)], t) for t in terms if t.over]
     if not inner:
-        raise NotAffine("no inner read is written back")
+        raise NoMatch("no inner read is written back")
     rows = contracted_rows(updates, inner)
     states = [replace(s, known=monomials(s.entrywise.write, taken, frozenset(rows))) for s in states]
     found = []
@@ -118,7 +118,7 @@ def own_place(update: Update, term: Term) -> None:
     """An entrywise term reads the state at its own place."""
     for position, (own, subscript) in enumerate(zip(update.state.indices, term.read.args, strict=True)):
         if position != update.position and subscript is not build.index(own):
-            raise NotAffine(f"`{term.read!r}` reads the state at another place of `{own}`")
+            raise NoMatch(f"`{term.read!r}` reads the state at another place of `{own}`")
 
 
 def contracted_rows(updates: list[Update], inner: list[tuple[int, int, Term]]) -> tuple[str, ...]:
@@ -126,10 +126,10 @@ def contracted_rows(updates: list[Update], inner: list[tuple[int, int, Term]]) -
     found = {tuple(i for i, _ in _contracted(updates[source], term)) for _, source, term in inner}
     if len(found) > 1:
         listed = " and over ".join(",".join(rows) for rows in sorted(found))
-        raise NotAffine(f"inner reads contract over {listed}: no triangular system has both kinds of unknowns")
+        raise NoMatch(f"inner reads contract over {listed}: no triangular system has both kinds of unknowns")
     if len({u.state.indices for u in updates}) > 1:
         listed = ", ".join(f"{u.state.name}[{','.join(u.state.indices)}]" for u in updates)
-        raise NotAffine(f"the states read each other, and have different indices: {listed}")
+        raise NoMatch(f"the states read each other, and have different indices: {listed}")
     return found.pop()
 
 
@@ -140,7 +140,7 @@ def _contracted(source: Update, term: Term) -> list[tuple[str, str]]:
         if position == source.position or subscript is build.index(own):
             continue
         if subscript.op != "index" or str(subscript.attr) not in term.over:
-            raise NotAffine(f"`{term.read!r}` reads the state at another place of `{own}`")
+            raise NoMatch(f"`{term.read!r}` reads the state at another place of `{own}`")
         pairs.append((own, str(subscript.attr)))
     return pairs
 
@@ -158,7 +158,7 @@ def feedbacks(
         right = [f for f in parts if not f.free & own]
         for factor in left:
             if factor.free & frozenset(pairs):
-                raise NotAffine(
+                raise NoMatch(
                     f"the factor `{factor!r}` is a matrix over the rows: the step is dense, not of low rank"
                 )
         ranks = (*(i for i in term.over if i not in pairs), *over)
@@ -191,7 +191,7 @@ def _rank_index(system: System, name: str, found: list[Feedback]) -> tuple[Syste
     if len(found) == 1:
         return system, ""
     if any(f.ranks for f in found):
-        raise NotAffine(f"`{name}` is read through sums of different ranks")
+        raise NoMatch(f"`{name}` is read through sums of different ranks")
     return new_index(system, f"{name}.rank", len(found))
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from seqdsl.algebra.affine import NotAffine
+from seqdsl.algebra.affine import NoMatch
 from seqdsl.forms.grid import Grid, Side
 from seqdsl.ir import build
 from seqdsl.ir.node import Node
@@ -71,11 +71,11 @@ def unused(system: System, wanted: str) -> str:
 
 
 def no_other_edges(tensor: Tensor, grid: Grid) -> None:
-    """Raises `NotAffine` where a tensor has base cases along other indices than the grid's."""
+    """Raises `NoMatch` where a tensor has base cases along other indices than the grid's."""
     own = {tensor.indices.index(s.index) for s in (grid.along, grid.across)}
     for edge in tensor.edges:
         if edge.position not in own:
-            raise NotAffine(f"`{tensor.name}` has a base case along `{tensor.indices[edge.position]}` as well")
+            raise NoMatch(f"`{tensor.name}` has a base case along `{tensor.indices[edge.position]}` as well")
 
 
 def _edge(system: System, tensor: Tensor, side: Side, point: Node) -> Node:
@@ -97,7 +97,7 @@ def _history(system: System, tensor: Tensor, side: Side, defaults: list[Node]) -
     (entry, *more) = entries
     kept = build.value_of(entry.tail) if entry.tail is not None else None
     if more or kept is None or kept < len(defaults) or entry.boundary is not None:
-        raise NotAffine(f"`{tensor.name}` is kept for more than its last steps")
+        raise NoMatch(f"`{tensor.name}` is kept for more than its last steps")
     position, name = tensor.indices.index(side.index), f"{tensor.name}@start"
     rest = [i for k, i in enumerate(tensor.indices) if k != position]
     default, indices, places = defaults[0], tuple(rest), [build.ZERO]
@@ -226,5 +226,5 @@ def _after_a_state(
     if edge is not None and any(e.tensor == edge.tensor for e in system.record or ()):
         return _history(system, system.tensors[edge.tensor], side, values)
     if edge is not None or any(v is not build.zero(tensor.dtype) for v in values):
-        raise NotAffine(f"a corner of the base cases of `{tensor.name}` is not what a state would say of it")
+        raise NoMatch(f"a corner of the base cases of `{tensor.name}` is not what a state would say of it")
     return system, values

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from seqdsl.algebra.affine import NotAffine
+from seqdsl.algebra.affine import NoMatch
 from seqdsl.ir import build
 from seqdsl.ir.dependence import build_not
 from seqdsl.ir.node import Node, read_names, walk
@@ -50,7 +50,7 @@ class Parts:
             at = [a if i in self.axes else self._visit(tensor, a, facts, inner) for i, a in zip(own, node.args, strict=True)]
             return build.read(str(node.attr), at, node.dtype)
         if node.op in ("read", "index"):
-            raise NotAffine(f"`{node!r}` is read in a sum around a state, away from the cell")
+            raise NoMatch(f"`{node!r}` is read in a sum around a state, away from the cell")
         return remake(node, self._operands(tensor, node, facts, inner))
 
     def _operands(self, tensor: Tensor, node: Node, facts: Facts, inner: frozenset[str]) -> tuple[Node, ...]:
@@ -65,7 +65,7 @@ class Parts:
             )
         own = bound(node)
         if set(own) & self.axes:
-            raise NotAffine(f"`{node.op}` over `{', '.join(own)}` holds a state")
+            raise NoMatch(f"`{node.op}` over `{', '.join(own)}` holds a state")
         below = inner | frozenset(own)
         if OPS[node.op].binding in ("reduce", "along"):
             *bodies, guard = node.args

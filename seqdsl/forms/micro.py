@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import NotAffine, log_of, uses
+from seqdsl.algebra.affine import NoMatch, log_of, uses
 from seqdsl.algebra.micro import MicroSteps, last_index, micro_steps
 from seqdsl.algebra.monomials import monomials
 from seqdsl.forms.feedback import (
@@ -79,7 +79,7 @@ class _Step:
 
 
 def without_micro_steps(system: System, loop: Loop, chunk: int = 64) -> tuple[System, str]:
-    """The system with R in place of the micro-steps, and R's name. Raises `NotAffine`."""
+    """The system with R in place of the micro-steps, and R's name. Raises `NoMatch`."""
     micro = micro_steps(system, loop)
     _only_last_read(system, loop, micro)
     system, start = _starts(system, micro)
@@ -103,9 +103,9 @@ def _only_last_read(system: System, loop: Loop, micro: MicroSteps) -> None:
     kept = {e.tensor for e in system.record or ()}
     for name in sorted(members):
         if name in system.outputs:
-            raise NotAffine(f"`{name}` is an output, and is wanted at every micro-step")
+            raise NoMatch(f"`{name}` is an output, and is wanted at every micro-step")
         if name in kept and name not in (state.name, micro.base.name):
-            raise NotAffine(f"the state record keeps `{name}` of the micro-steps")
+            raise NoMatch(f"the state record keeps `{name}` of the micro-steps")
     ends = last_index(system, micro.micro)
     moving = any(e.tail is None or e.boundary is not None for e in system.record or ())
     for tensor in system.derived():
@@ -115,9 +115,9 @@ def _only_last_read(system: System, loop: Loop, micro: MicroSteps) -> None:
             if read.attr not in members:
                 continue
             if read.attr != state.name or read.args[micro.update.position] not in ends:
-                raise NotAffine(f"`{tensor.name}` reads `{read!r}`, which is not the last micro-step")
+                raise NoMatch(f"`{tensor.name}` reads `{read!r}`, which is not the last micro-step")
             if moving and read.args[micro.position] is not build.index(micro.time):
-                raise NotAffine(f"`{tensor.name}` reads `{read!r}`, a step before this one, and positions are counted")
+                raise NoMatch(f"`{tensor.name}` reads `{read!r}`, a step before this one, and positions are counted")
 
 
 def _starts(system: System, micro: MicroSteps) -> tuple[System, Node]:
@@ -199,7 +199,7 @@ def writes_of(
     inside = [build.ZERO for _ in found]
     others = []
     if any(f.ranks for f in found):
-        raise NotAffine(f"a micro-step of `{name}` is read through a sum of ranks")
+        raise NoMatch(f"a micro-step of `{name}` is read through a sum of ranks")
     for parts, over in known:
         for n, feedback in enumerate(found):
             rest = without_left(parts, over, feedback.left, feedback.ranks)
@@ -208,7 +208,7 @@ def writes_of(
                 break
         else:
             if over:
-                raise NotAffine(f"a micro-step of `{name}` writes a sum over {', '.join(over)}")
+                raise NoMatch(f"a micro-step of `{name}` writes a sum over {', '.join(over)}")
             left = [f for f in parts if f.free & rows]
             others.append((build.product(left), build.product(f for f in parts if not f.free & rows)))
     own = [Write(build.product(f.left), f.right, x) for f, x in zip(found, inside, strict=True)]

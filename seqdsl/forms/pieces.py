@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import NotAffine
+from seqdsl.algebra.affine import NoMatch
 from seqdsl.algebra.classify import classify_all
 from seqdsl.algebra.declared import monoid_verdicts
 from seqdsl.algebra.monoid import monoid_of
@@ -125,7 +125,7 @@ def _crossed(system: System, loop: Loop, found: _Found) -> System:
     """The system with a recurrence across ranks; as it was, with the reason, where it has no small element."""
     try:
         system, element = across(system, loop)
-    except NotAffine as reason:
+    except NoMatch as reason:
         found.reasons.append((", ".join(loop.tensors()), told(str(reason))))
         found.states.update(dict.fromkeys(loop.tensors(), 0))
         return system

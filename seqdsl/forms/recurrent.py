@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal
+from seqdsl.algebra.affine import Diagonal, NoMatch, diagonal
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, recurrences
 from seqdsl.ir.ops import make
@@ -29,7 +29,7 @@ def steadied(system: System) -> System:
 def _steadied(system: System, loop: Loop) -> System:
     try:
         states = diagonal(system, loop)
-    except NotAffine:
+    except NoMatch:
         return system
     changed: list[Tensor] = []
     for state in states:

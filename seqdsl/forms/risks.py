@@ -16,7 +16,7 @@ by themselves do. Entry points, of which a row of `forms.derive` names one: `che
 
 from __future__ import annotations
 
-from seqdsl.algebra.affine import NotAffine, diagonal
+from seqdsl.algebra.affine import NoMatch, diagonal
 from seqdsl.algebra.interval import Bounds
 from seqdsl.forms.any_convolution import to_any_convolution
 from seqdsl.forms.newton import to_newton
@@ -31,30 +31,30 @@ NARROW = 64  # entries of all states together that mix
 
 
 def check_convolution(system: System, loop: Loop) -> None:
-    """Raises `NotAffine` where a convolution would be no gain, or a numerical risk."""
+    """Raises `NoMatch` where a convolution would be no gain, or a numerical risk."""
     left = to_any_convolution(system, loop).tensors
     for name in loop.tensors():
         if name in left:
-            raise NotAffine(f"every entry of `{name}` is wanted, and a scan gives them as well, without the error of an FFT")
+            raise NoMatch(f"every entry of `{name}` is wanted, and a scan gives them as well, without the error of an FFT")
     try:
         states = diagonal(system, loop)
-    except NotAffine:
+    except NoMatch:
         names = [n for n in loop.tensors() if n not in left]
         claimed = {c.args[0] for c in system.claims if c.kind == "stable"}
         for name in names:
             if name not in claimed:
-                raise NotAffine(f"`{name}` is not claimed to be stable, and taps that grow have no FFT") from None
+                raise NoMatch(f"`{name}` is not claimed to be stable, and taps that grow have no FFT") from None
         return
     for state in states:
         name = state.update.state.name
         if state.decay in (build.ONE, build.const(-1)):
-            raise NotAffine(f"the kernel of `{name}` does not decay")
+            raise NoMatch(f"the kernel of `{name}` does not decay")
         if not _at_most_one(system, name, state.decay):
-            raise NotAffine(f"|{state.decay!r}| <= 1 is not shown, and a kernel that grows has no FFT")
+            raise NoMatch(f"|{state.decay!r}| <= 1 is not shown, and a kernel that grows has no FFT")
 
 
 def check_newton(system: System, loop: Loop) -> None:
-    """Raises `NotAffine` where solving may cost more than steps do: for states that mix, and are not known to be narrow."""
+    """Raises `NoMatch` where solving may cost more than steps do: for states that mix, and are not known to be narrow."""
     solved = to_newton(system, loop)
     states = [t for n in loop.tensors() if (t := solved.tensors[n]).rhs is not None and t.rhs.op == "newton"]
     if low_rank(solved, states):
@@ -65,9 +65,9 @@ def check_newton(system: System, loop: Loop) -> None:
         width = build.value_of(index.size) if index.size is not None else None
         if width is None:
             why = f"entries mix along `{index.name}`, whose length is not known: where it is large, steps are cheaper"
-            raise NotAffine(why)
+            raise NoMatch(why)
         if width * len(marks) > NARROW:
-            raise NotAffine(f"{width * len(marks)} entries mix along `{index.name}`: steps are cheaper")
+            raise NoMatch(f"{width * len(marks)} entries mix along `{index.name}`: steps are cheaper")
 
 
 def _at_most_one(system: System, state: str, decay: Node) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, Update, diagonal
+from seqdsl.algebra.affine import Diagonal, NoMatch, Update, diagonal
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node
@@ -14,7 +14,7 @@ from seqdsl.ir.system import System, Tensor, edge_at_start
 
 
 def to_scan(system: System, loop: Loop) -> System:
-    """Replace each state's equation by `affine_scan`. Valid for entrywise affine updates; else `NotAffine`."""
+    """Replace each state's equation by `affine_scan`. Valid for entrywise affine updates; else `NoMatch`."""
     changed: list[Tensor] = []
     for state in diagonal(system, loop):
         changed += scanned(system, loop, state)
@@ -27,7 +27,7 @@ def scanned(system: System, loop: Loop, state: Diagonal) -> list[Tensor]:
     options = (("log", state.log), ("reverse", loop.reverse))
     node = make("affine_scan", state.operand, state.write, start, attr=((state.update.time,), (), options))
     if node.dtype == "int" and not _keeps_or_drops(state.operand):
-        raise NotAffine(f"`{state.update.state.name}` is an integer with a factor, which a scan would round")
+        raise NoMatch(f"`{state.update.state.name}` is an integer with a factor, which a scan would round")
     return [replace(state.update.state, rhs=node), *carry]
 
 
@@ -36,11 +36,6 @@ def _keeps_or_drops(decay: Node) -> bool:
     if decay.op == "where":
         return all(_keeps_or_drops(a) for a in decay.args[1:])
     return decay.dtype == "bool" or build.value_of(decay) in (0, 1) or decay.op == "mul" and all(map(_keeps_or_drops, decay.args))
-
-
-def both(first: NotAffine, second: NotAffine) -> NotAffine:
-    """Two reasons as one, without saying anything twice."""
-    return first if str(second) in str(first) else NotAffine(f"{first}; {second}", out_of_scope=first.out_of_scope)
 
 
 def start_of(
@@ -67,7 +62,7 @@ def start_of(
             default = build.at_least_real(default)
     across = next((e for e in tensor.edges if e.position != position), None)
     if across is not None and not beside:
-        raise NotAffine(f"`{tensor.name}` has a base case along `{tensor.indices[across.position]}` as well")
+        raise NoMatch(f"`{tensor.name}` has a base case along `{tensor.indices[across.position]}` as well")
     kept = system.record is not None and any(e.tensor == tensor.name for e in system.record)
     if loop.reverse or system.axis(tensor.indices[position]) != system.stream or not kept:
         return default, []

@@ -39,7 +39,7 @@ from seqdsl.ir.system import Index, System, Tensor
 
 
 def to_wavefront(system: System, loop: Loop) -> System:
-    """Write a nest of two loops as a recurrence over its fronts. Raises `NotAffine` with the reason."""
+    """Write a nest of two loops as a recurrence over its fronts. Raises `NoMatch` with the reason."""
     grid = geometry(system, loop)
     first = grid.names[0]
     grid = replace(grid, front=unused(system, f"{first}.w"), cell=unused(system, f"{first}.{grid.along.index}"))
