@@ -25,6 +25,7 @@ class Link:
 
     @property
     def contracts(self) -> bool:
+        """Does it read the link before through a sum?"""
         return any(t.over for t in self.terms)
 
 

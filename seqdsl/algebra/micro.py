@@ -32,10 +32,12 @@ class MicroSteps:
 
     @property
     def state(self) -> Tensor:
+        """The state, over time and micro-steps."""
         return self.update.state
 
     @property
     def micro(self) -> str:
+        """The index of the micro-steps."""
         return self.update.time
 
 

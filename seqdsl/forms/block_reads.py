@@ -40,10 +40,12 @@ class Block:
 
     @property
     def state(self) -> Tensor:
+        """The first part: the others have its indices."""
         return self.updates[0].state
 
     @property
     def time(self) -> str:
+        """The index that the parts run along."""
         return self.updates[0].time
 
     def along_parts(self, values: dict[int, Node]) -> Node:

@@ -11,7 +11,7 @@ A kernel that sums powers over rows, `sum[n] w a^l`, is a product of two small t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from seqdsl.algebra.affine import Diagonal, NoMatch, diagonal, split, uses
 from seqdsl.algebra.monomials import factors, monomials
@@ -24,6 +24,29 @@ from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node, rebuild, walk
 from seqdsl.ir.ops import bound, make
 from seqdsl.ir.system import System, Tensor
+
+
+@dataclass
+class _Unrolling:
+    """What the kernels of every read of a state are made of; `lag` says how long ago, `places` are the indices of its two
+    tables, and `made` collects their tensors."""
+
+    state: Diagonal
+    writes: list[tuple[Node, Node, tuple[str, ...]]]
+    start: Node
+    lag: str
+    places: tuple[str, str]
+    made: list[Tensor] = field(default_factory=list)
+
+    @property
+    def time(self) -> str:
+        """The index that the state runs along."""
+        return self.state.update.time
+
+    @property
+    def name(self) -> str:
+        """The state's name."""
+        return self.state.update.state.name
 
 
 def to_convolution(system: System, loop: Loop) -> System:
@@ -44,12 +67,13 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal) -> System:
     writes = [split_write(parts, over, time) for parts, over in monomials(state.write, avoid)]
     system, lag = lag_index(system, tensor, time)
     system, places = _table_indices(system, tensor, time)
-    made: list[Tensor] = []
-    whole = _unrolled(state, writes, start, lag, places, build.ONE, (), made)
+    unrolling = _Unrolling(state, writes, start, lag, places)
+    made = unrolling.made
+    whole = _unrolled(unrolling, build.ONE, ())
     readers = [
         t for t in system.derived() if t.name != tensor.name and t.rhs is not None and uses(t.rhs, {tensor.name})
     ]
-    changed = reread(readers, lambda n: _read(state, writes, start, lag, places, n, made), made)
+    changed = reread(readers, lambda n: _read(unrolling, n), made)
     changed, steps = without_steps(system, changed, [*carry, *made], {tensor.name})
     wanted = tensor.name in system.outputs or any(uses(c.rhs, {tensor.name}) for c in changed if c.rhs is not None)
     if not wanted and any(e.tensor == tensor.name for e in system.record or ()):
@@ -107,11 +131,9 @@ def _table_indices(system: System, state: Tensor, time: str) -> tuple[System, tu
     return system, (coarse, fine)
 
 
-def _summed_power(
-    state: Diagonal, weight: Node, exponent: Node, rows: tuple[str, ...], places: tuple[str, str], made: list[Tensor]
-) -> Node:
+def _summed_power(unrolling: _Unrolling, weight: Node, exponent: Node, rows: tuple[str, ...]) -> Node:
     """sum[rows] weight * decay^exponent, read from the product of two tables."""
-    name, (coarse, fine) = state.update.state.name, places
+    state, name, made, (coarse, fine) = unrolling.state, unrolling.name, unrolling.made, unrolling.places
     if not rows or exponent.free & set(rows):
         return build.reduce("sum", rows, build.mul(weight, _power(state, exponent)))
     steps = build.mul(build.const(FINE), build.index(coarse))
@@ -179,41 +201,24 @@ def named(name: str, node: Node, first: str, made: list[Tensor]) -> Tensor:
     return tensor
 
 
-def _unrolled(
-    state: Diagonal,
-    writes: list[tuple[Node, Node, tuple[str, ...]]],
-    start: Node,
-    lag: str,
-    places: tuple[str, str],
-    weight: Node,
-    rows: tuple[str, ...],
-    made: list[Tensor],
-) -> Node:
+def _unrolled(unrolling: _Unrolling, weight: Node, rows: tuple[str, ...]) -> Node:
     """sum[rows] weight * S[t], unrolled."""
-    time, name = state.update.time, state.update.state.name
+    time, lag, made = unrolling.time, unrolling.lag, unrolling.made
     result = build.ZERO
-    for b, x, over in writes:
+    for b, x, over in unrolling.writes:
         inner = tuple(i for i in (*rows, *over) if i not in x.free)
         outer = tuple(i for i in (*rows, *over) if i in x.free)
-        kernel = _summed_power(state, build.mul(weight, b), build.index(lag), inner, places, made)
-        result = build.add(result, build.reduce("sum", outer, convolve(name, kernel, x, time, lag, made)))
-    if start is not build.ZERO:
+        kernel = _summed_power(unrolling, build.mul(weight, b), build.index(lag), inner)
+        result = build.add(result, build.reduce("sum", outer, convolve(unrolling.name, kernel, x, time, lag, made)))
+    if unrolling.start is not build.ZERO:
         steps = build.add(build.sub(build.index(time), make("first", attr=time)), build.ONE)
-        result = build.add(result, _summed_power(state, build.mul(weight, start), steps, rows, places, made))
+        result = build.add(result, _summed_power(unrolling, build.mul(weight, unrolling.start), steps, rows))
     return result
 
 
-def _read(
-    state: Diagonal,
-    writes: list[tuple[Node, Node, tuple[str, ...]]],
-    start: Node,
-    lag: str,
-    places: tuple[str, str],
-    node: Node,
-    made: list[Tensor],
-) -> Node | None:
+def _read(unrolling: _Unrolling, node: Node) -> Node | None:
     """A contraction of the state with weights that do not read t, as a convolution; None where it is not one."""
-    tensor, time = state.update.state, state.update.time
+    tensor, time = unrolling.state.update.state, unrolling.time
     if node.op != "sum" or node.args[1] is not build.TRUE or not uses(node, {tensor.name}):
         return None
     rows = tuple(i for i in bound(node) if i in tensor.indices)
@@ -228,5 +233,5 @@ def _read(
         return None
     result = build.ZERO
     for term in terms:
-        result = build.add(result, _unrolled(state, writes, start, lag, places, term.coefficient, rows, made))
+        result = build.add(result, _unrolled(unrolling, term.coefficient, rows))
     return result if rest is build.ZERO else build.add(result, build.make("sum", rest, build.TRUE, attr=node.attr))

@@ -33,6 +33,7 @@ class Components:
 
     @property
     def kept(self) -> tuple[str, ...]:
+        """The indices n of the rows."""
         return (*((self.tag[0],) if self.tag else ()), *(n for n, _ in self.axes))
 
     def is_state(self, number: int) -> Node:
@@ -41,6 +42,7 @@ class Components:
 
     @property
     def read(self) -> tuple[str, ...]:
+        """The indices m of the columns: the components that a row reads."""
         return (*((self.tag[1],) if self.tag else ()), *(m for _, m in self.axes))
 
     def joined(self, parts: Sequence[Node]) -> Node:

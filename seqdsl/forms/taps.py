@@ -43,10 +43,12 @@ class _Unrolling:
 
     @property
     def time(self) -> str:
+        """The index that the states run along."""
         return self.step.updates[0].time
 
     @property
     def name(self) -> str:
+        """The first state's name, after which what is made is called."""
         return self.step.updates[0].state.name
 
 
