@@ -80,25 +80,8 @@ def write_prologue(
         top.add("if state is not None or return_state:")
         top.add(f"    raise ValueError({quoted(f'{system.name} has no state: {steps.refusal}')})")
     top.add(f'sizes = _input_sizes("{safe(system.name)}", {{{", ".join(axes)}}}, {fixed})')
-    tensors = ", ".join(arguments.values())
-    first = next(iter(arguments.values()), None)
-    source = "*self.parameters(), *self.buffers()" if layer else ""
-    device = f"{first}.device" if first else "next(self.parameters()).device"
-    top.add(f"device = {device}")
-    ctx.helper("_compute_dtype")
-    top.add(f"dtype = _compute_dtype({', '.join(x for x in (tensors, source) if x)})")
-    lines = body + inputs + ctx.index_lines
-    text = "\n".join(lines)
-    if "complex_dtype" in text:
-        ctx.helper("_complex_dtype")
-        top.add("complex_dtype = _complex_dtype(dtype)")
-    if "out_dtype" in text:
-        ctx.helper("_output_dtype")
-        fallback = f" or _output_dtype({source})" if layer else ""
-        top.add(f"out_dtype = _output_dtype({tensors}){fallback} or dtype")
-    if "matmul_dtype)" in text:
-        ctx.helper("_low_dtype")
-        top.add("matmul_dtype = _low_dtype(device, *self.parameters())")
+    text = "\n".join(body + inputs + ctx.index_lines)
+    _dtypes(ctx, top, list(arguments.values()), layer, text)
     if ctx.ranks:
         top.add(f"{ctx.ranks} = {ctx.helper('_Ranks')}(group)")
     if ctx.ranks and not steps.refusal and ranks.folds(system):
@@ -121,6 +104,21 @@ def write_prologue(
     for line in (*inputs, *ctx.index_lines):
         inner.add(line)
     return [*top.lines, *inner.lines, *body]
+
+
+def _dtypes(ctx: Context, top: Block, arguments: list[str], layer: bool, text: str) -> None:
+    """The device, and those dtypes that the text of the function mentions."""
+    tensors, source = ", ".join(arguments), "*self.parameters(), *self.buffers()" if layer else ""
+    top.add(f"device = {arguments[0]}.device" if arguments else "device = next(self.parameters()).device")
+    top.add(f"dtype = {ctx.helper('_compute_dtype')}({', '.join(x for x in (tensors, source) if x)})")
+    if "complex_dtype" in text:
+        top.add(f"complex_dtype = {ctx.helper('_complex_dtype')}(dtype)")
+    if "out_dtype" in text:
+        known = ctx.helper("_output_dtype")
+        fallback = f" or {known}({source})" if layer else ""
+        top.add(f"out_dtype = {known}({tensors}){fallback} or dtype")
+    if "matmul_dtype)" in text:
+        top.add(f"matmul_dtype = {ctx.helper('_low_dtype')}(device, *self.parameters())")
 
 
 def _words(text: str) -> set[str]:
