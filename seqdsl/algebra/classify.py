@@ -116,8 +116,8 @@ def classify(system: System, loop: Loop) -> Recurrence:
                 loop.reverse,
                 states,
                 "semiring",
-                ring,
-                evidence=f"affine over ({ring.replace(' ', ', ')})",
+                ring.name,
+                evidence=f"affine over ({ring.name.replace(' ', ', ')})",
                 lifted=lambda: (Proved(LAW, "by structure: only operations of the ring meet the state, each affine over it"),),
             )
         rough = sorted({n.op for u in updates for n in walk(u.rhs) if _is_rough(n, set(states))})

@@ -25,11 +25,10 @@ from dataclasses import dataclass, replace
 
 from seqdsl.algebra.affine import NoMatch, Term, Update, diagonal, neither, split_update, states_and_updates
 from seqdsl.algebra.lags import has_lags, lag_name, with_companions
-from seqdsl.algebra.semirings import ZEROS
 from seqdsl.forms.dense import Components, components_of
 from seqdsl.forms.indices import along, new_index
 from seqdsl.forms.reads import final_name, some_positions
-from seqdsl.forms.ring import NAMES, over_ring
+from seqdsl.forms.ring import over_ring
 from seqdsl.forms.scan import start_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
@@ -37,8 +36,6 @@ from seqdsl.ir.node import Node, read_names, rebuild_reads
 from seqdsl.ir.ops import make
 from seqdsl.ir.state import POSITION, StateEntry
 from seqdsl.ir.system import Edge, Index, System, Tensor
-
-PRODUCTS = {"max_plus": "sum", "min_plus": "sum", "logaddexp_plus": "sum", "or_and": "all", "max_times": "prod"}
 
 
 @dataclass(frozen=True)
@@ -90,10 +87,10 @@ def _of_decays(system: System, loop: Loop) -> Element:
 
 def _of_ring(system: System, loop: Loop) -> tuple[System, Element]:
     """The same over another ring."""
-    update, name, body, _ = over_ring(system, loop)
-    factor = _factor(update, body, PRODUCTS[NAMES[name]])
-    added, made = _by_itself(system, loop, [update], {update.state.name: ZEROS[name]})
-    return system, Element((update,), build.whole(factor), tuple(added), NAMES[name], (factor, *made))
+    update, ring, body, _ = over_ring(system, loop)
+    factor = _factor(update, body, ring.product)
+    added, made = _by_itself(system, loop, [update], {update.state.name: ring.zero})
+    return system, Element((update,), build.whole(factor), tuple(added), ring.option, (factor, *made))
 
 
 def _of_matrices(system: System, loop: Loop) -> tuple[System, Element]:

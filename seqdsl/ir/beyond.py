@@ -22,7 +22,7 @@ from seqdsl.ir.order import difference, refuted, upper_bound
 from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.system import System, Tensor
 
-_RINGS: dict[str, Callable[..., Node]] = {"add": build.add, "sub": build.sub, "mul": build.mul, "neg": build.neg, "and": build.both}
+_BUILT: dict[str, Callable[..., Node]] = {"add": build.add, "sub": build.sub, "mul": build.mul, "neg": build.neg, "and": build.both}
 
 
 @once_for_each
@@ -111,7 +111,7 @@ class _Beyond:
         args = tuple(self.under(a, facts) for a in node.args)
         if node.op == "div" and args[0] is build.ZERO:
             return build.ZERO  # 0 / x -> 0, as in `conditions`
-        return _RINGS[node.op](*args) if node.op in _RINGS else remake(node, args)
+        return _BUILT[node.op](*args) if node.op in _BUILT else remake(node, args)
 
     def _read(self, node: Node, facts: Facts) -> Node:
         """The number that is assumed of what is read, where the read lies beyond the row's own position."""
