@@ -138,7 +138,8 @@ class Context:
     guards: tuple[Node, ...] = ()
     caches: list[dict[object, Value]] = field(default_factory=lambda: [{}])
     order: list[str] = field(default_factory=list)
-    sizes: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, str] = field(default_factory=dict)  # by index: the variable of its length
+    option_variables: dict[str, str] = field(default_factory=dict)
     size_lines: list[tuple[str, str]] = field(default_factory=list)
     index_lines: list[str] = field(default_factory=list)
     helpers: set[str] = field(default_factory=set)

@@ -103,8 +103,7 @@ def _tell(ctx: Context, steps: Stepping, arguments: dict[str, str], options: dic
         ctx.ranks = names.fresh("ranks")
         ctx.total = names.fresh("all_positions") if ranks.positions_cross(system) else ""
     ctx.batch = names.fresh("B" if "B" not in names.taken else "batch_size")
-    for name, variable in options.items():
-        ctx.sizes[f"option {name}"] = variable
+    ctx.option_variables |= options
     for entry in steps.entries:
         key = f"{entry.tensor}@boundary" if entry.boundary is not None else entry.tensor
         if key not in ctx.records or entry.tail is None:  # a cache of all values holds the last ones too,

@@ -183,10 +183,8 @@ def _late_defaults(system: System, built: _Built, body: list[str]) -> list[str]:
         if default is None or build.value_of(default) is not None:
             continue
         inner = Context(system, Names(), Block(1), options="")
-        inner.sizes = {
-            **{f"option {o}": v for o, v in built.options.items()},
-            **{a: f'sizes["{a}"]' for a in system.indices if system.index(a).size is None and system.axis(a) == a},
-        }
+        inner.option_variables = dict(built.options)
+        inner.sizes = {a: f'sizes["{a}"]' for a in system.indices if system.index(a).size is None and system.axis(a) == a}
         text = size_value(inner, default).text
         lines += [f"    if {variable} is None:", f"        {variable} = {text}"]
     place = next(k for k, line in enumerate(body) if line.strip().startswith("sizes = "))
@@ -274,11 +272,8 @@ def _init_state(
         out.add("    device = some.device")
         out.add("    dtype = some.dtype.to_real()")
     inner = Context(system, names, Block(1), options="")
-    inner.sizes = {
-        **{f"option {o}": f"self.{attribute(o)}" for o in built.options},
-        **sizes,
-        **{a: f"self.{attribute(a)}" for a in built.axes},
-    }
+    inner.option_variables = {o: f"self.{attribute(o)}" for o in built.options}
+    inner.sizes = {**sizes, **{a: f"self.{attribute(a)}" for a in built.axes}}
     if system.stream is not None:
         inner.sizes[system.stream] = "0"
     given = [arguments[t.name] if t.name in base else _empty(inner, t) for t in system.inputs()]

@@ -227,7 +227,8 @@ def _child(ctx: Context, part: _Part, system: System, given: dict[str, Value]) -
     found = Context(
         system, ctx.names, Block(_before(ctx).indent + 1), ctx.parameters, ctx.options, ctx.target,
         size_lines=ctx.size_lines, index_lines=ctx.index_lines, helpers=ctx.helpers, batched=False, uses=uses(system),
-        sizes={**ctx.sizes, part.batch: ctx.batch}, batch=ctx.batch, caches=[{}],
+        sizes={**ctx.sizes, part.batch: ctx.batch}, option_variables=dict(ctx.option_variables), batch=ctx.batch,
+        caches=[{}],
         like=next((v.text for v in given.values() if v.dtype in SMOOTH), ctx.like),
     )  # fmt: skip
     found.places |= {n: Stored(v) for n, v in given.items()}
