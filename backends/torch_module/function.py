@@ -7,7 +7,7 @@ Entry point: `write_body`.
 from __future__ import annotations
 
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Compute, schedule
+from seqdsl.ir.dependence import Compute, Step, schedule
 from seqdsl.ir.state import StateEntry, record_paths
 from seqdsl.ir.system import System, Tensor, sources
 
@@ -20,6 +20,7 @@ from .names import Names
 from .packed import packing
 from .prologue import Stepping, literal, nest, stepping, write_prologue
 from .readers import readers_of, uses
+from .shared import shared, write_shared
 from .sizes import total
 from .stateless import with_state_alone
 from .tables import tables, with_tables, write_tables
@@ -74,18 +75,26 @@ def write_body(
     plan = plan if chains and chains.one_position else sink(system, plan)
     plan = tuple(s for s in plan if not (isinstance(s, Compute) and s.tensor in late))
     plan = chains.order(system, plan) if chains else apart.set_apart(ctx, plan)
+
+    def execute(step: Step) -> None:
+        recurrence.execute(ctx, step, readers_of(ctx, step, steps))
+
     if early:
-        write_tables(ctx, early, lambda step: recurrence.execute(ctx, step, readers_of(ctx, step, steps)))
+        write_tables(ctx, early, execute)
+    together = shared(system, plan, exact, kept) if not chains else []
+    plan = tuple(s for s in plan if s not in together)
     halves, waiting = with_state_alone(system, plan, kept | {*system.outputs}) if ctx.stateful and not chains else ({}, ())
     for tensor in system.inputs():
         history.cross(ctx, tensor)
+    if together:
+        write_shared(ctx, together, execute)
     for step in plan:
         if isinstance(step, Compute) and step.tensor in waiting:
             continue
         if isinstance(step, Compute) and step.tensor in halves:
             stateless.write(ctx, step.tensor, halves[step.tensor], frozenset(waiting))
         elif not (chains and chains.write(ctx, step)):
-            recurrence.execute(ctx, step, readers_of(ctx, step, steps))
+            execute(step)
     results = [_output(ctx, system.tensors[n]) for n in system.outputs]
     results = [f"{ctx.ranks}.joined({text})" for text in results] if ctx.ranks else results
     _finish(ctx, results, steps, late)

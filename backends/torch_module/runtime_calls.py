@@ -48,11 +48,35 @@ def _complex_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.complex128 if dtype == torch.float64 else torch.complex64
 
 
-def _rounded(tables: Callable[[torch.dtype], list[Tensor]], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
-    """Tables in double precision, where the device has it, in the dtype of the computation."""
-    found = tables(dtype if device.type == "mps" else torch.float64)
+_TABLES: dict[Any, list[Tensor]] = {}
+
+
+def _rounded(
+    tables: Callable[[torch.dtype], list[Tensor]], sizes: tuple[Any, ...] | None, dtype: torch.dtype, device: torch.device
+) -> list[Tensor]:
+    """Tables in double precision, where the device has it, in the dtype of the computation.
+
+    Where `sizes` are all that they depend on, those of the last few are kept, and a call has copies of them.
+    """
+    key = tables.__qualname__, sizes, dtype, device
+    stands_in = torch.compiler.is_compiling() or type(torch.empty((), device=device)) is not Tensor  # of one that is traced
+    if key in _TABLES and not stands_in:
+        return [x.clone() for x in _TABLES[key]]
+    made = tables(dtype if device.type == "mps" else torch.float64)
     kinds = {torch.float64: dtype, torch.complex128: _complex_dtype(dtype)}
-    return [x.to(kinds.get(x.dtype, x.dtype)) for x in found]
+    found = [x.to(kinds.get(x.dtype, x.dtype)) for x in made]
+    if sizes is not None and not stands_in and not any(x.requires_grad for x in found):
+        for oldest in list(_TABLES)[:-7]:
+            _TABLES.pop(oldest, None)
+        _TABLES[key] = [x.clone() for x in found]
+    return found
+
+
+def _repeated(make: Callable[..., list[Tensor]], batch: int, *given: Tensor) -> list[Tensor]:
+    """What is made of operands that lie along the batch; where they all repeat one sequence of it, made once."""
+    if batch < 2 or any(x.stride(0) for x in given):
+        return make(batch, *given)
+    return [x.expand(batch, *x.shape[1:]) for x in make(1, *(x[:1] for x in given))]
 
 
 def _project(equation: str, x: Tensor, weight: Tensor, dtype: torch.dtype | None) -> Tensor:

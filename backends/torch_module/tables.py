@@ -11,6 +11,9 @@ Entry points: `with_tables`, a rewriting of the system, `write_tables`, and `con
 
 from __future__ import annotations
 
+import ast
+import builtins
+import textwrap
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
@@ -21,11 +24,11 @@ from seqdsl.ir.node import Node, exchanged, rebuild_reads, walk
 from seqdsl.ir.ops import OPS
 from seqdsl.ir.system import System, Tensor, folds, reached, sources
 
-from . import expressions, reads
-from .context import Block, Context, Stored
-from .names import Names
+from . import expressions
+from .context import Context
+from .inlining import available
+from .inner import called, within
 from .table import LEAVES, MARKED, RANDOM
-from .values import Value, permuted
 
 # What keeps the digits of its operands; whatever else is computed of positions may lose some.
 EXACT = LEAVES | frozenset(
@@ -95,46 +98,33 @@ def tables(system: System, kept: frozenset[str]) -> frozenset[str]:
 
 def write_tables(ctx: Context, steps: list[Step], execute: Callable[[Step], None]) -> None:
     """The function of the tables, its call, and where they are found from then on."""
-    wanted = _read_outside(ctx.system, {name for step in steps for name in step.tensors()})
-    name, outer, names, batched = ctx.names.fresh("tables"), ctx.block, ctx.names, ctx.batched
-    ctx.block, ctx.batched, ctx.names = Block(outer.indent + 1), False, names.copy()
-    with ctx.apart():
-        for step in steps:
-            execute(step)
-        values = [_whole(ctx, ctx.system.tensors[n]) for n in wanted]
-    lines, ctx.block, ctx.batched = ctx.block.lines, outer, batched
-    # The function's own variables are not known outside, and leave their names; positions and sizes stand before it.
-    positions = {v.text for k, v in ctx.caches[0].items() if isinstance(k, tuple) and k[0] == "positions"}
-    standing = {*positions, *ctx.about.values(), *(variable for variable, _ in ctx.size_lines)}
-    ctx.names = Names(names.taken | (ctx.names.taken & standing))
-    outer.add(f"def {name}(dtype: torch.dtype) -> list[Tensor]:  # of sizes and positions alone: rounded once")
+    name = ctx.names.fresh("tables")
+    lines, values = within(ctx, steps, execute, batch="")
+    ctx.block.add(f"def {name}(dtype: torch.dtype) -> list[Tensor]:  # of sizes and positions alone: rounded once")
     if any("complex_dtype" in line for line in lines):
-        outer.add(f"    complex_dtype = {ctx.helper('_complex_dtype')}(dtype)")
-    outer.lines += lines
-    outer.add(f"    return [{', '.join(v.text for v in values)}]")
-    variables = [ctx.names.fresh(n) for n in wanted]
-    left = f"{', '.join(variables)}{',' * (len(wanted) == 1)}"
-    outer.add(f"{left} = {ctx.helper('_rounded')}({name}, dtype, device)")
-    for tensor, variable, value in zip(wanted, variables, values, strict=True):
-        ctx.places[tensor] = Stored(replace(value, text=variable))
+        ctx.block.add(f"    complex_dtype = {ctx.helper('_complex_dtype')}(dtype)")
+    ctx.block.lines += lines
+    ctx.helper("_TABLES")
+    called(ctx, values, f"{ctx.helper('_rounded')}({name}, {_sizes(ctx, lines)}, dtype, device)")
 
 
-def _whole(ctx: Context, tensor: Tensor) -> Value:
-    """A table over the indices that it varies along, by a name."""
-    with ctx.equation(tensor):
-        value = reads.read(ctx, build.whole(tensor))
-        value = expressions.tensor(ctx, value, tensor.dtype)
-        value = permuted(value, tensor.indices) if set(value.dims) == set(tensor.indices) else value
-        return value if value.text.isidentifier() else ctx.bind(tensor.name, value)
+def _sizes(ctx: Context, lines: list[str]) -> str:
+    """The sizes that a function's lines depend on, as a tuple; None where there is more, as the ends of packed sequences."""
+    free = _free(lines)
+    for line in ctx.index_lines:
+        if line.split()[0] in free:
+            free = free - {line.split()[0]} | _free([line])
+    free -= {"torch", "math", "dtype", "device", "complex_dtype", *available()}
+    known = (*ctx.sizes.values(), *ctx.option_variables.values(), *(variable for variable, _ in ctx.size_lines))
+    sizes = {"past", ctx.total, ctx.batch, *known}
+    return f"({', '.join(sorted(free))}{',' * (len(free) == 1)})" if free <= sizes else "None"
 
 
-def _read_outside(system: System, inside: set[str]) -> list[str]:
-    """The tables that are read by what is none, or given out."""
-    wanted = {*system.outputs, *system.finals.values()}
-    for tensor in system.derived():
-        if tensor.name not in inside:
-            wanted |= sources(system, tensor) | {e.tensor for e in tensor.edges}
-    return [n for n in system.tensors if n in inside & wanted]
+def _free(lines: list[str]) -> set[str]:
+    """The names that lines read and do not assign."""
+    names = [n for n in ast.walk(ast.parse(textwrap.dedent("\n".join(lines)))) if isinstance(n, ast.Name)]
+    own = {n.id for n in names if isinstance(n.ctx, ast.Store)}
+    return {n.id for n in names if n.id not in own and n.id not in dir(builtins)}
 
 
 def constant(system: System, kept: frozenset[str]) -> frozenset[str]:

@@ -95,7 +95,7 @@ def _newton_solved(
             _newton_stepped(step, starts, [x if x.shape[1] != time else x[:, first:] for x in operands], time - first)
         )
         _NEWTON["stepped"] = time - first
-    return [torch.cat(rows, 1) for rows in zip(*found, strict=True)]
+    return found[0] if len(found) == 1 else [torch.cat(rows, 1) for rows in zip(*found, strict=True)]
 
 
 def _newton_pieces(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -94,3 +96,68 @@ def test_tables_of_pairs_of_positions_stay_with_their_scores() -> None:
 """
     assert "def tables" not in seqdsl.load(text).source("recurrent")
     assert "def tables" in seqdsl.load(SENSITIVE["angles"]).source("recurrent")
+
+
+TURNED = "mixer m(x[t,d]; r = 2) -> y[t,d], w[t]:\n    w[t]   = cos(r * t)\n    y[t,d] = x * w + 0.1 * x[t-1]\n"
+
+
+def turned(x: torch.Tensor, rate: int = 2, past: int = 0) -> torch.Tensor:
+    return torch.cos(rate * torch.arange(past, past + x.shape[1], dtype=torch.float64))
+
+
+def counted(module: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How often the module's tables are made, from here on."""
+    file = sys.modules[type(module).__module__]
+    made, rounded = [0], file._rounded
+    file._TABLES.clear()
+
+    def watched(tables: object, *rest: object) -> object:
+        def counting(dtype: torch.dtype) -> object:
+            made[0] += 1
+            return tables(dtype)  # type: ignore[operator]
+
+        counting.__qualname__ = tables.__qualname__  # type: ignore[attr-defined]
+        return rounded(counting, *rest)
+
+    monkeypatch.setattr(file, "_rounded", watched)
+    return made
+
+
+def test_tables_of_the_same_sizes_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    two, three = (seqdsl.load(TURNED).module("recurrent", r=rate).double() for rate in (2, 3))
+    made = counted(two, monkeypatch)
+    x = torch.randn(1, 9, 3, dtype=torch.float64)
+    for module, rate in ((two, 2), (two, 2), (three, 3), (two, 2)):
+        torch.testing.assert_close(module(x)[1][0], turned(x, rate), rtol=1e-14, atol=1e-14)
+    assert made[0] == 2
+    state = None
+    for t in range(9):  # every position has its own
+        (_, w), state = two.step(x[:, t], two.init_state(d=3) if state is None else state)
+        torch.testing.assert_close(w[0], turned(x)[t], rtol=1e-14, atol=1e-14)
+    assert two(x.float())[1].dtype == torch.float32
+    assert len(sys.modules[type(two).__module__]._TABLES) <= 8
+
+
+def test_kept_tables_are_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = seqdsl.load(TURNED).module("recurrent").double()
+    made = counted(module, monkeypatch)
+    x = torch.randn(1, 9, 3, dtype=torch.float64, requires_grad=True)
+    with torch.inference_mode():
+        module(x)[1].zero_()
+    y, w = module(x)
+    y.sum().backward()
+    torch.testing.assert_close(w[0], turned(x), rtol=1e-14, atol=1e-14)
+    w.detach().zero_()
+    exported = torch.export.export(module, (x.detach(),)).module()
+    for found in (module(x), exported(x.detach()), torch.vmap(module)(x.detach()[None])):
+        torch.testing.assert_close(found[1].flatten(), turned(x), rtol=1e-14, atol=1e-14)
+    assert made[0] == 2  # once for all calls, and once where it was traced
+
+
+def test_packed_positions_are_not_kept_by_their_number() -> None:
+    module = seqdsl.load(TURNED).module("recurrent").double()
+    x = torch.randn(1, 9, 3, dtype=torch.float64)
+    for ends in ((0, 4, 9), (0, 1, 9), (0, 9)):
+        found = module(x, cu_seqlens=torch.tensor(ends))[1][0]
+        wanted = torch.cat([turned(x[:, a:b]) for a, b in zip(ends, ends[1:], strict=False)])
+        torch.testing.assert_close(found, wanted, rtol=1e-14, atol=1e-14)

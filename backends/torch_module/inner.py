@@ -1,0 +1,67 @@
+"""A function inside the generated one: some steps of the schedule are written as its body, and read by what it returns.
+
+Its own variables are not known outside and leave their names; sizes and positions stand before it. Entry points:
+`within`, the body and its `return`, and `called`, where its results are found from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from seqdsl.ir import build
+from seqdsl.ir.dependence import Step
+from seqdsl.ir.system import System, Tensor, sources
+
+from . import expressions, reads
+from .context import Block, Context, Stored
+from .names import Names
+from .values import BATCH, Value, permuted
+
+
+def within(
+    ctx: Context, steps: Sequence[Step], execute: Callable[[Step], None], *, batch: str
+) -> tuple[list[str], dict[str, Value]]:
+    """The lines of the function's body, and what it returns: the tensors that are read outside. `batch` is its variable of
+    the batch size, empty where nothing in it has a batch."""
+    wanted = _read_outside(ctx.system, {name for step in steps for name in step.tensors()})
+    outer, names, batched, size, like = ctx.block, ctx.names, ctx.batched, ctx.batch, ctx.like
+    ctx.block, ctx.batched, ctx.names = Block(outer.indent + 1), bool(batch), names.copy()
+    ctx.batch, ctx.like = batch or size, like if batch else Context.like
+    with ctx.apart():
+        for step in steps:
+            execute(step)
+        values = {n: _whole(ctx, ctx.system.tensors[n]) for n in wanted}
+    ctx.block.add(f"return [{', '.join(v.text for v in values.values())}]")
+    lines, ctx.block, ctx.batched, ctx.batch, ctx.like = ctx.block.lines, outer, batched, size, like
+    positions = {v.text for k, v in ctx.caches[0].items() if isinstance(k, tuple) and k[0] == "positions"}
+    standing = {*positions, *ctx.about.values(), *(variable for variable, _ in ctx.size_lines)}
+    ctx.names = Names(names.taken | (ctx.names.taken & standing))
+    return lines, values
+
+
+def called(ctx: Context, values: dict[str, Value], call: str) -> None:
+    """The function's results by names."""
+    variables = [ctx.names.fresh(n) for n in values]
+    ctx.block.add(f"{', '.join(variables)}{',' * (len(variables) == 1)} = {call}")
+    for (tensor, value), variable in zip(values.items(), variables, strict=True):
+        ctx.places[tensor] = Stored(replace(value, text=variable))
+
+
+def _whole(ctx: Context, tensor: Tensor) -> Value:
+    """A tensor over the indices that it varies along, by a name."""
+    with ctx.equation(tensor):
+        value = reads.read(ctx, build.whole(tensor))
+        value = expressions.tensor(ctx, value, tensor.dtype)
+        dims = tuple(d for d in (BATCH, *tensor.indices) if d in value.dims)
+        value = permuted(value, dims) if set(value.dims) == set(dims) else value
+        return value if value.text.isidentifier() else ctx.bind(tensor.name, value)
+
+
+def _read_outside(system: System, inside: set[str]) -> list[str]:
+    """The tensors inside that are read by others, or given out."""
+    wanted = {*system.outputs, *system.finals.values()}
+    for tensor in system.derived():
+        if tensor.name not in inside:
+            wanted |= sources(system, tensor) | {e.tensor for e in tensor.edges}
+    return [n for n in system.tensors if n in inside & wanted]
