@@ -309,7 +309,11 @@ class Context:
 
     def under(self, *conditions: Node) -> AbstractContextManager[None]:
         """Below a guard."""
-        return self.having(guards=(*self.guards, *conditions))
+        return self.guarded((*self.guards, *conditions))
+
+    def guarded(self, conditions: tuple[Node, ...]) -> AbstractContextManager[None]:
+        """Below these guards alone."""
+        return self.having(guards=conditions)
 
     def at(self, places: dict[str, str]) -> AbstractContextManager[None]:
         """Where these indices too stand at known positions."""

@@ -65,7 +65,7 @@ def edge_value(ctx: Context, source: Source, edge: Edge, k: int) -> Value:
                 subscripts.append(build.index(next(names)))
         position = [j for j in range(len(source.node.args)) if j not in source.keys][k]
         del subscripts[position]
-    with ctx.having(guards=()):
+    with ctx.guarded(()):
         return reads.read(ctx, build.read(target.name, subscripts, target.dtype))
 
 

@@ -294,7 +294,7 @@ def condition(ctx: Context, facts: list[Node]) -> Value | None:
         whole = build.both(whole, fact)
     if whole is build.TRUE:
         return None
-    with ctx.having(guards=()):
+    with ctx.guarded(()):
         value = emit(ctx, whole)
     if not value.static and not value.text.isidentifier():
         value = ctx.bind("mask", value)

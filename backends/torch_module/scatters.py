@@ -31,7 +31,7 @@ def segment_sum(ctx: Context, node: Node, names: tuple[str, ...], guards: list[N
     streamed = ctx.past and ctx.on_stream(target)
     if streamed and not ctx.is_new(target):
         return None
-    with ctx.having(guards=tuple(g for g in ctx.guards if g is not fact)):  # a place may lie outside
+    with ctx.guarded(tuple(g for g in ctx.guards if g is not fact)):  # a place may lie outside
         body = expressions.emit(ctx, build.substitute(node.args[0], {target: place}))
         if body.dtype not in ("real", "complex"):
             body = expressions.convert(ctx, body, node.dtype)

@@ -74,13 +74,13 @@ def _semiring(recurrence: Recurrence) -> MonoidForm:
     add, mul = ring.name.split()
     return MonoidForm(
         f"(a, b) over ({add}, {mul})",
-        f"({ring.one!r}, {ring.zero!r})",
+        f"({ring.one}, {ring.zero})",
         f"(a, b) then (a', b') = (a' {mul} a, (a' {mul} b) {add} b')",
         "the coefficients of the step",
         f"S = (a {mul} S0) {add} b",
         _laws(
             recurrence,
             f"theorem of the class: affine maps over the semiring ({add}, {mul}) compose associatively",
-            f"a = {ring.one!r}, b = {ring.zero!r}",
+            f"a = {ring.one}, b = {ring.zero}",
         ),
     )
