@@ -17,6 +17,16 @@
 
 Imports go down this table only (tests/test_imports.py). `semantics` stands above `ir` because checking a tree ends in
 a system, which is an `ir` value.
+
+To add
+    a mixer      a file in `library/`; its README is `seqc list --markdown`
+    an operator  a row of `ir.ops`, with its value in `ir.reference` and its derivative in `ir.derivatives`; a row of
+                 `semantics.builtins`, if users may write it; its text in the `table` of the torch target, and in
+                 `emit.texts` of the triton target. What the algebra proves of it takes rows of `algebra.expand`,
+                 `interval`, `numbers` and `tower`; a cost of its own, one of `plan.operators`
+    a form       a file in `forms`, and a row of `forms.derive.FORMS`; its operators as above
+    a target     a folder in `backends/`, and a row of `api.BACKENDS`
+    an error     a row of `syntax.faults` or `semantics.faults`, or of `cli.codes` if it is none of the language's
 """
 
 from __future__ import annotations

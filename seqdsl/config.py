@@ -1,7 +1,6 @@
-"""The version, the private folder for what is kept between runs, and the debugging switches: environment variables, read
-once, refused where a value means nothing.
+"""The version, the private folder for what is kept between runs, and a debugging switch: an environment variable, read
+once, refused where its value means nothing.
 
-SEQDSL_DEBUG     0 off, 1 passes and their time on stderr
 SEQDSL_VALIDATE  1 checks the system's well-formedness after every pass (the tests set it)
 """
 
@@ -14,15 +13,14 @@ from pathlib import Path
 VERSION = "0.1.0"
 
 
-def _switch(name: str, valid: tuple[str, ...]) -> int:
+def _switch(name: str) -> int:
     value = os.environ.get(name, "0")
-    if value not in valid:
-        raise SystemExit(f"unrecognised value {value!r} for {name}; valid values are {', '.join(valid)}")
+    if value not in ("0", "1"):
+        raise SystemExit(f"unrecognised value {value!r} for {name}; valid values are 0, 1")
     return int(value)
 
 
-DEBUG = _switch("SEQDSL_DEBUG", ("0", "1"))
-VALIDATE = _switch("SEQDSL_VALIDATE", ("0", "1"))
+VALIDATE = _switch("SEQDSL_VALIDATE")
 
 
 @cache

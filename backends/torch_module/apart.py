@@ -15,11 +15,10 @@ from seqdsl.ir.node import Node, read_names, walk
 from seqdsl.ir.node import reads as reads_below
 from seqdsl.ir.ops import OPS
 from seqdsl.ir.order import difference
-from seqdsl.ir.system import System, Tensor, index_names
+from seqdsl.ir.system import System, Tensor, index_names, sources
 
 from .context import Context, Stored
 from .loops import sink
-from .readers import read_by
 from .table import MARKED, ONLINE
 
 SMOOTH = ("real", "complex")
@@ -31,14 +30,13 @@ def set_apart(ctx: Context, steps: tuple[Step, ...]) -> tuple[Step, ...]:
     for step in steps:
         if isinstance(step, Loop) and step.axis != ctx.system.stream and not _marked(ctx.system, step):
             held = {ctx.system.tensors[n].indices[p]: step.axis for n, p in step.positions}
-            before, ctx.fixed = ctx.fixed, {**ctx.fixed, **held}
-            body = sink(ctx.system, step.body)
-            if not all(states_of(ctx, s) for s in body if isinstance(s, Loop)):
-                body = step.body
-            known = {s: states_of(ctx, s) for s in body if isinstance(s, Loop)}
-            ctx.functions |= {s: states for s, states in known.items() if states}
-            step = replace(step, body=set_apart(ctx, body))
-            ctx.fixed = before
+            with ctx.at(held):
+                body = sink(ctx.system, step.body)
+                if not all(states_of(ctx, s) for s in body if isinstance(s, Loop)):
+                    body = step.body
+                known = {s: states_of(ctx, s) for s in body if isinstance(s, Loop)}
+                ctx.functions |= {s: states for s, states in known.items() if states}
+                step = replace(step, body=set_apart(ctx, body))
         found.append(step)
     return tuple(found)
 
@@ -49,7 +47,7 @@ def read_outside(ctx: Context, loop: Loop) -> frozenset[str]:
     found = {*system.outputs, *system.finals.values()}
     for tensor in system.derived():
         if tensor.name not in inside:
-            found |= read_by(system, tensor)
+            found |= sources(system, tensor)
         elif tensor.rhs is not None:
             found |= {str(r.attr) for r in reads_below(tensor.rhs) if not ctx.is_here(r)}
     found |= {r.tensor for r in ctx.records.values() if r.tail is not build.ONE or r.tensor not in ctx.functions[loop]}

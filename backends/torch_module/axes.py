@@ -27,15 +27,8 @@ def over_axes(ctx: Context, node: Node) -> Value:
     with ctx.under(*facts):
         body = plain(expressions.emit(ctx, body_node))
     mask = expressions.condition(ctx, facts)
-    boolean = node.op in ("any", "all")
-    kept = node.op in ("max", "min") and node.dtype == "int"
-    want = (
-        "bool"
-        if boolean
-        else "int"
-        if node.op in ("rank", "cumsum", "prod") and body.dtype in ("bool", "int")
-        else "real"
-    )
+    whole = node.op in ("rank", "cumsum", "prod") and body.dtype in ("bool", "int")
+    want = "bool" if node.op in ("any", "all") else "int" if whole else "real"
     body = body if body.dtype == "complex" else expressions.convert(ctx, body, want)
     body = expressions.spelled(ctx, body, names, want)
     outer = ctx.ordered(tuple(d for d in merge(body.dims, mask.dims if mask else ()) if d not in names))
@@ -54,13 +47,14 @@ def over_axes(ctx: Context, node: Node) -> Value:
     function = ctx.helper((REDUCTIONS | ALONG)[node.op])
     text = f"{function}({body.text}, {masked}, {len(names)}{extra})"
     ctx.order = before
-    if kept:
+    if node.op in ("max", "min") and node.dtype == "int":
         text += ".long()"
     dims = order if node.op in ALONG else outer
     return Value(text, dims, node.dtype, zero_outside=frozenset(facts) if node.op in ALONG else frozenset())
 
 
 def transform(ctx: Context, node: Node) -> Value:
+    """An operator from consumed axes to made ones: a transform, `solve`, `qr`, or taps of a matrix."""
     produced, owns = node.attr[1], operand_axes(node)
     last = {d for own in owns for d in own}
     args = [plain(expressions.emit(ctx, a)) for a in node.args]

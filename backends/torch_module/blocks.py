@@ -14,8 +14,8 @@ from seqdsl.ir.ops import OPS, options
 
 from . import expressions
 from .context import Context
-from .scans import blocks, operand, restored
-from .values import BATCH, Value, merge
+from .scans import blocks, chunk_argument, heads_and_columns, is_batched, operand, restored
+from .values import BATCH, Value
 
 
 def block(ctx: Context, node: Node) -> Value:
@@ -51,24 +51,17 @@ def _solve(ctx: Context, node: Node) -> Value:
     w, u, x, a, start = (operand(ctx, n) for n in node.args)
     time, part, read, rows = _indices(node)
     ranks: tuple[str, ...] = tuple(node.attr[0][1:])
-    along = {time, BATCH, *ranks, part, read, *rows}
-    every = [d for d in merge(x.dims, w.dims, u.dims, a.dims, start.dims) if d not in along]
-    heads = ctx.ordered(tuple(d for d in every if d in {*w.dims, *u.dims, *a.dims}))
-    columns = ctx.ordered(tuple(d for d in every if d not in heads))
+    heads, columns = heads_and_columns(ctx, {time, BATCH, *ranks, part, read, *rows}, [w, u, a], [x, start])
     lead = (BATCH, time)
     w, x, a = _spelled(ctx, w, rows), _spelled(ctx, x, (time, *ranks, *columns)), _spelled(ctx, a, (part, read))
     texts = [blocks(ctx, v, lead, [heads, ranks, (part,), rows]) for v in (w, u)]
     texts.append(blocks(ctx, x, lead, [heads, ranks, columns]))
     texts.append(blocks(ctx, a, lead, [heads, (part,), (read,), rows if set(rows) & set(a.dims) else ()]))
     texts.append(_start(ctx, node, start, [heads, (part,), rows, columns]))
-    name = ctx.names.fresh(f"{ctx.current}_rows" if not ctx.current.isidentifier() else ctx.current)
-    ctx.block.add(f"{name} = {ctx.support('block_solve')}(")
-    for text in [*texts, ", ".join(_flags(ctx, node, time))]:
-        ctx.block.add(f"    {text},")
-    dims = (*lead, *heads, *ranks, *columns)
-    ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in dims)}]")
-    batched = node.args[-1] is not build.ZERO or any(BATCH in v.dims for v in (w, u, x, a))
-    return restored(ctx, name, lead, [heads, ranks, columns], node.dtype, batched)
+    name = ctx.rows_name()
+    arguments = [*texts, ", ".join(_flags(ctx, node, time))]
+    ctx.call(name, ctx.support("block_solve"), arguments, ctx.shape((*lead, *heads, *ranks, *columns)))
+    return restored(ctx, name, lead, [heads, ranks, columns], node.dtype, is_batched(node, [w, u, x, a]))
 
 
 def _start(ctx: Context, node: Node, start: Value, groups: list[tuple[str, ...]]) -> str:
@@ -78,11 +71,7 @@ def _start(ctx: Context, node: Node, start: Value, groups: list[tuple[str, ...]]
 def _flags(ctx: Context, node: Node, time: str) -> list[str]:
     given = options(node)
     flags = [f"log={bool(given['log'])}", *(["strict=True"] if given.get("strict") else [])]
-    if given.get("chunk", 64) == 0:
-        flags.append(f"chunk={ctx.helper('_whole_chunk')}({ctx.length(time)})")
-    elif given.get("chunk", 64) != 64:
-        flags.append(f"chunk={given['chunk']}")
-    return flags
+    return [*flags, *chunk_argument(ctx, given.get("chunk", 64), ctx.length(time))]
 
 
 def _read(ctx: Context, node: Node) -> Value:
@@ -101,10 +90,7 @@ def _call(ctx: Context, node: Node, q: Value | None) -> tuple[Value, Value]:
     k, v, a, start = (operand(ctx, n) for n in node.args[-4:])
     q = k if q is None else q
     time, part, read, rows = _indices(node)
-    known = {time, BATCH, part, read, *rows}
-    every = [d for d in merge(q.dims, k.dims, v.dims, a.dims, start.dims) if d not in known]
-    heads = ctx.ordered(tuple(d for d in every if d in {*q.dims, *k.dims, *a.dims}))
-    columns = ctx.ordered(tuple(d for d in every if d not in heads))
+    heads, columns = heads_and_columns(ctx, {time, BATCH, part, read, *rows}, [q, k, a], [v, start])
     lead = (BATCH, time)
     k, v, a = _spelled(ctx, k, (time, *rows)), _spelled(ctx, v, columns), _spelled(ctx, a, (part, read))
     texts = [blocks(ctx, x, lead, [heads, (part,), rows]) for x in (q, k)]
@@ -112,10 +98,8 @@ def _call(ctx: Context, node: Node, q: Value | None) -> tuple[Value, Value]:
     texts.append(blocks(ctx, a, lead, [heads, (part,), (read,), rows if set(rows) & set(a.dims) else ()]))
     texts.append(_start(ctx, node, start, [heads, (part,), rows, columns]))
     names = [ctx.names.fresh(f"{ctx.current}_read"), ctx.names.fresh(f"{ctx.current}_state")]
-    ctx.block.add(f"{names[0]}, {names[1]} = {ctx.support('block_read')}(")
-    for text in [*texts, ", ".join(_flags(ctx, node, time))]:
-        ctx.block.add(f"    {text},")
-    ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in (*lead, *heads, *columns))}]")
-    batched = node.args[-1] is not build.ZERO or any(BATCH in x.dims for x in (q, k, v, a))
+    arguments = [*texts, ", ".join(_flags(ctx, node, time))]
+    ctx.call(", ".join(names), ctx.support("block_read"), arguments, ctx.shape((*lead, *heads, *columns)))
+    batched = is_batched(node, [q, k, v, a])
     reads = restored(ctx, names[0], lead, [heads, columns], node.dtype, batched)
     return reads, restored(ctx, names[1], (BATCH,), [heads, (part,), rows, columns], node.dtype, batched)

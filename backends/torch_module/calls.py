@@ -19,10 +19,12 @@ FORWARD = "The outputs; with `return_state` the state as well. `cu_seqlens`: end
 
 
 def signature(system: System, arguments: dict[str, str]) -> list[str]:
+    """A parameter of a method for each input."""
     return [f"{arguments[t.name]}: Tensor" for t in system.inputs()]
 
 
 def call(function: str, layer: bool, options: dict[str, str], arguments: list[str], more: list[str]) -> str:
+    """The call of the computation: a method of a layer, else a function, which is told the options."""
     name = f"self._{function}" if layer else function
     given = [] if layer else [f"{v}=self.{attribute(o)}" for o, v in options.items()]
     return f"{name}({', '.join([*arguments, *more, *given])})"
@@ -41,6 +43,7 @@ def all_streamed(system: System, tensor: Tensor) -> tuple[int, ...]:
 def forward(
     out: Block, system: System, function: str, layer: bool, options: dict[str, str], arguments: dict[str, str], target: Target
 ) -> None:
+    """The method for whole sequences: packed ones go through one call where that knows their ends, else one by one."""
     out.add(
         f"def forward(self, {', '.join([*signature(system, arguments), '*', 'state: Any = None'])}, "
         f"return_state: bool = False, cu_seqlens: Any = None{', group: Any = None' if ranks.crosses(system) else ''}) -> Any:"
@@ -80,6 +83,7 @@ def step(
     steps: Stepping,
     target: Target,
 ) -> None:
+    """The method for one position: inputs get a stream of length 1, and outputs lose it."""
     names = [arguments[t.name] for t in system.inputs()]
     out.add(f"def step(self, {', '.join([*signature(system, arguments), 'state: Any'])}) -> Any:")
     out.add('    """One position: the outputs there, and the new state. Inputs lack the streamed axis."""')

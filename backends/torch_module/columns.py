@@ -74,9 +74,6 @@ def _known(ctx: Context, term: Node) -> bool:
 def _texts(ctx: Context, row: str, nodes: list[Node]) -> list[str]:
     """The bounds as Python numbers; rows count from the first new position."""
     shift = ctx.past and ctx.is_new(row)
-    before, caches = ctx.fixed, ctx.caches
-    ctx.fixed = {row: "(past + last)" if shift else "last", f"{row}'": "(past + first)" if shift else "first"}
-    ctx.caches = [{}]
-    texts = [expressions.emit(ctx, n).text for n in dict.fromkeys(nodes)]
-    ctx.fixed, ctx.caches = before, caches
-    return texts
+    places = {row: "(past + last)" if shift else "last", f"{row}'": "(past + first)" if shift else "first"}
+    with ctx.having(fixed=places, caches=[{}]):
+        return [expressions.emit(ctx, n).text for n in dict.fromkeys(nodes)]

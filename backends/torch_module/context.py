@@ -6,12 +6,14 @@ Architecture invariant: the only mutable object of the backend; every other part
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from seqdsl.ir.dependence import Loop
-from seqdsl.ir.node import Node
+from seqdsl.ir.node import Node, walk
+from seqdsl.ir.ops import bound, made
 from seqdsl.ir.state import StateEntry
 from seqdsl.ir.system import Edge, System, Tensor
 
@@ -136,7 +138,8 @@ class Context:
     guards: tuple[Node, ...] = ()
     caches: list[dict[object, Value]] = field(default_factory=lambda: [{}])
     order: list[str] = field(default_factory=list)
-    sizes: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, str] = field(default_factory=dict)  # by index: the variable of its length
+    option_variables: dict[str, str] = field(default_factory=dict)
     size_lines: list[tuple[str, str]] = field(default_factory=list)
     index_lines: list[str] = field(default_factory=list)
     helpers: set[str] = field(default_factory=set)
@@ -217,9 +220,6 @@ class Context:
 
     def meet(self, node: Node) -> None:
         """Fix the order of the node's indices, as they appear in the text."""
-        from seqdsl.ir.node import walk
-        from seqdsl.ir.ops import bound, made
-
         for n in walk(node):
             for name in (str(n.attr),) if n.op == "index" else (*bound(n), *made(n)):
                 if name not in self.order:
@@ -242,6 +242,21 @@ class Context:
         if dim == BATCH:
             return self.batch
         return self.length(dim)
+
+    def shape(self, dims: Iterable[str]) -> str:
+        """`B, T, H`: the lengths of dimensions."""
+        return ", ".join(self.dim_text(d) for d in dims)
+
+    def call(self, names: str, function: str, arguments: Iterable[str], shape: str) -> None:
+        """`names = function(`, a line for each argument, and `)  # [B, T, H]`."""
+        self.block.add(f"{names} = {function}(")
+        for argument in arguments:
+            self.block.add(f"    {argument},")
+        self.block.add(f")  # [{shape}]")
+
+    def rows_name(self) -> str:
+        """A variable for unknowns, a row for each position: named after the equation, where that is an identifier."""
+        return self.names.fresh(self.current if self.current.isidentifier() else f"{self.current}_rows")
 
     def length(self, index: str) -> str:
         """The length of an index's range: of the stream's own index, the new positions; of the others, all."""
@@ -273,25 +288,36 @@ class Context:
             self.block.add("# " + " ".join(line.split()))
 
     @contextmanager
-    def before_loops(self) -> Iterator[None]:
-        """Before the outermost loop that is being written, where none of them holds an index."""
-        kept = self.block, self.fixed, self.loops, self.guards, self.caches, self.fused
-        if self.loops:
-            self.block, self.fixed, self.loops, self.guards = self.loops[0].before, {}, [], ()
-            self.caches, self.fused = [self.caches[0]], False
+    def having(self, **fields: Any) -> Iterator[None]:
+        """With other values of some fields, and afterwards with those from before."""
+        before = {name: getattr(self, name) for name in fields}
+        vars(self).update(fields)
         try:
             yield
         finally:
-            self.block, self.fixed, self.loops, self.guards, self.caches, self.fused = kept
+            vars(self).update(before)
 
     @contextmanager
-    def under(self, *conditions: Node) -> Iterator[None]:
-        """Below a guard."""
-        before, self.guards = self.guards, (*self.guards, *conditions)
-        try:
+    def before_loops(self) -> Iterator[None]:
+        """Before the outermost loop that is being written, where none of them holds an index."""
+        if not self.loops:
             yield
-        finally:
-            self.guards = before
+            return
+        first = [self.caches[0]]
+        with self.having(block=self.loops[0].before, fixed={}, loops=[], guards=(), caches=first, fused=False):
+            yield
+
+    def under(self, *conditions: Node) -> AbstractContextManager[None]:
+        """Below a guard."""
+        return self.guarded((*self.guards, *conditions))
+
+    def guarded(self, conditions: tuple[Node, ...]) -> AbstractContextManager[None]:
+        """Below these guards alone."""
+        return self.having(guards=conditions)
+
+    def at(self, places: dict[str, str]) -> AbstractContextManager[None]:
+        """Where these indices too stand at known positions."""
+        return self.having(fixed={**self.fixed, **places})
 
     @contextmanager
     def apart(self) -> Iterator[None]:
@@ -311,11 +337,7 @@ class Context:
     @contextmanager
     def equation(self, tensor: Tensor) -> Iterator[None]:
         """While the equation of a tensor is written."""
-        before = self.order, self.current
-        self.order, self.current = list(tensor.indices), tensor.name
-        if tensor.rhs is not None:
-            self.meet(tensor.rhs)
-        try:
+        with self.having(order=list(tensor.indices), current=tensor.name):
+            if tensor.rhs is not None:
+                self.meet(tensor.rhs)
             yield
-        finally:
-            self.order, self.current = before

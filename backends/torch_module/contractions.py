@@ -122,16 +122,13 @@ def _finished(ctx: Context, node: Node, sign: int, result: Value | None, outer: 
         result = times(ctx, node, result, expressions.emit(ctx, f))
     for f in below:
         result = _over(ctx, node, result, f)
-    return (
-        negative(result)
-        if sign < 0 and result is not None
-        else result
-        if result is not None
-        else Value("1", (), "int", ATOM, True)
-    )
+    if result is None:
+        return Value("1", (), "int", ATOM, True)
+    return negative(result) if sign < 0 else result
 
 
 def times(ctx: Context, node: Node, a: Value | None, b: Value) -> Value:
+    """a * b, in the type of the node; None and the numbers 1 and -1 cost no operation."""
     if a is None:
         return b
     if b.text == "1" or b.text == "1.0":

@@ -33,6 +33,7 @@ class Layout:
 
 
 def layout_of(ctx: Context, node: Node, q: Value | None, k: Value, v: Value, a: Value, start: Value) -> Layout:
+    """How the operands of a read (of a state: without q) are arranged for linear attention."""
     time, rows = node.attr[0][0], node.attr[1]
     known = {time, BATCH, *rows}
     left = {*(q.dims if q is not None else ()), *k.dims} - known
@@ -57,14 +58,9 @@ def without_number(ctx: Context, node: Node) -> tuple[Node, str]:
     numbers = [[f for f in part if not f.free] for part in (ups, downs)]
     if not any(numbers) or not plain_ups or ctx.uses.get(node, 0) > 1:
         return node, ""
-    factor = build.product(numbers[0])
-    for below in numbers[1]:
-        factor = build.div(factor, below)
+    factor = build.quotient(*numbers)
     value = expressions.emit(ctx, factor if sign > 0 else build.neg(factor))
-    rest = build.product(plain_ups)
-    for below in plain_downs:
-        rest = build.div(rest, below)
-    return (rest, value.text) if value.static else (node, "")
+    return (build.quotient(plain_ups, plain_downs), value.text) if value.static else (node, "")
 
 
 def _reading(ctx: Context, node: Node) -> tuple[list[Value], str]:
@@ -132,14 +128,9 @@ def _call(
     flags = f", log={bool(options(node)['log'])}" + more + (", columns=True" if layout.by_column else "")
     flags += ctx.begins(MIXED if layout.mixed else ATTENTION, layout.time, states=True)
     names = [ctx.names.fresh(f"{ctx.current}_read"), ctx.names.fresh(f"{ctx.current}_state")]
-    ctx.block.add(
-        f"{names[0]}, {names[1]} = {ctx.support(MIXED if layout.mixed else ATTENTION)}("
-    )
-    for text in texts:
-        ctx.block.add(f"    {text},")
-    ctx.block.add(f"    {flags.removeprefix(', ')},")
-    ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in (*lead, *heads, *columns))}]")
-    batched = node.args[-1] is not build.ZERO or any(BATCH in x.dims for x in (q, k, v, a))
+    function = ctx.support(MIXED if layout.mixed else ATTENTION)
+    ctx.call(", ".join(names), function, [*texts, flags.removeprefix(", ")], ctx.shape((*lead, *heads, *columns)))
+    batched = scans.is_batched(node, [q, k, v, a])
     read = scans.restored(ctx, names[0], lead, [heads, columns], node.dtype, batched)
     final = scans.restored(ctx, names[1], (BATCH,), [heads, rows, columns], node.dtype, batched)
     return read, final
@@ -157,6 +148,7 @@ def shared(ctx: Context, node: Node) -> tuple[object, ...]:
 
 
 def read(ctx: Context, node: Node) -> Value:
+    """A `decayed_read`; the state after the last position, which the same call gives, is remembered."""
     (q, k, v, a, start), more = _reading(ctx, node)
     layout = layout_of(ctx, node, q, k, v, a, start)
     own = {*k.dims, *v.dims, *a.dims, *start.dims, layout.time, BATCH, *layout.rows}
@@ -231,6 +223,7 @@ def _states(ctx: Context, node: Node, k: Value, v: Value, a: Value, start: Value
 
 
 def state(ctx: Context, node: Node) -> Value:
+    """A `decayed_state`: by the call of a read of the same state, if there is one."""
     found = ctx.caches[0].get(shared(ctx, node))
     if found is not None:
         return found

@@ -16,6 +16,7 @@ from seqdsl.ir.ops import bound
 
 from . import expressions
 from .context import Context
+from .names import tuple_text
 from .values import ATOM, BATCH, Value, plain, with_ones
 
 if TYPE_CHECKING:
@@ -44,10 +45,8 @@ def dot_products(ctx: Context, node: Node, shape: Shape, factor: Node, values: N
     flags = [f"scale={expressions.emit(ctx, scale).text}"] + ([f"first={first}"] if causal else [])
     read = ctx.names.fresh(f"{ctx.current}_read")
     given = (*lead, shape.row, *shape.values)
-    ctx.block.add(f"{read} = {ctx.support('dot_product_attention')}(")
-    for text in (*texts, f"({', '.join(ctx.dim_text(d) for d in lead)}{',' if len(lead) == 1 else ''})", *flags):
-        ctx.block.add(f"    {text},")
-    ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in given)}]")
+    arguments = [*texts, tuple_text(map(ctx.dim_text, lead)), *flags]
+    ctx.call(read, ctx.support("dot_product_attention"), arguments, ctx.shape(given))
     return Value(read, given, "real")
 
 

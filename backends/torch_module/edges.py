@@ -28,14 +28,14 @@ def beside(ctx: Context, source: Source, k: int, value: Value, edge: Edge, *, be
     missing = [d for d in other.dims if d not in value.dims]
     order = tuple([d for d in missing if d == BATCH] + list(value.dims) + [d for d in missing if d != BATCH])
     dim = order.index(f"@{k}")
-    wide = _wide(ctx, value, order, source)
-    side = _wide(ctx, expressions.convert(ctx, other, value.dtype), tuple(d for d in order if d != f"@{k}"), source)
+    wide = _wide(ctx, value, order)
+    side = _wide(ctx, expressions.convert(ctx, other, value.dtype), tuple(d for d in order if d != f"@{k}"))
     piece = f"{side.at(ATOM)}.unsqueeze({dim})"
     parts = f"{piece}, {wide.text}" if before else f"{wide.text}, {piece}"
     return Value(f"{ctx.helper('_join')}([{parts}], {dim})", order, value.dtype)
 
 
-def _wide(ctx: Context, value: Value, order: tuple[str, ...], source: Source) -> Value:
+def _wide(ctx: Context, value: Value, order: tuple[str, ...]) -> Value:
     """All of `order`, of length 1 where the value does not vary (`_join` broadcasts)."""
     if value.static:
         value = expressions.tensor(ctx, value, value.dtype)
@@ -65,10 +65,8 @@ def edge_value(ctx: Context, source: Source, edge: Edge, k: int) -> Value:
                 subscripts.append(build.index(next(names)))
         position = [j for j in range(len(source.node.args)) if j not in source.keys][k]
         del subscripts[position]
-    before, ctx.guards = ctx.guards, ()
-    value = reads.read(ctx, build.read(target.name, subscripts, target.dtype))
-    ctx.guards = before
-    return value
+    with ctx.guarded(()):
+        return reads.read(ctx, build.read(target.name, subscripts, target.dtype))
 
 
 def edges_before(ctx: Context, source: Source, k: int, dtype: str, tail: Node) -> str:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from seqdsl.ir import build
+from seqdsl.ir.dependence import build_not
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, options
 
@@ -123,9 +124,8 @@ def _draw(ctx: Context, node: Node) -> Value:
 
 def _unlooped(ctx: Context, node: Node, hidden: list[str]) -> Value:
     """A binder over an index that a loop holds fixed: inside, the index is free again."""
-    before, ctx.fixed = ctx.fixed, {k: v for k, v in ctx.fixed.items() if k not in hidden}
-    value = emit(ctx, node)
-    ctx.fixed = before
+    with ctx.having(fixed={k: v for k, v in ctx.fixed.items() if k not in hidden}):
+        value = emit(ctx, node)
     return reads.at_loops(ctx, value)
 
 
@@ -294,9 +294,8 @@ def condition(ctx: Context, facts: list[Node]) -> Value | None:
         whole = build.both(whole, fact)
     if whole is build.TRUE:
         return None
-    before, ctx.guards = ctx.guards, ()
-    value = emit(ctx, whole)
-    ctx.guards = before
+    with ctx.guarded(()):
+        value = emit(ctx, whole)
     if not value.static and not value.text.isidentifier():
         value = ctx.bind("mask", value)
         ctx.caches[-1][_key(ctx, whole)] = value
@@ -312,7 +311,7 @@ def _text(ctx: Context, node: Node, args: list[Value], dims: tuple[str, ...]) ->
         side = "min" if node.op == "maximum" else "max"
         return Value(f"torch.clamp({x.text}, {side}={bound_value.text})", x.dims, node.dtype)
     if node.op == "clamp" and not (args[1].static and args[2].static):
-        return emit_clamp(ctx, node, args, dims)
+        return _clamp(ctx, node, args, dims)
     if node.op in ("logaddexp", "maximum", "minimum"):
         args = [tensor(ctx, a, node.dtype) for a in args]
     elif all(a.static for a in args):
@@ -337,7 +336,7 @@ def _text(ctx: Context, node: Node, args: list[Value], dims: tuple[str, ...]) ->
     return value
 
 
-def emit_clamp(ctx: Context, node: Node, args: list[Value], dims: tuple[str, ...]) -> Value:
+def _clamp(ctx: Context, node: Node, args: list[Value], dims: tuple[str, ...]) -> Value:
     """A clamp between tensors."""
     texts = [spread(tensor(ctx, a, node.dtype), dims).text for a in args]
     return Value(f"torch.minimum(torch.maximum({texts[0]}, {texts[1]}), {texts[2]})", dims, node.dtype)
@@ -345,8 +344,6 @@ def emit_clamp(ctx: Context, node: Node, args: list[Value], dims: tuple[str, ...
 
 def _where(ctx: Context, node: Node) -> Value:
     test = emit(ctx, node.args[0])
-    from seqdsl.ir.dependence import build_not
-
     with ctx.under(*build.conjuncts(node.args[0])):
         yes = emit(ctx, node.args[1])
     with ctx.under(*build.conjuncts(build_not(node.args[0]))):

@@ -13,7 +13,7 @@ from seqdsl.ir.ops import options
 from . import decayed, expressions, narrow, scans
 from .context import Context
 from .decayed import Layout
-from .values import BATCH, Value, merge
+from .values import BATCH, Value
 
 
 def solve(ctx: Context, node: Node) -> Value:
@@ -21,10 +21,8 @@ def solve(ctx: Context, node: Node) -> Value:
     w, u, x, a, start = narrow.operands(ctx, "chunk_solve", node)
     time, *ranks = node.attr[0]
     rows: tuple[str, ...] = node.attr[1]
-    along = {time, BATCH, *ranks, *rows}
-    every = [d for d in merge(x.dims, w.dims, u.dims, a.dims, start.dims) if d not in along]
-    heads = ctx.ordered(tuple(d for d in every if d in {*w.dims, *u.dims, *a.dims}))
-    layout = Layout(time, heads, rows, ctx.ordered(tuple(d for d in every if d not in heads)), False)
+    heads, columns = scans.heads_and_columns(ctx, {time, BATCH, *ranks, *rows}, [w, u, a], [x, start])
+    layout = Layout(time, heads, rows, columns, False)
     reader = None if ranks or ctx.loops or ctx.fixed else _reader(ctx, node)
     if reader is not None:
         q, more = _asked(ctx, reader)
@@ -33,9 +31,9 @@ def solve(ctx: Context, node: Node) -> Value:
     lead = (BATCH, time)
     texts = [scans.blocks(ctx, v, lead, [heads, tuple(ranks), rows]) for v in (w, u)]
     texts.append(scans.blocks(ctx, x, lead, [heads, tuple(ranks), layout.columns]))
-    name = ctx.names.fresh(f"{ctx.current}_rows" if not ctx.current.isidentifier() else ctx.current)
+    name = ctx.rows_name()
     _call(ctx, node, name, "chunk_solve", texts, a, start, layout, types(ctx, node))
-    batched = node.args[-1] is not build.ZERO or any(BATCH in v.dims for v in (w, u, x, a))
+    batched = scans.is_batched(node, [w, u, x, a])
     return scans.restored(ctx, name, lead, [heads, tuple(ranks), layout.columns], node.dtype, batched)
 
 
@@ -91,10 +89,10 @@ def _both(
     if owner.rhs is reader:
         ctx.comment(owner)
     names = [ctx.names.fresh(f"{owner.name.rpartition('.')[2]}_{kind}") for kind in ("read", "state")]
-    names.append(ctx.names.fresh(f"{ctx.current}_rows" if not ctx.current.isidentifier() else ctx.current))
+    names.append(ctx.rows_name())
     flags = [*(["strict=True"] if options(reader)["strict"] else []), *more]
     _call(ctx, node, ", ".join(names), "chunk_solve_read", texts, a, start, layout, flags)
-    batched = node.args[-1] is not build.ZERO or any(BATCH in v.dims for v in (*given, a))
+    batched = scans.is_batched(node, [*given, a])
     read, y = (scans.restored(ctx, name, lead, [heads, columns], node.dtype, batched) for name in (names[0], names[2]))
     final = scans.restored(ctx, names[1], (BATCH,), [heads, rows, columns], node.dtype, batched)
     expressions.remember(ctx, reader, read)
@@ -119,15 +117,11 @@ def _call(
     begin = "None" if node.args[-1] is build.ZERO else _begin(ctx, start, [heads, rows, layout.columns])
     given = options(node)
     flags = [f"log={bool(given['log'])}", *(["after=True"] if given["after"] else []), *more]
-    flags += [f"chunk={given['chunk']}"] if given["chunk"] not in (0, 64) else []
-    flags += [f"chunk={ctx.helper('_whole_chunk')}({ctx.length(layout.time)})"] if given["chunk"] == 0 else []
+    flags += scans.chunk_argument(ctx, given["chunk"], ctx.length(layout.time))
     first = ctx.begins(function, layout.time, states=True).removeprefix(", ")
     flags += [first] if first else []
-    ctx.block.add(f"{opening} = {ctx.support(function)}(")
-    for text in [*texts, decay, begin, ", ".join(flags)]:
-        ctx.block.add(f"    {text},")
-    dims = (*lead, *heads, *node.attr[0][1:], *layout.columns)
-    ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in dims)}]")
+    shape = ctx.shape((*lead, *heads, *node.attr[0][1:], *layout.columns))
+    ctx.call(opening, ctx.support(function), [*texts, decay, begin, ", ".join(flags)], shape)
 
 
 def _begin(ctx: Context, start: Value, groups: list[tuple[str, ...]]) -> str:

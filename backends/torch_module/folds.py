@@ -12,7 +12,8 @@ from seqdsl.ir.system import Monoid
 
 from . import expressions
 from .context import Block, Context, Unsupported
-from .values import BATCH, Value, merge, plain, spread
+from .names import elements
+from .values import BATCH, Value, merge, permuted, plain, spread
 
 
 def fold(ctx: Context, node: Node, *, over_ranks: bool = False) -> Value:
@@ -54,14 +55,14 @@ def fold(ctx: Context, node: Node, *, over_ranks: bool = False) -> Value:
     else:
         call = f"{ctx.helper('_tree_scan' if prefix else '_tree_fold')}({texts}, {len(outer)})"
         ctx.helper("_join")
-    line = f"{', '.join(results)}{',' if len(results) == 1 else ''} = {call}"
+    line = f"{elements(results)} = {call}"
     if prefix is None:
         line = _guard_empty(ctx, monoid, line, results, types, outer, name)
     else:
         ctx.block.add(line)
     if over_ranks:
         call = f"{ctx.ranks}.prefixes(({', '.join(results)},), {combine}, {lead.index(name)})"
-        ctx.block.add(f"{', '.join(results)}{',' if len(results) == 1 else ''} = {call}")
+        ctx.block.add(f"{elements(results)} = {call}")
     at = prefix or ""
     values = {}
     for variable, (field, own) in zip(results, monoid.fields, strict=True):
@@ -97,12 +98,8 @@ def _prefix(ctx: Context, facts: list[Node], name: str) -> str | None:
 
 
 def _local(ctx: Context, values: dict[str, tuple[tuple[str, ...], Value]], node: Node) -> Value:
-    before, ctx.local = ctx.local, values
-    ctx.caches.append({})
-    value = expressions.emit(ctx, node)
-    ctx.caches.pop()
-    ctx.local = before
-    return value
+    with ctx.having(local=values, caches=[*ctx.caches, {}]):
+        return expressions.emit(ctx, node)
 
 
 def _lift(ctx: Context, monoid: Monoid, args: list[Value], types: dict[str, str]) -> list[Value]:
@@ -146,36 +143,25 @@ def _combine(ctx: Context, monoid: Monoid, lead: tuple[str, ...], types: dict[st
             variable = names.fresh(f"{side}_{field}")
             parameters.append(variable)
             values[f"{side}.{field}"] = (own, Value(variable, (*lead, *own), types[field]))
-    before = ctx.block, ctx.names, ctx.local, ctx.order
-    ctx.block, ctx.names, ctx.local = Block(before[0].indent + 1), names, values
-    ctx.caches.append({})
-    ctx.order = list(lead)
-    for equation in monoid.combine:
-        assert equation.rhs is not None
-        ctx.order = [d for d in (*lead, *equation.indices) if d != BATCH]
-        ctx.meet(equation.rhs)
-        if equation.comment:
-            ctx.block.add("# " + equation.comment.splitlines()[-1])
-        value = expressions.emit(ctx, equation.rhs)
-        value = expressions.tensor(ctx, value, types.get(equation.name, value.dtype))
-        ctx.local = {**ctx.local, equation.name: (equation.indices, ctx.bind(equation.name, value))}
-    texts = [
-        expressions.full(ctx, ctx.local[f][1], (*lead, *own), types[f])
-        if set(ctx.local[f][1].dims) != {*lead, *own}
-        else ctx.local[f][1]
-        for f, own in monoid.fields
-    ]
-    ordered = []
-    for value, (_, own) in zip(texts, monoid.fields, strict=True):
-        from .values import permuted
-
-        ordered.append(permuted(value, (*lead, *own)).text)
-    ctx.block.add(f"return {', '.join(ordered)}{',' if len(ordered) == 1 else ''}")
-    body = ctx.block.lines
-    ctx.block, ctx.names, ctx.local, ctx.order = before
-    ctx.caches.pop()
+    block = Block(ctx.block.indent + 1)
+    with ctx.having(block=block, names=names, local=values, order=list(lead), caches=[*ctx.caches, {}]):
+        for equation in monoid.combine:
+            assert equation.rhs is not None
+            ctx.order = [d for d in (*lead, *equation.indices) if d != BATCH]
+            ctx.meet(equation.rhs)
+            if equation.comment:
+                block.add("# " + equation.comment.splitlines()[-1])
+            value = expressions.emit(ctx, equation.rhs)
+            value = expressions.tensor(ctx, value, types.get(equation.name, value.dtype))
+            ctx.local = {**ctx.local, equation.name: (equation.indices, ctx.bind(equation.name, value))}
+        found = []
+        for field, own in monoid.fields:
+            dims, value = (*lead, *own), ctx.local[field][1]
+            whole = value if set(value.dims) == set(dims) else expressions.full(ctx, value, dims, types[field])
+            found.append(permuted(whole, dims).text)
+        block.add(f"return {elements(found)}")
     ctx.block.add(f"def {name}({', '.join(parameters)}):")
-    ctx.block.lines.extend(body)
+    ctx.block.lines.extend(block.lines)
     return name
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Step, schedule
 from seqdsl.ir.state import StateEntry, record_paths
-from seqdsl.ir.system import System, Tensor
+from seqdsl.ir.system import System, Tensor, sources
 
 from . import apart, expressions, history, ranks, reads, recurrence, stateless
 from .context import Block, Context, Layered, Looped, Source, Stored
@@ -19,7 +19,7 @@ from .loops import sink
 from .names import Names
 from .packed import packing
 from .prologue import Stepping, literal, nest, stepping, write_prologue
-from .readers import read_by, readers_of, uses
+from .readers import readers_of, uses
 from .shared import shared, write_shared
 from .sizes import total
 from .stateless import with_state_alone
@@ -64,29 +64,7 @@ def write_body(
     system = with_gathered_sums(with_tables(system, kept))
     names = Names({*taken, *arguments.values(), *options.values(), *SUPPORT_FUNCTIONS, *target.names()})
     ctx = Context(system, names, Block(indent + 1), options="self." if layer else "", target=target)
-    ctx.stateful, ctx.past = not steps.refusal, steps.past
-    if ranks.crosses(system):
-        names.taken.add(ranks.GROUP)
-        ctx.ranks = names.fresh("ranks")
-        ctx.total = names.fresh("all_positions") if ranks.positions_cross(system) else ""
-    ctx.batch = names.fresh("B" if "B" not in names.taken else "batch_size")
-    for name, variable in options.items():
-        ctx.sizes[f"option {name}"] = variable
-    for entry in steps.entries:
-        key = f"{entry.tensor}@boundary" if entry.boundary is not None else entry.tensor
-        if key not in ctx.records or entry.tail is None:  # a cache of all values holds the last ones too,
-            ctx.records[key] = entry
-        if entry.tail is not None and entry.boundary is None:  # but not those before the first
-            ctx.tails[key] = entry
-    ctx.uses = uses(system)
-    parameter_places(ctx)
-    how = packing(system, steps, target)
-    if not how.refusal:
-        ctx.ends, ctx.stateless = "cu_seqlens", bool(how.stateless)
-    _place_inputs(ctx, arguments)
-    ctx.unread = _unread(system, steps)
-    real = [arguments[t.name] for t in system.inputs() if t.dtype in ("real", "complex")]
-    ctx.like = real[0] if real else ctx.like
+    _tell(ctx, steps, arguments, options)
     chains = target.chains
     late = _late(system, steps, chains.keeps() if chains else set())
     ctx.late = frozenset(late)
@@ -124,9 +102,37 @@ def write_body(
     return write_prologue(ctx, indent, layer, known, arguments, _inputs(ctx, arguments), steps, body), ctx
 
 
+def _tell(ctx: Context, steps: Stepping, arguments: dict[str, str], options: dict[str, str]) -> None:
+    """What a function knows before its equations: what a state holds, how ranks and packed sequences are told apart, the
+    variables of options, parameters and inputs."""
+    system, names = ctx.system, ctx.names
+    ctx.stateful, ctx.past = not steps.refusal, steps.past
+    if ranks.crosses(system):
+        names.taken.add(ranks.GROUP)
+        ctx.ranks = names.fresh("ranks")
+        ctx.total = names.fresh("all_positions") if ranks.positions_cross(system) else ""
+    ctx.batch = names.fresh("B" if "B" not in names.taken else "batch_size")
+    ctx.option_variables |= options
+    for entry in steps.entries:
+        key = f"{entry.tensor}@boundary" if entry.boundary is not None else entry.tensor
+        if key not in ctx.records or entry.tail is None:  # a cache of all values holds the last ones too,
+            ctx.records[key] = entry
+        if entry.tail is not None and entry.boundary is None:  # but not those before the first
+            ctx.tails[key] = entry
+    ctx.uses = uses(system)
+    parameter_places(ctx)
+    how = packing(system, steps, ctx.target)
+    if not how.refusal:
+        ctx.ends, ctx.stateless = "cu_seqlens", bool(how.stateless)
+    _place_inputs(ctx, arguments)
+    ctx.unread = _unread(system, steps)
+    real = [arguments[t.name] for t in system.inputs() if t.dtype in ("real", "complex")]
+    ctx.like = real[0] if real else ctx.like
+
+
 def _unread(system: System, steps: Stepping) -> frozenset[str]:
     """The outputs that are nothing but that: no tensor reads them, nor does the state keep them."""
-    read = {name for tensor in system.derived() for name in read_by(system, tensor)}
+    read = {name for tensor in system.derived() for name in sources(system, tensor)}
     return frozenset(system.outputs) - read - {e.tensor for e in steps.entries} - set(system.finals.values())
 
 
@@ -135,7 +141,7 @@ def _late(system: System, steps: Stepping, together: set[str]) -> list[str]:
     `together` are computed with others, whatever is asked for."""
     readers: dict[str, set[str]] = {}
     for tensor in system.derived():
-        for name in read_by(system, tensor):
+        for name in sources(system, tensor):
             readers.setdefault(name, set()).add(tensor.name)
     kept = {*system.outputs, *together, *(e.tensor for e in steps.entries if e.name not in system.finals)}
     plain = [s.tensor for s in schedule(system) if isinstance(s, Compute) and s.tensor not in kept]
@@ -285,16 +291,11 @@ def _boundary(ctx: Context, entry: StateEntry, tensor: Tensor, looped: Looped | 
     """The value at the last boundary that the stream has passed."""
     assert entry.boundary is not None
     last = f"max({end} - 1, 0)" if entry.at_last_point else end  # nothing has passed: the first boundary
-    before, ctx.fixed = ctx.fixed, {**ctx.fixed, str(ctx.system.stream): last}
-    ctx.caches.append({})
-    if looped is not None and looped.keys == (entry.position,):
-        place = expressions.emit(ctx, entry.boundary)
-        result = f"{looped.name}.get({place.text}, {_missing(ctx, tensor, looped, place.at(COMPARE + 1))})"
-    else:
+    with ctx.having(fixed={**ctx.fixed, str(ctx.system.stream): last}, caches=[*ctx.caches, {}]):
+        if looped is not None and looped.keys == (entry.position,):
+            place = expressions.emit(ctx, entry.boundary)
+            return f"{looped.name}.get({place.text}, {_missing(ctx, tensor, looped, place.at(COMPARE + 1))})"
         subscripts = [entry.boundary if k == entry.position else build.index(i) for k, i in enumerate(tensor.indices)]
         value = reads.read(ctx, build.read(tensor.name, subscripts, tensor.dtype))
         dims = (BATCH, *(i for k, i in enumerate(tensor.indices) if k != entry.position))
-        result = expressions.full(ctx, value, dims, tensor.dtype).text
-    ctx.caches.pop()
-    ctx.fixed = before
-    return result
+        return expressions.full(ctx, value, dims, tensor.dtype).text

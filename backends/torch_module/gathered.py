@@ -7,11 +7,10 @@ count: an outer product would be written out over the whole axis. Entry point: `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Loop, Step, schedule
+from seqdsl.ir.dependence import every_loop, schedule
 from seqdsl.ir.node import Node, read_names, walk
 from seqdsl.ir.ops import remake
 from seqdsl.ir.system import System
@@ -23,7 +22,7 @@ from .table import MARKED
 
 def with_gathered_sums(system: System) -> System:
     """The system, each sum of a loop's equations as what the loop does not change, and the rest."""
-    home = {name: frozenset(loop.tensors()) for loop in _loops(schedule(system)) for name in loop.tensors()}
+    home = {name: frozenset(loop.tensors()) for loop in every_loop(schedule(system)) for name in loop.tensors()}
     count = uses(system) if home else {}
     changed = []
     for name, inside in home.items():
@@ -33,14 +32,6 @@ def with_gathered_sums(system: System) -> System:
             rhs = _gathered(tensor.rhs, inside, count)
             changed += [] if rhs is tensor.rhs else [replace(tensor, rhs=rhs)]
     return system.with_tensors(*changed) if changed else system
-
-
-def _loops(steps: Sequence[Step]) -> Iterator[Loop]:
-    """Outer loops first."""
-    for step in steps:
-        if isinstance(step, Loop):
-            yield step
-            yield from _loops(step.body)
 
 
 def _gathered(rhs: Node, inside: frozenset[str], count: dict[Node, int]) -> Node:

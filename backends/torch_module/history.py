@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from seqdsl.ir import build
-from seqdsl.ir.node import Node
+from seqdsl.ir.node import Node, read_names
 from seqdsl.ir.order import Linear, difference, linear, upper_bound
 from seqdsl.ir.state import StateEntry, record_paths, state_record
 from seqdsl.ir.system import Edge, Tensor
@@ -70,9 +70,7 @@ def _mirrored(ctx: Context, source: Source, own: str, form: Linear) -> str | Non
 
 
 def _data(node: Node) -> bool:
-    from seqdsl.ir.node import walk
-
-    return any(n.op == "read" for n in walk(node))
+    return bool(read_names(node))
 
 
 def _selected(ctx: Context, source: Source, k: int, own: str, subscript: Node, value: Value) -> tuple[Value, bool]:
@@ -195,6 +193,7 @@ def in_state(ctx: Context, source: Source, edge: Edge) -> bool:
 
 
 def count_text(ctx: Context, entry: StateEntry) -> str:
+    """How many positions a state holds of a tensor."""
     return "past" if entry.tail is None else size_value(ctx, entry.tail).at(SUM)
 
 

@@ -15,7 +15,7 @@ from seqdsl.ir.system import System, Tensor, sources
 
 from . import expressions, reads
 from .context import Block, Context, Stored
-from .names import Names
+from .names import Names, elements
 from .values import BATCH, Value, permuted
 
 
@@ -25,25 +25,23 @@ def within(
     """The lines of the function's body, and what it returns: the tensors that are read outside. `batch` is its variable of
     the batch size, empty where nothing in it has a batch."""
     wanted = _read_outside(ctx.system, {name for step in steps for name in step.tensors()})
-    outer, names, batched, size, like = ctx.block, ctx.names, ctx.batched, ctx.batch, ctx.like
-    ctx.block, ctx.batched, ctx.names = Block(outer.indent + 1), bool(batch), names.copy()
-    ctx.batch, ctx.like = batch or size, like if batch else Context.like
-    with ctx.apart():
+    block, names = Block(ctx.block.indent + 1), ctx.names.copy()
+    own = {"batched": bool(batch), "batch": batch or ctx.batch, "like": ctx.like if batch else Context.like}
+    with ctx.having(block=block, names=names, **own), ctx.apart():
         for step in steps:
             execute(step)
         values = {n: _whole(ctx, ctx.system.tensors[n]) for n in wanted}
-    ctx.block.add(f"return [{', '.join(v.text for v in values.values())}]")
-    lines, ctx.block, ctx.batched, ctx.batch, ctx.like = ctx.block.lines, outer, batched, size, like
+    block.add(f"return [{', '.join(v.text for v in values.values())}]")
     positions = {v.text for k, v in ctx.caches[0].items() if isinstance(k, tuple) and k[0] == "positions"}
     standing = {*positions, *ctx.about.values(), *(variable for variable, _ in ctx.size_lines)}
-    ctx.names = Names(names.taken | (ctx.names.taken & standing))
-    return lines, values
+    ctx.names = Names(ctx.names.taken | (names.taken & standing))
+    return block.lines, values
 
 
 def called(ctx: Context, values: dict[str, Value], call: str) -> None:
     """The function's results by names."""
     variables = [ctx.names.fresh(n) for n in values]
-    ctx.block.add(f"{', '.join(variables)}{',' * (len(variables) == 1)} = {call}")
+    ctx.block.add(f"{elements(variables)} = {call}")
     for (tensor, value), variable in zip(values.items(), variables, strict=True):
         ctx.places[tensor] = Stored(replace(value, text=variable))
 

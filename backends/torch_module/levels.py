@@ -9,7 +9,7 @@ the backward runs the function again. Entry points: `is_levels`, `run`.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from seqdsl.forms.levels import join_of
@@ -21,6 +21,7 @@ from seqdsl.ir.system import Index, Tensor
 
 from . import expressions, history
 from .context import Block, Context, Stored
+from .names import elements
 from .operands import is_safe
 from .values import ATOM, BATCH, BIT_AND, CHOICE, SUM, Value, plain, with_ones
 
@@ -78,14 +79,13 @@ def run(ctx: Context, loop: Loop, needed: Collection[str]) -> None:
     at = order[0].indices[places[order[0].name]]
     graph = _Graph(order, places, at, f"{order[0].name}.cell")
     for tensor in order:
-        for line in tensor.comment.splitlines():
-            ctx.block.add("# " + " ".join(line.split()))
+        ctx.comment(tensor)
     with ctx.equation(order[0]):
         for tensor in order:
             if any(not graph.own(r) for r in _loop_reads(graph, _step_of(tensor))):
                 graph.sums[tensor.name] = _group(ctx, graph, tensor)
         dims = [graph.cell, *(g.dim for g in graph.groups.values())]
-        ctx.system = replace(system, indices={**system.indices, **{d: Index(d, d, None) for d in dims}})
+        ctx.system = system.with_indices(*(Index(d, d, None) for d in dims))
         far = {str(r.attr) for t in order for r in _loop_reads(graph, _step_of(t)) if not graph.own(r)}
         kept = [t for t in order if t.name in far or t.name in needed]
         step = ctx.names.fresh(f"{_word(order[-1].name)}_step")
@@ -138,28 +138,26 @@ def _group(ctx: Context, graph: _Graph, tensor: Tensor) -> _Group:
 
 def _at_pairs(ctx: Context, graph: _Graph, group: _Group, node: Node) -> Value:
     """A term without a state at each pair, from its parts; one for all of them has length 1."""
-    system, hoisted, caches = ctx.system, ctx.hoisted, ctx.caches
-    ctx.system = replace(system, indices={**system.indices, group.dim: Index(group.dim, group.dim, None)})
     ctx.lengths[group.dim] = f"{group.pairs}.shape[1]"
-    known: dict[Node, Value] = {}
-    long = False  # is it one for each pair, whatever the inputs vary along?
-    for part, facts in _parts(graph, node, group.item):
-        if part.op == "index" and part.attr in (graph.at, group.item):
-            long, row = True, 1 if part.attr == graph.at else 2
-            past = " + past" if ctx.past and ctx.is_new(str(part.attr)) else ""
-            known[part] = Value(f"{group.pairs}[{row}]{past}", (group.dim,), "int", SUM if past else ATOM)
-            continue
-        with ctx.under(*facts):
-            value = plain(expressions.emit(ctx, part))
-        if not value.static:
-            whole = with_ones(value, (BATCH, graph.at, group.item))
-            text = f"{ctx.helper('_level_picked')}({whole.text}, list({group.pairs}))"
-            known[part] = Value(text, (group.dim,), value.dtype)
-    ctx.hoisted, ctx.caches = {**hoisted, **known}, [{}]
-    result = expressions.emit(ctx, node)
+    with ctx.having(system=ctx.system.with_indices(Index(group.dim, group.dim, None))):
+        known: dict[Node, Value] = {}
+        long = False  # is it one for each pair, whatever the inputs vary along?
+        for part, facts in _parts(graph, node, group.item):
+            if part.op == "index" and part.attr in (graph.at, group.item):
+                long, row = True, 1 if part.attr == graph.at else 2
+                past = " + past" if ctx.past and ctx.is_new(str(part.attr)) else ""
+                known[part] = Value(f"{group.pairs}[{row}]{past}", (group.dim,), "int", SUM if past else ATOM)
+                continue
+            with ctx.under(*facts):
+                value = plain(expressions.emit(ctx, part))
+            if not value.static:
+                whole = with_ones(value, (BATCH, graph.at, group.item))
+                text = f"{ctx.helper('_level_picked')}({whole.text}, list({group.pairs}))"
+                known[part] = Value(text, (group.dim,), value.dtype)
+        with ctx.having(hoisted={**ctx.hoisted, **known}, caches=[{}]):
+            result = expressions.emit(ctx, node)
     if not result.static and not long:
         result = Value(f"{result.at(ATOM)}.expand({group.pairs}.shape[1])", result.dims, result.dtype)
-    ctx.system, ctx.hoisted, ctx.caches = system, hoisted, caches
     return expressions.full(ctx, result, (group.dim,), node.dtype)
 
 
@@ -234,29 +232,28 @@ def _function(ctx: Context, graph: _Graph, name: str, kept: list[Tensor]) -> lis
         node = _step_of(tensor) if group is None else _step_of(tensor).args[0]
         ctx.meet(node)
         prepared.append((tensor, group, node, _operands(ctx, graph, node, group)))
-    outer = ctx.block, ctx.hoisted, ctx.caches, ctx.order, ctx.current, ctx.local, ctx.lengths, ctx.uses
-    block = ctx.block = Block(outer[0].indent + 1)
+    block = Block(ctx.block.indent + 1)
     rows = [ctx.names.fresh(f"rows{g.number or ''}") for g in graph.groups.values()]
     lengths = {g.dim: f"len({row})" for g, row in zip(graph.groups.values(), rows, strict=True)}
-    ctx.local, ctx.lengths = dict(ctx.local), {**ctx.lengths, graph.cell: "cells", **lengths}
     after = {}
-    for tensor, group, node, known in prepared:
-        ctx.hoisted, ctx.caches = {**outer[1], **known}, [{}]
-        ctx.current, ctx.order = _word(tensor.name), [group.dim if group else graph.cell, *graph.lanes(tensor)]
-        moved = rebuild(node, lambda n, g=group: _moved(ctx, graph, rows, n, g))  # type: ignore[misc]
-        ctx.meet(moved)
-        after[tensor.name] = _after(ctx, graph, tensor, moved, group, rows)
-    block.add(f"return [{', '.join(after[t.name] for t in kept)}]")
+    with ctx.having(block=block, local=dict(ctx.local), lengths={**ctx.lengths, graph.cell: "cells", **lengths}):
+        for tensor, group, node, known in prepared:
+            order = [group.dim if group else graph.cell, *graph.lanes(tensor)]
+            own = {"hoisted": {**ctx.hoisted, **known}, "caches": [{}], "order": order, "current": _word(tensor.name)}
+            with ctx.having(**own):
+                moved = rebuild(node, lambda n, g=group: _moved(ctx, graph, rows, n, g))  # type: ignore[misc]
+                ctx.meet(moved)
+                after[tensor.name] = _after(ctx, graph, tensor, moved, group, rows)
+        block.add(f"return [{', '.join(after[t.name] for t in kept)}]")
     arguments = (list(graph.reads.values()), list(graph.here.values()), list(graph.there.values()),
                  list(graph.fixed.values()), rows)  # fmt: skip
     titles = ("earlier", "here", "there", "fixed", "rows_of_pairs")
-    ctx.block, ctx.hoisted, ctx.caches, ctx.order, ctx.current, ctx.local, ctx.lengths, ctx.uses = outer
     inner = "    " * block.indent
     lines = [f"def {name}({', '.join(f'{t}: Any' for t in titles)}, cells: int) -> Any:  # the step at a level's positions"]
-    lines[0] = "    " * outer[0].indent + lines[0]
+    lines[0] = "    " * ctx.block.indent + lines[0]
     for variables, title in zip(arguments, titles, strict=True):
         if variables:
-            lines.append(f"{inner}{', '.join(variables)}{',' if len(variables) == 1 else ''} = {title}")
+            lines.append(f"{inner}{elements(variables)} = {title}")
     return [*lines, *block.lines]
 
 
@@ -327,12 +324,9 @@ def _call(ctx: Context, graph: _Graph, step: str, kept: list[Tensor], lines: lis
     groups = [g.pairs for g in graph.groups.values()]
     ctx.block.lines.extend(lines)
     names = [ctx.names.fresh(_word(t.name)) for t in kept]
-    ctx.block.add(f"{', '.join(names)}{',' if len(names) == 1 else ''} = {ctx.support('levels')}(")
     lists = (f"[{', '.join(part)}]" for part in (known, groups, found, graph.here, there, graph.fixed))
-    for text in (step, *lists, f"({ctx.batch}, {ctx.length(graph.at)})"):
-        ctx.block.add(f"    {text},")
     dims = [(BATCH, graph.at, *graph.lanes(t)) for t in kept]
-    shapes = dict.fromkeys(", ".join(ctx.dim_text(d) for d in own) for own in dims)
-    ctx.block.add(f")  # [{'], ['.join(shapes)}]")
+    arguments = [step, *lists, f"({ctx.batch}, {ctx.length(graph.at)})"]
+    ctx.call(elements(names), ctx.support("levels"), arguments, "], [".join(dict.fromkeys(map(ctx.shape, dims))))
     for tensor, name, own in zip(kept, names, dims, strict=True):
         ctx.places[tensor.name] = Stored(Value(name, own, tensor.dtype))

@@ -104,7 +104,7 @@ def _absorbable(system: System, tensor: Tensor, loop: Loop, inside: dict[str, in
 def hoist(ctx: Context, loop: Loop, inside: set[str], apart: set[str]) -> None:
     """Compute what does not depend on the loop before it, over the whole axis; not of parameters that every step has of
     its own, unless an inner loop would compute it at each of its steps. Tensors `apart` are computed otherwise."""
-    dependent = inside | _waiting(ctx, inside)
+    dependent = inside | _waiting(ctx)
     if not ctx.fixed and not any(isinstance(step, Loop) and step not in ctx.functions for step in loop.body):
         dependent |= {name for name, place in ctx.places.items() if isinstance(place, Layered)}
     for name in [n for n in ctx.system.tensors if n in inside and n not in apart]:
@@ -124,7 +124,7 @@ def is_narrow(node: Node) -> bool:
     return bool(OPS[node.op].binding) or node.op == "read" or any(node.free <= a.free for a in node.args)
 
 
-def _waiting(ctx: Context, inside: set[str]) -> set[str]:
+def _waiting(ctx: Context) -> set[str]:
     """Tensors that are not computed yet."""
     return {t.name for t in ctx.system.derived() if t.name not in ctx.places}
 

@@ -13,7 +13,7 @@ from seqdsl.ir.ops import options
 from . import expressions, narrow
 from .context import Context
 from .feedback import types
-from .scans import blocks, product
+from .scans import blocks, chunk_argument, heads_and_columns, is_batched, product
 from .values import ATOM, BATCH, Value, merge, with_ones
 
 
@@ -22,10 +22,7 @@ def solve(ctx: Context, node: Node) -> Value:
     w, u, x, a, start = narrow.operands(ctx, "chunk_solve", node)
     time, micro, *ranks = node.attr[0]
     rows: tuple[str, ...] = node.attr[1]
-    along = {time, BATCH, micro, *ranks, *rows}
-    every = [d for d in merge(x.dims, w.dims, u.dims, a.dims, start.dims) if d not in along]
-    heads = ctx.ordered(tuple(d for d in every if d in {*w.dims, *u.dims, *a.dims}))
-    columns = ctx.ordered(tuple(d for d in every if d not in heads))
+    heads, columns = heads_and_columns(ctx, {time, BATCH, micro, *ranks, *rows}, [w, u, a], [x, start])
     lead = (BATCH, time, micro)
     texts = [_steps(ctx, v, lead, [heads, tuple(ranks), rows]) for v in (w, u)]
     texts.append(_steps(ctx, x, lead, [heads, tuple(ranks), columns]))
@@ -33,21 +30,15 @@ def solve(ctx: Context, node: Node) -> Value:
     texts.append(blocks(ctx, start, (BATCH,), [heads, rows, columns]) if node.args[-1] is not build.ZERO else "None")
     given = options(node)
     flags = [f"log={bool(given['log'])}", *(["after=True"] if given["after"] else [])]
-    flags += [f"chunk={given['chunk']}"] if given["chunk"] not in (0, 64) else []
     count = f"{ctx.length(time)} * {ctx.length(micro)}"
-    flags += [f"chunk={ctx.helper('_whole_chunk')}({count})"] if given["chunk"] == 0 else []
-    flags += types(ctx, node)
-    name = ctx.names.fresh(f"{ctx.current}_rows" if not ctx.current.isidentifier() else ctx.current)
+    flags += [*chunk_argument(ctx, given["chunk"], count), *types(ctx, node)]
+    name = ctx.rows_name()
     dims = (*lead, *heads, *ranks, *columns)
-    ctx.block.add(f"{name} = {ctx.support('chunk_solve')}(")
-    for text in [*texts, ", ".join(flags)]:
-        ctx.block.add(f"    {text},")
     inner = [count, *(product(ctx, group) for group in (heads, tuple(ranks), columns))]
-    ctx.block.add(f")  # [{', '.join([ctx.dim_text(BATCH), *inner])}]")
-    shape = ", ".join(ctx.dim_text(d) for d in dims)
-    batched = node.args[-1] is not build.ZERO or any(BATCH in v.dims for v in (w, u, x, a))
-    wide = "" if batched else f".expand({ctx.dim_text(BATCH)}, *{name}.shape[1:])"
-    return Value(f"{name}{wide}.reshape({shape})", dims, node.dtype)
+    arguments = [*texts, ", ".join(flags)]
+    ctx.call(name, ctx.support("chunk_solve"), arguments, ", ".join([ctx.dim_text(BATCH), *inner]))
+    wide = "" if is_batched(node, [w, u, x, a]) else f".expand({ctx.dim_text(BATCH)}, *{name}.shape[1:])"
+    return Value(f"{name}{wide}.reshape({ctx.shape(dims)})", dims, node.dtype)
 
 
 def _steps(ctx: Context, value: Value, lead: tuple[str, ...], groups: list[tuple[str, ...]]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.state import needed
-from seqdsl.ir.system import System, Tensor
+from seqdsl.ir.system import System, Tensor, sources
 
 from . import ranks
 from .calls import forward, signature, step, streamed
@@ -183,10 +183,8 @@ def _late_defaults(system: System, built: _Built, body: list[str]) -> list[str]:
         if default is None or build.value_of(default) is not None:
             continue
         inner = Context(system, Names(), Block(1), options="")
-        inner.sizes = {
-            **{f"option {o}": v for o, v in built.options.items()},
-            **{a: f'sizes["{a}"]' for a in system.indices if system.index(a).size is None and system.axis(a) == a},
-        }
+        inner.option_variables = dict(built.options)
+        inner.sizes = {a: f'sizes["{a}"]' for a in system.indices if system.index(a).size is None and system.axis(a) == a}
         text = size_value(inner, default).text
         lines += [f"    if {variable} is None:", f"        {variable} = {text}"]
     place = next(k for k, line in enumerate(body) if line.strip().startswith("sizes = "))
@@ -273,36 +271,12 @@ def _init_state(
         out.add(f"    some = next(self.{some}())")
         out.add("    device = some.device")
         out.add("    dtype = some.dtype.to_real()")
-    given = []
     inner = Context(system, names, Block(1), options="")
-    inner.sizes = {
-        **{f"option {o}": f"self.{attribute(o)}" for o in built.options},
-        **sizes,
-        **{a: f"self.{attribute(a)}" for a in built.axes},
-    }
+    inner.option_variables = {o: f"self.{attribute(o)}" for o in built.options}
+    inner.sizes = {**sizes, **{a: f"self.{attribute(a)}" for a in built.axes}}
     if system.stream is not None:
         inner.sizes[system.stream] = "0"
-    for tensor in system.inputs():
-        if tensor.name in base:
-            given.append(arguments[tensor.name])
-            continue
-        shape = ["batch"]
-        for i in tensor.indices:
-            size = system.index(i).size
-            axis = system.axis(i)
-            shape.append(
-                "0"
-                if axis == system.stream
-                else inner.sizes[axis]
-                if axis in inner.sizes
-                else size_value(inner, size).text
-                if size is not None
-                else inner.sizes[axis]
-            )
-        kind = {"real": "dtype", "int": "torch.long", "bool": "torch.bool"}.get(
-            tensor.dtype, "_complex_dtype(dtype or torch.get_default_dtype())"
-        )
-        given.append(f"torch.zeros({', '.join(shape)}, device=device, dtype={kind})")
+    given = [arguments[t.name] if t.name in base else _empty(inner, t) for t in system.inputs()]
     alone = f", {ranks.ALONE}" if ranks.crosses(system) else ""
     if len(given) == 1:
         out.add(f"    return self.forward({given[0]}, return_state=True{alone})[1]")
@@ -314,10 +288,19 @@ def _init_state(
     out.add(f"    return self.forward(*empty, return_state=True{alone})[1]")
 
 
+def _empty(ctx: Context, tensor: Tensor) -> str:
+    """An input without any position of the stream."""
+    shape = ["batch"]
+    for index in tensor.indices:
+        axis, size = ctx.axis(index), ctx.system.index(index).size
+        shape.append(ctx.sizes[axis] if axis in ctx.sizes or size is None else size_value(ctx, size).text)
+    kinds = {"real": "dtype", "int": "torch.long", "bool": "torch.bool"}
+    kind = kinds.get(tensor.dtype, "_complex_dtype(dtype or torch.get_default_dtype())")
+    return f"torch.zeros({', '.join(shape)}, device=device, dtype={kind})"
+
+
 def _base_inputs(system: System) -> list[str]:
     """Inputs without the streamed axis that base cases read."""
-    from seqdsl.ir.system import sources
-
     found: set[str] = set()
     pending = [
         e.tensor for t in system.derived() for e in t.edges if system.axis(t.indices[e.position]) == system.stream

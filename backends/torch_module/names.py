@@ -63,10 +63,15 @@ def quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' if text.isprintable() else repr(text)
 
 
+def elements(items: Iterable[str]) -> str:
+    """The elements of a tuple as formatters write them: `a, b`, or `a,`."""
+    texts = list(items)
+    return f"{', '.join(texts)}{',' if len(texts) == 1 else ''}"
+
+
 def tuple_text(items: Iterable[str]) -> str:
     """A tuple as formatters write it."""
-    texts = list(items)
-    return f"({', '.join(texts)}{',' if len(texts) == 1 else ''})"
+    return f"({elements(items)})"
 
 
 class Names:

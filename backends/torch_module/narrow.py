@@ -25,9 +25,7 @@ def given(ctx: Context, node: Node) -> Value:
     if not vectors:
         return scans.operand(ctx, node)
     ups.remove(vectors[0])
-    factor = build.product(ups)
-    for below in downs:
-        factor = build.div(factor, below)
+    factor = build.quotient(ups, downs)
     value = plain(expressions.emit(ctx, factor if sign > 0 else build.neg(factor)))
     vector = _input(ctx, vectors[0])
     if not value.static:

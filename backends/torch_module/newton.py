@@ -21,6 +21,7 @@ from seqdsl.ir.system import System, Tensor
 
 from . import expressions
 from .context import Block, Context, Stored
+from .names import elements
 from .operands import Facts, Operand, Part, is_safe, outside
 from .table import UNSAFE
 from .values import BATCH, Value, with_ones
@@ -74,10 +75,8 @@ def solve(ctx: Context, loop: Loop) -> None:
         stand_in = None if own is None else own.newton(ctx, states, given, dims, column is not None)
         function, told = (ctx.support("newton_scan"), "") if stand_in is None else stand_in
         flag += told + ctx.each(time)
-        ctx.block.add(f"{', '.join(names)}{',' if len(names) == 1 else ''} = {function}(")
-        for text in (step, f"[{', '.join(starts)}]", f"[{listed}]", f"{ctx.length(time)}{flag}"):
-            ctx.block.add(f"    {text},")
-        ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in dims)}]")
+        arguments = [step, f"[{', '.join(starts)}]", f"[{listed}]", f"{ctx.length(time)}{flag}"]
+        ctx.call(elements(names), function, arguments, ctx.shape(dims))
     for state, name in zip(states, names, strict=True):
         ctx.places[state.name] = Stored(Value(name, dims, "real"))
 
@@ -157,48 +156,56 @@ def _function(
     outers: Outers,
 ) -> None:
     """`def h_step(before, given, slopes)`: the states after one step, and their slopes if asked for."""
-    before = ctx.block, ctx.hoisted, ctx.caches, ctx.order, ctx.fused
-    block = ctx.block = Block(before[0].indent + 1)
-    ctx.caches, ctx.order, ctx.fused = [{}], [d for d in dims if d != BATCH], True
-    entering = [ctx.names.fresh(f"{s.name}_before") for s in states]
-    known = {o.node: _inside(o, dims) for o in given}
-    for state, variable in zip(states, entering, strict=True):
-        assert state.rhs is not None
-        for other in states:
-            for read in states_before(ctx, [state], other):
-                at = dict(zip(state.indices, read.args, strict=True))
-                known[read] = Value(variable, (*dims[:-1], str(at[dims[-1]].attr)) if column else dims, "real")
-    ctx.hoisted = {**ctx.hoisted, **known}
-    operands = [o.inner.text for o in given]
-    block.add(f"{', '.join(entering)}{',' if len(entering) == 1 else ''} = before")
-    if operands:
-        block.add(f"{', '.join(operands)}{',' if len(operands) == 1 else ''} = given")
-    after = [_named(ctx, s.name, s.rhs.args[0]) for s in states if s.rhs is not None]
-    block.add("if not slopes:")
-    block.add(f"    return [{', '.join(after)}], []")
-    rows = []
-    for row, state in enumerate(states):
-        assert state.rhs is not None
-        ctx.current = f"{state.name}_slope"
-        by, count = state.rhs.args[2:], len(states)
-        if column is not None and outers is not None:
-            parts = zip(states, entering, by[:count], outers[row], strict=True)
-            texts = [_outer(ctx, f"{state.name}_by_{s.name}", v, d, terms, (*dims, column)) for s, v, d, terms in parts]
-        elif column is None:
-            texts = [_slope(ctx, state.name, s.name, node) for s, node in zip(states, by, strict=True)]
-        else:
-            pairs = zip(states, by[:count], by[count:], strict=True)
-            texts = [_matrix(ctx, f"{state.name}_by_{s.name}", d, m, (*dims, column)) for s, d, m in pairs]
-        rows.append(f"[{', '.join(texts)}]")
-    ctx.current = states[0].name
-    block.add(f"return [{', '.join(after)}], [{', '.join(rows)}]")
-    lines = block.lines
-    ctx.block, ctx.hoisted, ctx.caches, ctx.order, ctx.fused = before
-    loops = "".join(f", {v}: int = {v}" for v in ctx.variables_in(lines))
+    block = Block(ctx.block.indent + 1)
+    with ctx.having(block=block, hoisted=ctx.hoisted, caches=[{}], order=[d for d in dims if d != BATCH], fused=True):
+        entering = [ctx.names.fresh(f"{s.name}_before") for s in states]
+        known = {o.node: _inside(o, dims) for o in given}
+        for state, variable in zip(states, entering, strict=True):
+            for other in states:
+                for read in states_before(ctx, [state], other):
+                    at = dict(zip(state.indices, read.args, strict=True))
+                    known[read] = Value(variable, (*dims[:-1], str(at[dims[-1]].attr)) if column else dims, "real")
+        ctx.hoisted = {**ctx.hoisted, **known}
+        operands = [o.inner.text for o in given]
+        block.add(f"{elements(entering)} = before")
+        if operands:
+            block.add(f"{elements(operands)} = given")
+        after = [_named(ctx, s.name, s.rhs.args[0]) for s in states if s.rhs is not None]
+        block.add("if not slopes:")
+        block.add(f"    return [{', '.join(after)}], []")
+        rows = []
+        for row in range(len(states)):
+            ctx.current = f"{states[row].name}_slope"
+            rows.append(f"[{', '.join(_slopes(ctx, states, row, entering, dims, column, outers))}]")
+        ctx.current = states[0].name
+        block.add(f"return [{', '.join(after)}], [{', '.join(rows)}]")
+    loops = "".join(f", {v}: int = {v}" for v in ctx.variables_in(block.lines))
     ctx.block.add(
         f"def {name}(before: Any, given: Any, slopes: bool{loops}) -> Any:  # one step, its derivatives if asked for"
     )
-    ctx.block.lines.extend(lines)
+    ctx.block.lines.extend(block.lines)
+
+
+def _slopes(
+    ctx: Context,
+    states: list[Tensor],
+    row: int,
+    entering: list[str],
+    dims: tuple[str, ...],
+    column: str | None,
+    outers: Outers,
+) -> list[str]:
+    """The slopes of a state, by each of the states before."""
+    mark, own, count = states[row].rhs, states[row].name, len(states)
+    assert mark is not None
+    diagonals, matrices = mark.args[2 : 2 + count], mark.args[2 + count :]
+    if column is None:
+        return [_slope(ctx, own, s.name, node) for s, node in zip(states, diagonals, strict=True)]
+    if outers is None:
+        pairs = zip(states, diagonals, matrices, strict=True)
+        return [_matrix(ctx, f"{own}_by_{s.name}", d, m, (*dims, column)) for s, d, m in pairs]
+    parts = zip(states, entering, diagonals, outers[row], strict=True)
+    return [_outer(ctx, f"{own}_by_{s.name}", v, d, terms, (*dims, column)) for s, v, d, terms in parts]
 
 
 def _inside(operand: Operand, dims: tuple[str, ...]) -> Value:

@@ -21,6 +21,7 @@ from . import expressions
 from .columns import columns_text
 from .context import Block, Context, Stored
 from .dot_products import dot_products
+from .names import tuple_text
 from .narrow import whole_input
 from .operands import Operand, operands, outside
 from .values import ATOM, BATCH, Value, with_ones
@@ -56,14 +57,12 @@ class Shape:
 
 def online(ctx: Context, node: Node) -> Value:
     """`normalised_read[s | guard](z, v)`, or `normaliser[s | guard](z)`. Guards around it do not matter: it is finite."""
-    before, ctx.guards = ctx.guards, ()
-    key = _level_key(node) if node.op == "normaliser" else node
-    if not ctx.fixed and key not in ctx.caches[0]:
-        twin = _twin(ctx, node) if node.op == "normaliser" else None
-        ctx.caches[0].setdefault(key, _online(ctx, node if twin is None else twin))
-    value = _online(ctx, node) if ctx.fixed else ctx.caches[0][key]
-    ctx.guards = before
-    return value
+    with ctx.guarded(()):
+        key = _level_key(node) if node.op == "normaliser" else node
+        if not ctx.fixed and key not in ctx.caches[0]:
+            twin = _twin(ctx, node) if node.op == "normaliser" else None
+            ctx.caches[0].setdefault(key, _online(ctx, node if twin is None else twin))
+        return _online(ctx, node) if ctx.fixed else ctx.caches[0][key]
 
 
 def _online(ctx: Context, node: Node) -> Value:
@@ -155,20 +154,18 @@ def _call(ctx: Context, node: Node, shape: Shape, factor: Node, plain: Node | No
     limits = columns_text(ctx, shape.row, shape.columns[0], guard)
     read, level = ctx.names.fresh(f"{ctx.current}_read"), ctx.names.fresh(f"{ctx.current}_level")
     lead = (BATCH, *shape.lead)
-    ctx.block.add(f"{read}, {level} = {function}(")
-    ctx.block.add(f"    {name},")
-    ctx.block.add(f"    [{', '.join(o.text(shape.row, shape.columns[0]) for o in given)}],")
-    ctx.block.add(f"    {values},")
-    ctx.block.add(f"    ({', '.join(ctx.dim_text(d) for d in lead)}{',' if len(lead) == 1 else ''}),")
-    ctx.block.add(f"    {ctx.length(shape.row)},")
-    if limits:
-        ctx.block.add(f"    columns=lambda first, last: {limits},")
-    if len(shape.columns) > 1:
-        ctx.block.add(f"    joint={len(shape.columns)},")
-    for argument in more:
-        ctx.block.add(f"    {argument},")
+    arguments = [
+        name,
+        f"[{', '.join(o.text(shape.row, shape.columns[0]) for o in given)}]",
+        values,
+        tuple_text(map(ctx.dim_text, lead)),
+        ctx.length(shape.row),
+        *([f"columns=lambda first, last: {limits}"] if limits else []),
+        *([f"joint={len(shape.columns)}"] if len(shape.columns) > 1 else []),
+        *more,
+    ]
     dims = (*lead, shape.row)
-    ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in (*dims, *shape.values))}]")
+    ctx.call(f"{read}, {level}", function, arguments, ctx.shape((*dims, *shape.values)))
     known = Value(level, dims, "real")
     if factor is build.ONE and not ctx.fixed:
         ctx.caches[0][_level_key(node)] = known
@@ -218,44 +215,38 @@ def _function(
     facts: list[Node],
 ) -> None:
     """`def o_scores(q, k, t, s)`: the scores of a block, where they count, and the factor."""
-    before = ctx.block, ctx.hoisted, ctx.caches, ctx.order, ctx.places, ctx.lengths
-    ctx.block = Block(before[0].indent + 1)
-    ctx.hoisted = {o.node: o.inner for o in given if o.table is None}  # what loops have found is whole, not a block
-    ctx.places = {**ctx.places, **{str(o.node.attr): Stored(o.inner) for o in given if o.table is not None}}
     cut = {shape.row, *shape.columns}
+    dims = (BATCH, *shape.lead, shape.row, *shape.columns)
+    block = Block(ctx.block.indent + 1)
     kept: dict[object, Value] = {
         key: value
-        for key, value in before[2][0].items()
+        for key, value in ctx.caches[0].items()
         if isinstance(key, tuple) and key[0] == "positions" and not {*value.dims} & cut
     }
-    ctx.caches = [kept]
-    ctx.lengths = {**ctx.lengths, **lengths_inside(given, (shape.row, shape.columns[0]))}
-    dims = (BATCH, *shape.lead, shape.row, *shape.columns)
-    ctx.order = [d for d in dims if d != BATCH]
-    results = []
-    with ctx.under(*facts):
-        results.append(_inside(ctx, scores, dims, shape))
-    mask = expressions.condition(ctx, facts)
-    if mask is None:
-        results.append("None")
-    else:
-        mask = expressions.tensor(ctx, mask, "bool")
-        if len(shape.columns) > 1:
-            mask = expressions.spelled(ctx, mask, shape.columns, "bool")
-        results.append(with_ones(mask, dims).text)
-    if factor is build.ONE:
-        results.append("None")
-    else:
+    with ctx.having(
+        block=block,
+        caches=[kept],
+        order=[d for d in dims if d != BATCH],
+        hoisted={o.node: o.inner for o in given if o.table is None},  # what loops have found is whole, not a block
+        places={**ctx.places, **{str(o.node.attr): Stored(o.inner) for o in given if o.table is not None}},
+        lengths={**ctx.lengths, **lengths_inside(given, (shape.row, shape.columns[0]))},
+    ):
         with ctx.under(*facts):
-            results.append(_inside(ctx, factor, dims, shape))
-    ctx.block.add(f"return {', '.join(results)}")
-    body = ctx.block.lines
-    ctx.block, ctx.hoisted, ctx.caches, ctx.order, ctx.places, ctx.lengths = before
-    parameters = [*(o.inner.text for o in given), *(f"{v}={v}" for v in ctx.variables_in(body))]
+            results = [_inside(ctx, scores, dims, shape)]
+        mask = expressions.condition(ctx, facts)
+        if mask is not None:
+            mask = expressions.tensor(ctx, mask, "bool")
+            if len(shape.columns) > 1:
+                mask = expressions.spelled(ctx, mask, shape.columns, "bool")
+        results.append("None" if mask is None else with_ones(mask, dims).text)
+        with ctx.under(*facts):
+            results.append("None" if factor is build.ONE else _inside(ctx, factor, dims, shape))
+        block.add(f"return {', '.join(results)}")
+    parameters = [*(o.inner.text for o in given), *(f"{v}={v}" for v in ctx.variables_in(block.lines))]
     listed = ", ".join(d if d in cut else ctx.dim_text(d) for d in dims)
     note = f"# a block of {shape.row} and {', '.join(shape.columns)}: scores [{listed}], where they count, their factor"
     ctx.block.add(f"def {name}({', '.join(parameters)}):  {note}")
-    ctx.block.lines.extend(body)
+    ctx.block.lines.extend(block.lines)
 
 
 def _inside(ctx: Context, node: Node, dims: tuple[str, ...], shape: Shape) -> str:

@@ -6,7 +6,7 @@ import re
 
 from seqdsl.ir import build
 from seqdsl.ir.initial import is_saved
-from seqdsl.ir.node import Node, walk
+from seqdsl.ir.node import Node, rebuild, walk
 from seqdsl.ir.system import System, Tensor
 
 from . import expressions
@@ -43,7 +43,7 @@ def write_parameters(
 
 def _sizes_context(system: System, axes: dict[str, str], options: dict[str, str]) -> Context:
     ctx = Context(system, Names({*axes.values(), *options.values(), "device", "dtype"}), Block(2), options="")
-    ctx.sizes = {**{f"option {o}": v for o, v in options.items()}, **axes}
+    ctx.sizes, ctx.option_variables = dict(axes), dict(options)
     return ctx
 
 
@@ -80,8 +80,6 @@ def _inline(ctx: Context, node: Node) -> str:
             size = ctx.system.index(str(n.attr)).size
             return size if size is not None else build.size(ctx.system.axis(str(n.attr)))
         return None
-
-    from seqdsl.ir.node import rebuild
 
     before = None
     while before is not node:
@@ -170,7 +168,7 @@ def _reset(out: Block, system: System, axes: dict[str, str], options: dict[str, 
     names = Names({"self", "some", "device", "dtype", "complex_dtype"})
     ctx = Context(system, names, Block(2), batched=False)
     ctx.sizes = {a: f"self.{attribute(a)}" for a in axes}
-    ctx.sizes |= {f"option {o}": f"self.{attribute(o)}" for o in options}
+    ctx.option_variables = {o: f"self.{attribute(o)}" for o in options}
     from .function import parameter_places
 
     parameter_places(ctx)

@@ -42,6 +42,7 @@ def stepping(system: System) -> Stepping:
 
 
 def nest(record: dict[str, object], path: list[str], text: str) -> None:
+    """Put an entry of the state's record at its path, as dictionaries in dictionaries."""
     for part in path[:-1]:
         inner = record.setdefault(part, {})
         assert isinstance(inner, dict), f"the state has both `{part}` and entries below it"
@@ -50,6 +51,7 @@ def nest(record: dict[str, object], path: list[str], text: str) -> None:
 
 
 def literal(record: object) -> str:
+    """A record as text, its values as they are."""
     if isinstance(record, dict):
         return "{" + ", ".join(f'"{k}": {literal(v)}' for k, v in record.items()) + "}"
     return str(record)
@@ -65,6 +67,7 @@ def write_prologue(
     steps: Stepping,
     body: list[str],
 ) -> list[str]:
+    """The lines of the function before its `body`, and that: what of sizes and dtypes a line needs is computed first."""
     system = ctx.system
     top = Block(indent)
     axes = []
@@ -77,25 +80,8 @@ def write_prologue(
         top.add("if state is not None or return_state:")
         top.add(f"    raise ValueError({quoted(f'{system.name} has no state: {steps.refusal}')})")
     top.add(f'sizes = _input_sizes("{safe(system.name)}", {{{", ".join(axes)}}}, {fixed})')
-    tensors = ", ".join(arguments.values())
-    first = next(iter(arguments.values()), None)
-    source = "*self.parameters(), *self.buffers()" if layer else ""
-    device = f"{first}.device" if first else "next(self.parameters()).device"
-    top.add(f"device = {device}")
-    ctx.helper("_compute_dtype")
-    top.add(f"dtype = _compute_dtype({', '.join(x for x in (tensors, source) if x)})")
-    lines = body + inputs + ctx.index_lines
-    text = "\n".join(lines)
-    if "complex_dtype" in text:
-        ctx.helper("_complex_dtype")
-        top.add("complex_dtype = _complex_dtype(dtype)")
-    if "out_dtype" in text:
-        ctx.helper("_output_dtype")
-        fallback = f" or _output_dtype({source})" if layer else ""
-        top.add(f"out_dtype = _output_dtype({tensors}){fallback} or dtype")
-    if "matmul_dtype)" in text:
-        ctx.helper("_low_dtype")
-        top.add("matmul_dtype = _low_dtype(device, *self.parameters())")
+    text = "\n".join(body + inputs + ctx.index_lines)
+    _dtypes(ctx, top, list(arguments.values()), layer, text)
     if ctx.ranks:
         top.add(f"{ctx.ranks} = {ctx.helper('_Ranks')}(group)")
     if ctx.ranks and not steps.refusal and ranks.folds(system):
@@ -118,6 +104,21 @@ def write_prologue(
     for line in (*inputs, *ctx.index_lines):
         inner.add(line)
     return [*top.lines, *inner.lines, *body]
+
+
+def _dtypes(ctx: Context, top: Block, arguments: list[str], layer: bool, text: str) -> None:
+    """The device, and those dtypes that the text of the function mentions."""
+    tensors, source = ", ".join(arguments), "*self.parameters(), *self.buffers()" if layer else ""
+    top.add(f"device = {arguments[0]}.device" if arguments else "device = next(self.parameters()).device")
+    top.add(f"dtype = {ctx.helper('_compute_dtype')}({', '.join(x for x in (tensors, source) if x)})")
+    if "complex_dtype" in text:
+        top.add(f"complex_dtype = {ctx.helper('_complex_dtype')}(dtype)")
+    if "out_dtype" in text:
+        known = ctx.helper("_output_dtype")
+        fallback = f" or {known}({source})" if layer else ""
+        top.add(f"out_dtype = {known}({tensors}){fallback} or dtype")
+    if "matmul_dtype)" in text:
+        top.add(f"matmul_dtype = {ctx.helper('_low_dtype')}(device, *self.parameters())")
 
 
 def _words(text: str) -> set[str]:

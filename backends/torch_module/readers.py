@@ -1,6 +1,6 @@
 """Who reads what: how often each part of an expression is an operand, and what is read of a loop once it is over.
 
-Entry points: `uses`, `readers_of`, `read_by`.
+Entry points: `uses`, `readers_of`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from seqdsl.ir.dependence import Loop, Step
 from seqdsl.ir.node import Node, read_names, walk
 from seqdsl.ir.node import reads as reads_below
 from seqdsl.ir.state import StateEntry
-from seqdsl.ir.system import System, Tensor, folds, monoid_reads
+from seqdsl.ir.system import System, Tensor, sources
 
 from .context import Context
 from .loops import keys_of
@@ -61,7 +61,7 @@ def readers_of(ctx: Context, step: Step, steps: Stepping) -> Readers:
     system = ctx.system
     whole, late, entries = set(system.outputs) & inside, set(system.finals.values()) & inside, set()
     for tensor in [t for t in system.derived() if t.name not in inside]:
-        found = read_by(system, tensor) & inside
+        found = sources(system, tensor) & inside
         single = set() if tensor.name in ctx.late else {n for n in found if _single(ctx, step, tensor, n)}
         entries |= single
         (late if tensor.name in ctx.late else whole).update(found - single)
@@ -86,15 +86,3 @@ def _from_loop(ctx: Context, loop: Loop, entry: StateEntry) -> bool:
     if entry.boundary is not None:  # that of a loop over time is among its entries
         return entry.position in keys
     return keys == [entry.position] and entry.tail is build.ONE
-
-
-def read_by(system: System, tensor: Tensor) -> set[str]:
-    """The tensors that one needs: those of its equation, of the monoids that it folds by, and at the edges of any of them."""
-    found = set()
-    if tensor.rhs is not None:
-        found = {str(r.attr) for r in reads_below(tensor.rhs)}
-        for fold in folds(tensor.rhs):
-            found |= monoid_reads(system.monoids[str(fold.attr[0])])
-    for name in list(found):
-        found |= {e.tensor for e in system.tensors[name].edges}
-    return found

@@ -97,11 +97,7 @@ def _looped(ctx: Context, tensor: Tensor, node: Node, place: Looped) -> Value:
     current = all(a.op == "index" and str(a.attr) in ctx.fixed for a in subscripts)
     if not current and not place.primed and not (place.begins and _is_last(ctx, tensor, node, place.keys)):
         choices = _edge_choices(ctx, tensor, node, place, entry_dims)
-        text = (
-            f"{text} if ({key}{',' if len(keys) == 1 else ''}) in {place.name} else {choices}"
-            if len(keys) > 1
-            else f"{text} if {key} in {place.name} else {choices}"
-        )
+        text = f"{text} if {f'({key})' if len(keys) > 1 else key} in {place.name} else {choices}"
         level = CHOICE
     value = Value(text, entry_dims, tensor.dtype, level)
     if level != ATOM:
@@ -222,17 +218,10 @@ def _same_range(ctx: Context, a: str, b: str) -> bool:
     if ctx.axis(a) == ctx.axis(b):
         return True
     x, y = ctx.system.index(a), ctx.system.index(b)
-    if (
-        x.size is not None
-        and (x.size is y.size or x.size is build.size(y.name))
-        or y.size is not None
-        and y.size is build.size(x.name)
-    ):
+    if x.size is not None and x.size in (y.size, build.size(y.name)) or y.size is build.size(x.name):
         return True
-    names = {x.name, x.axis}, {y.name, y.axis}
-    return any(
-        (p in names[0] and q in names[1]) or (q in names[0] and p in names[1]) for p, q in ctx.system.constraints
-    )
+    one, other = {x.name, x.axis}, {y.name, y.axis}
+    return any(p in one and q in other or q in one and p in other for p, q in ctx.system.constraints)
 
 
 def _indexed(ctx: Context, node: Node, source: Source) -> Value:

@@ -83,11 +83,8 @@ def _outer_loop(ctx: Context, loop: Loop, after: Readers) -> None:
     keys = {name: tuple(p for _, p in sorted(keys_of(ctx, loop, name))) for name in inside}
     for name in [n for n in ctx.system.tensors if n in inside]:
         _open(ctx, ctx.system.tensors[name], keys, loop, after)
-    ctx.caches.append({})
-    before, ctx.fused = ctx.fused, True
-    _loop(ctx, loop)
-    ctx.fused = before
-    ctx.caches.pop()
+    with ctx.having(caches=[*ctx.caches, {}], fused=True):
+        _loop(ctx, loop)
     for name in [n for n in ctx.system.tensors if n in inside]:
         _over(ctx, ctx.system.tensors[name], keys[name], after)
 
@@ -229,9 +226,8 @@ def _restore(ctx: Context, tensor: Tensor, place: Looped, key: int, entry: State
 
     last = ""
     if entry.boundary is not None:
-        before, ctx.fixed = ctx.fixed, {**ctx.fixed, str(ctx.system.stream): "(past - 1)"}
-        last = expressions.emit(ctx, entry.boundary).text
-        ctx.fixed = before
+        with ctx.at({str(ctx.system.stream): "(past - 1)"}):
+            last = expressions.emit(ctx, entry.boundary).text
     ctx.block.add("if state is not None:")
     others = [k for k in place.keys if k != key]
     names = {k: ctx.names.passing(f"i{n}") for n, k in enumerate(others)}
@@ -326,14 +322,11 @@ def _apart(ctx: Context, loop: Loop) -> None:
 
 def _late_entry(ctx: Context, tensor: Tensor) -> None:
     """An entry that only the state needs."""
-    outer = ctx.block
-    ctx.block = Block(outer.indent + 1)
-    ctx.caches.append({})
-    _entry(ctx, tensor)
-    ctx.caches.pop()
-    outer.add("if return_state:")
-    outer.lines.extend(ctx.block.lines)
-    ctx.block = outer
+    block = Block(ctx.block.indent + 1)
+    with ctx.having(block=block, caches=[*ctx.caches, {}]):
+        _entry(ctx, tensor)
+    ctx.block.add("if return_state:")
+    ctx.block.lines.extend(block.lines)
 
 
 def _entry(ctx: Context, tensor: Tensor) -> None:

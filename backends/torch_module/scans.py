@@ -5,8 +5,10 @@ Entry point: `scan`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Set
+
 from seqdsl.ir import build
-from seqdsl.ir.node import Node, walk
+from seqdsl.ir.node import Node
 from seqdsl.ir.ops import options
 
 from . import decayed, expressions, feedback, ranks
@@ -58,6 +60,7 @@ def _counted(ctx: Context, node: Node) -> Value:
 
 
 def operand(ctx: Context, node: Node) -> Value:
+    """The value of an operand as a tensor, real or complex."""
     value = plain(expressions.emit(ctx, node))
     return expressions.tensor(ctx, value, "real" if value.dtype in ("bool", "int") else value.dtype)
 
@@ -109,7 +112,29 @@ def _ring(ctx: Context, node: Node) -> Value:
     return Value(f"{function or ctx.support('ring_scan')}({', '.join(texts)}, {flags})", dims, node.dtype)
 
 
+def heads_and_columns(
+    ctx: Context, apart: Set[str], tying: Sequence[Value], others: Sequence[Value]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What operands vary along besides the dimensions `apart`: heads are those of the ones that tie rows to each other,
+    columns what only the others have."""
+    heads = ctx.ordered({d for v in tying for d in v.dims} - apart)
+    return heads, ctx.ordered({d for v in others for d in v.dims} - apart - {*heads})
+
+
+def chunk_argument(ctx: Context, chunk: int, length: str) -> list[str]:
+    """How many positions a function takes at a time, where they are not the usual 64: all of them, if that is 0."""
+    if chunk == 0:
+        return [f"chunk={ctx.helper('_whole_chunk')}({length})"]
+    return [f"chunk={chunk}"] if chunk != 64 else []
+
+
+def is_batched(node: Node, values: Sequence[Value]) -> bool:
+    """Does the result of a call differ from one sequence of the batch to another?"""
+    return node.args[-1] is not build.ZERO or any(BATCH in v.dims for v in values)
+
+
 def product(ctx: Context, dims: tuple[str, ...]) -> str:
+    """The length of dimensions that are taken as one."""
     return " * ".join(ctx.dim_text(d) for d in dims) or "1"
 
 
@@ -131,10 +156,7 @@ def _matrices(ctx: Context, node: Node) -> Value:
     a, b, start = (operand(ctx, n) for n in node.args)
     time, *kept = node.attr[0]
     read: tuple[str, ...] = node.attr[1]
-    along = {time, BATCH, *kept, *read}
-    every = [d for d in merge(a.dims, b.dims, start.dims) if d not in along]
-    heads = ctx.ordered(tuple(d for d in every if d in a.dims))
-    columns = ctx.ordered(tuple(d for d in every if d not in heads))
+    heads, columns = heads_and_columns(ctx, {time, BATCH, *kept, *read}, [a], [b, start])
     lead, n = (BATCH, time), tuple(kept)
     a = expressions.full(ctx, a, (*(d for d in (*lead, *heads) if d in a.dims), *n, *read), a.dtype)
     b = expressions.full(ctx, b, (*(d for d in (*lead, *heads) if d in b.dims or d in lead), *n, *columns), b.dtype)
@@ -152,10 +174,7 @@ def _matrices(ctx: Context, node: Node) -> Value:
 def _called(ctx: Context, function: str, texts: list[str], dims: tuple[str, ...]) -> str:
     """The name of a scan's result, a line for each operand."""
     name = ctx.names.fresh(f"{ctx.current}_scan" if ctx.current.isidentifier() else "scan")
-    ctx.block.add(f"{name} = {ctx.support(function)}(")
-    for text in texts:
-        ctx.block.add(f"    {text},")
-    ctx.block.add(f")  # [{', '.join(ctx.dim_text(d) for d in dims)}]")
+    ctx.call(name, ctx.support(function), texts, ctx.shape(dims))
     return name
 
 
@@ -164,10 +183,7 @@ def _grid(ctx: Context, node: Node) -> Value:
     operands = [operand(ctx, n) for n in node.args]
     first, second, *kept = node.attr[0]
     read: tuple[str, ...] = node.attr[1]
-    along = {first, second, BATCH, *kept, *read}
-    every = [d for d in merge(*(x.dims for x in operands)) if d not in along]
-    heads = ctx.ordered(tuple(d for d in every if any(d in x.dims for x in operands[:2])))
-    columns = ctx.ordered(tuple(d for d in every if d not in heads))
+    heads, columns = heads_and_columns(ctx, {first, second, BATCH, *kept, *read}, operands[:2], operands[2:])
     n, texts, cells = tuple(kept), [], (BATCH, first, second)
     leads = (cells, cells, cells, (BATCH, second), (BATCH, first))
     for number, (value, lead) in enumerate(zip(operands, leads, strict=True)):
@@ -191,8 +207,3 @@ def blocks(ctx: Context, value: Value, lead: tuple[str, ...], groups: list[tuple
         return with_ones(value, slots).text
     whole = expressions.full(ctx, value, wanted, value.dtype)
     return f"{whole.at(ATOM)}.reshape({', '.join([*(ctx.dim_text(d) for d in lead), *(product(ctx, g) for g in groups)])})"
-
-
-def mentions(node: Node, op: str) -> bool:
-    """Is the operator below the node?"""
-    return any(n.op == op for n in walk(node))

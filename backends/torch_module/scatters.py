@@ -31,8 +31,7 @@ def segment_sum(ctx: Context, node: Node, names: tuple[str, ...], guards: list[N
     streamed = ctx.past and ctx.on_stream(target)
     if streamed and not ctx.is_new(target):
         return None
-    before, ctx.guards = ctx.guards, tuple(g for g in ctx.guards if g is not fact)  # a place may lie outside
-    try:
+    with ctx.guarded(tuple(g for g in ctx.guards if g is not fact)):  # a place may lie outside
         body = expressions.emit(ctx, build.substitute(node.args[0], {target: place}))
         if body.dtype not in ("real", "complex"):
             body = expressions.convert(ctx, body, node.dtype)
@@ -43,8 +42,6 @@ def segment_sum(ctx: Context, node: Node, names: tuple[str, ...], guards: list[N
         places = expressions.emit(ctx, place)
         if streamed:  # the places before the new positions have their sums already
             places = Value(f"{places.at(SUM)} - past", places.dims, "int", SUM)
-    finally:
-        ctx.guards = before
     dims = (*(d for d in ctx.ordered(merge(x.dims, places.dims)) if d != names[0]), names[0])
     x, places = expressions.full(ctx, x, dims, node.dtype), expressions.full(ctx, places, dims, "int")
     text = f"{ctx.helper('_segment_sum')}({x.text}, {places.text}, {ctx.length(target)})"

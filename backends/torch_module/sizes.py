@@ -54,13 +54,10 @@ def total(ctx: Context, index: str) -> str:
 
 def option_variable(ctx: Context, name: str) -> str:
     """The variable that holds an option."""
-    if not ctx.options:
-        return ctx.sizes[f"option {name}"]
-    key = f"option {name}"
-    if key not in ctx.sizes:
-        ctx.sizes[key] = ctx.names.fresh(name)
-        ctx.size_lines.append((ctx.sizes[key], f"{ctx.options}{attribute(name)}"))
-    return ctx.sizes[key]
+    if ctx.options and name not in ctx.option_variables:
+        ctx.option_variables[name] = ctx.names.fresh(name)
+        ctx.size_lines.append((ctx.option_variables[name], f"{ctx.options}{attribute(name)}"))
+    return ctx.option_variables[name]
 
 
 def size_value(ctx: Context, node: Node) -> Value:

@@ -31,7 +31,7 @@ from . import expressions, reads
 from .apart import SMOOTH, counts, states_of
 from .context import Block, Context, Stored
 from .loops import sink
-from .names import safe, tuple_text
+from .names import elements, safe, tuple_text
 from .prologue import Stepping
 from .readers import Readers, readers_of, uses
 from .values import BATCH, Value, permuted, plain
@@ -192,11 +192,7 @@ def _call(ctx: Context, part: _Part, system: System, loop: Loop, back: System | 
     places = tuple_text(str(every.index(n)) for n in kept)
     texts = [function, f"{function}_adjoint", f"[{outer}]", str(len(found)), places] if back else [outer, "False"]
     called = ctx.support("stepped") if back else function
-    ctx.block.add(f"{', '.join(found)}{',' if len(found) == 1 else ''} = {called}(")
-    for text in texts:
-        ctx.block.add(f"    {text},")
-    shapes = [f"[{', '.join(map(ctx.dim_text, (BATCH, *_indices(ctx, n))))}]" for n in results]
-    ctx.block.add(f")  # {', '.join(shapes)}")
+    ctx.call(elements(found), called, texts, "], [".join(ctx.shape((BATCH, *_indices(ctx, n))) for n in results))
     for name, variable in names.items():
         ctx.places[name] = Stored(Value(variable, (BATCH, *_indices(ctx, name)), ctx.system.tensors[name].dtype))
     for name, variable in ends.items():
@@ -231,7 +227,8 @@ def _child(ctx: Context, part: _Part, system: System, given: dict[str, Value]) -
     found = Context(
         system, ctx.names, Block(_before(ctx).indent + 1), ctx.parameters, ctx.options, ctx.target,
         size_lines=ctx.size_lines, index_lines=ctx.index_lines, helpers=ctx.helpers, batched=False, uses=uses(system),
-        sizes={**ctx.sizes, part.batch: ctx.batch}, batch=ctx.batch, caches=[{}],
+        sizes={**ctx.sizes, part.batch: ctx.batch}, option_variables=dict(ctx.option_variables), batch=ctx.batch,
+        caches=[{}],
         like=next((v.text for v in given.values() if v.dtype in SMOOTH), ctx.like),
     )  # fmt: skip
     found.places |= {n: Stored(v) for n, v in given.items()}

@@ -28,6 +28,7 @@ from . import expressions
 from .context import Context
 from .inlining import available
 from .inner import called, within
+from .names import tuple_text
 from .table import LEAVES, MARKED, RANDOM
 
 # What keeps the digits of its operands; whatever else is computed of positions may lose some.
@@ -115,8 +116,9 @@ def _sizes(ctx: Context, lines: list[str]) -> str:
         if line.split()[0] in free:
             free = free - {line.split()[0]} | _free([line])
     free -= {"torch", "math", "dtype", "device", "complex_dtype", *available()}
-    sizes = {"past", ctx.total, ctx.batch, *ctx.sizes.values(), *(variable for variable, _ in ctx.size_lines)}
-    return f"({', '.join(sorted(free))}{',' * (len(free) == 1)})" if free <= sizes else "None"
+    known = (*ctx.sizes.values(), *ctx.option_variables.values(), *(variable for variable, _ in ctx.size_lines))
+    sizes = {"past", ctx.total, ctx.batch, *known}
+    return tuple_text(sorted(free)) if free <= sizes else "None"
 
 
 def _free(lines: list[str]) -> set[str]:

@@ -20,7 +20,7 @@ from seqdsl.ir.system import Tensor
 
 from . import expressions
 from .context import Block, Context, Stored
-from .names import tuple_text
+from .names import elements, tuple_text
 from .values import BATCH, CHOICE, Value, with_ones
 
 
@@ -72,14 +72,10 @@ def run(ctx: Context, loop: Loop) -> None:
         _function(ctx, step, fronts, given)
         names = [ctx.names.fresh(_base(tensor)) for tensor in fronts.kept]
         shape = f"({', '.join(ctx.length(i) for i in fronts.grid)})"
-        ctx.block.add(f"{', '.join(names)}{',' if len(names) == 1 else ''} = {ctx.support('wavefront')}(")
-        for text in (step, *(f"[{', '.join(part)}]" for part in (blanks, halos, cells, operands)), shape):
-            ctx.block.add(f"    {text},")
-        for flag in _flags(fronts.geometry):
-            ctx.block.add(f"    {flag},")
+        lists = (f"[{', '.join(part)}]" for part in (blanks, halos, cells, operands))
+        arguments = [step, *lists, shape, *_flags(fronts.geometry)]
         dims = [(BATCH, *fronts.grid, *tensor.indices[2:]) for tensor in fronts.kept]
-        shapes = dict.fromkeys(", ".join(ctx.dim_text(d) for d in own) for own in dims)
-        ctx.block.add(f")  # [{'], ['.join(shapes)}]")
+        ctx.call(elements(names), ctx.support("wavefront"), arguments, "], [".join(dict.fromkeys(map(ctx.shape, dims))))
     for tensor, name, own in zip(fronts.kept, names, dims, strict=True):
         ctx.places[_base(tensor)] = Stored(Value(name, own, tensor.dtype))
 
@@ -165,23 +161,22 @@ def _only_of_a_state(ctx: Context, halo: Tensor) -> bool:
 
 def _function(ctx: Context, name: str, fronts: _Fronts, given: dict[str, Value]) -> None:
     """`def y_step(earlier, given)`: the states at the cells of a front."""
-    before = ctx.block, ctx.caches, ctx.order, ctx.current, ctx.local, ctx.lengths, ctx.uses, ctx.fused
-    block = ctx.block = Block(before[0].indent + 1)
-    ctx.caches, ctx.local, ctx.fused = [{}], dict(ctx.local), True
-    entering = [_entering(ctx, fronts, *read) for read in fronts.earlier]
-    operands = []
-    for own, value in given.items():
-        operands.append(ctx.names.fresh(f"{value.text}_here"))
-        _at_cell(ctx, fronts, own, operands[-1], fronts.rest(value.dims), value.dtype)
-    for names, argument in ((entering, "earlier"), (operands, "given")):
-        if names:
-            block.add(f"{', '.join(names)}{',' if len(names) == 1 else ''} = {argument}")
-    ctx.lengths = {**ctx.lengths, fronts.cell: f"{entering[0]}.shape[1]"}
-    steps = [rebuild(_step_of(t), lambda n: _moved(ctx, fronts, given, n)) for t in fronts.tensors]
-    ctx.uses = {**ctx.uses, **_uses(steps)}
-    after = {t.name: _after(ctx, fronts, t, step) for t, step in zip(fronts.tensors, steps, strict=True)}
-    block.add(f"return [{', '.join(after[t.name] for t in fronts.kept)}]")
-    ctx.block, ctx.caches, ctx.order, ctx.current, ctx.local, ctx.lengths, ctx.uses, ctx.fused = before
+    block = Block(ctx.block.indent + 1)
+    own = {"order": ctx.order, "current": ctx.current, "lengths": ctx.lengths, "uses": ctx.uses}  # each tensor sets them
+    with ctx.having(block=block, caches=[{}], local=dict(ctx.local), fused=True, **own):
+        entering = [_entering(ctx, fronts, *read) for read in fronts.earlier]
+        operands = []
+        for tensor, value in given.items():
+            operands.append(ctx.names.fresh(f"{value.text}_here"))
+            _at_cell(ctx, fronts, tensor, operands[-1], fronts.rest(value.dims), value.dtype)
+        for names, argument in ((entering, "earlier"), (operands, "given")):
+            if names:
+                block.add(f"{elements(names)} = {argument}")
+        ctx.lengths = {**ctx.lengths, fronts.cell: f"{entering[0]}.shape[1]"}
+        steps = [rebuild(_step_of(t), lambda n: _moved(ctx, fronts, given, n)) for t in fronts.tensors]
+        ctx.uses = {**ctx.uses, **_uses(steps)}
+        after = {t.name: _after(ctx, fronts, t, step) for t, step in zip(fronts.tensors, steps, strict=True)}
+        block.add(f"return [{', '.join(after[t.name] for t in fronts.kept)}]")
     ctx.block.add(f"def {name}(earlier: Any, given: Any) -> Any:  # the step at the cells of a front")
     ctx.block.lines.extend(block.lines)
 

@@ -19,8 +19,18 @@ from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.system import Index, System, Tensor
 
 
-class NotAffine(Exception):
-    """Why an expression is not affine in the wanted reads; the message is for people."""
+class NoMatch(Exception):
+    """Why an analysis or a rewriting does not match what it is given: an update that is not affine, a recurrence of another
+    shape; the message is for people. `out_of_scope`: it is none of the rewriting's business, rather than beyond it."""
+
+    def __init__(self, message: str, *, out_of_scope: bool = False) -> None:
+        self.out_of_scope = out_of_scope
+        super().__init__(message)
+
+
+def neither(first: NoMatch, second: NoMatch) -> NoMatch:
+    """Two reasons as one, without saying anything twice."""
+    return first if str(second) in str(first) else NoMatch(f"{first}; {second}", out_of_scope=first.out_of_scope)
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ class Term:
 
 
 def split(node: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term], Node]:
-    """The expression as terms in the wanted reads, and what is left. Raises `NotAffine`."""
+    """The expression as terms in the wanted reads, and what is left. Raises `NoMatch`."""
     if node.op == "read" and wanted(node):
         return [Term(build.ONE, node)], build.ZERO
     if not any(wanted(r) for r in reads(node)):
@@ -52,7 +62,7 @@ def split(node: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term], Node]
             return _product(node, wanted)
         case "div":
             if any(wanted(r) for r in reads(node.args[1])):
-                raise NotAffine(f"the state stands in a denominator, `{node!r}`")
+                raise NoMatch(f"the state stands in a denominator, `{node!r}`")
             xs, x = split(node.args[0], wanted)
             d = node.args[1]
             return [replace(t, coefficient=build.div(t.coefficient, d)) for t in xs], _quotient(x, d)
@@ -60,7 +70,7 @@ def split(node: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term], Node]
             return _choice(node, wanted)
         case "sum":
             return _contraction(node, wanted)
-    raise NotAffine(f"the state stands inside `{node.op}`, as in `{node!r}`")
+    raise NoMatch(f"the state stands inside `{node.op}`, as in `{node!r}`")
 
 
 def _quotient(x: Node, d: Node) -> Node:
@@ -70,7 +80,7 @@ def _quotient(x: Node, d: Node) -> Node:
 def _product(node: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term], Node]:
     a, b = node.args
     if any(wanted(r) for r in reads(a)) and any(wanted(r) for r in reads(b)):
-        raise NotAffine(f"two reads of the state are multiplied, `{node!r}`")
+        raise NoMatch(f"two reads of the state are multiplied, `{node!r}`")
     if any(wanted(r) for r in reads(b)):
         a, b = b, a
     terms, rest = split(a, wanted)
@@ -80,7 +90,7 @@ def _product(node: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term], No
 def _choice(node: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term], Node]:
     condition, a, b = node.args
     if any(wanted(r) for r in reads(condition)):
-        raise NotAffine(f"the state decides a choice, `{condition!r}`")
+        raise NoMatch(f"the state decides a choice, `{condition!r}`")
     xs, x = split(a, wanted)
     ys, y = split(b, wanted)
     terms = [replace(t, coefficient=build.where(condition, t.coefficient, build.ZERO)) for t in xs]
@@ -91,7 +101,7 @@ def _choice(node: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term], Nod
 def _contraction(node: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term], Node]:
     body, guard = node.args
     if any(wanted(r) for r in reads(guard)):
-        raise NotAffine(f"the state decides a guard, `{guard!r}`")
+        raise NoMatch(f"the state decides a guard, `{guard!r}`")
     terms, rest = split(body, wanted)
     found = []
     for term in terms:
@@ -110,7 +120,7 @@ def split_update(system: System, rhs: Node, names: Collection[str]) -> tuple[lis
     after cancellation."""
     found = _split_update(rhs, read_names(rhs).intersection(names), system.indices_of(rhs))
     if isinstance(found, str):
-        raise NotAffine(found)
+        raise NoMatch(found)
     return list(found[0]), found[1]
 
 
@@ -124,7 +134,7 @@ def _split_update(
     try:
         terms, rest = split(rhs, lambda r: r.attr in names)
         return tuple(terms), rest
-    except NotAffine as reason:
+    except NoMatch as reason:
         if sum(1 for _ in walk(rhs)) > LONGEST_TO_EXPAND:
             return str(reason)
         from seqdsl.algebra.canon import Canon
@@ -135,7 +145,7 @@ def _split_update(
             simplified = to_node(Canon(system, names).poly(rhs))
             terms, rest = split(apart(simplified), lambda r: r.attr in names)
             return tuple(terms), rest
-        except (NotAffine, RecursionError, AssertionError, KeyError, ValueError, OverflowError):
+        except (NoMatch, RecursionError, AssertionError, KeyError, ValueError, OverflowError):
             return str(reason)
 
 
@@ -167,13 +177,19 @@ class Update:
     step: int
     rhs: Node
 
+    def before(self) -> Node:
+        """The read of the state one step earlier, at its own place."""
+        step = build.add(build.index(self.time), build.const(self.step))
+        at = [step if k == self.position else build.index(i) for k, i in enumerate(self.state.indices)]
+        return build.read(self.state.name, at, self.state.dtype)
+
 
 @once_for_each
 def states_and_updates(system: System, loop: Loop) -> list[Update]:
-    """The tensors of a loop that are read at another step, each with its full update. Raises `NotAffine` where the
+    """The tensors of a loop that are read at another step, each with its full update. Raises `NoMatch` where the
     loop holds an inner loop, or a read at a distance other than one."""
     if any(not isinstance(s, Compute) for s in loop.body):
-        raise NotAffine("the recurrence runs over two axes at once")
+        raise NoMatch("the recurrence runs over two axes at once")
     members = dict(loop.positions)
     step = 1 if loop.reverse else -1
     carried: list[str] = []
@@ -182,7 +198,7 @@ def states_and_updates(system: System, loop: Loop) -> list[Update]:
             if read.attr in members:
                 offset = _offset(system, name, members[name], read, members[str(read.attr)])
                 if offset not in (0, step):
-                    raise NotAffine(f"`{name}` reads `{read!r}`, which is not one step away")
+                    raise NoMatch(f"`{name}` reads `{read!r}`, which is not one step away")
                 if offset == step and read.attr not in carried:
                     carried.append(str(read.attr))
     inlined = _inline(system, loop, carried)
@@ -235,12 +251,12 @@ def _inline(system: System, loop: Loop, carried: list[str]) -> dict[str, Node]:
             if _offset(system, reader.name, members[reader.name], node, members[own.name]) != 0:
                 return None
             if not build.can_substitute(done[own.name], at):
-                raise NotAffine(f"`{node!r}` cannot be written out in `{reader.name}`")
+                raise NoMatch(f"`{node!r}` cannot be written out in `{reader.name}`")
             return build.substitute(done[own.name], at)
 
         done[tensor.name] = rebuild_reads(_rhs(system, tensor.name), done, open_up)
         if occurrences(done[tensor.name], frozenset(members)) > MOST_READS:
-            raise NotAffine(
+            raise NoMatch(
                 f"`{tensor.name}` reads the state more than {MOST_READS} times once the step is written out"
             )
     return done
@@ -257,9 +273,19 @@ class Diagonal:
     write: Node
     exponent: Node | None = None
 
+    @property
+    def log(self) -> bool:
+        """Is the logarithm of the decay known?"""
+        return self.log_decay is not None
+
+    @property
+    def operand(self) -> Node:
+        """The decay as the operators of forms take it: its logarithm where that is known."""
+        return self.decay if self.log_decay is None else self.log_decay
+
 
 def diagonal(system: System, loop: Loop) -> list[Diagonal]:
-    """Every state of a loop as an entrywise affine recurrence of its own. Raises `NotAffine` with the reason."""
+    """Every state of a loop as an entrywise affine recurrence of its own. Raises `NoMatch` with the reason."""
     found = []
     updates = states_and_updates(system, loop)
     names = {u.state.name for u in updates}
@@ -268,12 +294,12 @@ def diagonal(system: System, loop: Loop) -> list[Diagonal]:
         decay = build.ZERO
         for term in terms:
             if term.read.attr != update.state.name:
-                raise NotAffine(f"`{update.state.name}` reads the state `{term.read.attr}`: the two are coupled")
+                raise NoMatch(f"`{update.state.name}` reads the state `{term.read.attr}`: the two are coupled")
             if term.over or term.guard is not build.TRUE:
-                raise NotAffine(f"`{update.state.name}` reads its state through a sum over {', '.join(term.over)}")
+                raise NoMatch(f"`{update.state.name}` reads its state through a sum over {', '.join(term.over)}")
             for position, (index, subscript) in enumerate(zip(update.state.indices, term.read.args, strict=True)):
                 if position != update.position and subscript is not build.index(index):
-                    raise NotAffine(f"`{term.read!r}` reads the state at another place of `{index}`")
+                    raise NoMatch(f"`{term.read!r}` reads the state at another place of `{index}`")
             decay = build.add(decay, term.coefficient)
         wide = update.state.dtype in ("real", "complex")  # integers stay integers
         log_decay = log_of(decay, system) if wide else None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import permutations, product
 
-from seqdsl.algebra.affine import NotAffine, Update, split_update, states_and_updates
+from seqdsl.algebra.affine import NoMatch, Update, split_update, states_and_updates
 from seqdsl.algebra.canon import Canon
 from seqdsl.algebra.equal import same
 from seqdsl.algebra.poly import product_node, public
@@ -99,7 +99,7 @@ def definitions(system: System) -> Definitions:
     for loop in recurrences(system):
         try:
             found = states_and_updates(system, loop)
-        except (NotAffine, AssertionError):  # loops inside the loop
+        except (NoMatch, AssertionError):  # loops inside the loop
             kept |= set(loop.tensors())
             continue
         updates |= {u.state.name: u for u in found}
@@ -160,7 +160,7 @@ def _with_ratio(known: Definitions, pair: Pair) -> Pair | None:
         writes = [split_update(known.system, u.rhs, names)[1] for u in (pair.left, pair.right)]
         renamed = _in_indices_of_left(pair, writes[1])
         found = Canon(known.system).poly(make("div", renamed, writes[0])).terms
-    except (NotAffine, *FAILURES):
+    except (NoMatch, *FAILURES):
         return None
     if len(found) != 1 or found[0].bound or not found[0].free <= frozenset(pair.left.state.indices):
         return None

@@ -41,7 +41,7 @@ from seqdsl.algebra.poly import (
 )
 from seqdsl.algebra.rules import RULES, divided, inverse
 from seqdsl.ir import build
-from seqdsl.ir.node import Node, reads, walk
+from seqdsl.ir.node import Node
 from seqdsl.ir.ops import OPS, bound, make, remake
 from seqdsl.ir.system import System
 
@@ -377,14 +377,3 @@ def _look(monomial: Monomial, name: str) -> str:
 def canon(system: System, node: Node) -> Poly:
     """The canonical form of an expression over a system."""
     return Canon(system).poly(node)
-
-
-def state_reads(node: Node, states: frozenset[str]) -> list[Node]:
-    """The reads of states below a node."""
-    return [r for r in reads(node) if r.attr in states]
-
-
-def mentions(node: Node, ops: Iterable[str]) -> bool:
-    """Does any of the operators occur?"""
-    wanted = frozenset(ops)
-    return any(n.op in wanted for n in walk(node))

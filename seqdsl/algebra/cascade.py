@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqdsl.algebra.affine import NotAffine, Term, Update, split_update, states_and_updates, uses
+from seqdsl.algebra.affine import NoMatch, Term, Update, split_update, states_and_updates, uses
 from seqdsl.ir.dependence import Compute, Loop, recurrences
 from seqdsl.ir.system import System, sources
 
@@ -65,14 +65,14 @@ def _follows(system: System, loop: Loop, other: Loop, together: Loop) -> bool:
         return False
     try:
         terms = linear_terms(system, together)
-    except NotAffine:
+    except NoMatch:
         return False
     follows = any(u.state.name in theirs and t.read.attr in mine and not t.over for u, t in terms)
     return follows and len({u.state.indices for u, _ in terms}) == 1
 
 
 def linear_terms(system: System, loop: Loop) -> list[tuple[Update, Term]]:
-    """What each state of a recurrence reads of the states, term by term. Raises `NotAffine`."""
+    """What each state of a recurrence reads of the states, term by term. Raises `NoMatch`."""
     updates = states_and_updates(system, loop)
     names = {u.state.name for u in updates}
     return [(u, t) for u in updates for t in split_update(system, u.rhs, names)[0]]

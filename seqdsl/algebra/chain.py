@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqdsl.algebra.affine import NotAffine, Term, Update, split_update
+from seqdsl.algebra.affine import NoMatch, Term, Update, split_update
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop
 from seqdsl.ir.node import Node, reads, rebuild_reads
@@ -25,6 +25,7 @@ class Link:
 
     @property
     def contracts(self) -> bool:
+        """Does it read the link before through a sum?"""
         return any(t.over for t in self.terms)
 
 
@@ -96,6 +97,6 @@ def _link(system: System, tensor: Tensor, position: int, rhs: Node, source: Tens
         return None
     try:
         terms, rest = split_update(system, rhs, (source.name,))
-    except NotAffine:
+    except NoMatch:
         return None
     return Link(Update(tensor, tensor.indices[position], position, -1, rhs), tuple(terms), rest)

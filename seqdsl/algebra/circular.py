@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqdsl.algebra.affine import NotAffine, Term, Update, split_update, states_and_updates
+from seqdsl.algebra.affine import NoMatch, Term, Update, split_update, states_and_updates
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, loop_of
 from seqdsl.ir.node import Node, rebuild
@@ -21,7 +21,7 @@ from seqdsl.ir.system import Edge, System, Tensor
 
 def shifts(system: System, update: Update, term: Term) -> dict[str, Node | None]:
     """For each axis of the state that a term reads at another place: how far away, or None where the read does not
-    wrap. Raises `NotAffine` where it is no shift, or is weighted by where it stands."""
+    wrap. Raises `NoMatch` where it is no shift, or is weighted by where it stands."""
     found: dict[str, Node | None] = {}
     for position, (own, subscript) in enumerate(zip(update.state.indices, term.read.args, strict=True)):
         if position == update.position or subscript is build.index(own):
@@ -30,9 +30,9 @@ def shifts(system: System, update: Update, term: Term) -> dict[str, Node | None]
         place = subscript.args[0] if wraps else subscript
         form = difference(place, build.index(own))
         if own in frozenset().union(*(t.free for t in form if t is not None)):
-            raise NotAffine(f"`{term.read!r}` is no shift along `{own}`")
+            raise NoMatch(f"`{term.read!r}` is no shift along `{own}`")
         if own in term.coefficient.free | term.guard.free:
-            raise NotAffine(f"what multiplies `{term.read!r}` differs along `{own}`")
+            raise NoMatch(f"what multiplies `{term.read!r}` differs along `{own}`")
         found[own] = rebuild(build.substitute(place, {own: build.ZERO}), _without_zero) if wraps else None
     return found
 
@@ -48,25 +48,25 @@ def _is_length(system: System, node: Node, own: str) -> bool:
 def with_spectrum(system: System, loop: Loop, start: Node) -> tuple[System, Loop]:
     """The system with the state read off its spectrum, whose recurrence is entrywise, and the loop of that.
 
-    `start` is the state before the first step. Raises `NotAffine` where the update is no circular convolution.
+    `start` is the state before the first step. Raises `NoMatch` where the update is no circular convolution.
     """
     updates = states_and_updates(system, loop)
     if len(updates) != 1:
-        raise NotAffine("several states read each other")
+        raise NoMatch("several states read each other")
     (update,) = updates
     state = update.state
     if state.dtype not in ("real", "complex"):
-        raise NotAffine(f"`{state.name}` is {state.dtype}: a transform would round it")
+        raise NoMatch(f"`{state.name}` is {state.dtype}: a transform would round it")
     terms, rest = split_update(system, update.rhs, (state.name,))
     moved = [shifts(system, update, t) for t in terms]
     axes = [i for i in state.indices if any(i in m for m in moved)]
     if not axes:
-        raise NotAffine("the state is not shifted along an axis of its own")
+        raise NoMatch("the state is not shifted along an axis of its own")
     for own in axes:
         if any(own in m and m[own] is None for m in moved):
-            raise NotAffine(f"outside `{own}` the state reads 0: no transform makes that entrywise")
+            raise NoMatch(f"outside `{own}` the state reads 0: no transform makes that entrywise")
         if any(own in t.coefficient.free | t.guard.free for t in terms):
-            raise NotAffine(f"the coefficients differ along `{own}`")
+            raise NoMatch(f"the coefficients differ along `{own}`")
     name = f"{state.name}.spectrum"
     symbol = build.total(_factor(system, t, m) for t, m in zip(terms, moved, strict=True))
     before = [

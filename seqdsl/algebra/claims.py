@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
-from seqdsl.algebra.affine import NotAffine, split
+from seqdsl.algebra.affine import NoMatch, split
 from seqdsl.algebra.bisimulation import definitions
 from seqdsl.algebra.classify import classify_all
 from seqdsl.algebra.equal import same
@@ -126,7 +126,7 @@ def _linear(system: System, claim: Claim) -> Verdict:
         try:
             _, rest = split(tensor.rhs, lambda r: r.attr in reached)
             fault = None if _is_zero(rest) else f"`{tensor.name}` has a part without `{name}`, `{rest!r}`"
-        except NotAffine as reason:
+        except NoMatch as reason:
             fault = str(reason)
         if fault is not None and not _is_additive(system, tensor.rhs, reached):
             return Unknown(fault)

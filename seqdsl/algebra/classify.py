@@ -9,10 +9,10 @@ has no useful derivative. DERIVATIONS 1.2 and 1.3.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from seqdsl.algebra.affine import NotAffine, Term, Update, log_of, split, split_update, states_and_updates
+from seqdsl.algebra.affine import NoMatch, Term, Update, log_of, split, split_update, states_and_updates
 from seqdsl.algebra.chain import Link, chained
 from seqdsl.algebra.circular import shifts, with_spectrum
 from seqdsl.algebra.held import has_boundaries, with_held
@@ -49,8 +49,6 @@ class Recurrence:
     """A strongly connected component and its class. `evidence` says, in words, what put it there."""
 
     loop: Loop
-    axis: str
-    reverse: bool
     states: tuple[str, ...]
     kind: str
     ring: str = "+ *"
@@ -62,6 +60,16 @@ class Recurrence:
     varies: frozenset[str] = field(default_factory=frozenset)
     lifted: Callable[[], tuple[Verdict, ...]] = tuple
     log_decay: Node | None = None
+
+    @property
+    def axis(self) -> str:
+        """The axis that it runs over."""
+        return self.loop.axis
+
+    @property
+    def reverse(self) -> bool:
+        """Does it run down?"""
+        return self.loop.reverse
 
     @property
     def lift(self) -> tuple[Verdict, ...]:
@@ -101,40 +109,28 @@ def classify(system: System, loop: Loop) -> Recurrence:
         return _in_links(system, loop, links, is_complex)
     try:
         updates = states_and_updates(system, loop)
-    except NotAffine as reason:
+    except NoMatch as reason:
         found = _in_micro_steps(system, loop, is_complex) or _with_companions(system, loop)
         return found or _without_update(system, loop, names, str(reason), is_complex)
     states = tuple(u.state.name for u in updates)
     try:
         return _affine(system, loop, updates, is_complex)
-    except NotAffine as reason:
+    except NoMatch as reason:
         ring = ring_of(updates)
         if ring is not None:
             return Recurrence(
                 loop,
-                loop.axis,
-                loop.reverse,
                 states,
                 "semiring",
-                ring,
-                evidence=f"affine over ({ring.replace(' ', ', ')})",
+                ring.name,
+                evidence=f"affine over ({ring.name.replace(' ', ', ')})",
                 lifted=lambda: (Proved(LAW, "by structure: only operations of the ring meet the state, each affine over it"),),
             )
         rough = sorted({n.op for u in updates for n in walk(u.rhs) if _is_rough(n, set(states))})
         if rough:
-            return Recurrence(
-                loop,
-                loop.axis,
-                loop.reverse,
-                states,
-                "sequential",
-                "",
-                complex=is_complex,
-                evidence=f"the state passes through a hard step, `{rough[0]}`",
-            )
-        return Recurrence(
-            loop, loop.axis, loop.reverse, states, "nonlinear", "", complex=is_complex, evidence=str(reason)
-        )
+            evidence = f"the state passes through a hard step, `{rough[0]}`"
+            return Recurrence(loop, states, "sequential", "", complex=is_complex, evidence=evidence)
+        return Recurrence(loop, states, "nonlinear", "", complex=is_complex, evidence=str(reason))
 
 
 def _is_rough(node: Node, states: set[str]) -> bool:
@@ -152,19 +148,16 @@ def _in_micro_steps(system: System, loop: Loop, is_complex: bool) -> Recurrence 
     """The step as the composition of affine micro-steps, each put together again from its terms."""
     try:
         found = micro_steps(system, loop)
-    except NotAffine:
+    except NoMatch:
         return None
     state, update = found.state, found.update
     carried = Part(state.name, state.name, found.carried, (), "diagonal")  # by the base case
     parts = (carried, *(_part(system, update, update, t) for t in found.terms))
-    order = ("diagonal", "convolution", "low-rank", "dense")
-    kind = max((p.kind for p in parts), key=order.index, default="diagonal")
+    kind = _widest(parts)
     words = _words(list(parts), kind)
     inner = step_by_lift(system, update, found.terms, found.rest)
     return Recurrence(
         loop,
-        loop.axis,
-        loop.reverse,
         (state.name,),
         kind,
         "+ *",
@@ -180,13 +173,10 @@ def _in_links(system: System, loop: Loop, links: list[Link], is_complex: bool) -
     """The step as the composition of the links of a chain."""
     state = links[-1].update.state.name
     parts = [replace(_part(system, x.update, x.update, t), source=state) for x in links for t in x.terms]
-    order = ("diagonal", "convolution", "low-rank", "dense")
-    kind = max((p.kind for p in parts), key=order.index)
+    kind = _widest(parts)
     names = ", ".join(x.update.state.name for x in links)
     return Recurrence(
         loop,
-        loop.axis,
-        loop.reverse,
         (state,),
         kind,
         "+ *",
@@ -206,7 +196,7 @@ def _with_companions(system: System, loop: Loop) -> Recurrence | None:
         return None
     try:
         found = classify(*(with_held if held else with_companions)(system, loop))
-    except NotAffine:
+    except NoMatch:
         return None
     if not found.ring:
         return None
@@ -225,7 +215,7 @@ def _without_update(system: System, loop: Loop, names: tuple[str, ...], reason: 
         assert rhs is not None
         try:
             split(rhs, lambda r: r.attr in members)
-        except NotAffine as failure:
+        except NoMatch as failure:
             kind, why = "nonlinear", str(failure)
             if any(_is_rough(n, members) for n in walk(rhs)):
                 kind = "sequential"
@@ -237,8 +227,6 @@ def _without_update(system: System, loop: Loop, names: tuple[str, ...], reason: 
     structure = "by structure: every equation is affine in what it reads of the recurrence, and a step computes one after another"
     return Recurrence(
         loop,
-        loop.axis,
-        loop.reverse,
         names,
         kind,
         "+ *" if affine else "",
@@ -270,16 +258,13 @@ def _affine(system: System, loop: Loop, updates: list[Update], is_complex: bool)
         found.append((update, terms, rest))
         parts += [_part(system, update, states[str(t.read.attr)], t) for t in terms]
         writes.append((update.state.name, rest))
-    order = ("diagonal", "convolution", "low-rank", "dense")
-    kind = max((p.kind for p in parts), key=order.index, default="diagonal")
+    kind = _widest(parts)
     times = {u.time for u in updates}
     invariant = not any(times & p.coefficient.free for p in parts)
     varies = frozenset(i for p in parts for i in p.coefficient.free if p.kind == "diagonal")
     only = parts[0] if len(parts) == 1 and kind == "diagonal" else None
     return Recurrence(
         loop,
-        loop.axis,
-        loop.reverse,
         tuple(states),
         kind,
         "+ *",
@@ -292,6 +277,11 @@ def _affine(system: System, loop: Loop, updates: list[Update], is_complex: bool)
         lambda: tuple(step_by_lift(system, *each) for each in found),
         log_of(only.coefficient) if only is not None else None,
     )
+
+
+def _widest(parts: Iterable[Part]) -> str:
+    """The least class of an affine update that holds all of its terms."""
+    return max((p.kind for p in parts), key=("diagonal", "convolution", "low-rank", "dense").index, default="diagonal")
 
 
 def _part(system: System, update: Update, source: Update, term: Term) -> Part:
@@ -317,7 +307,7 @@ def _part(system: System, update: Update, source: Update, term: Term) -> Part:
 def _is_shift(system: System, source: Update, term: Term) -> bool:
     try:
         return bool(shifts(system, source, term))
-    except NotAffine:
+    except NoMatch:
         return False
 
 
@@ -325,7 +315,7 @@ def _around(system: System, loop: Loop) -> str:
     """Whether a convolution is circular, and so entrywise in frequencies; else why not."""
     try:
         with_spectrum(system, loop, build.ZERO)
-    except NotAffine as reason:
+    except NoMatch as reason:
         return f"the state is convolved along an axis of its own; {reason}"
     return "the state is convolved around an axis of its own: entrywise after a Fourier transform"
 

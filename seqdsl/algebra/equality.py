@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal
+from seqdsl.algebra.affine import Diagonal, NoMatch, diagonal
 from seqdsl.algebra.bisimulation import Definitions, bisimulation, definitions
 from seqdsl.algebra.equal import same
 from seqdsl.algebra.taps import equal_taps
@@ -87,7 +87,7 @@ def _summed(known: Definitions, node: Node) -> Node:
     for loop in recurrences(known.system):
         try:
             states = diagonal(known.system, loop)
-        except (NotAffine, AssertionError):
+        except (NoMatch, AssertionError):
             continue
         for state in states:
             total = _sum_of(known, state)

@@ -15,7 +15,6 @@ from seqdsl.ir.node import Node
 from seqdsl.ir.ops import bound, make, options
 
 _ONE = const(Fraction(1))
-_INF = const("inf")
 
 
 def _exp(x: Node) -> Node:

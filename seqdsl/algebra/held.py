@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqdsl.algebra.affine import NotAffine
+from seqdsl.algebra.affine import NoMatch
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, loop_of
 from seqdsl.ir.node import Node, reads, rebuild, walk
@@ -31,14 +31,14 @@ def has_boundaries(system: System, loop: Loop) -> bool:
 
 
 def with_held(system: System, loop: Loop) -> tuple[System, Loop]:
-    """The system with a held state for each tensor that is read at a boundary, and its loop. Raises `NotAffine`."""
+    """The system with a held state for each tensor that is read at a boundary, and its loop. Raises `NoMatch`."""
     members = dict(loop.positions)
     found: dict[str, Node] = {}
     for read in _boundaries(system, loop):
         name = str(read.attr)
         subscript = read.args[members[name]]
         if found.setdefault(name, subscript) is not subscript:
-            raise NotAffine(f"`{name}` is read at two kinds of boundaries")
+            raise NoMatch(f"`{name}` is read at two kinds of boundaries")
     tensors = []
     for name in members:
         tensor = system.tensors[name]
@@ -90,7 +90,7 @@ def _held(system: System, tensor: Tensor, position: int, subscript: Node) -> lis
     rest = tuple(i for k, i in enumerate(tensor.indices) if k != position)
     kept = [e for e in system.record or () if e.tensor == tensor.name and e.boundary is not None]
     if system.record is not None and (len(kept) != 1 or kept[0].boundary is not subscript):
-        raise NotAffine(f"`{tensor.name}` is not kept at one boundary")
+        raise NoMatch(f"`{tensor.name}` is not kept at one boundary")
     before: list[Node] = [build.index(i) for i in tensor.indices]
     before[position] = build.sub(here, build.ONE)
     first = begins(subscript, here)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from seqdsl.algebra.affine import NotAffine
+from seqdsl.algebra.affine import NoMatch
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, loop_of
 from seqdsl.ir.node import Node, reads, rebuild
@@ -35,7 +35,7 @@ def has_lags(system: System, loop: Loop) -> bool:
 
 
 def with_companions(system: System, loop: Loop) -> tuple[System, Loop]:
-    """The system with a companion for each step further back than one, and its loop. Raises `NotAffine`."""
+    """The system with a companion for each step further back than one, and its loop. Raises `NoMatch`."""
     system, lags = in_single_steps(system, loop)
     members = dict(loop.positions)
     for name, count in lags.items():
@@ -46,13 +46,13 @@ def with_companions(system: System, loop: Loop) -> tuple[System, Loop]:
 
 
 def in_single_steps(system: System, loop: Loop) -> tuple[System, dict[str, int]]:
-    """The system with companions that have no start yet, and how far back each tensor is read. Raises `NotAffine`."""
+    """The system with companions that have no start yet, and how far back each tensor is read. Raises `NoMatch`."""
     lags = _lags(system, loop)
     if lags is None:
-        raise NotAffine("the recurrence reads itself at no fixed number of steps")
+        raise NoMatch("the recurrence reads itself at no fixed number of steps")
     for name, count in lags.items():
         if count > LONGEST:
-            raise NotAffine(f"`{name}` is read {count} steps back: a block of {count} rows for each entry is too large")
+            raise NoMatch(f"`{name}` is read {count} steps back: a block of {count} rows for each entry is too large")
     members = dict(loop.positions)
     found: list[Tensor] = []
     for name, position in members.items():
@@ -111,16 +111,16 @@ def _past(system: System, loop: Loop, name: str, position: int, count: int) -> t
     if streamed and kept:
         held = build.value_of(kept[0].tail) if kept[0].tail is not None else None
         if len(kept) > 1 or held is None or held < count:
-            raise NotAffine(f"`{name}` is kept for more than its last steps")
+            raise NoMatch(f"`{name}` is kept for more than its last steps")
         length = int(held)
     index = build.numbered(f"{name}.past", system.indices)
-    system = replace(system, indices={**system.indices, index: Index(index, index, build.const(length))})
+    system = system.with_indices(Index(index, index, build.const(length)))
     indices = tuple(index if k == position else i for k, i in enumerate(tensor.indices))
     value = build.ZERO
     for edge in tensor.edges:
         point = build.value_of(edge.point)
         if edge.position != position or point is None or loop.reverse:
-            raise NotAffine(f"`{name}` has a base case that is not before its first steps")
+            raise NoMatch(f"`{name}` has a base case that is not before its first steps")
         rest = [build.index(i) for k, i in enumerate(indices) if k != position]
         at = build.make("eq", build.index(index), build.const(int(point) + length))
         value = build.where(at, build.read(edge.tensor, rest, system.tensors[edge.tensor].dtype), value)

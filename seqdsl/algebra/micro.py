@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import NotAffine, Term, Update, split_update, states_and_updates
+from seqdsl.algebra.affine import NoMatch, Term, Update, split_update, states_and_updates
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop
 from seqdsl.ir.node import Node
@@ -32,34 +32,36 @@ class MicroSteps:
 
     @property
     def state(self) -> Tensor:
+        """The state, over time and micro-steps."""
         return self.update.state
 
     @property
     def micro(self) -> str:
+        """The index of the micro-steps."""
         return self.update.time
 
 
 def micro_steps(system: System, loop: Loop) -> MicroSteps:
-    """The micro-steps of a loop over time. Raises `NotAffine` where it has another shape, or another kind of update."""
+    """The micro-steps of a loop over time. Raises `NoMatch` where it has another shape, or another kind of update."""
     inner = [s for s in loop.body if isinstance(s, Loop)]
     outer = [s.tensor for s in loop.body if isinstance(s, Compute)]
     if len(inner) != 1 or len(outer) != 1 or any(not isinstance(s, Compute) for s in inner[0].body):
-        raise NotAffine("the recurrence runs over two axes at once")
+        raise NoMatch("the recurrence runs over two axes at once")
     if loop.reverse or inner[0].reverse:
-        raise NotAffine("the recurrence runs over two axes at once, one of them backwards")
+        raise NoMatch("the recurrence runs over two axes at once, one of them backwards")
     updates = states_and_updates(system, inner[0])
     if len(updates) != 1:
-        raise NotAffine(f"the micro-steps along `{inner[0].axis}` have several states")
+        raise NoMatch(f"the micro-steps along `{inner[0].axis}` have several states")
     (update,) = updates
     state = update.state
     if not any(e.position == update.position and e.tensor == outer[0] for e in state.edges):
-        raise NotAffine("the recurrence runs over two axes at once")
+        raise NoMatch("the recurrence runs over two axes at once")
     terms, rest = split_update(system, update.rhs, (state.name, outer[0]))
     position = dict(loop.positions)[state.name]
     time, base = state.indices[position], system.tensors[outer[0]]
     for term in terms:
         if term.read.args[position] is not build.index(time) or term.read.attr != state.name:
-            raise NotAffine(f"the micro-step reads `{term.read!r}`, which is not the micro-step before")
+            raise NoMatch(f"the micro-step reads `{term.read!r}`, which is not the micro-step before")
     return _with_base(system, MicroSteps(update, tuple(terms), rest, time, position, base, build.ZERO))
 
 
@@ -90,8 +92,8 @@ def _with_base(system: System, found: MicroSteps) -> MicroSteps:
         wanted[found.update.position] = term.read.args[found.update.position]
         last = term.read.args[found.update.position] in last_index(system, found.micro)
         if term.over or term.read.attr != state.name or not last or list(term.read.args) != wanted:
-            raise NotAffine(f"the base case reads `{term.read!r}`, not the last micro-step of the step before")
+            raise NoMatch(f"the base case reads `{term.read!r}`, not the last micro-step of the step before")
     if rest is not build.ZERO:
-        raise NotAffine(f"the base case of the micro-steps adds `{rest!r}` to the state")
+        raise NoMatch(f"the base case of the micro-steps adds `{rest!r}` to the state")
     carried = build.total(build.where(t.guard, t.coefficient, build.ZERO) for t in terms)
     return replace(found, carried=carried, entering=tuple(terms))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from seqdsl.algebra.affine import NotAffine, split
+from seqdsl.algebra.affine import NoMatch, split
 from seqdsl.algebra.equal import same
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, rebuild
@@ -27,7 +27,7 @@ def equal_taps(system: System, left: str, right: str) -> int | None:
         return None
     try:
         counts = [_states(system, n, stream) for n in (left, right)]
-    except NotAffine:
+    except NoMatch:
         return None
     total = sum(counts)
     if not 0 < total <= _MOST_STATES:
@@ -41,23 +41,23 @@ def _place(system: System, tensor: Tensor, stream: str) -> int | None:
     """Which index of a tensor runs along the stream."""
     found = [k for k, i in enumerate(tensor.indices) if system.axis(i) == stream]
     if len(found) > 1:
-        raise NotAffine(f"`{tensor.name}` has two indices of one axis")
+        raise NoMatch(f"`{tensor.name}` has two indices of one axis")
     return found[0] if found else None
 
 
 def _states(system: System, name: str, stream: str) -> int:
-    """How many numbers of the past each entry depends on. Raises `NotAffine` where the system is not of this kind."""
+    """How many numbers of the past each entry depends on. Raises `NoMatch` where the system is not of this kind."""
     furthest: dict[str, int] = {}
     pending, seen = [name], {name}
     while pending:
         tensor = system.tensors[pending.pop()]
         place = _place(system, tensor, stream)
         if tensor.rhs is None or tensor.kind != "derived" or tensor.edges or place is None:
-            raise NotAffine(f"`{tensor.name}` is not given along the stream by one equation")
+            raise NoMatch(f"`{tensor.name}` is not given along the stream by one equation")
         time = tensor.indices[place]
         terms, rest = split(tensor.rhs, lambda r: _place(system, system.tensors[str(r.attr)], stream) is not None)
         if rest is not build.ZERO or any(t.over or t.guard is not build.TRUE or time in t.coefficient.free for t in terms):
-            raise NotAffine(f"`{name}` is not linear and time-invariant entry by entry")
+            raise NoMatch(f"`{name}` is not linear and time-invariant entry by entry")
         for term in terms:
             source = system.tensors[str(term.read.attr)]
             lag = _lag(system, source, term.read, time, stream)
@@ -73,7 +73,7 @@ def _lag(system: System, source: Tensor, read: Node, time: str, stream: str) -> 
     for k, subscript in enumerate(read.args):
         form = difference(build.index(time), subscript) if k == place else {}
         if (k == place and (set(form) > {None} or form.get(None, 0) < 0)) or (k != place and subscript.op != "index"):
-            raise NotAffine(f"`{read!r}` is no earlier value of the same entry")
+            raise NoMatch(f"`{read!r}` is no earlier value of the same entry")
     assert place is not None
     return int(difference(build.index(time), read.args[place]).get(None, 0))
 

@@ -19,6 +19,7 @@ class Proved:
 
     @property
     def holds(self) -> bool:
+        """True: nothing speaks against the law."""
         return True
 
     def describe(self) -> str:
@@ -40,6 +41,7 @@ class Tested:
 
     @property
     def holds(self) -> bool:
+        """True: nothing speaks against the law."""
         return True
 
     def describe(self) -> str:
@@ -61,6 +63,7 @@ class Refuted:
 
     @property
     def holds(self) -> bool:
+        """False: there is a counterexample."""
         return False
 
     def describe(self) -> str:
@@ -80,6 +83,7 @@ class Unknown:
 
     @property
     def holds(self) -> None:
+        """None: it is not known."""
         return None
 
     def describe(self) -> str:

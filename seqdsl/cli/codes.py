@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from seqdsl.syntax.faults import Fault
 
 COMPILER = {
-    "unknown-form": "A form is one of recurrent, scan, chunkwise, quadratic and convolution; `auto` asks the planner.",
+    "unknown-form": "No form has this name. The help line lists those that there are; `auto` asks the planner for one.",
     "form-not-available": "The mixer has no such form, or not as a whole. The notes say for each recurrence what stands in "
     "the way. An explicit choice never falls back in silence; `auto` uses each form where it goes.",
     "unknown-backend": "A backend is loaded by its name: `torch`, or `triton`, which adds kernels for GPUs to the same modules.",

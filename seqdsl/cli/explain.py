@@ -76,7 +76,7 @@ def derivation(system: System, backend: Any = None) -> dict[str, Any]:
             "equations": [_text(derived.system, t) for t in changed if t.rhs is not None],
             "law": laws,
             "proof": {law: v.to_dict() for o in derived.obligations if o.prove for law, v in o.prove().items()},
-            "loops": [f"{names}: {why.removeprefix('= ')}" for names, why in derived.kept if derived.rewritten],
+            "loops": [f"{kept.names}: {kept.why}" for kept in derived.kept if derived.rewritten],
             "cost": cost(inner.system if name == DISTRIBUTED else derived.system).to_dict(),
         }
         if backend is not None:

@@ -25,9 +25,8 @@ COMMANDS = {  # name -> (one line, example)
     "ir": ("the system of equations as text that reads back", "seqc ir gla --after chunkwise"),
     "list": ("the mixers of the library", "seqc list"),
     "fmt": ("rewrite a file in the canonical layout", "seqc fmt my_mixer.seq"),
-    "bench": ("time every form, and what one would write by hand", "seqc bench simple_gla"),
+    "bench": ("time every form, against a loop over time", "seqc bench simple_gla"),
 }
-FORMS = "auto recurrent scan chunkwise quadratic convolution newton wavefront hierarchical distributed"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,7 +76,7 @@ def _explain(sub: argparse.ArgumentParser) -> None:
 def _compile(sub: argparse.ArgumentParser) -> None:
     _file(sub)
     sub.add_argument("-o", "--out", default=".", metavar="DIR", help="the folder to write to (default: this one)")
-    sub.add_argument("--form", default="auto", help=f"one of {FORMS.replace(' ', ', ')} (a piece of the sequence on each rank)")
+    sub.add_argument("--form", default="auto", help="auto (default); one that `seqc check FILE` lists; or distributed")
     sub.add_argument("--backend", default="torch", help="torch, or triton: kernels for GPUs, in a second file")
     sub.add_argument("--no-validate", action="store_true", help="write without comparing with the equations first")
 

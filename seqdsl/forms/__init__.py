@@ -5,6 +5,7 @@ interpreter can run, so that every form can be checked against the equations it 
 and one row of `FORMS`. Entry points: `derive`, `available`.
 """
 
-from seqdsl.forms.derive import DISTRIBUTED, FORMS, Derived, Obligation, available, derive
+from seqdsl.forms.derive import DISTRIBUTED, FORMS, Derived, available, derive
+from seqdsl.forms.obligations import Obligation
 
 __all__ = ["DISTRIBUTED", "FORMS", "Derived", "Obligation", "available", "derive"]

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms.unfold import unfolded
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Loop, Step, schedule
+from seqdsl.ir.dependence import every_loop, schedule
 from seqdsl.ir.derivatives import ELEMENTWISE
 from seqdsl.ir.differentiate import NotDifferentiable, pull
 from seqdsl.ir.graphs import reachable, turned
@@ -202,16 +202,11 @@ def _final_cotangent(system: System, end: End) -> Tensor:
 def _with_befores(system: System) -> tuple[System, dict[tuple[str, int], str]]:
     """Each tensor that a recurrence reads one step away under a name of its own: S.before[t] = S[t-1]."""
     found: dict[tuple[str, int], str] = {}
-    for loop in _loops(schedule(system)):
+    for loop in every_loop(schedule(system)):
         for name, position in loop.positions:
             if (name, position) not in found:
                 system = _with_before(system, name, position, 1 if loop.reverse else -1, found)
     return system, found
-
-
-def _loops(steps: Iterable[Step]) -> list[Loop]:
-    loops = [s for s in steps if isinstance(s, Loop)]
-    return [x for loop in loops for x in (loop, *_loops(loop.body))]
 
 
 def _with_before(
@@ -289,7 +284,7 @@ def _without_aliases(system: System) -> System:
     """Without the tensors that only repeat another one, or nothing, at the same place."""
     while True:
         alias = next(
-            (t for t in system.derived() if t.name not in system.outputs and not t.edges and _repeats(system, t)), None
+            (t for t in system.derived() if t.name not in system.outputs and not t.edges and _repeats(t)), None
         )
         if alias is None or alias.rhs is None:
             return system
@@ -303,7 +298,8 @@ def _without_aliases(system: System) -> System:
         system = system.with_tensors(*changed, drop=(alias.name,))
 
 
-def _repeats(system: System, tensor: Tensor) -> bool:
+def _repeats(tensor: Tensor) -> bool:
+    """Is it a cotangent that is 0, or another tensor at its own indices?"""
     rhs = tensor.rhs
     if not _is_bar(tensor) or rhs is None:
         return False

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from seqdsl.algebra.affine import NotAffine
+from seqdsl.algebra.affine import NoMatch, neither
 from seqdsl.algebra.lags import has_lags, with_companions
 from seqdsl.forms.convolution import to_convolution
-from seqdsl.forms.scan import both
 from seqdsl.forms.taps import to_matrix_convolution
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.system import System
@@ -13,13 +12,13 @@ from seqdsl.ir.system import System
 
 def to_any_convolution(system: System, loop: Loop) -> System:
     """Entry by entry where the update is; else as matrices, with a state for each value that is read further back than
-    one step. Raises `NotAffine` with every reason."""
+    one step. Raises `NoMatch` with every reason."""
     if has_lags(system, loop):
         return to_matrix_convolution(*with_companions(system, loop))
     try:
         return to_convolution(system, loop)
-    except NotAffine as reason:
+    except NoMatch as reason:
         try:
             return to_matrix_convolution(system, loop)
-        except NotAffine as other:
-            raise both(reason, other) from None
+        except NoMatch as other:
+            raise neither(reason, other) from None

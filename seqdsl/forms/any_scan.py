@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqdsl.algebra.affine import NotAffine
+from seqdsl.algebra.affine import NoMatch, neither
 from seqdsl.algebra.held import begins, has_boundaries, held_name, with_held
 from seqdsl.algebra.lags import has_lags, with_companions
 from seqdsl.forms.circular import to_spectral_scan
 from seqdsl.forms.dense import to_matrix_scan
 from seqdsl.forms.reads import some_positions
 from seqdsl.forms.ring import to_ring_scan
-from seqdsl.forms.scan import both, to_scan
+from seqdsl.forms.scan import to_scan
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node
@@ -21,20 +21,20 @@ from seqdsl.ir.system import System, Tensor
 
 def to_any_scan(system: System, loop: Loop) -> System:
     """The first of the scans that the update admits, with a state for each value that is read further back than one
-    step. Raises `NotAffine` with every reason."""
+    step. Raises `NoMatch` with every reason."""
     held = has_boundaries(system, loop)
     if held:
         system, loop = with_held(system, loop)
     if has_lags(system, loop):
         system, loop = with_companions(system, loop)
-    reason: NotAffine | None = None
+    reason: NoMatch | None = None
     whole = any(system.tensors[name].dtype == "int" for name in loop.tensors())  # the other scans reckon in reals
     for rewrite in (to_scan,) if whole else (to_scan, to_spectral_scan, to_matrix_scan, to_ring_scan):
         try:
             found = rewrite(system, loop)
             return _with_last_boundaries(found, loop) if held else found
-        except NotAffine as other:
-            reason = other if reason is None else both(reason, other)
+        except NoMatch as other:
+            reason = other if reason is None else neither(reason, other)
     assert reason is not None
     raise reason
 

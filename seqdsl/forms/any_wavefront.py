@@ -9,6 +9,6 @@ from seqdsl.ir.system import System
 
 
 def to_any_wavefront(system: System, loop: Loop) -> System:
-    """Positions that do not read each other at once. Raises `NotAffine` with the reason."""
+    """Positions that do not read each other at once. Raises `NoMatch` with the reason."""
     nested = any(isinstance(step, Loop) for step in loop.body)
     return to_wavefront(system, loop) if nested else to_levels(system, loop)

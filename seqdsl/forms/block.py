@@ -21,21 +21,20 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import NotAffine, log_of, split_update, states_and_updates, uses
+from seqdsl.algebra.affine import NoMatch, log_of, split_update, states_and_updates, uses
 from seqdsl.algebra.cascade import linear_terms
 from seqdsl.algebra.monomials import Monomial, factors, monomials
 from seqdsl.forms.any_scan import to_any_scan
 from seqdsl.forms.block_reads import Block, alone, entries_of, read_out, reads_of, with_finals, writes_of
 from seqdsl.forms.feedback import (
     Feedback,
-    along,
     contracted_rows,
     feedback_tensor,
     feedbacks,
     own_place,
-    with_index,
     without_left,
 )
+from seqdsl.forms.indices import along, new_index
 from seqdsl.forms.scan import start_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, recurrences
@@ -61,14 +60,14 @@ def coupled(system: System, loop: Loop) -> bool:
         return False
     try:
         terms = linear_terms(system, loop)
-    except NotAffine:
+    except NoMatch:
         return False
     return any(not t.over and t.read.attr != u.state.name for u, t in terms)
 
 
 def to_blocks(system: System, loop: Loop, chunk: int, rewrite: Callable[[System, Loop, int], System]) -> System:
     """Rewrite the reads of coupled states, or scan them with their inner reads solved for; `rewrite` is for those that
-    nothing but an inner read has coupled. Raises `NotAffine`."""
+    nothing but an inner read has coupled. Raises `NoMatch`."""
     system, block, unknowns, rows = _taken_apart(system, loop)
     plain = system
     if unknowns:
@@ -80,7 +79,7 @@ def to_blocks(system: System, loop: Loop, chunk: int, rewrite: Callable[[System,
     if not all(alone(block, n) for n, u in enumerate(block.updates) if u.state.name in system.tensors):
         try:
             return read_out(system, block, chunk)
-        except NotAffine:
+        except NoMatch:
             if chunk == 0:
                 raise
             system = system if unknowns else plain.with_tensors(*block.carry)  # each by itself, a follower after its leader
@@ -104,9 +103,9 @@ def _taken_apart(system: System, loop: Loop) -> tuple[System, Block, list[_Unkno
     names = {u.state.name: n for n, u in enumerate(updates)}
     if len({u.state.indices for u in updates}) > 1:
         listed = ", ".join(f"{u.state.name}[{','.join(u.state.indices)}]" for u in updates)
-        raise NotAffine(f"the states read each other, and have different indices: {listed}")
+        raise NoMatch(f"the states read each other, and have different indices: {listed}")
     if len(updates) > LARGEST:
-        raise NotAffine(f"{len(updates)} states are coupled: products of blocks so large cost more than they save")
+        raise NoMatch(f"{len(updates)} states are coupled: products of blocks so large cost more than they save")
     split_ones = [split_update(system, u.rhs, names) for u in updates]
     readers = [t.rhs for t in system.derived() if t.rhs is not None and uses(t.rhs, set(names))]
     taken = frozenset(system.indices) | frozenset(i for rhs in readers for n in walk(rhs) for i in n.free)
@@ -130,7 +129,7 @@ def _taken_apart(system: System, loop: Loop) -> tuple[System, Block, list[_Unkno
     found = [f for n, m, term in inner for f in feedbacks(updates, n, m, term, build.ONE, taken)]
     logs = [[_log(x, system) for x in row] for row in entries]
     log = all(x is not None for row in logs for x in row)
-    system, part = with_index(system, f"{updates[0].state.name}.block", len(updates))
+    system, part = new_index(system, f"{updates[0].state.name}.block", len(updates))
     read = f"{part}'"  # primed: over the same parts
     decay = along(part, [along(read, [x for x in row if x is not None]) for row in (logs if log else entries)])
     known = [monomials(rest, taken, frozenset(rows)) for _, rest in split_ones]
@@ -177,8 +176,8 @@ def _solved(system: System, block: Block, unknowns: list[_Unknown], rows: tuple[
     """The block with what the inner reads write among its known writes."""
     name = block.state.name
     if len(unknowns) > 1 and any(u.ranks for u in unknowns):
-        raise NotAffine(f"`{name}` is read through sums of different ranks")
-    system, rank = with_index(system, f"{name}.rank", len(unknowns)) if len(unknowns) > 1 else (system, "")
+        raise NoMatch(f"`{name}` is read through sums of different ranks")
+    system, rank = new_index(system, f"{name}.rank", len(unknowns)) if len(unknowns) > 1 else (system, "")
     ranks = (rank,) if rank else unknowns[0].ranks
     inside, known = _share(unknowns, block.known)
     others = writes_of(replace(block, known=known), rows)
@@ -230,10 +229,7 @@ def _equations(block: Block) -> list[Tensor]:
     for n, update in enumerate(block.updates):
         rhs = build.ZERO
         for m, source in enumerate(block.updates):
-            before = [build.index(i) for i in source.state.indices]
-            before[source.position] = build.sub(build.index(source.time), build.ONE)
-            kept = build.mul(block.entries[n][m], build.read(source.state.name, before, source.state.dtype))
-            rhs = build.add(rhs, kept)
+            rhs = build.add(rhs, build.mul(block.entries[n][m], source.before()))
         for parts, over in block.known[n]:
             rhs = build.add(rhs, build.reduce("sum", over, build.product(parts)))
         found.append(replace(update.state, rhs=rhs))

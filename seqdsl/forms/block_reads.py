@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import NotAffine, Update, split, uses
+from seqdsl.algebra.affine import NoMatch, Update, split, uses
 from seqdsl.algebra.held import begins, held_name
 from seqdsl.algebra.lags import lag_name
 from seqdsl.algebra.monomials import Monomial, factors
-from seqdsl.forms.feedback import along
+from seqdsl.forms.indices import along
 from seqdsl.forms.reads import final_tensor, is_strict, outermost, query
 from seqdsl.ir import build
 from seqdsl.ir.node import Node
@@ -40,10 +40,12 @@ class Block:
 
     @property
     def state(self) -> Tensor:
+        """The first part: the others have its indices."""
         return self.updates[0].state
 
     @property
     def time(self) -> str:
+        """The index that the parts run along."""
         return self.updates[0].time
 
     def along_parts(self, values: dict[int, Node]) -> Node:
@@ -71,7 +73,7 @@ def read_out(system: System, block: Block, chunk: int) -> System:
     readers = [t for t in system.derived() if t.name not in names and t.rhs is not None and uses(t.rhs, set(names))]
     wanted = [n for n in names if n in system.outputs]
     if wanted or not readers:
-        raise NotAffine(f"`{wanted[0]}` is wanted entry by entry" if wanted else "nothing reads the states")
+        raise NoMatch(f"`{wanted[0]}` is wanted entry by entry" if wanted else "nothing reads the states")
     all_rows: set[tuple[str, ...]] = set()
 
     def change(node: Node) -> Node | None:
@@ -84,7 +86,7 @@ def read_out(system: System, block: Block, chunk: int) -> System:
         assert reader.rhs is not None
         rhs = outermost(reader.rhs, change)
         if uses(rhs, set(names)):
-            raise NotAffine(f"`{reader.name}` reads a state entry by entry, not through a sum over its rows")
+            raise NoMatch(f"`{reader.name}` reads a state entry by entry, not through a sum over its rows")
         changed.append(replace(reader, rhs=rhs))
     system = with_finals(system.with_tensors(*changed), block, sorted(all_rows)[0], entries_of(system, set(names)))
     return system.with_tensors(drop=tuple(names))
@@ -98,12 +100,12 @@ def _one_read(
     rows = tuple(i for i in block.state.indices if i in indices and i != block.time)
     others = tuple(i for i in indices if i not in rows)
     if not rows:
-        raise NotAffine(f"the sum over {', '.join(indices)} is not over an index of the states")
+        raise NoMatch(f"the sum over {', '.join(indices)} is not over an index of the states")
     terms, rest = split(node.args[0], lambda r: r.attr in names)
     weights: dict[tuple[bool, Node], dict[int, Node]] = {}
     for term in terms:
         if term.over:
-            raise NotAffine(f"`{term.read.attr}` is read through nested sums")
+            raise NoMatch(f"`{term.read.attr}` is read through nested sums")
         n = names[str(term.read.attr)]
         q, outside = query(term.coefficient, rows, others)
         here = weights.setdefault((is_strict(block.updates[n], term.read), outside), {})
@@ -124,7 +126,7 @@ def _refuse_mixed(block: Block, writes: list[_Write], rows: tuple[str, ...], wei
     for name, node in [("decay", block.decay), *(("write", k) for w in writes for k in w.lefts.values())]:
         for factor in factors(node) if name == "write" else [node]:
             if factor.free & columns and factor.free & frozenset(rows):
-                raise NotAffine(f"the {name} varies along rows and columns at once")
+                raise NoMatch(f"the {name} varies along rows and columns at once")
 
 
 def writes_of(block: Block, rows: tuple[str, ...]) -> list[_Write]:
@@ -196,7 +198,7 @@ def with_finals(system: System, block: Block, rows: tuple[str, ...], entries: li
 
     def last(name: str) -> Node:
         if name not in names:
-            raise NotAffine(f"`{name}` is kept, and is none of the states")
+            raise NoMatch(f"`{name}` is kept, and is none of the states")
         at = [build.const(names[name]), *(build.index(i) for i in rest)]
         return build.read(whole.name, at, whole.dtype)
 
@@ -214,7 +216,7 @@ def with_finals(system: System, block: Block, rows: tuple[str, ...], entries: li
         else:
             past = system.tensors.get(f"{entry.tensor}@past")
             if past is None:
-                raise NotAffine(f"`{entry.tensor}` is kept for several steps")
+                raise NoMatch(f"`{entry.tensor}` is kept for several steps")
             index = past.indices[update.position]
             length = build.value_of(system.indices[index].size or build.ZERO)
             assert length is not None

@@ -12,20 +12,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, log_of
+from seqdsl.algebra.affine import NoMatch, log_of
 from seqdsl.algebra.chain import Link
 from seqdsl.algebra.monomials import monomials
 from seqdsl.forms.feedback import (
-    along,
     before_decay,
     contracted_rows,
     feedback_tensor,
     feedbacks,
     own_place,
-    with_index,
 )
+from seqdsl.forms.indices import along, new_index
 from seqdsl.forms.micro import Write, writes_of
-from seqdsl.forms.scan import starting_value
+from seqdsl.forms.scan import start_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node
@@ -43,18 +42,18 @@ class _Event:
 
 
 def without_chain(system: System, loop: Loop, links: list[Link], chunk: int) -> System:
-    """The system with the state as an entrywise recurrence whose writes are known. Raises `NotAffine`."""
+    """The system with the state as an entrywise recurrence whose writes are known. Raises `NoMatch`."""
     state = links[-1].update.state
-    time, position = links[-1].update.time, links[-1].update.position
+    time = links[-1].update.time
     events = _events(system, links)
     rows = {r for r in (_rows_of(link) for link in links) if r}
     if len(rows) > 1:
-        raise NotAffine("the micro-steps contract the state over different indices")
+        raise NoMatch("the micro-steps contract the state over different indices")
     after = all(e.after for e in events)
-    start, carry = starting_value(system, Diagonal(links[-1].update, build.ONE, None, build.ZERO), loop)
+    start, carry = start_of(system, links[-1].update, loop)
     width = max(len(e.writes) for e in events)
-    system, micro = with_index(system, f"{state.name}.micro", len(events))
-    system, rank = with_index(system, f"{state.name}.rank", width) if width > 1 else (system, "")
+    system, micro = new_index(system, f"{state.name}.micro", len(events))
+    system, rank = new_index(system, f"{state.name}.rank", width) if width > 1 else (system, "")
     empty = Write(build.ZERO, build.ZERO, build.ZERO)
     padded = [(*e.writes, *[empty] * (width - len(e.writes))) for e in events]
     columns = [
@@ -75,10 +74,7 @@ def without_chain(system: System, loop: Loop, links: list[Link], chunk: int) -> 
             answer = build.read(y.name, [places.get(i, build.index(i)) for i in y.indices], y.dtype)
             write = build.add(build.mul(build.mul(later, one.left), answer), write)
         later = build.mul(event.decay, later)
-    before = [
-        build.sub(build.index(i), build.ONE) if k == position else build.index(i) for k, i in enumerate(state.indices)
-    ]
-    rhs = build.add(build.mul(later, build.read(state.name, before, state.dtype)), write)
+    rhs = build.add(build.mul(later, links[-1].update.before()), write)
     return system.with_tensors(replace(state, rhs=rhs), y, *carry)
 
 

@@ -18,9 +18,10 @@ recurrences that run down (`reversal`). A read that multiplies two states is an 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, Term, diagonal, split, uses
+from seqdsl.algebra.affine import Diagonal, NoMatch, Term, diagonal, neither, split, uses
 from seqdsl.algebra.auxiliaries import without_auxiliaries
 from seqdsl.algebra.cascade import with_followers
 from seqdsl.algebra.chain import chained
@@ -36,8 +37,8 @@ from seqdsl.forms.micro import without_micro_steps
 from seqdsl.forms.products import product_read, tensors_beside
 from seqdsl.forms.reads import final_tensor, is_strict, outermost, query, still_read
 from seqdsl.forms.reversal import MIRROR, forwards
-from seqdsl.forms.scan import both, scanned, starting_value
-from seqdsl.forms.writes import Writes, writes_of
+from seqdsl.forms.scan import scanned, start_of
+from seqdsl.forms.writes import Writes, last_entry, writes_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, loop_again, loop_of, recurrences
 from seqdsl.ir.node import Node, walk
@@ -48,16 +49,16 @@ from seqdsl.ir.system import System, Tensor, live
 
 def to_chunkwise(system: System, loop: Loop) -> System:
     """Rewrite the reads of each state; states used entry by entry become scans, and so do recurrences over matrices or
-    another ring, whose scans are evaluated in chunks. Else `NotAffine`."""
+    another ring, whose scans are evaluated in chunks. Else `NoMatch`."""
     try:
         return _rewrite(system, loop, chunk=64)
-    except NotAffine as reason:
+    except NoMatch as reason:
         if classify(system, loop).kind == "low-rank":
             raise  # a scan over matrices as wide as the keys is for those who ask for it
         try:
             return to_any_scan(system, loop)
-        except NotAffine as other:
-            raise both(reason, other) from None
+        except NoMatch as other:
+            raise neither(reason, other) from None
 
 
 def to_quadratic(system: System, loop: Loop) -> System:
@@ -89,7 +90,7 @@ def _rewrite(system: System, loop: Loop, chunk: int) -> System:
         return to_blocks(system, together, chunk, _rewrite)
     try:
         states = diagonal(system, loop)
-    except NotAffine as reason:
+    except NoMatch as reason:
         system = _entrywise(system, loop, reason, chunk)
         for name in [n for n in loop.tensors() if n in system.tensors and _carries(system, n)]:
             system = _rewrite(system, loop_of(system, name), chunk)
@@ -98,7 +99,7 @@ def _rewrite(system: System, loop: Loop, chunk: int) -> System:
     for state in states:
         try:
             system = _rewrite_state(system, loop, state, members, chunk)
-        except NotAffine:
+        except NoMatch:
             if chunk == 0:
                 raise
             system = system.with_tensors(*scanned(system, loop, state))
@@ -110,7 +111,7 @@ def _reversed(system: System, loop: Loop, chunk: int) -> System:
     try:
         apart = _with_others_apart(system, loop, chunk)
         result = _rewrite(*forwards(apart, loop_again(apart, loop) or loop), chunk)
-    except NotAffine:
+    except NoMatch:
         if chunk == 0:
             raise
         return to_any_scan(system, loop)
@@ -130,17 +131,17 @@ def _with_others_apart(system: System, loop: Loop, chunk: int) -> System:
         system = without_auxiliaries(system, other)
         try:
             diagonal(system, other)
-        except NotAffine as reason:
+        except NoMatch as reason:
             system = _entrywise(system, other, reason, chunk)
     return system
 
 
-def _entrywise(system: System, loop: Loop, reason: NotAffine, chunk: int) -> System:
+def _entrywise(system: System, loop: Loop, reason: NoMatch, chunk: int) -> System:
     """A low-rank recurrence with its inner reads solved for; else the reason why it is not entrywise, and why not."""
     try:
         return live(without_feedback(system, loop, chunk))  # what only the old equation read would still read the state
-    except NotAffine as other:
-        raise both(reason, other) from None
+    except NoMatch as other:
+        raise neither(reason, other) from None
 
 
 def _carries(system: System, name: str) -> bool:
@@ -153,11 +154,11 @@ def _rewrite_state(system: System, loop: Loop, state: Diagonal, members: set[str
     if name in system.outputs:
         others = [t.path[1] for t in system.tensors.values() if t.kind == "given" and t.path[0] == name]
         by = f"other steps over `{others[0]}` read it" if others else "it is an output"
-        raise NotAffine(f"`{name}` is wanted entry by entry: {by}")
-    start, carry = starting_value(system, state, loop)
+        raise NoMatch(f"`{name}` is wanted entry by entry: {by}")
+    start, carry = start_of(system, state.update, loop)
     readers = [t for t in system.derived() if t.name not in members and t.rhs is not None and uses(t.rhs, {name})]
     if not readers:
-        raise NotAffine(f"nothing outside the recurrence reads `{name}`")
+        raise NoMatch(f"nothing outside the recurrence reads `{name}`")
     changed: list[Tensor] = []
     all_rows: set[tuple[str, ...]] = set()
     beside = tensors_beside(system, loop)
@@ -184,9 +185,7 @@ def _end_alone(state: Diagonal, start: Node) -> Node:
         writes = writes_of(state, start, (index,))
         if writes.pairs and all(index in k.free and (v.free & set(own)) - k.free for k, v, _ in writes.pairs):
             return _final(writes)
-    attr = ((state.update.time,), (), (("log", state.log_decay is not None),))
-    decay = state.decay if state.log_decay is None else state.log_decay
-    return make("decayed_state", state.write, build.ONE, decay, start, attr=attr)
+    return last_entry(state, start)
 
 
 def _reads_end(state: Diagonal, reader: Tensor) -> bool:
@@ -219,7 +218,7 @@ def _replace_reads(
     assert reader.rhs is not None
     rhs = outermost(reader.rhs, change)
     if uses(rhs, {name}):
-        raise NotAffine(f"`{reader.name}` reads `{name}` entry by entry, not through a sum over its rows")
+        raise NoMatch(f"`{reader.name}` reads `{name}` entry by entry, not through a sum over its rows")
     return rhs
 
 
@@ -238,13 +237,13 @@ def _one_read(
     rows = tuple(i for i in tensor.indices if i in indices and i != update.time)
     others = tuple(i for i in indices if i not in rows)
     if not rows:
-        raise NotAffine(f"the sum over {', '.join(indices)} is not over an index of `{tensor.name}`")
+        raise NoMatch(f"the sum over {', '.join(indices)} is not over an index of `{tensor.name}`")
     terms, rest = split(node.args[0], lambda r: r.attr == tensor.name)
     result = build.ZERO
     avoid = frozenset(i for n in walk(node) for i in n.free)
     for term in [t for whole in terms for t in _spread(whole, rows)]:
         if term.over:
-            raise NotAffine(f"`{tensor.name}` is read through nested sums")
+            raise NoMatch(f"`{tensor.name}` is read through nested sums")
         strict = is_strict(update, term.read)
         if uses(term.coefficient, set(beside)):
             part = product_read(system, state, start, term.coefficient, indices, strict, beside)
@@ -286,39 +285,30 @@ def _refuse_mixed(writes: Writes, q: Node, tensor: Tensor, *, quadratic: bool) -
     columns = frozenset(tensor.indices) - rows - {writes.time} - q.free
     for k, _, _ in writes.pairs:
         if k.free & columns and k.free & rows:
-            raise NotAffine(f"the factor `{k!r}` of the write varies along rows and columns at once")
+            raise NoMatch(f"the factor `{k!r}` of the write varies along rows and columns at once")
     if quadratic and writes.decay.free & rows and writes.decay.free & columns:
         listed = ", ".join(sorted(writes.decay.free & (columns | rows)))
-        raise NotAffine(f"the decay varies along rows and columns at once ({listed}), and does not separate")
+        raise NoMatch(f"the decay varies along rows and columns at once ({listed}), and does not separate")
 
 
 def _reads_of(writes: Writes, q: Node, strict: bool, chunk: int) -> Node:
-    """The sum of decayed reads; the starting state goes into the first that has no rank index."""
-    options = (("chunk", chunk), ("log", writes.log), ("strict", strict))
-    attr = ((writes.time,), writes.rows, options)
-    result, start = build.ZERO, writes.start
-    pairs = list(writes.pairs)
-    if not pairs or all(over for _, _, over in pairs):
-        pairs.insert(0, (build.ZERO, build.ZERO, ()))
-    for k, v, over in sorted(pairs, key=lambda p: bool(p[2])):
-        begin = build.ZERO if over else start
-        node = make("decayed_read", q, k, v, writes.decay, begin, attr=attr)
-        if not over:
-            start = build.ZERO
-        result = build.add(result, build.reduce("sum", over, node) if over else node)
-    return result
+    """The sum of decayed reads, one for each write."""
+    attr = ((writes.time,), writes.rows, (("chunk", chunk), ("log", writes.log), ("strict", strict)))
+    return _superposed(writes, lambda k, v, start: make("decayed_read", q, k, v, writes.decay, start, attr=attr))
 
 
 def _final(writes: Writes) -> Node:
-    result, start = build.ZERO, writes.start
+    """The state after the last position, likewise."""
     attr = ((writes.time,), writes.rows, (("log", writes.log),))
-    pairs = list(writes.pairs)
-    if not pairs or all(over for _, _, over in pairs):
+    return _superposed(writes, lambda k, v, start: make("decayed_state", k, v, writes.decay, start, attr=attr))
+
+
+def _superposed(writes: Writes, one: Callable[[Node, Node, Node], Node]) -> Node:
+    """The sum of `one(k, v, start)` over the writes; the starting state goes with the first that has no rank index."""
+    result, start, pairs = build.ZERO, writes.start, list(writes.pairs)
+    if all(over for _, _, over in pairs):
         pairs.insert(0, (build.ZERO, build.ZERO, ()))
     for k, v, over in sorted(pairs, key=lambda p: bool(p[2])):
-        begin = build.ZERO if over else start
-        node = make("decayed_state", k, v, writes.decay, begin, attr=attr)
-        if not over:
-            start = build.ZERO
-        result = build.add(result, build.reduce("sum", over, node) if over else node)
+        result = build.add(result, build.reduce("sum", over, one(k, v, build.ZERO if over else start)))
+        start = start if over else build.ZERO
     return result

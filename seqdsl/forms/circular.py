@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seqdsl.algebra.affine import NotAffine, states_and_updates
+from seqdsl.algebra.affine import NoMatch, states_and_updates
 from seqdsl.algebra.circular import with_spectrum
 from seqdsl.forms.scan import start_of, to_scan
 from seqdsl.ir.dependence import Loop
@@ -10,10 +10,10 @@ from seqdsl.ir.system import System
 
 
 def to_spectral_scan(system: System, loop: Loop) -> System:
-    """Transform, scan, transform back. Raises `NotAffine` where the update is no circular convolution."""
+    """Transform, scan, transform back. Raises `NoMatch` where the update is no circular convolution."""
     updates = states_and_updates(system, loop)
     if len(updates) != 1:
-        raise NotAffine("several states read each other")
+        raise NoMatch("several states read each other")
     start, carry = start_of(system, updates[0], loop)
     system, inner = with_spectrum(system.with_tensors(*carry), loop, start)
     return to_scan(system, inner)

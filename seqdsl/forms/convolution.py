@@ -11,23 +11,48 @@ A kernel that sums powers over rows, `sum[n] w a^l`, is a product of two small t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, split, uses
+from seqdsl.algebra.affine import Diagonal, NoMatch, diagonal, split, uses
 from seqdsl.algebra.monomials import factors, monomials
+from seqdsl.forms.indices import new_index
 from seqdsl.forms.reads import final_tensor, without_steps
-from seqdsl.forms.scan import starting_value
+from seqdsl.forms.scan import start_of
+from seqdsl.forms.writes import last_entry
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node, rebuild, walk
 from seqdsl.ir.ops import bound, make
-from seqdsl.ir.system import Index, System, Tensor
+from seqdsl.ir.system import System, Tensor
+
+
+@dataclass
+class _Unrolling:
+    """What the kernels of every read of a state are made of; `lag` says how long ago, `places` are the indices of its two
+    tables, and `made` collects their tensors."""
+
+    state: Diagonal
+    writes: list[tuple[Node, Node, tuple[str, ...]]]
+    start: Node
+    lag: str
+    places: tuple[str, str]
+    made: list[Tensor] = field(default_factory=list)
+
+    @property
+    def time(self) -> str:
+        """The index that the state runs along."""
+        return self.state.update.time
+
+    @property
+    def name(self) -> str:
+        """The state's name."""
+        return self.state.update.state.name
 
 
 def to_convolution(system: System, loop: Loop) -> System:
-    """Rewrite each time-invariant state and its linear reads. Else `NotAffine`, naming what reads t."""
+    """Rewrite each time-invariant state and its linear reads. Else `NoMatch`, naming what reads t."""
     if loop.reverse:
-        raise NotAffine("the recurrence runs backwards")
+        raise NoMatch("the recurrence runs backwards")
     for state in diagonal(system, loop):
         system = _rewrite_state(system, loop, state)
     return system
@@ -36,22 +61,23 @@ def to_convolution(system: System, loop: Loop) -> System:
 def _rewrite_state(system: System, loop: Loop, state: Diagonal) -> System:
     time, tensor = state.update.time, state.update.state
     if time in state.decay.free:
-        raise NotAffine(f"the coefficient `{state.decay!r}` depends on `{time}`")
-    start, carry = starting_value(system, state, loop)
+        raise NoMatch(f"the coefficient `{state.decay!r}` depends on `{time}`")
+    start, carry = start_of(system, state.update, loop)
     avoid = frozenset(i for t in system.derived() if t.rhs is not None for n in walk(t.rhs) for i in n.free)
     writes = [split_write(parts, over, time) for parts, over in monomials(state.write, avoid)]
     system, lag = lag_index(system, tensor, time)
     system, places = _table_indices(system, tensor, time)
-    made: list[Tensor] = []
-    whole = _unrolled(state, writes, start, lag, places, build.ONE, (), made)
+    unrolling = _Unrolling(state, writes, start, lag, places)
+    made = unrolling.made
+    whole = _unrolled(unrolling, build.ONE, ())
     readers = [
         t for t in system.derived() if t.name != tensor.name and t.rhs is not None and uses(t.rhs, {tensor.name})
     ]
-    changed = reread(readers, lambda n: _read(state, writes, start, lag, places, n, made), made)
+    changed = reread(readers, lambda n: _read(unrolling, n), made)
     changed, steps = without_steps(system, changed, [*carry, *made], {tensor.name})
     wanted = tensor.name in system.outputs or any(uses(c.rhs, {tensor.name}) for c in changed if c.rhs is not None)
     if not wanted and any(e.tensor == tensor.name for e in system.record or ()):
-        last = final_tensor(state.update, _final(state, start))
+        last = final_tensor(state.update, last_entry(state, start))
         finals = {**system.finals, tensor.name: last.name}
         return replace(system.with_tensors(*changed, *carry, *made, last, drop=(tensor.name, *steps)), finals=finals)
     return system.with_tensors(*changed, *carry, *made, replace(tensor, rhs=whole), drop=steps)
@@ -91,8 +117,7 @@ def _real_part(node: Node, made: list[Tensor]) -> Node | None:
 
 def lag_index(system: System, state: Tensor, time: str) -> tuple[System, str]:
     """The system with an index for how long ago something was written."""
-    lag = build.numbered(f"{state.name}.l", system.indices)
-    return replace(system, indices={**system.indices, lag: Index(lag, lag, build.size(time))}), lag
+    return new_index(system, f"{state.name}.l", build.size(time))
 
 
 FINE = 64
@@ -100,17 +125,15 @@ FINE = 64
 
 def _table_indices(system: System, state: Tensor, time: str) -> tuple[System, tuple[str, str]]:
     """The system with indices for l // 64 and l mod 64, where l is at most the length."""
-    coarse, fine = (build.numbered(f"{state.name}.{n}", system.indices) for n in ("i", "j"))
     count = build.add(make("floor_div", build.size(time), build.const(FINE)), build.ONE)
-    made = {coarse: Index(coarse, coarse, count), fine: Index(fine, fine, build.const(FINE))}
-    return replace(system, indices={**system.indices, **made}), (coarse, fine)
+    system, coarse = new_index(system, f"{state.name}.i", count)
+    system, fine = new_index(system, f"{state.name}.j", FINE)
+    return system, (coarse, fine)
 
 
-def _summed_power(
-    state: Diagonal, weight: Node, exponent: Node, rows: tuple[str, ...], places: tuple[str, str], made: list[Tensor]
-) -> Node:
+def _summed_power(unrolling: _Unrolling, weight: Node, exponent: Node, rows: tuple[str, ...]) -> Node:
     """sum[rows] weight * decay^exponent, read from the product of two tables."""
-    name, (coarse, fine) = state.update.state.name, places
+    state, name, made, (coarse, fine) = unrolling.state, unrolling.name, unrolling.made, unrolling.places
     if not rows or exponent.free & set(rows):
         return build.reduce("sum", rows, build.mul(weight, _power(state, exponent)))
     steps = build.mul(build.const(FINE), build.index(coarse))
@@ -178,41 +201,24 @@ def named(name: str, node: Node, first: str, made: list[Tensor]) -> Tensor:
     return tensor
 
 
-def _unrolled(
-    state: Diagonal,
-    writes: list[tuple[Node, Node, tuple[str, ...]]],
-    start: Node,
-    lag: str,
-    places: tuple[str, str],
-    weight: Node,
-    rows: tuple[str, ...],
-    made: list[Tensor],
-) -> Node:
+def _unrolled(unrolling: _Unrolling, weight: Node, rows: tuple[str, ...]) -> Node:
     """sum[rows] weight * S[t], unrolled."""
-    time, name = state.update.time, state.update.state.name
+    time, lag, made = unrolling.time, unrolling.lag, unrolling.made
     result = build.ZERO
-    for b, x, over in writes:
+    for b, x, over in unrolling.writes:
         inner = tuple(i for i in (*rows, *over) if i not in x.free)
         outer = tuple(i for i in (*rows, *over) if i in x.free)
-        kernel = _summed_power(state, build.mul(weight, b), build.index(lag), inner, places, made)
-        result = build.add(result, build.reduce("sum", outer, convolve(name, kernel, x, time, lag, made)))
-    if start is not build.ZERO:
+        kernel = _summed_power(unrolling, build.mul(weight, b), build.index(lag), inner)
+        result = build.add(result, build.reduce("sum", outer, convolve(unrolling.name, kernel, x, time, lag, made)))
+    if unrolling.start is not build.ZERO:
         steps = build.add(build.sub(build.index(time), make("first", attr=time)), build.ONE)
-        result = build.add(result, _summed_power(state, build.mul(weight, start), steps, rows, places, made))
+        result = build.add(result, _summed_power(unrolling, build.mul(weight, unrolling.start), steps, rows))
     return result
 
 
-def _read(
-    state: Diagonal,
-    writes: list[tuple[Node, Node, tuple[str, ...]]],
-    start: Node,
-    lag: str,
-    places: tuple[str, str],
-    node: Node,
-    made: list[Tensor],
-) -> Node | None:
+def _read(unrolling: _Unrolling, node: Node) -> Node | None:
     """A contraction of the state with weights that do not read t, as a convolution; None where it is not one."""
-    tensor, time = state.update.state, state.update.time
+    tensor, time = unrolling.state.update.state, unrolling.time
     if node.op != "sum" or node.args[1] is not build.TRUE or not uses(node, {tensor.name}):
         return None
     rows = tuple(i for i in bound(node) if i in tensor.indices)
@@ -227,13 +233,5 @@ def _read(
         return None
     result = build.ZERO
     for term in terms:
-        result = build.add(result, _unrolled(state, writes, start, lag, places, term.coefficient, rows, made))
+        result = build.add(result, _unrolled(unrolling, term.coefficient, rows))
     return result if rest is build.ZERO else build.add(result, build.make("sum", rest, build.TRUE, attr=node.attr))
-
-
-def _final(state: Diagonal, start: Node) -> Node:
-    """The state after the last position: sum over positions of a^(last - t) b x[t], plus the decayed start."""
-    time = state.update.time
-    decay = state.decay if state.log_decay is None else state.log_decay
-    attr = ((time,), (), (("log", state.log_decay is not None),))
-    return make("decayed_state", state.write, build.ONE, decay, start, attr=attr)

@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import NotAffine, Term, Update, split_update, states_and_updates
+from seqdsl.algebra.affine import NoMatch, Term, Update, split_update, states_and_updates
+from seqdsl.forms.indices import new_index
 from seqdsl.forms.scan import start_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import make
-from seqdsl.ir.system import Index, System, Tensor
+from seqdsl.ir.system import System, Tensor
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Components:
 
     @property
     def kept(self) -> tuple[str, ...]:
+        """The indices n of the rows."""
         return (*((self.tag[0],) if self.tag else ()), *(n for n, _ in self.axes))
 
     def is_state(self, number: int) -> Node:
@@ -40,6 +42,7 @@ class Components:
 
     @property
     def read(self) -> tuple[str, ...]:
+        """The indices m of the columns: the components that a row reads."""
         return (*((self.tag[1],) if self.tag else ()), *(m for _, m in self.axes))
 
     def joined(self, parts: Sequence[Node]) -> Node:
@@ -70,13 +73,13 @@ class MatrixStep:
 
 
 def matrix_step(system: System, loop: Loop) -> tuple[System, MatrixStep]:
-    """The system with the index that numbers the states, where there are several, and the step. Raises `NotAffine`."""
+    """The system with the index that numbers the states, where there are several, and the step. Raises `NoMatch`."""
     updates = states_and_updates(system, loop)
     names = {u.state.name: n for n, u in enumerate(updates)}
     split = [split_update(system, u.rhs, names) for u in updates]
     system, components = components_of(system, [u.state for u in updates], {updates[0].time}, [terms for terms, _ in split])
     if not components.kept:
-        raise NotAffine("no entries of the state mix")
+        raise NoMatch("no entries of the state mix")
     rows, starts, carry = [], [], []
     for update, (terms, _) in zip(updates, split, strict=True):
         rows.append(build.total(matrix_entry(update.state, names, components, t) for t in terms))
@@ -96,7 +99,7 @@ def scanned(step: MatrixStep, reverse: bool) -> list[Tensor]:
 
 
 def to_matrix_scan(system: System, loop: Loop) -> System:
-    """Replace the states' equations by components of one `matrix_scan`. Raises `NotAffine`."""
+    """Replace the states' equations by components of one `matrix_scan`. Raises `NoMatch`."""
     system, step = matrix_step(system, loop)
     return system.with_tensors(*scanned(step, loop.reverse), *step.carry)
 
@@ -105,11 +108,11 @@ def components_of(
     system: System, states: list[Tensor], times: Set[str], terms: list[list[Term]]
 ) -> tuple[System, Components]:
     """The components of some states, which run along `times` and have the same indices, by the terms of their updates;
-    the system with the index that numbers the states, where there are several. Raises `NotAffine`."""
+    the system with the index that numbers the states, where there are several. Raises `NoMatch`."""
     indices = states[0].indices
     if any(s.indices != indices for s in states):
         listed = ", ".join(f"{s.name}[{','.join(s.indices)}]" for s in states)
-        raise NotAffine(f"the states read each other, and have different indices: {listed}")
+        raise NoMatch(f"the states read each other, and have different indices: {listed}")
     mixed = {
         own
         for ts in terms
@@ -125,12 +128,11 @@ def components_of(
         axes.append((own, name))
     tag = None
     if len(states) > 1:
-        name = build.numbered(f"{states[0].name}.part", system.indices)
-        system = replace(system, indices={**system.indices, name: Index(name, name, build.const(len(states)))})
+        system, name = new_index(system, f"{states[0].name}.part", len(states))
         tag = (name, name + "'")
     if len(axes) > 1:
         listed = " and ".join(f"`{own}`" for own, _ in axes)
-        raise NotAffine(f"entries mix along {listed} at once: a matrix over both would be too large")
+        raise NoMatch(f"entries mix along {listed} at once: a matrix over both would be too large")
     return system, Components(tag, tuple(axes))
 
 

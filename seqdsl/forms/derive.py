@@ -8,11 +8,10 @@ iteration) stay loops in every form.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import NotAffine
-from seqdsl.algebra.verdict import Verdict
+from seqdsl.algebra.affine import NoMatch
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms.any_convolution import to_any_convolution
 from seqdsl.forms.any_scan import to_any_scan
@@ -20,13 +19,13 @@ from seqdsl.forms.any_wavefront import to_any_wavefront
 from seqdsl.forms.chunkwise import to_chunkwise, to_quadratic
 from seqdsl.forms.hierarchical import to_hierarchical
 from seqdsl.forms.newton import to_newton
-from seqdsl.forms.newton_rank import couplings
+from seqdsl.forms.obligations import ALL_PAIRS, ONLINE_LAW, SCAN_LAW, Obligation, introduced
 from seqdsl.forms.online import Normalisers, all_pairs, to_online
-from seqdsl.forms.online_laws import online_laws
 from seqdsl.forms.pieces import CONCATENATION, in_pieces, laws
 from seqdsl.forms.prepare import prepared
 from seqdsl.forms.reads import some_positions
 from seqdsl.forms.recurrent import steadied
+from seqdsl.forms.risks import check_convolution, check_newton
 from seqdsl.forms.texts import with_texts
 from seqdsl.forms.unasked import only_where_asked
 from seqdsl.ir import build
@@ -42,24 +41,27 @@ Rewrite = Callable[[System, Loop], System]
 
 
 @dataclass(frozen=True)
-class Obligation:
-    """What must hold for a rewriting to be right: proved by algebra where it can be, tested always. `prove` gives the
-    verdicts where the law is one of a monoid that the form brings along."""
+class Kept:
+    """The tensors of a loop, or with normalisers, that a form leaves as they are, and why. What is out of the form's scope
+    does not keep a system from having the form as a whole."""
 
-    law: str
-    because: str
-    prove: Callable[[], Mapping[str, Verdict]] | None = None
+    names: str
+    why: str
+    out_of_scope: bool = False
+
+    def __str__(self) -> str:
+        return f"`{self.names}`: {self.why}"
 
 
 @dataclass(frozen=True)
 class Derived:
-    """A system in a form. `rewritten` are the states it no longer steps through, `kept` the loops that stay and why."""
+    """A system in a form. `rewritten` are the states it no longer steps through, `kept` the loops that stay."""
 
     form: str
     system: System
     obligations: tuple[Obligation, ...] = ()
     rewritten: tuple[str, ...] = ()
-    kept: tuple[tuple[str, str], ...] = ()
+    kept: tuple[Kept, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class Form:
     """A row of the table: the rewriting of one recurrence, and the law it relies on. `normalisers` is what the form
     makes of a whole system's normalisers; the law of that is `ONLINE_LAW`, or none where nothing is rewritten. A form
     that `resumes` along another axis than the stream starts from what a state holds of the stream. One that does not
-    nest is taken of whole recurrences only, not of what recurs in a step of another loop."""
+    nest is taken of whole recurrences only, not of what recurs in a step of another loop. `check` raises `NoMatch` for
+    the recurrences for which `auto` does not take it, whatever it costs (`forms.risks`)."""
 
     name: str
     rewrite: Rewrite | None
@@ -76,53 +79,12 @@ class Form:
     normalisers: Callable[[System], Normalisers] | None = None
     resumes: bool = False
     nests: bool = True
+    check: Callable[[System, Loop], None] | None = None
 
-
-ONLINE_LAW = Obligation(
-    "(running maximum, denominator, weighted sum) is a monoid with identity (-inf, 0, 0)",
-    "a step is the action of its lift, and a softmax forgets a shift: blocks are folded in any grouping",
-    online_laws,
-)
-ALL_PAIRS = Obligation("none", "the normalisers as they are written, all pairs at once")
-
-
-FEEDBACK_LAW = Obligation(
-    "inner reads are the unknowns of a unit lower triangular system; writes superpose",
-    "an inner read answers to earlier writes only, and the state is affine in what is written",
-)
-LOW_RANK_LAW = Obligation(
-    "(D2 + U2 W2')(D1 + U1 W1') = D2 D1 + [D2 U1 + U2 (W2' U1), U2] [W1, D1' W2]'",
-    "entries mix through a few sums for all of them: slopes are a diagonal and columns times rows, whose products add "
-    "their ranks over a piece, and matrices over the entries are formed for 16 of them at most",
-)
-SCAN_LAW = Obligation(
-    "composition of affine maps is associative, with the map S -> S as its identity",
-    "affine maps over a semiring compose associatively, entry by entry or as matrices; the update is affine over it",
-)
-# What a form relies on beside its own law, by the operator it introduces.
-OPERATOR_LAWS: dict[str, Obligation] = {
-    **dict.fromkeys(("affine_scan", "matrix_scan", "ring_scan"), SCAN_LAW),
-    "ifft": Obligation(
-        "a circular convolution is a product of spectra",
-        "the Fourier transform is linear and invertible, and turns a shift by s into the factor exp(2 pi i f s / n)",
-    ),
-    "decayed_solve": FEEDBACK_LAW,
-    "micro_solve": FEEDBACK_LAW,
-    "block_solve": FEEDBACK_LAW,
-    "decayed_product": Obligation(
-        "the product of the states before and after a step is a sum over the pairs of a write before and one after",
-        "both states are sums over their writes; a recurrence that runs backwards is one that runs forwards, mirrored",
-    ),
-}
 
 _ROWS = [
     Form("recurrent", None, "none", "the equations themselves, one step at a time"),
-    Form(
-        "scan",
-        to_any_scan,
-        SCAN_LAW.law,
-        SCAN_LAW.because,
-    ),
+    Form("scan", to_any_scan, SCAN_LAW.law, SCAN_LAW.because),
     Form(
         "chunkwise",
         to_chunkwise,
@@ -143,6 +105,7 @@ _ROWS = [
         "with coefficients that do not read t, the read is a convolution with c a^l b",
         "the product of l equal steps, decays or matrices, is their power",
         nests=False,
+        check=check_convolution,
     ),
     Form(
         "newton",
@@ -152,6 +115,7 @@ _ROWS = [
         "multiple shooting: pieces of 64 steps side by side, their starts corrected by the products of the slopes until "
         "the ends agree (1e-6 of the state in float32, 1e-12 in float64); where that overshoots, pieces of 32 and 16, "
         "then one step at a time; full matrices of slopes are for at most 64 entries, and starts are copied where there are more",
+        check=check_newton,
     ),
     Form(
         "wavefront",
@@ -185,13 +149,12 @@ def derive(system: System, form: str) -> Derived:
     row = FORMS[form]
     if row.rewrite is None:
         return _stepped(system, row)
-    derived = apply(system, row)
+    derived = apply(system, row, False)
     if derived.kept and not derived.rewritten:
-        reasons = tuple(f"`{names}`: {why.removeprefix('= ')}" for names, why in derived.kept)
         raise SeqError(
             "form-not-available",
             f"`{system.name}` has no {form} form",
-            notes=reasons,
+            notes=tuple(map(str, derived.kept)),
             help="`seqc explain` shows the forms that it has",
         )
     if not derived.rewritten:
@@ -201,7 +164,7 @@ def derive(system: System, form: str) -> Derived:
             + (", and no normaliser over pairs of positions" if row.normalisers is not None else ""),
             help="use the form `recurrent`, in which such a mixer is already parallel",
         )
-    resisting = tuple(f"`{names}`: {why}" for names, why in derived.kept if not why.startswith("="))
+    resisting = tuple(str(kept) for kept in derived.kept if not kept.out_of_scope)
     if resisting:
         raise SeqError(
             "form-not-available",
@@ -221,7 +184,7 @@ def _beginning(system: System) -> System:
 @once_for_each
 def _stepped(system: System, row: Form) -> Derived:
     stepped = checked(only_where_asked(live(steadied(_beginning(system)))), row.name)
-    return Derived(row.name, stepped, kept=_names(stepped, recurrences(stepped), "stepped"))
+    return Derived(row.name, stepped, kept=tuple(Kept(", ".join(r.tensors()), "stepped") for r in recurrences(stepped)))
 
 
 @once_for_each
@@ -244,19 +207,19 @@ def _distributed(system: System) -> Derived:
 
 
 @once_for_each
-def apply(system: System, row: Form, refuse: Callable[[System, Loop], str] | None = None) -> Derived:
-    """Rewrite each recurrence that the form can, and that nothing speaks against; keep the others, with reasons.
+def apply(system: System, row: Form, checked_only: bool) -> Derived:
+    """Rewrite each recurrence that the form can, or of those only what its `check` lets pass; keep the others, with reasons.
 
     Remembered for as long as the system lives: a report, its costs and its derivation ask for the same forms."""
     before = _beginning(system)
-    system, rewritten, kept = _inside(before, row, refuse)
+    system, rewritten, kept = _inside(before, row, checked_only)
     obligations = _laws(row, before, system) if rewritten else []
-    streamed = bool(rewritten) or any(not why.startswith("=") for _, why in kept)
+    streamed = bool(rewritten) or any(not one.out_of_scope for one in kept)
     if row.normalisers is not None and not (streamed and row.normalisers is all_pairs):
         found = row.normalisers(system)
         system = found.system
         rewritten += found.rewritten
-        kept += [(names, f"= {why}") for names, why in found.kept]
+        kept += [Kept(names, why, True) for names, why in found.kept]
         if found.rewritten:
             obligations.append(ALL_PAIRS if row.normalisers is all_pairs else ONLINE_LAW)
     system = checked(only_where_asked(with_texts(before, live(system))), row.name)
@@ -264,8 +227,8 @@ def apply(system: System, row: Form, refuse: Callable[[System, Loop], str] | Non
 
 
 def _inside(
-    system: System, row: Form, refuse: Callable[[System, Loop], str] | None, outer: tuple[Loop, ...] = ()
-) -> tuple[System, list[str], list[tuple[str, str]]]:
+    system: System, row: Form, checked_only: bool, outer: tuple[Loop, ...] = ()
+) -> tuple[System, list[str], list[Kept]]:
     """The recurrences of a system, or of a step of some loops, rewritten where they can be; which were, and which not.
 
     Where a loop over several axes stays, as one over depth does in every form, what recurs in a step of it is rewritten
@@ -273,7 +236,7 @@ def _inside(
     assert row.rewrite is not None
     before = system
     rewritten: list[str] = []
-    kept: list[tuple[str, str]] = []
+    kept: list[Kept] = []
     within = set(outer[-1].tensors()) if outer else set(system.tensors)
     open_axes = {step.axis for step in outer}
     found = [x for x in recurrences(system) if within.issuperset(x.tensors()) and x.axis not in open_axes]
@@ -284,22 +247,23 @@ def _inside(
                 rewritten.append(names)
                 continue
             loop = left
-        objection = _objection(system, row, loop, outer) or (refuse(system, loop) if refuse is not None else "")
-        if not objection:
-            try:
-                system = row.rewrite(system, loop)
-                rewritten.append(names)
-                continue
-            except NotAffine as reason:
-                objection = str(reason)
+        try:
+            _check_scope(system, row, loop, outer)
+            if checked_only and row.check is not None:
+                row.check(system, loop)
+            system = row.rewrite(system, loop)
+            rewritten.append(names)
+            continue
+        except NoMatch as refusal:
+            reason = refusal
         if any(isinstance(step, Loop) for step in loop.body):
-            inner, done, left_over = _inside(opened(system, loop), row, refuse, (*outer, loop))
+            inner, done, left_over = _inside(opened(system, loop), row, checked_only, (*outer, loop))
             if done:
                 system = _with_ends(closed(inner, system, loop), set(loop.tensors()))
-                objection = f"= a loop over `{loop.axis}`, in the steps of which it recurs"
+                reason = NoMatch(f"a loop over `{loop.axis}`, in the steps of which it recurs", out_of_scope=True)
                 rewritten += done
             kept += left_over
-        kept.append((names, told(objection)))
+        kept.append(Kept(names, told(str(reason)), reason.out_of_scope))
     return system, rewritten, kept
 
 
@@ -324,34 +288,27 @@ def _with_ends(system: System, names: set[str]) -> System:
     return replace(system.with_tensors(*made), finals=finals)
 
 
-def _objection(system: System, row: Form, loop: Loop, outer: tuple[Loop, ...]) -> str:
-    """Why a loop is none of the form's business, or cannot be."""
+def _check_scope(system: System, row: Form, loop: Loop, outer: tuple[Loop, ...]) -> None:
+    """Raises `NoMatch` where a loop is none of the form's business, or cannot be."""
     if outer and not row.nests:
-        return f"it recurs in the steps of a loop over `{outer[-1].axis}`, where no {row.name} is written"
+        raise NoMatch(f"it recurs in the steps of a loop over `{outer[-1].axis}`, where no {row.name} is written")
     if not _streamed(system, loop):
-        return f"= a recurrence over `{loop.axis}`, a loop in every form"
+        raise NoMatch(f"a recurrence over `{loop.axis}`, a loop in every form", out_of_scope=True)
     held = any(e.tensor in loop.tensors() for e in system.record or ())
     here = any(step.axis == system.stream for step in outer)  # what a state holds is read between its steps
     if loop.axis != system.stream and held and not row.resumes and not here:
-        return f"its step over `{loop.axis}` reads earlier positions, which a state holds"
+        raise NoMatch(f"its step over `{loop.axis}` reads earlier positions, which a state holds")
     around = {name for step in outer if _streamed(system, step) for name in step.tensors()}
     if any(edge.tensor in around for name in loop.tensors() for edge in system.tensors[name].edges):
-        return f"its steps over `{loop.axis}` go on where those of the step before end: they are one recurrence"
-    return ""
+        raise NoMatch(f"its steps over `{loop.axis}` go on where those of the step before end: they are one recurrence")
 
 
 def _laws(row: Form, before: System, after: System) -> list[Obligation]:
     """The form's own law, and those of the operators that a rewriting has brought in. Where every state is wanted entry by
     entry, chunkwise and quadratic forms have no reads to write as sums, and are scans."""
-    old, found = ({n.op for t in s.derived() if t.rhs is not None for n in walk(t.rhs)} for s in (before, after))
-    new = found - old
-    introduced = [LOW_RANK_LAW] if "newton" in new and couplings(after) else []
-    introduced += [law for op, law in OPERATOR_LAWS.items() if op in new]
-    only_scans = row.normalisers is not None and SCAN_LAW in introduced and not any(op.startswith(_READS) for op in new)
-    return list(dict.fromkeys([*([] if only_scans else [Obligation(row.law, row.because)]), *introduced]))
-
-
-_READS = ("decayed_", "block_", "micro_")  # operators that read a state, or solve for reads
+    laws, reading = introduced(before, after)
+    only_scans = row.normalisers is not None and SCAN_LAW in laws and not reading
+    return list(dict.fromkeys([*([] if only_scans else [Obligation(row.law, row.because)]), *laws]))
 
 
 def _streamed(system: System, loop: Loop) -> bool:
@@ -378,10 +335,6 @@ def _with_record(system: System) -> System:
         return replace(system, record=state_record(system))
     except NotSteppable:
         return system
-
-
-def _names(system: System, loops: Sequence[Loop], why: str) -> tuple[tuple[str, str], ...]:
-    return tuple((", ".join(loop.tensors()), why) for loop in loops)
 
 
 def available(system: System) -> dict[str, Derived | SeqError]:

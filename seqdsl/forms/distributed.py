@@ -23,22 +23,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import NotAffine, Term, Update, diagonal, split_update, states_and_updates
+from seqdsl.algebra.affine import NoMatch, Term, Update, diagonal, neither, split_update, states_and_updates
 from seqdsl.algebra.lags import has_lags, lag_name, with_companions
-from seqdsl.algebra.semirings import ZEROS
 from seqdsl.forms.dense import Components, components_of
-from seqdsl.forms.feedback import along
+from seqdsl.forms.indices import along, new_index
 from seqdsl.forms.reads import final_name, some_positions
-from seqdsl.forms.ring import NAMES, over_ring
-from seqdsl.forms.scan import both, start_of
+from seqdsl.forms.ring import over_ring
+from seqdsl.forms.scan import start_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node, read_names, rebuild_reads
 from seqdsl.ir.ops import make
 from seqdsl.ir.state import POSITION, StateEntry
 from seqdsl.ir.system import Edge, Index, System, Tensor
-
-PRODUCTS = {"max_plus": "sum", "min_plus": "sum", "logaddexp_plus": "sum", "or_and": "all", "max_times": "prod"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Element:
 
 
 def across(system: System, loop: Loop) -> tuple[System, Element]:
-    """The system in which a recurrence along the stream begins with what enters this rank's piece. Raises `NotAffine`."""
+    """The system in which a recurrence along the stream begins with what enters this rank's piece. Raises `NoMatch`."""
     if has_lags(system, loop):
         system, loop = with_companions(system, loop)
     system, element = _element(system, loop)
@@ -67,13 +64,13 @@ def _element(system: System, loop: Loop) -> tuple[System, Element]:
     """The first that the update admits: entry by entry, over matrices, over another ring."""
     try:
         return system, _of_decays(system, loop)
-    except NotAffine as first:
+    except NoMatch as first:
         reason = first
     for found in (_of_matrices, _of_ring):
         try:
             return found(system, loop)
-        except NotAffine as other:
-            reason = both(reason, other)
+        except NoMatch as other:
+            reason = neither(reason, other)
     raise reason
 
 
@@ -81,21 +78,19 @@ def _of_decays(system: System, loop: Loop) -> Element:
     """States that do not mix, each with its own decay: a loop with several has an element for each, taken as one."""
     states = diagonal(system, loop)
     if len(states) > 1:
-        raise NotAffine(f"the states {', '.join(f'`{s.update.state.name}`' for s in states)} are solved together")
+        raise NoMatch(f"the states {', '.join(f'`{s.update.state.name}`' for s in states)} are solved together")
     (state,) = states
-    log = state.log_decay is not None
-    body = state.log_decay if state.log_decay is not None else state.decay
-    factor = _factor(state.update, body, "sum" if log else "prod")
+    factor = _factor(state.update, state.operand, "sum" if state.log else "prod")
     added, made = _by_itself(system, loop, [state.update], {})
-    return Element((state.update,), build.whole(factor), tuple(added), "exp" if log else "times", (factor, *made))
+    return Element((state.update,), build.whole(factor), tuple(added), "exp" if state.log else "times", (factor, *made))
 
 
 def _of_ring(system: System, loop: Loop) -> tuple[System, Element]:
     """The same over another ring."""
-    update, name, body, _ = over_ring(system, loop)
-    factor = _factor(update, body, PRODUCTS[NAMES[name]])
-    added, made = _by_itself(system, loop, [update], {update.state.name: ZEROS[name]})
-    return system, Element((update,), build.whole(factor), tuple(added), NAMES[name], (factor, *made))
+    update, ring, body, _ = over_ring(system, loop)
+    factor = _factor(update, body, ring.product)
+    added, made = _by_itself(system, loop, [update], {update.state.name: ring.zero})
+    return system, Element((update,), build.whole(factor), tuple(added), ring.option, (factor, *made))
 
 
 def _of_matrices(system: System, loop: Loop) -> tuple[System, Element]:
@@ -105,7 +100,7 @@ def _of_matrices(system: System, loop: Loop) -> tuple[System, Element]:
     terms = [split_update(system, u.rhs, names)[0] for u in updates]
     system, components = components_of(system, [u.state for u in updates], {u.time for u in updates}, terms)
     if not components.kept:
-        raise NotAffine("no entries of the state mix")
+        raise NoMatch("no entries of the state mix")
     system, components = _declared(system, updates[0].state.name, components)
     columns = _columns(updates, terms, components)
     added, made = _by_itself(system, loop, updates, {})
@@ -249,13 +244,13 @@ def _window(system: System, element: Element, entry: StateEntry) -> list[Tensor]
         return []
     past, names = system.tensors.get(f"{entry.tensor}@past"), {u.state.name for u in element.updates}
     if past is None or entry.boundary is not None:
-        raise NotAffine(f"`{entry.tensor}` is kept for more than its last steps")
+        raise NoMatch(f"`{entry.tensor}` is kept for more than its last steps")
     tensor = system.tensors[entry.tensor]
     index = past.indices[entry.position]
     length = build.value_of(system.indices[index].size or build.ZERO)
     lags = [lag_name(entry.tensor, back) for back in reversed(range(int(length or 0)))]
     if not names.issuperset(lags):
-        raise NotAffine(f"`{entry.tensor}` is kept for more steps than its recurrence reads")
+        raise NoMatch(f"`{entry.tensor}` is kept for more steps than its recurrence reads")
     rest = [build.index(i) for k, i in enumerate(tensor.indices) if k != entry.position]
     values = [build.read(f"{name}@final", rest, tensor.dtype) for name in lags]
     comment = f"the last values of {tensor.name}, after the last piece"
@@ -270,8 +265,7 @@ def _exchanged(system: System, loop: Loop, element: Element) -> System:
         starts.append(start)
         given |= tensors
     first, components = element.updates[0].state, element.components
-    side = build.numbered(f"{first.name}.side", system.indices)
-    system = replace(system, indices={**system.indices, side: Index(side, side, build.const(2))})
+    system, side = new_index(system, f"{first.name}.side", 2)
     options = (("acts", element.acts), ("reverse", loop.reverse))
     value = make(
         "across_ranks",

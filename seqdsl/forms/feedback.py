@@ -22,14 +22,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, Term, Update, log_of, split_update, states_and_updates
+from seqdsl.algebra.affine import Diagonal, NoMatch, Term, Update, log_of, split_update, states_and_updates
 from seqdsl.algebra.monomials import Monomial, factors, monomials
-from seqdsl.forms.scan import starting_value
+from seqdsl.forms.indices import along, new_index
+from seqdsl.forms.scan import start_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import make
-from seqdsl.ir.system import Index, System, Tensor
+from seqdsl.ir.system import System, Tensor
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ class Feedback:
 
 
 def without_feedback(system: System, loop: Loop, chunk: int = 64) -> System:
-    """Replace each low-rank state's equation by an entrywise one with known writes. Raises `NotAffine`."""
+    """Replace each low-rank state's equation by an entrywise one with known writes. Raises `NoMatch`."""
     if loop.reverse:
-        raise NotAffine("the recurrence runs backwards, and reads its own state through a sum")
+        raise NoMatch("the recurrence runs backwards, and reads its own state through a sum")
     updates = states_and_updates(system, loop)
     states, found, rows, carry = _taken_apart(system, loop, updates)
     after = all(f.after for f in found)
@@ -70,8 +71,8 @@ def without_feedback(system: System, loop: Loop, chunk: int = 64) -> System:
     x = along(rank, [build.add(i, _answers(states[f.source], f, outside, rows, after, chunk)) for f, i in shared])
     w = along(rank, [_tagged(tag, f.source, f.right) for f in found])
     u = along(rank, [_tagged(tag, f.target, build.product(f.left)) for f in found])
-    log = all(s.entrywise.log_decay is not None for s in states)
-    decay = along(tag, [s.entrywise.log_decay if log else s.entrywise.decay for s in states])  # type: ignore[misc]
+    log = all(s.entrywise.log for s in states)
+    decay = along(tag, [s.entrywise.operand if log else s.entrywise.decay for s in states])
     start = along(tag, [s.start for s in states])
     ranks = (rank,) if rank else found[0].ranks
     attr = ((time, *ranks), (*([tag] if tag else []), *rows), (("after", after), ("chunk", chunk), ("log", log)))
@@ -94,17 +95,17 @@ def _taken_apart(
             if not term.over:
                 own_place(update, term)
                 if term.read.attr != update.state.name:
-                    raise NotAffine(f"`{update.state.name}` reads the state `{term.read.attr}` entry by entry")
+                    raise NoMatch(f"`{update.state.name}` reads the state `{term.read.attr}` entry by entry")
         decay = build.total(t.coefficient for t in terms if not t.over)
         log = log_of(decay) if update.state.dtype in ("real", "complex") else None
         entrywise = Diagonal(update, decay, log, rest)
-        start, made = starting_value(system, entrywise, loop)
+        start, made = start_of(system, update, loop)
         carry += made
         taken |= frozenset(i for t in terms for i in (*t.over, *t.coefficient.free, *t.read.free)) | rest.free
         states.append(_State(entrywise, start, []))
         inner += [(n, names[str(t.read.attr)], t) for t in terms if t.over]
     if not inner:
-        raise NotAffine("no inner read is written back")
+        raise NoMatch("no inner read is written back")
     rows = contracted_rows(updates, inner)
     states = [replace(s, known=monomials(s.entrywise.write, taken, frozenset(rows))) for s in states]
     found = []
@@ -117,7 +118,7 @@ def own_place(update: Update, term: Term) -> None:
     """An entrywise term reads the state at its own place."""
     for position, (own, subscript) in enumerate(zip(update.state.indices, term.read.args, strict=True)):
         if position != update.position and subscript is not build.index(own):
-            raise NotAffine(f"`{term.read!r}` reads the state at another place of `{own}`")
+            raise NoMatch(f"`{term.read!r}` reads the state at another place of `{own}`")
 
 
 def contracted_rows(updates: list[Update], inner: list[tuple[int, int, Term]]) -> tuple[str, ...]:
@@ -125,10 +126,10 @@ def contracted_rows(updates: list[Update], inner: list[tuple[int, int, Term]]) -
     found = {tuple(i for i, _ in _contracted(updates[source], term)) for _, source, term in inner}
     if len(found) > 1:
         listed = " and over ".join(",".join(rows) for rows in sorted(found))
-        raise NotAffine(f"inner reads contract over {listed}: no triangular system has both kinds of unknowns")
+        raise NoMatch(f"inner reads contract over {listed}: no triangular system has both kinds of unknowns")
     if len({u.state.indices for u in updates}) > 1:
         listed = ", ".join(f"{u.state.name}[{','.join(u.state.indices)}]" for u in updates)
-        raise NotAffine(f"the states read each other, and have different indices: {listed}")
+        raise NoMatch(f"the states read each other, and have different indices: {listed}")
     return found.pop()
 
 
@@ -139,7 +140,7 @@ def _contracted(source: Update, term: Term) -> list[tuple[str, str]]:
         if position == source.position or subscript is build.index(own):
             continue
         if subscript.op != "index" or str(subscript.attr) not in term.over:
-            raise NotAffine(f"`{term.read!r}` reads the state at another place of `{own}`")
+            raise NoMatch(f"`{term.read!r}` reads the state at another place of `{own}`")
         pairs.append((own, str(subscript.attr)))
     return pairs
 
@@ -157,7 +158,7 @@ def feedbacks(
         right = [f for f in parts if not f.free & own]
         for factor in left:
             if factor.free & frozenset(pairs):
-                raise NotAffine(
+                raise NoMatch(
                     f"the factor `{factor!r}` is a matrix over the rows: the step is dense, not of low rank"
                 )
         ranks = (*(i for i in term.over if i not in pairs), *over)
@@ -190,27 +191,13 @@ def _rank_index(system: System, name: str, found: list[Feedback]) -> tuple[Syste
     if len(found) == 1:
         return system, ""
     if any(f.ranks for f in found):
-        raise NotAffine(f"`{name}` is read through sums of different ranks")
-    return with_index(system, f"{name}.rank", len(found))
+        raise NoMatch(f"`{name}` is read through sums of different ranks")
+    return new_index(system, f"{name}.rank", len(found))
 
 
 def _tag_index(system: System, name: str, count: int) -> tuple[System, str]:
     """An index that says which of several states a row belongs to."""
-    return (system, "") if count == 1 else with_index(system, f"{name}.part", count)
-
-
-def with_index(system: System, name: str, size: int) -> tuple[System, str]:
-    name = build.numbered(name, system.indices)
-    return replace(system, indices={**system.indices, name: Index(name, name, build.const(size))}), name
-
-
-def along(index: str, values: list[Node]) -> Node:
-    """The n-th value where the index is n."""
-    result = values[-1]
-    for n, value in reversed(list(enumerate(values[:-1]))):
-        if value is not result:
-            result = build.where(build.make("eq", build.index(index), build.const(n)), value, result)
-    return result
+    return (system, "") if count == 1 else new_index(system, f"{name}.part", count)
 
 
 def _tagged(tag: str, state: int, vector: Node) -> Node:
@@ -261,20 +248,19 @@ def _answers(
 ) -> Node:
     """What the state of the other writes alone answers to an inner read."""
     state = source.entrywise
-    log = state.log_decay is not None
-    decay = state.decay if state.log_decay is None else state.log_decay
     q = build.mul(feedback.right, state.decay) if after else feedback.right
-    attr = ((state.update.time,), rows, (("chunk", chunk), ("log", log), ("strict", True)))
+    attr = ((state.update.time,), rows, (("chunk", chunk), ("log", state.log), ("strict", True)))
     result = build.ZERO
     for parts, over in outside[feedback.source]:
         left = [f for f in parts if f.free & frozenset(rows)]
         right = [f for f in parts if not f.free & frozenset(rows)]
-        node = make("decayed_read", q, build.product(left), build.product(right), decay, build.ZERO, attr=attr)
+        node = make("decayed_read", q, build.product(left), build.product(right), state.operand, build.ZERO, attr=attr)
         result = build.add(result, build.reduce("sum", over, node))
     return result
 
 
 def feedback_tensor(name: str, solve: Node, lead: tuple[str, ...], state: tuple[str, ...]) -> Tensor:
+    """The unknowns of a state as a tensor: over `lead` (time, ranks), then in the order of the state's own indices."""
     order = [i for i in state if i in solve.free and i not in lead]
     extra = sorted(solve.free - {*order, *lead})
     return Tensor(
@@ -300,7 +286,4 @@ def _equation(
             write = build.add(write, build.reduce("sum", feedback.ranks, term))
     for parts, over in outside:
         write = build.add(write, build.reduce("sum", over, build.product(parts)))
-    time = build.index(update.time)
-    before = [build.sub(time, build.ONE) if i == update.time else build.index(i) for i in update.state.indices]
-    kept = build.mul(state.entrywise.decay, build.read(update.state.name, before, update.state.dtype))
-    return replace(update.state, rhs=build.add(kept, write))
+    return replace(update.state, rhs=build.add(build.mul(state.entrywise.decay, update.before()), write))

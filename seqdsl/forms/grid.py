@@ -7,12 +7,11 @@ one of the same cell can be taken one after another (Lamport 1974, the hyperplan
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from seqdsl.algebra.affine import NotAffine
+from seqdsl.algebra.affine import NoMatch
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Dependence, Loop, dependences_among
+from seqdsl.ir.dependence import Dependence, Loop, dependences_among, every_loop
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import make
 from seqdsl.ir.order import difference
@@ -108,13 +107,13 @@ class Grid:
 
 
 def geometry(system: System, loop: Loop) -> Grid:
-    """The two axes of a nest, the slope of its fronts, and how far it reads. Raises `NotAffine` with the reason."""
-    inner = set(_loops(loop))
+    """The two axes of a nest, the slope of its fronts, and how far it reads. Raises `NoMatch` with the reason."""
+    inner = {(step.axis, step.reverse) for step in every_loop(loop.body)}
     if not inner:
-        raise NotAffine(f"= it runs over `{loop.axis}` alone, and is no grid")
+        raise NoMatch(f"it runs over `{loop.axis}` alone, and is no grid", out_of_scope=True)
     if len(inner) > 1:
         axes = ", ".join(f"`{axis}`" for axis in dict.fromkeys([loop.axis, *sorted(axis for axis, _ in inner)]))
-        raise NotAffine(f"it takes more than two loops, over {axes}")
+        raise NoMatch(f"it takes more than two loops, over {axes}")
     names = tuple(loop.tensors())
     along = _side(system, names, loop.axis, loop.reverse)
     across = _side(system, names, *inner.pop())
@@ -124,30 +123,23 @@ def geometry(system: System, loop: Loop) -> Grid:
     slope = 1
     for tensor, back, left in sorted(found):
         if not back and left < 0:
-            raise NotAffine(f"`{tensor}` is read further along `{across.index}`, in the same step over `{along.index}`")
+            raise NoMatch(f"`{tensor}` is read further along `{across.index}`, in the same step over `{along.index}`")
         if back:
             slope = max(slope, -((left - 1) // back))  # the least with slope * back + left >= 1
     lead = max(back for _, back, _ in found)
     before, after = max(0, *(left for *_, left in found)), max(0, *(-left for *_, left in found))
     if slope > STEEPEST:
-        raise NotAffine(f"it reads ahead along `{across.index}`: fronts would need a slope of {slope}")
+        raise NoMatch(f"it reads ahead along `{across.index}`: fronts would need a slope of {slope}")
     if max(lead, before, after) > FURTHEST:
-        raise NotAffine(f"it reads {max(lead, before, after)} cells away, and fronts reach up to {FURTHEST}")
+        raise NoMatch(f"it reads {max(lead, before, after)} cells away, and fronts reach up to {FURTHEST}")
     return Grid(names, along, across, slope, lead, before, after, frozenset(found))
-
-
-def _loops(loop: Loop) -> Iterator[tuple[str, bool]]:
-    for step in loop.body:
-        if isinstance(step, Loop):
-            yield step.axis, step.reverse
-            yield from _loops(step)
 
 
 def _side(system: System, names: tuple[str, ...], axis: str, reverse: bool) -> Side:
     """The index by which all tensors of a nest run over an axis."""
     found = {next((i for i in system.tensors[n].indices if system.axis(i) == axis), "") for n in names}
     if len(found) > 1:
-        raise NotAffine(f"its tensors do not all run over `{axis}` by the same index")
+        raise NoMatch(f"its tensors do not all run over `{axis}` by the same index")
     (index,) = found
     return Side(index, reverse, axis == system.stream and not reverse)
 
@@ -157,6 +149,6 @@ def _distance(system: System, edge: Dependence, along: Side, across: Side) -> tu
     for side in (along, across):
         gap = edge.along(system.axis(side.index))
         if not isinstance(gap, int):
-            raise NotAffine(f"`{edge.reader}` reads `{edge.read!r}`, at no fixed distance along `{side.index}`")
+            raise NoMatch(f"`{edge.reader}` reads `{edge.read!r}`, at no fixed distance along `{side.index}`")
         steps.append(-gap if side.reverse else gap)
     return edge.tensor, steps[0], steps[1]

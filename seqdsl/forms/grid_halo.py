@@ -12,9 +12,8 @@ column says it. Entry point: `halos`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
-from seqdsl.algebra.affine import NotAffine
+from seqdsl.algebra.affine import NoMatch
 from seqdsl.forms.grid import Grid, Side
 from seqdsl.ir import build
 from seqdsl.ir.node import Node
@@ -45,7 +44,7 @@ def halos(system: System, grid: Grid, tensor: Tensor) -> tuple[System, Node]:
     system, right = _beside(system, grid, tensor, end=True)
 
     def at(side: Tensor | None, *subscripts: Node) -> Node:
-        return _zero(tensor) if side is None else build.read(side.name, [*subscripts, *lanes], side.dtype)
+        return build.zero(tensor.dtype) if side is None else build.read(side.name, [*subscripts, *lanes], side.dtype)
 
     before, beyond = make("lt", column, build.const(grid.before)), make("le", end, column)
     far = at(corner, cell, build.add(past, build.const(grid.before)))
@@ -72,15 +71,11 @@ def unused(system: System, wanted: str) -> str:
 
 
 def no_other_edges(tensor: Tensor, grid: Grid) -> None:
-    """Raises `NotAffine` where a tensor has base cases along other indices than the grid's."""
+    """Raises `NoMatch` where a tensor has base cases along other indices than the grid's."""
     own = {tensor.indices.index(s.index) for s in (grid.along, grid.across)}
     for edge in tensor.edges:
         if edge.position not in own:
-            raise NotAffine(f"`{tensor.name}` has a base case along `{tensor.indices[edge.position]}` as well")
-
-
-def _zero(tensor: Tensor) -> Node:
-    return build.FALSE if tensor.dtype == "bool" else build.ZERO
+            raise NoMatch(f"`{tensor.name}` has a base case along `{tensor.indices[edge.position]}` as well")
 
 
 def _edge(system: System, tensor: Tensor, side: Side, point: Node) -> Node:
@@ -90,7 +85,7 @@ def _edge(system: System, tensor: Tensor, side: Side, point: Node) -> Node:
         if edge.position == position and not difference(edge.point, point):
             rest = [build.index(i) for k, i in enumerate(tensor.indices) if k != position]
             return build.read(edge.tensor, rest, system.tensors[edge.tensor].dtype)
-    return _zero(tensor)
+    return build.zero(tensor.dtype)
 
 
 def _history(system: System, tensor: Tensor, side: Side, defaults: list[Node]) -> tuple[System, list[Node]]:
@@ -102,16 +97,16 @@ def _history(system: System, tensor: Tensor, side: Side, defaults: list[Node]) -
     (entry, *more) = entries
     kept = build.value_of(entry.tail) if entry.tail is not None else None
     if more or kept is None or kept < len(defaults) or entry.boundary is not None:
-        raise NotAffine(f"`{tensor.name}` is kept for more than its last steps")
+        raise NoMatch(f"`{tensor.name}` is kept for more than its last steps")
     position, name = tensor.indices.index(side.index), f"{tensor.name}@start"
     rest = [i for k, i in enumerate(tensor.indices) if k != position]
     default, indices, places = defaults[0], tuple(rest), [build.ZERO]
     if kept > 1:
         window = unused(system, f"{tensor.name}.past")
-        system = replace(system, indices={**system.indices, window: Index(window, window, build.const(int(kept)))})
+        system = system.with_indices(Index(window, window, build.const(int(kept))))
         indices = tuple(window if k == position else i for k, i in enumerate(tensor.indices))
         places = [build.const(int(kept) - 1 - k) for k in range(len(defaults))]
-        default = _zero(tensor)
+        default = build.zero(tensor.dtype)
         for place, value in zip(places, defaults, strict=True):
             default = build.where(make("eq", build.index(window), place), value, default)
     carry = Tensor(
@@ -173,16 +168,16 @@ def _listed(
 ) -> tuple[System, Tensor | None]:
     """A tensor that is each value at its place along indices of fixed sizes, and 0 elsewhere; None if it is 0 throughout.
     `own` are the indices of the grid that the values vary along."""
-    whole = _zero(tensor)
+    whole = build.zero(tensor.dtype)
     indices = {unused(system, f"{tensor.name}.{name}_{index}"): size for index, size in sizes.items()}
     for place, value in places.items():
         at = build.TRUE
         for (index, size), position in zip(indices.items(), place, strict=True):
             at = build.both(at, make("eq", build.index(index), build.const(position)) if size > 1 else build.TRUE)
         whole = _chosen(at, value, whole)
-    if whole is _zero(tensor):
+    if whole is build.zero(tensor.dtype):
         return system, None
-    system = replace(system, indices={**system.indices, **{i: Index(i, i, build.const(n)) for i, n in indices.items()}})
+    system = system.with_indices(*(Index(i, i, build.const(n)) for i, n in indices.items()))
     order = (*indices, *own) if name == "top" else (*own, *indices)
     own_name = f"{tensor.name}.{name}"
     comment = f"{tensor.name}, {_SIDES[name]}"
@@ -215,10 +210,10 @@ def _named(system: System, grid: Grid, tensor: Tensor, row: Node, column: Node) 
     for edge in tensor.edges:
         if not difference(edge.point, points[tensor.indices[edge.position]]):
             if not system.tensors[edge.tensor].edges:
-                return _zero(tensor)
+                return build.zero(tensor.dtype)
             rest = [points.get(i, build.index(i)) for k, i in enumerate(tensor.indices) if k != edge.position]
             return build.read(edge.tensor, rest, system.tensors[edge.tensor].dtype)
-    return _zero(tensor)
+    return build.zero(tensor.dtype)
 
 
 def _after_a_state(
@@ -230,6 +225,6 @@ def _after_a_state(
     edge = next((e for e in tensor.edges if e.position == position and not difference(e.point, point)), None)
     if edge is not None and any(e.tensor == edge.tensor for e in system.record or ()):
         return _history(system, system.tensors[edge.tensor], side, values)
-    if edge is not None or any(v is not _zero(tensor) for v in values):
-        raise NotAffine(f"a corner of the base cases of `{tensor.name}` is not what a state would say of it")
+    if edge is not None or any(v is not build.zero(tensor.dtype) for v in values):
+        raise NoMatch(f"a corner of the base cases of `{tensor.name}` is not what a state would say of it")
     return system, values

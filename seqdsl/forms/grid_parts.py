@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from seqdsl.algebra.affine import NotAffine
+from seqdsl.algebra.affine import NoMatch
 from seqdsl.ir import build
 from seqdsl.ir.dependence import build_not
 from seqdsl.ir.node import Node, read_names, walk
@@ -50,7 +50,7 @@ class Parts:
             at = [a if i in self.axes else self._visit(tensor, a, facts, inner) for i, a in zip(own, node.args, strict=True)]
             return build.read(str(node.attr), at, node.dtype)
         if node.op in ("read", "index"):
-            raise NotAffine(f"`{node!r}` is read in a sum around a state, away from the cell")
+            raise NoMatch(f"`{node!r}` is read in a sum around a state, away from the cell")
         return remake(node, self._operands(tensor, node, facts, inner))
 
     def _operands(self, tensor: Tensor, node: Node, facts: Facts, inner: frozenset[str]) -> tuple[Node, ...]:
@@ -65,7 +65,7 @@ class Parts:
             )
         own = bound(node)
         if set(own) & self.axes:
-            raise NotAffine(f"`{node.op}` over `{', '.join(own)}` holds a state")
+            raise NoMatch(f"`{node.op}` over `{', '.join(own)}` holds a state")
         below = inner | frozenset(own)
         if OPS[node.op].binding in ("reduce", "along"):
             *bodies, guard = node.args
@@ -96,10 +96,10 @@ class Parts:
 
     def _part(self, tensor: Tensor, node: Node, facts: Facts) -> Node:
         """A read of the part's tensor at the cell; where its conditions do not hold it is 0."""
-        whole, zero = build.TRUE, build.FALSE if node.dtype == "bool" else build.ZERO
+        whole = build.TRUE
         for fact in () if _harmless(node) else dict.fromkeys(facts):
             whole = build.both(whole, fact)
-        body = build.where(whole, node, zero)
+        body = build.where(whole, node, build.zero(node.dtype))
         if body not in self.made:
             name = build.fresh(f"{tensor.name}.part{len(self.made) or ''}", self.system.tensors)
             order = [*tensor.indices, *sorted(body.free)]

@@ -23,7 +23,7 @@ mix along two axes, and what is no grid. Either axis may run downwards. Entry po
 
 from __future__ import annotations
 
-from seqdsl.algebra.affine import MOST_READS, NotAffine, Term, occurrences, split_update
+from seqdsl.algebra.affine import MOST_READS, NoMatch, Term, occurrences, split_update
 from seqdsl.forms.dense import components_of, from_components, matrix_entry
 from seqdsl.forms.grid import Grid, geometry
 from seqdsl.forms.grid_halo import before, no_other_edges
@@ -35,21 +35,21 @@ from seqdsl.ir.system import System, Tensor
 
 
 def to_hierarchical(system: System, loop: Loop) -> System:
-    """Replace the states of a grid by one `grid_scan`. Raises `NotAffine` with the reason."""
+    """Replace the states of a grid by one `grid_scan`. Raises `NoMatch` with the reason."""
     grid = geometry(system, loop)
     for name, back, left in sorted(grid.reads):
         if (back, left) not in ((0, 0), (1, 0), (0, 1)):
-            raise NotAffine(f"`{name}` is read at the distance ({back}, {left}), and blocks hand on what is next to them")
+            raise NoMatch(f"`{name}` is read at the distance ({back}, {left}), and blocks hand on what is next to them")
     states = [system.tensors[n] for n in grid.names if any(r[0] == n and r[1:] != (0, 0) for r in grid.reads)]
     names = {s.name: number for number, s in enumerate(states)}
     if any(s.dtype not in ("real", "complex") for s in states):
-        raise NotAffine("its states are not all real or complex numbers")
+        raise NoMatch("its states are not all real or complex numbers")
     split = []
     for state in states:
         no_other_edges(state, grid)
         step = _written_out(system, grid, state.name, {})
         if occurrences(step, frozenset(names)) > MOST_READS:
-            raise NotAffine(f"`{state.name}` reads the states more than {MOST_READS} times once the step is written out")
+            raise NoMatch(f"`{state.name}` reads the states more than {MOST_READS} times once the step is written out")
         split.append(split_update(system, step, names))
     axes = (grid.along.index, grid.across.index)
     system, components = components_of(system, states, set(axes), [terms for terms, _ in split])
@@ -91,7 +91,7 @@ def _written_out(system: System, grid: Grid, name: str, done: dict[str, Node]) -
                 return None
             inner = _written_out(system, grid, own.name, done)
             if not build.can_substitute(inner, at):
-                raise NotAffine(f"`{node!r}` cannot be written out in `{name}`")
+                raise NoMatch(f"`{node!r}` cannot be written out in `{name}`")
             return build.substitute(inner, at)
 
         rhs = members[name].rhs

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from seqdsl.algebra.affine import NotAffine
+from seqdsl.algebra.affine import NoMatch
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, NotWellFounded, build_not, recurrences
 from seqdsl.ir.node import Node, read_names, reads, walk
@@ -43,28 +43,28 @@ Facts = tuple[Node, ...]
 
 
 def to_levels(system: System, loop: Loop) -> System:
-    """Take the sums over earlier positions out of a recurrence, and mark it. Raises `NotAffine` with the reason."""
+    """Take the sums over earlier positions out of a recurrence, and mark it. Raises `NoMatch` with the reason."""
     if any(not isinstance(step, Compute) for step in loop.body):
-        raise NotAffine("it takes more than one loop")
+        raise NoMatch("it takes more than one loop")
     names = loop.tensors()
     at = {system.tensors[n].indices[p] for n, p in loop.positions}
     if len(at) > 1:
-        raise NotAffine(f"its tensors do not all run over `{loop.axis}` by the same index")
+        raise NoMatch(f"its tensors do not all run over `{loop.axis}` by the same index")
     found = _Found(system, dict(loop.positions), at.pop())
     steps = {n: found.visit(system.tensors[n], _rhs(system, n), (), frozenset()) for n in names}
     if not found.made:
-        raise NotAffine(f"= it runs over `{loop.axis}` alone, and reads nothing that a guard picks")
+        raise NoMatch(f"it runs over `{loop.axis}` alone, and reads nothing that a guard picks", out_of_scope=True)
     if any(system.tensors[n].dtype != "real" for n in names):
-        raise NotAffine("its states are not all real numbers")
+        raise NoMatch("its states are not all real numbers")
     if any(e.tensor in names and (e.tail is not None or e.boundary is not None) for e in system.record or ()):
-        raise NotAffine("the state record holds some of what came before, and a graph may read any")
+        raise NoMatch("the state record holds some of what came before, and a graph may read any")
     made = [replace(t, rhs=make("level", _rhs_of(t))) for t in found.made.values()]
     changed = [replace(system.tensors[n], rhs=make("level", steps[n])) for n in names]
-    after = replace(system, indices={**system.indices, **found.indices}).with_tensors(*made, *changed)
+    after = system.with_indices(*found.indices.values()).with_tensors(*made, *changed)
     try:
         recurrences(after)
     except NotWellFounded:
-        raise NotAffine("a read is put before its position by conditions outside of its sum") from None
+        raise NoMatch("a read is put before its position by conditions outside of its sum") from None
     return after
 
 
@@ -94,7 +94,7 @@ class _Found:
         if node.op == "read":
             if node.attr in self.places:
                 return self._read(tensor, node, facts, inner)
-            raise NotAffine(f"the state is an index, in `{node!r}`")
+            raise NoMatch(f"the state is an index, in `{node!r}`")
         if node.op == "where":
             return self._choice(tensor, node, facts, inner)
         own = bound(node)
@@ -132,20 +132,21 @@ class _Found:
 
     def _check_guard(self, guard: Node) -> None:
         if self._depends(guard):
-            raise NotAffine(f"the state decides a guard, `{guard!r}`")
+            raise NoMatch(f"the state decides a guard, `{guard!r}`")
 
     def _read(self, tensor: Tensor, node: Node, facts: Facts, inner: frozenset[str]) -> Node:
         """A state at the step's own position as it is; at another one that the inputs give, as a sum over that one."""
         if any(self._depends(a) for a in node.args):
-            raise NotAffine(f"the state is an index, in `{node!r}`")
+            raise NoMatch(f"the state is an index, in `{node!r}`")
         place = self._place(node)
         if place is build.index(self.at):
             return node
         if set(difference(place, build.index(self.at))) <= {None}:
-            alone = f"= it runs over `{self.system.axis(self.at)}` alone, and has no fronts"
-            raise NotAffine(f"{alone}: `{node!r}` is at a fixed distance, and each position waits for the one before")
+            alone = f"it runs over `{self.system.axis(self.at)}` alone, and has no fronts"
+            why = f"{alone}: `{node!r}` is at a fixed distance, and each position waits for the one before"
+            raise NoMatch(why, out_of_scope=True)
         if place.free - {self.at}:
-            raise NotAffine(f"`{node!r}` is read at another position in each lane")
+            raise NoMatch(f"`{node!r}` is read at another position in each lane")
         one = build.numbered(f"{self.at}.read", {*self.system.indices, *self.indices})
         self.indices[one] = replace(self.system.index(self.at), name=one)
         at = [build.index(one) if a is place else a for a in node.args]
@@ -160,14 +161,14 @@ class _Found:
     def _check_base_case(self, read: Node) -> None:
         state = self.system.tensors[str(read.attr)]
         if any(edge.position == self.places[state.name] for edge in state.edges):
-            raise NotAffine(f"`{read!r}` may fall on a base case of `{state.name}`")
+            raise NoMatch(f"`{read!r}` may fall on a base case of `{state.name}`")
 
     def _sum(self, tensor: Tensor, node: Node, facts: Facts, inner: frozenset[str], over: list[str]) -> Node:
         """A reduction over earlier positions, as one over the index that picks them, of one over the others."""
         if node.op not in OVER_PAIRS:
-            raise NotAffine(f"a state at other positions stands inside `{node.op}`, as in `{node!r}`")
+            raise NoMatch(f"a state at other positions stands inside `{node.op}`, as in `{node!r}`")
         if len(over) > 1:
-            raise NotAffine(f"what is read is picked by more than one index, in `{node!r}`")
+            raise NoMatch(f"what is read is picked by more than one index, in `{node!r}`")
         (item,) = over
         body, guard = node.args
         self._check_guard(guard)
@@ -180,9 +181,9 @@ class _Found:
             else:
                 pairs = build.both(pairs, fact)
         if pairs.free - {self.at, item}:
-            raise NotAffine(f"the guard `{pairs!r}` differs from lane to lane")
+            raise NoMatch(f"the guard `{pairs!r}` differs from lane to lane")
         if not any(f.op == "eq" or read_names(f) for f in build.conjuncts(pairs)):
-            raise NotAffine(f"the guard `{pairs!r}` only says what comes before: each position waits for the one before")
+            raise NoMatch(f"the guard `{pairs!r}` only says what comes before: each position waits for the one before")
         for fact in facts:
             if fact.free <= {self.at} and not self._depends(fact):
                 pairs = build.both(pairs, fact)
@@ -194,19 +195,19 @@ class _Found:
         """Reads at a place that the position and the item give, below no choice and in no further reduction of these."""
         for read in self._away(body):
             if self._place(read).free - {self.at, item}:
-                raise NotAffine(f"`{read!r}` is read at another position in each lane")
+                raise NoMatch(f"`{read!r}` is read at another position in each lane")
             if any(self._depends(a) for a in read.args):
-                raise NotAffine(f"the state is an index, in `{read!r}`")
+                raise NoMatch(f"the state is an index, in `{read!r}`")
             if self._place(read).op != "index":
                 self._check_base_case(read)
         for n in walk(body):
             if self._away(n):
                 if n.op == "where":
-                    raise NotAffine(f"a state is read below a choice, `{n!r}`: its condition belongs to the guard of the sum")
+                    raise NoMatch(f"a state is read below a choice, `{n!r}`: its condition belongs to the guard of the sum")
                 if self.at in bound(n) or item in bound(n):
-                    raise NotAffine(f"`{n!r}` stands in a sum over the same index")
+                    raise NoMatch(f"`{n!r}` stands in a sum over the same index")
                 if OPS[n.op].binding == "fold":
-                    raise NotAffine(f"a state at other positions stands inside `{n.op}`, as in `{n!r}`")
+                    raise NoMatch(f"a state at other positions stands inside `{n.op}`, as in `{n!r}`")
 
     def _made(self, tensor: Tensor, node: Node, kind: str) -> Node:
         """A read, at the position, of the tensor that holds a sum."""

@@ -18,20 +18,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import NotAffine, log_of, uses
+from seqdsl.algebra.affine import NoMatch, log_of, uses
 from seqdsl.algebra.micro import MicroSteps, last_index, micro_steps
 from seqdsl.algebra.monomials import monomials
 from seqdsl.forms.feedback import (
     Feedback,
-    along,
     before_decay,
     contracted_rows,
     feedback_tensor,
     feedbacks,
     own_place,
-    with_index,
     without_left,
 )
+from seqdsl.forms.indices import along, new_index
 from seqdsl.forms.reads import some_positions
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
@@ -80,7 +79,7 @@ class _Step:
 
 
 def without_micro_steps(system: System, loop: Loop, chunk: int = 64) -> tuple[System, str]:
-    """The system with R in place of the micro-steps, and R's name. Raises `NotAffine`."""
+    """The system with R in place of the micro-steps, and R's name. Raises `NoMatch`."""
     micro = micro_steps(system, loop)
     _only_last_read(system, loop, micro)
     system, start = _starts(system, micro)
@@ -92,7 +91,7 @@ def without_micro_steps(system: System, loop: Loop, chunk: int = 64) -> tuple[Sy
     rhs = _step_equation(step, name, rest)
     comment = f"{micro.state.name} after the last micro-step of each step"
     state = Tensor(name, rest, micro.state.dtype, "derived", rhs, edges=(edge,), comment=comment)
-    readers = [_redirected(system, t, micro, name) for t in system.derived() if t.name not in loop.tensors()]
+    readers = [_redirected(t, micro, name) for t in system.derived() if t.name not in loop.tensors()]
     finals, made = _finals(system, step)
     system = system.with_tensors(*readers, begin, state, *made, drop=tuple(loop.tensors()))
     return replace(system, finals={**system.finals, **finals}), name
@@ -104,9 +103,9 @@ def _only_last_read(system: System, loop: Loop, micro: MicroSteps) -> None:
     kept = {e.tensor for e in system.record or ()}
     for name in sorted(members):
         if name in system.outputs:
-            raise NotAffine(f"`{name}` is an output, and is wanted at every micro-step")
+            raise NoMatch(f"`{name}` is an output, and is wanted at every micro-step")
         if name in kept and name not in (state.name, micro.base.name):
-            raise NotAffine(f"the state record keeps `{name}` of the micro-steps")
+            raise NoMatch(f"the state record keeps `{name}` of the micro-steps")
     ends = last_index(system, micro.micro)
     moving = any(e.tail is None or e.boundary is not None for e in system.record or ())
     for tensor in system.derived():
@@ -116,9 +115,9 @@ def _only_last_read(system: System, loop: Loop, micro: MicroSteps) -> None:
             if read.attr not in members:
                 continue
             if read.attr != state.name or read.args[micro.update.position] not in ends:
-                raise NotAffine(f"`{tensor.name}` reads `{read!r}`, which is not the last micro-step")
+                raise NoMatch(f"`{tensor.name}` reads `{read!r}`, which is not the last micro-step")
             if moving and read.args[micro.position] is not build.index(micro.time):
-                raise NotAffine(f"`{tensor.name}` reads `{read!r}`, a step before this one, and positions are counted")
+                raise NoMatch(f"`{tensor.name}` reads `{read!r}`, a step before this one, and positions are counted")
 
 
 def _starts(system: System, micro: MicroSteps) -> tuple[System, Node]:
@@ -171,7 +170,7 @@ def _solved(system: System, micro: MicroSteps, start: Node, chunk: int) -> tuple
     if not after and carried is not build.ONE:
         reading = [w if w is build.ZERO else build.where(first, build.mul(carried, w), w) for w in reading]
     name = update.state.name
-    system, rank = with_index(system, f"{name}.rank", len(writes)) if len(writes) > 1 else (system, "")
+    system, rank = new_index(system, f"{name}.rank", len(writes)) if len(writes) > 1 else (system, "")
     lead = (micro.time, micro.micro, *([rank] if rank else []))
     whole = decay if carried is build.ONE else build.where(first, build.mul(carried, decay), decay)
     log = log_of(whole)
@@ -200,7 +199,7 @@ def writes_of(
     inside = [build.ZERO for _ in found]
     others = []
     if any(f.ranks for f in found):
-        raise NotAffine(f"a micro-step of `{name}` is read through a sum of ranks")
+        raise NoMatch(f"a micro-step of `{name}` is read through a sum of ranks")
     for parts, over in known:
         for n, feedback in enumerate(found):
             rest = without_left(parts, over, feedback.left, feedback.ranks)
@@ -209,7 +208,7 @@ def writes_of(
                 break
         else:
             if over:
-                raise NotAffine(f"a micro-step of `{name}` writes a sum over {', '.join(over)}")
+                raise NoMatch(f"a micro-step of `{name}` writes a sum over {', '.join(over)}")
             left = [f for f in parts if f.free & rows]
             others.append((build.product(left), build.product(f for f in parts if not f.free & rows)))
     own = [Write(build.product(f.left), f.right, x) for f, x in zip(found, inside, strict=True)]
@@ -229,7 +228,7 @@ def _step_equation(step: _Step, name: str, indices: tuple[str, ...]) -> Node:
     return rhs
 
 
-def _redirected(system: System, tensor: Tensor, micro: MicroSteps, name: str) -> Tensor:
+def _redirected(tensor: Tensor, micro: MicroSteps, name: str) -> Tensor:
     """Reads of S[t,|j|-1] as reads of R[t]."""
     if tensor.rhs is None or not uses(tensor.rhs, {micro.state.name}):
         return tensor

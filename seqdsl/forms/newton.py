@@ -30,7 +30,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from seqdsl.algebra.affine import NotAffine, Update, apart, split_update, states_and_updates
+from seqdsl.algebra.affine import NoMatch, Update, apart, split_update, states_and_updates
 from seqdsl.forms.any_scan import to_any_scan
 from seqdsl.forms.newton_slopes import HARD, Slopes, mixing_index
 from seqdsl.forms.scan import start_of
@@ -46,13 +46,14 @@ LONGEST = 20_000  # terms of an equation written out: passes that visit every us
 
 
 def to_newton(system: System, loop: Loop) -> System:
-    """Mark each state of a nonlinear entrywise recurrence with its slopes. Raises `NotAffine` with the reason."""
+    """Mark each state of a nonlinear entrywise recurrence with its slopes. Raises `NoMatch` with the reason."""
     updates = states_and_updates(system, loop)
     names = [u.state.name for u in updates]
     if _needs_none(system, loop, updates):
-        raise NotAffine("= its update is affine in the state already: it needs no Newton, `scan` solves it in one pass")
+        why = "its update is affine in the state already: it needs no Newton, `scan` solves it in one pass"
+        raise NoMatch(why, out_of_scope=True)
     if len(updates) > LARGEST:
-        raise NotAffine(f"{len(updates)} states are coupled, and a block of slopes is worth it up to {LARGEST}")
+        raise NoMatch(f"{len(updates)} states are coupled, and a block of slopes is worth it up to {LARGEST}")
     _check_states(updates)
     updates = [replace(u, rhs=apart(u.rhs)) for u in updates]
     mixing = mixing_index(updates)
@@ -63,10 +64,10 @@ def to_newton(system: System, loop: Loop) -> System:
         start, carry = start_of(system, update, loop, beside=_stays(update, updates))
         node = make("newton", update.rhs, start, *by)
         if _length(node) > LONGEST:
-            raise NotAffine(f"the slopes of `{update.state.name}` are too long to be written out")
+            raise NoMatch(f"the slopes of `{update.state.name}` are too long to be written out")
         changed += [replace(update.state, rhs=node), *carry]
     if any(not any(r.attr in names for r in reads(u.rhs)) for u in updates):
-        raise NotAffine("a state does not read any state")
+        raise NoMatch("a state does not read any state")
     return system.with_tensors(*changed)
 
 
@@ -81,7 +82,7 @@ def _stays(update: Update, updates: list[Update]) -> bool:
 def _diagonals(update: Update, updates: list[Update]) -> list[Node]:
     """The slopes of a step that is entrywise."""
     _check(update, updates)
-    return slopes(update.rhs, [_before(u) for u in updates])
+    return slopes(update.rhs, [u.before() for u in updates])
 
 
 def _matrices(system: System, updates: list[Update], mixing: str) -> Slopes:
@@ -107,13 +108,6 @@ def _length(node: Node) -> int:
     return sizes[node]
 
 
-def _before(update: Update) -> Node:
-    """The read of a state one step earlier, at its own place."""
-    step = build.add(build.index(update.time), build.const(update.step))
-    at = [step if k == update.position else build.index(i) for k, i in enumerate(update.state.indices)]
-    return build.read(update.state.name, at, update.state.dtype)
-
-
 def _needs_none(system: System, loop: Loop, updates: list[Update]) -> bool:
     """Is the update affine, over the reals or over the ring of another scan?"""
     names = {u.state.name for u in updates}
@@ -121,42 +115,42 @@ def _needs_none(system: System, loop: Loop, updates: list[Update]) -> bool:
         for update in updates:
             split_update(system, update.rhs, names)
         return True
-    except NotAffine:
+    except NoMatch:
         pass
     try:
         to_any_scan(system, loop)
-    except NotAffine:
+    except NoMatch:
         return False
     return True
 
 
 def _check_states(updates: list[Update]) -> None:
-    """Raises `NotAffine` unless the states are real, and over the same indices."""
+    """Raises `NoMatch` unless the states are real, and over the same indices."""
     first = updates[0]
     if any(u.state.dtype != "real" for u in updates):
-        raise NotAffine("its states are not all real numbers")
+        raise NoMatch("its states are not all real numbers")
     if any(set(u.state.indices) != set(first.state.indices) or u.time != first.time for u in updates):
-        raise NotAffine("its states do not vary along the same indices: their slopes form no small block")
+        raise NoMatch("its states do not vary along the same indices: their slopes form no small block")
 
 
 def _check(update: Update, updates: list[Update]) -> None:
-    """Raises `NotAffine` unless the step is differentiable, and reads each state at its own place only."""
+    """Raises `NoMatch` unless the step is differentiable, and reads each state at its own place only."""
     name = update.state.name
-    own = {u.state.name: _before(u) for u in updates}
+    own = {u.state.name: u.before() for u in updates}
     dependent = _dependent(update.rhs, frozenset(own))
     for node in dependent:
         if node.op == "read":
             if node.attr in own and node is own[str(node.attr)]:
                 continue
-            raise NotAffine(f"`{name}` reads `{node!r}`, which is not at its own place: the Jacobian is dense")
+            raise NoMatch(f"`{name}` reads `{node!r}`, which is not at its own place: the Jacobian is dense")
         if OPS[node.op].binding:
-            raise NotAffine(f"the state stands inside `{node.op}`, as in `{node!r}`: its Jacobian is dense")
+            raise NoMatch(f"the state stands inside `{node.op}`, as in `{node!r}`: its Jacobian is dense")
         if node.op in HARD:
-            raise NotAffine(f"`{node!r}` is a hard step of the state: its derivative says nothing of where it goes")
+            raise NoMatch(f"`{node!r}` is a hard step of the state: its derivative says nothing of where it goes")
         if node.op == "where" and node.args[0] in dependent:
-            raise NotAffine(f"the state decides a choice, `{node.args[0]!r}`: the step may jump")
+            raise NoMatch(f"the state decides a choice, `{node.args[0]!r}`: the step may jump")
         if node.op not in ELEMENTWISE and node.dtype != "bool":
-            raise NotAffine(f"the state stands inside `{node.op}`, through which no derivative goes")
+            raise NoMatch(f"the state stands inside `{node.op}`, through which no derivative goes")
 
 
 def _dependent(node: Node, states: frozenset[str]) -> dict[Node, None]:

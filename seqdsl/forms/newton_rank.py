@@ -9,12 +9,11 @@ numbers: `w[n, m]` is a full matrix whatever it holds. Products with such matric
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
 
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Loop, Step, schedule
+from seqdsl.ir.dependence import every_loop, schedule
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import bound
 from seqdsl.ir.system import System, Tensor
@@ -55,19 +54,12 @@ def couplings(system: System) -> dict[str, list[list[Outer]]]:
     found: dict[str, list[list[Outer]]] = {}
     if not any(t.rhs is not None and t.rhs.op == "newton" for t in system.derived()):
         return found
-    for loop in _innermost(schedule(system)):
+    for loop in [x for x in every_loop(schedule(system)) if not any(every_loop(x.body))]:
         states = [system.tensors[n] for n in loop.tensors()]
         if all(s.rhs is not None and s.rhs.op == "newton" for s in states):
             rows = low_rank(system, states) or []
             found.update(zip([s.name for s in states], rows, strict=False))
     return found
-
-
-def _innermost(steps: Iterable[Step]) -> Iterator[Loop]:
-    for step in steps:
-        if isinstance(step, Loop):
-            deeper = list(_innermost(step.body))
-            yield from deeper or [step]
 
 
 def _rank(system: System, terms: list[Outer]) -> int | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from seqdsl.algebra.affine import NotAffine, Update
+from seqdsl.algebra.affine import NoMatch, Update
 from seqdsl.ir import build
 from seqdsl.ir.derivatives import ELEMENTWISE
 from seqdsl.ir.node import Node, read_names, reads
@@ -33,7 +33,7 @@ def mixing_index(updates: list[Update]) -> str | None:
             if own is not None:
                 found |= {i for i, a in _lanes(own.indices, read, update) if a is not build.index(i)}
     if len(found) > 1:
-        raise NotAffine(f"entries mix along {' and '.join(f'`{i}`' for i in sorted(found))} at once")
+        raise NoMatch(f"entries mix along {' and '.join(f'`{i}`' for i in sorted(found))} at once")
     return found.pop() if found else None
 
 
@@ -51,7 +51,7 @@ class Slopes:
     done: dict[Node, Derivative] = field(default_factory=dict)
 
     def of(self, update: Update) -> list[tuple[Node, Node]]:
-        """For each state, the diagonal and the matrix. Raises `NotAffine` where the step has no such derivative."""
+        """For each state, the diagonal and the matrix. Raises `NoMatch` where the step has no such derivative."""
         found = self._derivative(update.rhs)
         return [
             (found.get((u.state.name, self.mixing or ""), build.ZERO), found.get((u.state.name, None), build.ZERO))
@@ -73,15 +73,15 @@ class Slopes:
             count = build.product(build.size(i) for i in bound(node))
             return self._derivative(build.div(build.reduce("sum", bound(node), node.args[0]), count))
         if OPS[node.op].binding:
-            raise NotAffine(f"the state stands inside `{node.op}`, as in `{node!r}`: a matrix of slopes is had of sums alone")
+            raise NoMatch(f"the state stands inside `{node.op}`, as in `{node!r}`: a matrix of slopes is had of sums alone")
         if node.op in HARD:
-            raise NotAffine(f"`{node!r}` is a hard step of the state: its derivative says nothing of where it goes")
+            raise NoMatch(f"`{node!r}` is a hard step of the state: its derivative says nothing of where it goes")
         if node.op == "where":
             return self._of_choice(node)
         if node.op not in ELEMENTWISE:
             if node.dtype == "bool":
                 return {key: build.ZERO for arg in node.args for key in self._derivative(arg)}
-            raise NotAffine(f"the state stands inside `{node.op}`, through which no derivative goes")
+            raise NoMatch(f"the state stands inside `{node.op}`, through which no derivative goes")
         total: Derivative = {}
         for arg, part in zip(node.args, ELEMENTWISE[node.op](node, build.const(Fraction(1))), strict=True):
             if part is not None:
@@ -92,17 +92,17 @@ class Slopes:
     def _of_read(self, node: Node) -> Derivative:
         update = next((u for u in self.updates if u.state.name == node.attr), None)
         if update is None:
-            raise NotAffine(f"the state is an index, in `{node!r}`")
+            raise NoMatch(f"the state is an index, in `{node!r}`")
         at = dict(_lanes(update.state.indices, node, update))
         place = at.get(self.mixing or "")
         if place is not None and place.op != "index":
-            raise NotAffine(f"`{node!r}` is not at its own place, and in no sum over that")
+            raise NoMatch(f"`{node!r}` is not at its own place, and in no sum over that")
         return {(update.state.name, str(place.attr) if place is not None else ""): build.const(Fraction(1))}
 
     def _of_choice(self, node: Node) -> Derivative:
         condition, *branches = node.args
         if self._derivative(condition):
-            raise NotAffine(f"the state decides a choice, `{condition!r}`: the step may jump")
+            raise NoMatch(f"the state decides a choice, `{condition!r}`: the step may jump")
         total: Derivative = {}
         for branch, chosen in zip(branches, (condition, build.make("not", condition)), strict=True):
             for key, slope in self._derivative(branch).items():
@@ -112,7 +112,7 @@ class Slopes:
     def _of_sum(self, node: Node) -> Derivative:
         body, guard = node.args
         if self._derivative(guard):
-            raise NotAffine(f"the state decides a guard, `{guard!r}`")
+            raise NoMatch(f"the state decides a guard, `{guard!r}`")
         total: Derivative = {}
         for (state, place), slope in self._derivative(body).items():
             over, held, key = bound(node), guard, place

@@ -55,7 +55,7 @@ def _is_before(system: System, node: Node, entry: StateEntry) -> bool:
 def _carry(system: System, tensor: Tensor, entry: StateEntry) -> Tensor | None:
     """The value that the state holds, or the base case; None where it has base cases along other axes, too."""
     indices = _without(tensor.indices, entry.position)
-    start: Node = build.FALSE if tensor.dtype == "bool" else build.ZERO
+    start = build.zero(tensor.dtype)
     for edge in tensor.edges:
         if edge.position != entry.position:
             return None

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import NotAffine
+from seqdsl.algebra.affine import NoMatch
 from seqdsl.algebra.classify import classify_all
 from seqdsl.algebra.declared import monoid_verdicts
 from seqdsl.algebra.monoid import monoid_of
 from seqdsl.algebra.verdict import Verdict
 from seqdsl.forms.distributed import Element, across
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Loop, Step, recurrences
+from seqdsl.ir.dependence import Loop, every_loop, recurrences
 from seqdsl.ir.nest import closed, opened, told
 from seqdsl.ir.node import Node, read_names, reads, rebuild, walk
 from seqdsl.ir.ops import bound, make
@@ -61,7 +61,7 @@ def in_pieces(system: System) -> Pieces:
     for loop in recurrences(whole):
         if loop.axis == system.stream:
             system = _crossed(system, loop, found)
-        elif any(step.axis == system.stream for step in _below(loop)):
+        elif any(step.axis == system.stream for step in every_loop(loop.body)):
             system = _in_steps(system, loop, found)
     unsolved = {name for name, step in states.items() if step == 0}
     folded = _folded(whole)
@@ -125,7 +125,7 @@ def _crossed(system: System, loop: Loop, found: _Found) -> System:
     """The system with a recurrence across ranks; as it was, with the reason, where it has no small element."""
     try:
         system, element = across(system, loop)
-    except NotAffine as reason:
+    except NoMatch as reason:
         found.reasons.append((", ".join(loop.tensors()), told(str(reason))))
         found.states.update(dict.fromkeys(loop.tensors(), 0))
         return system
@@ -161,18 +161,10 @@ def _skew(system: System, loop: Loop) -> Node | None:
     return None
 
 
-def _below(step: Step) -> Iterator[Loop]:
-    if isinstance(step, Loop):
-        for inner in step.body:
-            if isinstance(inner, Loop):
-                yield inner
-            yield from _below(inner)
-
-
 def _reads_refused(system: System, states: dict[str, int]) -> Iterator[tuple[str, str]]:
     """Equations that need more of the stream than a piece, and what is kept of those before it."""
     stream = str(system.stream)
-    loops = [x for loop in recurrences(system) for x in (loop, *_below(loop)) if x.axis == stream]
+    loops = [x for x in every_loop(recurrences(system)) if x.axis == stream]
     home = {name: k for k, loop in enumerate(loops) for name in loop.tensors()}
     kept, folded = {e.tensor for e in system.record or () if e.tail is not None}, _folded(system)
     needed = reached(system, (e.tensor for e in system.record or ())).tensors

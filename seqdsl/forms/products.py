@@ -8,9 +8,9 @@ to be kept for. Its other factors, constant along the contracted indices, stay o
 
 from __future__ import annotations
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal, uses
+from seqdsl.algebra.affine import Diagonal, NoMatch, diagonal, uses
 from seqdsl.algebra.monomials import factors
-from seqdsl.forms.scan import starting_value
+from seqdsl.forms.scan import start_of
 from seqdsl.forms.writes import Writes, writes_of
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, loop_of, recurrences
@@ -42,15 +42,15 @@ def product_read(
     found = [f for f in parts if f.op == "read" and f.attr in beside]
     rest = [f for f in parts if f not in found]
     if len(found) != 1 or any(uses(f, set(beside)) for f in rest) or not strict:
-        raise NotAffine(f"`{mine.name}` is multiplied by more than one read of another state, or at its own step")
+        raise NoMatch(f"`{mine.name}` is multiplied by more than one read of another state, or at its own step")
     (read,) = found
     other_loop = loop_of(system, str(read.attr))
     other = next((d for d in diagonal(system, other_loop) if d.update.state.name == read.attr), None)
     if other is None or other_loop.reverse:
-        raise NotAffine(f"`{read.attr}` is no state that runs the same way once it is mirrored")
+        raise NoMatch(f"`{read.attr}` is no state that runs the same way once it is mirrored")
     _facing(state, other, read)
     names = {o: m for o, m in zip(other.update.state.indices, mine.indices, strict=True) if o != m}
-    end, carry = starting_value(system, other, other_loop)
+    end, carry = start_of(system, other.update, other_loop)
     assert not carry, "a mirrored recurrence has no record"
     rows = tuple(i for i in indices if i in mine.indices)
     result = build.ZERO
@@ -70,7 +70,7 @@ def product_read(
                 node = _product(first, second, (k, v, begin), (q, p, finish))
                 result = build.add(result, build.reduce("sum", (*ranks, *others), node) if ranks or others else node)
         return build.reduce("sum", kept, build.mul(result, outside)) if kept else build.mul(result, outside)
-    raise NotAffine(f"the decay of `{mine.name}` varies along all that the product of two states is summed over")
+    raise NoMatch(f"the decay of `{mine.name}` varies along all that the product of two states is summed over")
 
 
 def _back(names: dict[str, str], index: str) -> str:
@@ -85,9 +85,9 @@ def _facing(state: Diagonal, other: Diagonal, read: Node) -> None:
     for position, subscript in enumerate(read.args):
         if position == other.update.position:
             if linear(subscript) != wanted:
-                raise NotAffine(f"`{read!r}` is not the state on the other side of the step")
+                raise NoMatch(f"`{read!r}` is not the state on the other side of the step")
         elif position >= len(own) or subscript is not build.index(own[position]):
-            raise NotAffine(f"`{read!r}` reads another entry than `{state.update.state.name}` does")
+            raise NoMatch(f"`{read!r}` reads another entry than `{state.update.state.name}` does")
 
 
 def _renamed(writes: Writes, names: dict[str, str]) -> Writes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from seqdsl.algebra.affine import NotAffine, Update, uses
+from seqdsl.algebra.affine import NoMatch, Update, uses
 from seqdsl.algebra.monomials import factors
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, rebuild, walk
@@ -39,11 +39,12 @@ def is_strict(update: Update, read: Node) -> bool:
         if position == update.position and subscript is build.sub(wanted, build.ONE):
             continue
         if subscript is not wanted:
-            raise NotAffine(f"`{read!r}` is neither the state of this step nor that of the last")
+            raise NoMatch(f"`{read!r}` is neither the state of this step nor that of the last")
     return read.args[update.position] is not build.index(update.time)
 
 
 def still_read(system: System, name: str) -> bool:
+    """Does any other tensor read this one?"""
     return any(t.rhs is not None and t.name != name and uses(t.rhs, {name}) for t in system.tensors.values())
 
 

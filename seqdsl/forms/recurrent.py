@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal
+from seqdsl.algebra.affine import Diagonal, NoMatch, diagonal
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, recurrences
 from seqdsl.ir.ops import make
@@ -29,7 +29,7 @@ def steadied(system: System) -> System:
 def _steadied(system: System, loop: Loop) -> System:
     try:
         states = diagonal(system, loop)
-    except NotAffine:
+    except NoMatch:
         return system
     changed: list[Tensor] = []
     for state in states:
@@ -43,9 +43,7 @@ def _steadied(system: System, loop: Loop) -> System:
 def _slow_step(state: Diagonal) -> list[Tensor]:
     """The state's equation, and what it needs of the decay as tensors of their own."""
     tensor, update = state.update.state, state.update
-    step = build.make("add" if update.step > 0 else "sub", build.index(update.time), build.ONE)
-    at = [step if n == update.position else build.index(i) for n, i in enumerate(tensor.indices)]
-    before = build.read(tensor.name, at, tensor.dtype)
+    before = update.before()
     value = build.value_of(state.decay)
     if value is not None:
         if not build.Fraction(1, 2) < value < 2:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqdsl.algebra.affine import NotAffine, apart, split, states_and_updates
+from seqdsl.algebra.affine import NoMatch, apart, split, states_and_updates
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, loop_of
 from seqdsl.ir.node import Node, read_names, rebuild
@@ -21,7 +21,7 @@ Moved = dict[str, tuple[int, str]]  # a tensor's position along the axis, and th
 
 
 def forwards(system: System, loop: Loop) -> tuple[System, Loop]:
-    """The system with the recurrence mirrored, and the recurrence in it. Raises `NotAffine` where a term works along the
+    """The system with the recurrence mirrored, and the recurrence in it. Raises `NoMatch` where a term works along the
     axis, or a reader has no position of its own there."""
     members = dict(loop.positions)
     states = {u.state.name for u in states_and_updates(system, loop)}
@@ -48,7 +48,7 @@ def forwards(system: System, loop: Loop) -> tuple[System, Loop]:
     result = live(system.with_tensors(*changed))
     mirrors = [moved[n][1] for n in members if n in states and moved[n][1] in result.tensors]
     if not mirrors:
-        raise NotAffine("the recurrence runs backwards, and nothing else reads its states")
+        raise NoMatch("the recurrence runs backwards, and nothing else reads its states")
     return result, loop_of(result, mirrors[0])
 
 
@@ -62,7 +62,7 @@ def _position(system: System, tensor: Tensor, axis: str) -> int | None:
     """Where a reader has an index of the axis; None for one that reads fixed positions."""
     found = [k for k, i in enumerate(tensor.indices) if system.axis(i) == axis]
     if len(found) > 1:
-        raise NotAffine(f"`{tensor.name}` varies along `{axis}` twice, and the recurrence runs backwards")
+        raise NoMatch(f"`{tensor.name}` varies along `{axis}` twice, and the recurrence runs backwards")
     return found[0] if found and not tensor.edges else None
 
 
@@ -70,7 +70,7 @@ def _parts(rhs: Node, moved: set[str]) -> tuple[Node, Node]:
     """The terms that read what is mirrored, and the rest, which stays where it is."""
     try:
         terms, rest = split(apart(rhs), lambda r: r.attr in moved)
-    except NotAffine:
+    except NoMatch:
         return rhs, build.ZERO
     found = [build.reduce("sum", t.over, build.mul(t.coefficient, t.read), t.guard) for t in terms]
     return build.total(found), rest
@@ -82,7 +82,7 @@ def _mirror(subscript: Node, index: str) -> Node:
     result = build.ZERO
     for term, factor in sorted(form.items(), key=lambda item: item[0] is None or item[1] < 0):
         if factor.denominator != 1:
-            raise NotAffine(f"`{subscript!r}` has no mirrored position")
+            raise NoMatch(f"`{subscript!r}` has no mirrored position")
         part = build.ONE if term is None else term
         amount = build.mul(build.const(abs(int(factor))), part)
         result = build.add(result, amount) if factor > 0 else build.sub(result, amount)
@@ -96,7 +96,7 @@ def _mirrored(system: System, tensor: Tensor, moved: Moved) -> Tensor:
     assert tensor.rhs is not None
     at = {index: _mirror(build.index(index), index)}
     if not build.can_substitute(tensor.rhs, at):
-        raise NotAffine(f"`{tensor.name}` works along `{index}`, and the recurrence runs backwards")
+        raise NoMatch(f"`{tensor.name}` works along `{index}`, and the recurrence runs backwards")
     rhs = rebuild(build.substitute(tensor.rhs, at), lambda n: _elsewhere(system, n, moved, index))
     edges = tuple(
         replace(e, point=_mirror(e.point, index)) if e.position == position else e for e in tensor.edges

@@ -8,37 +8,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqdsl.algebra.affine import NotAffine, Update, states_and_updates
-from seqdsl.algebra.semirings import RINGS, coefficients, ring_of
+from seqdsl.algebra.affine import NoMatch, Update, states_and_updates
+from seqdsl.algebra.semirings import Ring, coefficients, ring_of
 from seqdsl.forms.scan import start_of
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import make
 from seqdsl.ir.system import System
 
-NAMES = {
-    "max +": "max_plus",
-    "min +": "min_plus",
-    "logaddexp +": "logaddexp_plus",
-    "or and": "or_and",
-    "max *": "max_times",
-}
 
-
-def over_ring(system: System, loop: Loop) -> tuple[Update, str, Node, Node]:
-    """The one state of a loop, the ring that its update is affine over, and a and b. Raises `NotAffine`."""
+def over_ring(system: System, loop: Loop) -> tuple[Update, Ring, Node, Node]:
+    """The one state of a loop, the ring that its update is affine over, and a and b. Raises `NoMatch`."""
     updates = states_and_updates(system, loop)
-    name = ring_of(updates)
-    if name is None:
-        raise NotAffine("the update is affine over no ring of the table")
+    ring = ring_of(updates)
+    if ring is None:
+        raise NoMatch("the update is affine over no ring of the table")
     if len(updates) > 1:
-        raise NotAffine(f"the states {', '.join(f'`{u.state.name}`' for u in updates)} are coupled")
-    return updates[0], name, *coefficients(updates[0], next(r for r in RINGS if r.name == name))
+        raise NoMatch(f"the states {', '.join(f'`{u.state.name}`' for u in updates)} are coupled")
+    return updates[0], ring, *coefficients(updates[0], ring)
 
 
 def to_ring_scan(system: System, loop: Loop) -> System:
-    """Replace the state's equation by `ring_scan`. Raises `NotAffine`."""
-    update, name, a, b = over_ring(system, loop)
+    """Replace the state's equation by `ring_scan`. Raises `NoMatch`."""
+    update, ring, a, b = over_ring(system, loop)
     start, carry = start_of(system, update, loop, beside=True)
-    attr = ((update.time,), (), (("reverse", loop.reverse), ("ring", NAMES[name])))
+    attr = ((update.time,), (), (("reverse", loop.reverse), ("ring", ring.option)))
     return system.with_tensors(replace(update.state, rhs=make("ring_scan", a, b, start, attr=attr)), *carry)

@@ -11,14 +11,12 @@ running sum, an EMA whose states are the output, or a raw parameter as the decay
 A nonlinear cell whose entries mix is solved in a few sweeps over all positions, where steps take one. That pays as long
 as a step costs its launches; how wide a cell and a batch are, at which it costs its arithmetic, only a call knows. So
 `auto` solves it where it is known to be narrow, or to mix through a few sums alone, which costs little more than entries
-by themselves do. Entry point: `RISKS`.
+by themselves do. Entry points, of which a row of `forms.derive` names one: `check_convolution`, `check_newton`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from seqdsl.algebra.affine import NotAffine, diagonal
+from seqdsl.algebra.affine import NoMatch, diagonal
 from seqdsl.algebra.interval import Bounds
 from seqdsl.forms.any_convolution import to_any_convolution
 from seqdsl.forms.newton import to_newton
@@ -32,49 +30,44 @@ from seqdsl.ir.system import System
 NARROW = 64  # entries of all states together that mix
 
 
-def unsafe_convolution(system: System, loop: Loop) -> str:
-    """Why a convolution would be no gain, or a numerical risk; empty where neither."""
-    try:
-        left = to_any_convolution(system, loop).tensors
-    except NotAffine as reason:
-        return str(reason)
+def check_convolution(system: System, loop: Loop) -> None:
+    """Raises `NoMatch` where a convolution would be no gain, or a numerical risk."""
+    left = to_any_convolution(system, loop).tensors
     for name in loop.tensors():
         if name in left:
-            return f"every entry of `{name}` is wanted, and a scan gives them as well, without the error of an FFT"
+            raise NoMatch(f"every entry of `{name}` is wanted, and a scan gives them as well, without the error of an FFT")
     try:
         states = diagonal(system, loop)
-    except NotAffine:
+    except NoMatch:
         names = [n for n in loop.tensors() if n not in left]
         claimed = {c.args[0] for c in system.claims if c.kind == "stable"}
-        open_ones = [n for n in names if n not in claimed]
-        return f"`{open_ones[0]}` is not claimed to be stable, and taps that grow have no FFT" if open_ones else ""
+        for name in names:
+            if name not in claimed:
+                raise NoMatch(f"`{name}` is not claimed to be stable, and taps that grow have no FFT") from None
+        return
     for state in states:
         name = state.update.state.name
         if state.decay in (build.ONE, build.const(-1)):
-            return f"the kernel of `{name}` does not decay"
+            raise NoMatch(f"the kernel of `{name}` does not decay")
         if not _at_most_one(system, name, state.decay):
-            return f"|{state.decay!r}| <= 1 is not shown, and a kernel that grows has no FFT"
-    return ""
+            raise NoMatch(f"|{state.decay!r}| <= 1 is not shown, and a kernel that grows has no FFT")
 
 
-def wide_newton(system: System, loop: Loop) -> str:
-    """Why solving may cost more than steps do: states that mix, and are not known to be narrow; empty where they are."""
-    try:
-        solved = to_newton(system, loop)
-    except NotAffine as reason:
-        return str(reason)
-    after = solved.tensors
-    if low_rank(solved, [after[n] for n in loop.tensors() if (rhs := after[n].rhs) is not None and rhs.op == "newton"]):
-        return ""
-    marks = [rhs for n in loop.tensors() if (rhs := after[n].rhs) is not None and rhs.op == "newton"]
+def check_newton(system: System, loop: Loop) -> None:
+    """Raises `NoMatch` where solving may cost more than steps do: for states that mix, and are not known to be narrow."""
+    solved = to_newton(system, loop)
+    states = [t for n in loop.tensors() if (t := solved.tensors[n]).rhs is not None and t.rhs.op == "newton"]
+    if low_rank(solved, states):
+        return
+    marks = [t.rhs for t in states if t.rhs is not None]
     for column in {i for mark in marks for matrix in mark.args[2 + len(marks) :] for i in bound(matrix)}:
         index = system.index(column)
         width = build.value_of(index.size) if index.size is not None else None
         if width is None:
-            return f"entries mix along `{index.name}`, whose length is not known: where it is large, steps are cheaper"
+            why = f"entries mix along `{index.name}`, whose length is not known: where it is large, steps are cheaper"
+            raise NoMatch(why)
         if width * len(marks) > NARROW:
-            return f"{width * len(marks)} entries mix along `{index.name}`: steps are cheaper"
-    return ""
+            raise NoMatch(f"{width * len(marks)} entries mix along `{index.name}`: steps are cheaper")
 
 
 def _at_most_one(system: System, state: str, decay: Node) -> bool:
@@ -82,6 +75,3 @@ def _at_most_one(system: System, state: str, decay: Node) -> bool:
     assumed = [c.condition for c in system.claims if c.kind == "stable" and c.args[0] == state]
     bounds = (Bounds(system, condition).modulus(decay) for condition in (None, *assumed))
     return any(bound is not None and bound <= 1 for bound in bounds)
-
-
-RISKS: dict[str, Callable[[System, Loop], str]] = {"convolution": unsafe_convolution, "newton": wide_newton}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from seqdsl.algebra.affine import Diagonal, NotAffine, Update, diagonal
+from seqdsl.algebra.affine import Diagonal, NoMatch, Update, diagonal
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node
@@ -14,7 +14,7 @@ from seqdsl.ir.system import System, Tensor, edge_at_start
 
 
 def to_scan(system: System, loop: Loop) -> System:
-    """Replace each state's equation by `affine_scan`. Valid for entrywise affine updates; else `NotAffine`."""
+    """Replace each state's equation by `affine_scan`. Valid for entrywise affine updates; else `NoMatch`."""
     changed: list[Tensor] = []
     for state in diagonal(system, loop):
         changed += scanned(system, loop, state)
@@ -24,11 +24,10 @@ def to_scan(system: System, loop: Loop) -> System:
 def scanned(system: System, loop: Loop, state: Diagonal) -> list[Tensor]:
     """The state by one `affine_scan`, and the tensor that holds its start, if it needs one."""
     start, carry = start_of(system, state.update, loop, beside=True)
-    decay = state.decay if state.log_decay is None else state.log_decay
-    options = (("log", state.log_decay is not None), ("reverse", loop.reverse))
-    node = make("affine_scan", decay, state.write, start, attr=((state.update.time,), (), options))
-    if node.dtype == "int" and not _keeps_or_drops(decay):
-        raise NotAffine(f"`{state.update.state.name}` is an integer with a factor, which a scan would round")
+    options = (("log", state.log), ("reverse", loop.reverse))
+    node = make("affine_scan", state.operand, state.write, start, attr=((state.update.time,), (), options))
+    if node.dtype == "int" and not _keeps_or_drops(state.operand):
+        raise NoMatch(f"`{state.update.state.name}` is an integer with a factor, which a scan would round")
     return [replace(state.update.state, rhs=node), *carry]
 
 
@@ -37,16 +36,6 @@ def _keeps_or_drops(decay: Node) -> bool:
     if decay.op == "where":
         return all(_keeps_or_drops(a) for a in decay.args[1:])
     return decay.dtype == "bool" or build.value_of(decay) in (0, 1) or decay.op == "mul" and all(map(_keeps_or_drops, decay.args))
-
-
-def both(first: NotAffine, second: NotAffine) -> NotAffine:
-    """Two reasons as one, without saying anything twice."""
-    return first if str(second) in str(first) else NotAffine(f"{first}; {second}")
-
-
-def starting_value(system: System, state: Diagonal, loop: Loop) -> tuple[Node, list[Tensor]]:
-    """`start_of` the state's update."""
-    return start_of(system, state.update, loop)
 
 
 def start_of(
@@ -65,7 +54,7 @@ def start_of(
         return build.read(
             past.name, [last if i not in rest else build.index(i) for i in past.indices], tensor.dtype
         ), []
-    default = build.FALSE if tensor.dtype == "bool" else build.ZERO
+    default = build.zero(tensor.dtype)
     edge = edge_at_start(tensor, position, reverse=loop.reverse)
     if edge is not None:
         default = build.read(edge.tensor, [build.index(i) for i in rest], system.tensors[edge.tensor].dtype)
@@ -73,7 +62,7 @@ def start_of(
             default = build.at_least_real(default)
     across = next((e for e in tensor.edges if e.position != position), None)
     if across is not None and not beside:
-        raise NotAffine(f"`{tensor.name}` has a base case along `{tensor.indices[across.position]}` as well")
+        raise NoMatch(f"`{tensor.name}` has a base case along `{tensor.indices[across.position]}` as well")
     kept = system.record is not None and any(e.tensor == tensor.name for e in system.record)
     if loop.reverse or system.axis(tensor.indices[position]) != system.stream or not kept:
         return default, []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from seqdsl.algebra.affine import NotAffine, Term, split, uses
+from seqdsl.algebra.affine import NoMatch, Term, split, uses
 from seqdsl.algebra.monomials import monomials
 from seqdsl.forms.convolution import convolve, lag_index, named, reread, split_write
 from seqdsl.forms.dense import MatrixStep, matrix_step, scanned
@@ -43,21 +43,23 @@ class _Unrolling:
 
     @property
     def time(self) -> str:
+        """The index that the states run along."""
         return self.step.updates[0].time
 
     @property
     def name(self) -> str:
+        """The first state's name, after which what is made is called."""
         return self.step.updates[0].state.name
 
 
 def to_matrix_convolution(system: System, loop: Loop) -> System:
-    """Rewrite the linear reads of the states, and states that are wanted whole. Else `NotAffine`, naming what reads t."""
+    """Rewrite the linear reads of the states, and states that are wanted whole. Else `NoMatch`, naming what reads t."""
     if loop.reverse:
-        raise NotAffine("the recurrence runs backwards")
+        raise NoMatch("the recurrence runs backwards")
     system, step = matrix_step(system, loop)
     time = step.updates[0].time
     if time in step.matrix.free:
-        raise NotAffine(f"the matrix `{step.matrix!r}` depends on `{time}`")
+        raise NoMatch(f"the matrix `{step.matrix!r}` depends on `{time}`")
     system, lag = lag_index(system, step.updates[0].state, time)
     unrolling = _Unrolling(step, lag, _writes(system, step), [])
     names = {u.state.name for u in step.updates}
@@ -193,7 +195,7 @@ def _read(unrolling: _Unrolling, node: Node) -> Node | None:
         return None
     try:
         terms, rest = split(node.args[0], lambda r: r.attr in numbers)
-    except NotAffine:
+    except NoMatch:
         return None
     if any(not _is_plain(t, own, unrolling.time) for t in terms):
         return None

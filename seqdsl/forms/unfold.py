@@ -37,7 +37,7 @@ def _without(system: System, owner: Tensor, node: Node) -> System:
     label = build.numbered(f"{owner.name}.{monoid.name.rpartition('.')[2]}", system.tensors)
     along = build.fresh(f"{label}.{time}".rstrip("'"), system.indices)
     own = system.index(time)
-    system = replace(system, indices={**system.indices, along: Index(along, own.axis, own.size)})
+    system = system.with_indices(Index(along, own.axis, own.size))
     moved = {time: build.index(along), **{n: build.index(p) for n, p in names.items()}}
     *args, guard = (build.substitute(a, moved) for a in node.args)
     fold = _Fold(monoid, label, along, tuple(names.values()), lifted(monoid, args), guard)
@@ -102,7 +102,7 @@ class _Fold:
         """Every level of the balanced tree."""
         level, length = build.fresh(f"{self.label}.level", system.indices), build.size(self.along)
         last = make("maximum", build.sub(length, build.ONE), build.ZERO)
-        system = replace(system, indices={**system.indices, level: Index(level, level, make("bit_length", last))})
+        system = system.with_indices(Index(level, level, make("bit_length", last)))
         width = make("pow", build.const(2), build.index(level))
         below = make("floor_div", build.add(length, build.sub(width, build.ONE)), width)
         left = build.mul(build.const(2), build.index(self.along))

@@ -39,7 +39,7 @@ from seqdsl.ir.system import Index, System, Tensor
 
 
 def to_wavefront(system: System, loop: Loop) -> System:
-    """Write a nest of two loops as a recurrence over its fronts. Raises `NotAffine` with the reason."""
+    """Write a nest of two loops as a recurrence over its fronts. Raises `NoMatch` with the reason."""
     grid = geometry(system, loop)
     first = grid.names[0]
     grid = replace(grid, front=unused(system, f"{first}.w"), cell=unused(system, f"{first}.{grid.along.index}"))
@@ -47,12 +47,12 @@ def to_wavefront(system: System, loop: Loop) -> System:
     more = build.const(grid.slope * (grid.lead - 1) + grid.before + grid.after)
     fronts = build.add(build.add(build.mul(steep, rows), columns), more)
     sizes = {grid.front: fronts, grid.cell: build.add(rows, build.const(grid.lead))}
-    system = replace(system, indices={**system.indices, **{n: Index(n, n, size) for n, size in sizes.items()}})
+    system = system.with_indices(*(Index(n, n, size) for n, size in sizes.items()))
     parts = Parts(system, grid.names, frozenset((grid.along.index, grid.across.index)), grid.here())
     changed: list[Tensor] = []
     for name in grid.names:
         tensor = system.tensors[name]
-        halo = build.FALSE if tensor.dtype == "bool" else build.ZERO
+        halo = build.zero(tensor.dtype)
         if any(read[0] == name and read[1:] != (0, 0) for read in grid.reads):
             system, halo = halos(system, grid, tensor)
         changed += _front(system, grid, tensor, parts, halo)

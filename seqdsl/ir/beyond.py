@@ -22,7 +22,7 @@ from seqdsl.ir.order import difference, refuted, upper_bound
 from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.system import System, Tensor
 
-_RINGS: dict[str, Callable[..., Node]] = {"add": build.add, "sub": build.sub, "mul": build.mul, "neg": build.neg, "and": build.both}
+_BUILT: dict[str, Callable[..., Node]] = {"add": build.add, "sub": build.sub, "mul": build.mul, "neg": build.neg, "and": build.both}
 
 
 @once_for_each
@@ -51,7 +51,7 @@ def _start(system: System, tensor: Tensor) -> Node | None:
     if any(e.position != time or build.value_of(e.point) != -1 for e in tensor.edges):
         return None
     if not tensor.edges:
-        return build.FALSE if tensor.dtype == "bool" else build.ZERO
+        return build.zero(tensor.dtype)
     start = system.tensors[tensor.edges[0].tensor]
     number = _whole(start.rhs) if start.kind == "derived" and start.rhs is not None else None
     return number if number is not None and _is_number(number) else None
@@ -111,7 +111,7 @@ class _Beyond:
         args = tuple(self.under(a, facts) for a in node.args)
         if node.op == "div" and args[0] is build.ZERO:
             return build.ZERO  # 0 / x -> 0, as in `conditions`
-        return _RINGS[node.op](*args) if node.op in _RINGS else remake(node, args)
+        return _BUILT[node.op](*args) if node.op in _BUILT else remake(node, args)
 
     def _read(self, node: Node, facts: Facts) -> Node:
         """The number that is assumed of what is read, where the read lies beyond the row's own position."""

@@ -32,6 +32,11 @@ def const(value: Value) -> Node:
 TRUE, FALSE, ZERO, ONE = const(True), const(False), const(0), const(1)
 
 
+def zero(dtype: str) -> Node:
+    """What a tensor of the type reads as outside its axes."""
+    return FALSE if dtype == "bool" else ZERO
+
+
 def index(name: str) -> Node:
     """The position along an index."""
     return make("index", attr=name)
@@ -165,6 +170,14 @@ def product(factors: Iterable[Node]) -> Node:
     result = ONE
     for factor in factors:
         result = mul(result, factor)
+    return result
+
+
+def quotient(factors: Iterable[Node], divisors: Iterable[Node]) -> Node:
+    """The product of factors, divided by each of the divisors."""
+    result = product(factors)
+    for divisor in divisors:
+        result = div(result, divisor)
     return result
 
 

@@ -270,6 +270,14 @@ def _cycle(names: list[str], edges: list[Dependence]) -> list[Dependence]:
     return [next(e for e in edges if (e.tensor, e.reader) == pair) for pair in pairs]
 
 
+def every_loop(steps: Iterable[Step]) -> Iterator[Loop]:
+    """The loops of a schedule at any depth, each before those inside it."""
+    for step in steps:
+        if isinstance(step, Loop):
+            yield step
+            yield from every_loop(step.body)
+
+
 def recurrences(system: System) -> list[Loop]:
     """The outermost loops of the schedule: one for each strongly connected component."""
     return [step for step in schedule(system) if isinstance(step, Loop)]

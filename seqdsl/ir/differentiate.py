@@ -16,7 +16,7 @@ from seqdsl.ir import build
 from seqdsl.ir.dependence import may_equal
 from seqdsl.ir.derivatives import ALONG, ELEMENTWISE, MAPS, PARTS, STOPS, reduction_cotangent
 from seqdsl.ir.graphs import cycle, in_order, reachable, turned
-from seqdsl.ir.node import Node, read_names, reads, rebuild
+from seqdsl.ir.node import Node, read_names, reads, rebuild, walk
 from seqdsl.ir.ops import OPS, bound, made, make
 from seqdsl.ir.order import difference
 from seqdsl.ir.system import Index, Tensor
@@ -363,8 +363,6 @@ def _vanishes(work: _Pull, term: Node, value: Node) -> bool:
 
 
 def _finite(work: _Pull, node: Node) -> bool:
-    from seqdsl.ir.node import walk
-
     below = list(walk(node))
     tensors = [work.tensors.get(str(n.attr)) for n in below if n.op == "read"]
     return all(n.op in _FINITE_AT_ZERO for n in below) and all(t is None or not t.edges for t in tensors)

@@ -283,16 +283,12 @@ class Evaluation:
             for point in np.flatnonzero(allowed[place]):
                 leaves.append({n: _pick(dims, data[..., point], fixed) for n, (dims, data) in fields.items()})
             pieces[place] = self._project(monoid, self._tree(monoid, leaves))
-        return self._assemble(outer, allowed.shape[:-1], pieces, monoid, fields)
+        return self._assemble(outer, allowed.shape[:-1], pieces, monoid)
 
     def _assemble(
-        self,
-        outer: tuple[str, ...],
-        shape: tuple[int, ...],
-        pieces: dict[tuple[int, ...], Value],
-        monoid: Monoid,
-        fields: dict[str, tuple[tuple[str, ...], Array]],
+        self, outer: tuple[str, ...], shape: tuple[int, ...], pieces: dict[tuple[int, ...], Value], monoid: Monoid
     ) -> Value:
+        """The folds at all outer positions as one value; 0 over all of its dimensions where there is none."""
         if not pieces:
             own = next(t.indices for t in monoid.project if t.name == monoid.output)
             dims = (*outer, *(d for d in own if d not in outer))

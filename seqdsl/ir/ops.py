@@ -1,8 +1,10 @@
 """The table of operators: one row each, and `make`, the only way to build a node.
 
 A row holds what every layer may ask of an operator: arity, the dtype of the result, how it binds indices, the numpy
-reference, and algebraic facts (each fact is property-tested in tests/ir). Derivatives are the sibling table
-`derivatives.DERIVATIVES`; backends keep their own text by name and are told by `check_backend_covers` what they lack.
+reference, and algebraic facts (each fact is property-tested in tests/ir). Derivatives are the sibling tables of
+`derivatives`, values those of `reference`; the name that a user writes is a row of `semantics.builtins`, the text of a
+backend one of its own tables. The algebra has rows too, by which it sees more: what an operator is made of
+(`algebra.expand`), its bounds (`interval`), its exact values (`numbers`, `tower`); without them it proves less.
 
 Binding:
   ""        elementwise: operands broadcast by index name. One row only forms make: `newton(f, start, slopes..)` is f,

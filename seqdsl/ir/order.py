@@ -125,13 +125,7 @@ def _term_bounds(sizes: Lengths, term: Node, *, upper: bool) -> list[Linear]:
         return [_plus(linear(term.args[1]), {None: Fraction(1)}, -1)] if upper else [{}]
     if term.op == "size":
         return [] if upper else [{}]
-    if term.op == "option":
-        return [] if upper else [{None: Fraction(1)}] if _positive_option(term) else []
-    return []
-
-
-def _positive_option(term: Node) -> bool:
-    return False  # an option may be 0 (a shift, a halo); sizes of axes are bounded through their index
+    return []  # of an option, too: it may be 0 (a shift, a halo), and sizes of axes are bounded through their index
 
 
 def refuted(system: System, condition: Node, facts: tuple[Node, ...]) -> bool:

@@ -113,7 +113,7 @@ def bind(system: System, options: Mapping[str, int], lengths: Mapping[str, int],
         progress = _bind_options(system, chosen, found) | _bind_indices(system, chosen, found)
     missing = [n for n in system.options if n not in chosen] + [n for n in system.indices if n not in found]
     if missing and complete:
-        _explain_missing(system, missing, chosen, found)
+        _explain_missing(missing[0], chosen, found)
     _run_checks(system, chosen, found)
     return Sizes(chosen, found)
 
@@ -147,8 +147,7 @@ def _known(node: Node, chosen: Mapping[str, int], found: Mapping[str, int]) -> b
     return all(_known(a, chosen, found) for a in node.args)
 
 
-def _explain_missing(system: System, missing: list[str], chosen: Mapping[str, int], found: Mapping[str, int]) -> None:
-    name = missing[0]
+def _explain_missing(name: str, chosen: Mapping[str, int], found: Mapping[str, int]) -> None:
     raise SizeError(
         "missing-size",
         f"the size of `{name}` is not known",

@@ -178,6 +178,10 @@ class System:
         tensors = {n: t for n, t in self.tensors.items() if n not in drop}
         return replace(self, tensors={**tensors, **{t.name: t for t in changed}})
 
+    def with_indices(self, *changed: Index) -> System:
+        """Indices replaced or added by name."""
+        return replace(self, indices={**self.indices, **{i.name: i for i in changed}})
+
 
 @lru_cache(5000)
 def index_names(node: Node) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from seqdsl.diagnostics import SeqError
 from seqdsl.ir import build
 from seqdsl.ir.graphs import cycle, in_order
-from seqdsl.ir.node import Node, reads, walk
+from seqdsl.ir.node import Node, reads
 from seqdsl.ir.ops import make
 from seqdsl.ir.system import Tensor
 from seqdsl.semantics import expressions, operators
@@ -242,11 +242,6 @@ def random_draw(place: Place, call: tree.Call, name: str) -> Node:
             help="write the lower end first",
         )  # fmt: skip
     return make(name, *args)
-
-
-def is_random(node: Node) -> bool:
-    """Does an initialiser draw?"""
-    return any(n.op in RANDOM for n in walk(node))
 
 
 def order_parameters(builder: Builder) -> None:

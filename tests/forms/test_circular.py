@@ -8,7 +8,7 @@ import torch
 
 import seqdsl
 from seqdsl.algebra import classify_all
-from seqdsl.algebra.affine import NotAffine
+from seqdsl.algebra.affine import NoMatch
 from seqdsl.algebra.circular import with_spectrum
 from seqdsl.forms import derive
 from seqdsl.ir import build
@@ -74,7 +74,7 @@ def test_what_is_no_circular_convolution_says_why(name: str) -> None:
     system = system_of(body)
     (recurrence,) = classify_all(system)
     assert recurrence.kind == kind and reason in recurrence.evidence and "Fourier" not in recurrence.evidence
-    with pytest.raises(NotAffine):
+    with pytest.raises(NoMatch):
         with_spectrum(system, recurrences(system)[0], build.ZERO)
 
 
