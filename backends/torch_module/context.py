@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 from seqdsl.ir.dependence import Loop
@@ -284,10 +284,14 @@ class Context:
         finally:
             self.block, self.fixed, self.loops, self.guards, self.caches, self.fused = kept
 
-    @contextmanager
-    def under(self, *conditions: Node) -> Iterator[None]:
+    def under(self, *conditions: Node) -> AbstractContextManager[None]:
         """Below a guard."""
-        before, self.guards = self.guards, (*self.guards, *conditions)
+        return self.guarded((*self.guards, *conditions))
+
+    @contextmanager
+    def guarded(self, conditions: tuple[Node, ...]) -> Iterator[None]:
+        """Below these guards alone."""
+        before, self.guards = self.guards, conditions
         try:
             yield
         finally:

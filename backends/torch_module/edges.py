@@ -65,10 +65,8 @@ def edge_value(ctx: Context, source: Source, edge: Edge, k: int) -> Value:
                 subscripts.append(build.index(next(names)))
         position = [j for j in range(len(source.node.args)) if j not in source.keys][k]
         del subscripts[position]
-    before, ctx.guards = ctx.guards, ()
-    value = reads.read(ctx, build.read(target.name, subscripts, target.dtype))
-    ctx.guards = before
-    return value
+    with ctx.guarded(()):
+        return reads.read(ctx, build.read(target.name, subscripts, target.dtype))
 
 
 def edges_before(ctx: Context, source: Source, k: int, dtype: str, tail: Node) -> str:

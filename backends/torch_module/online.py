@@ -56,14 +56,12 @@ class Shape:
 
 def online(ctx: Context, node: Node) -> Value:
     """`normalised_read[s | guard](z, v)`, or `normaliser[s | guard](z)`. Guards around it do not matter: it is finite."""
-    before, ctx.guards = ctx.guards, ()
-    key = _level_key(node) if node.op == "normaliser" else node
-    if not ctx.fixed and key not in ctx.caches[0]:
-        twin = _twin(ctx, node) if node.op == "normaliser" else None
-        ctx.caches[0].setdefault(key, _online(ctx, node if twin is None else twin))
-    value = _online(ctx, node) if ctx.fixed else ctx.caches[0][key]
-    ctx.guards = before
-    return value
+    with ctx.guarded(()):
+        key = _level_key(node) if node.op == "normaliser" else node
+        if not ctx.fixed and key not in ctx.caches[0]:
+            twin = _twin(ctx, node) if node.op == "normaliser" else None
+            ctx.caches[0].setdefault(key, _online(ctx, node if twin is None else twin))
+        return _online(ctx, node) if ctx.fixed else ctx.caches[0][key]
 
 
 def _online(ctx: Context, node: Node) -> Value:
