@@ -64,7 +64,7 @@ def temporary(ctx: Context, node: Node) -> str:
 
 
 def _key(ctx: Context, node: Node) -> object:
-    guards = tuple(g for g in ctx.guards if g.free & node.free) if ctx.guards and sensitive(node) else ()
+    guards = tuple(g for g in ctx.guards if g.free & node.free or not g.free) if sensitive(node) else ()
     fixed = tuple((i, ctx.fixed[i]) for i in sorted(node.free) if i in ctx.fixed)
     return node, guards, fixed
 
@@ -268,7 +268,7 @@ def _guarded(ctx: Context, node: Node, args: list[Value]) -> tuple[list[Value], 
     result = list(args)
     masked: frozenset[Node] = frozenset()
     for k in which:
-        facts = [g for g in dict.fromkeys(ctx.guards) if g.free <= node.free and g.free & node.args[k].free]
+        facts = [g for g in dict.fromkeys(ctx.guards) if g.free <= node.free]
         if args[k].static or not facts:
             continue
         mask = condition(ctx, facts)

@@ -19,7 +19,7 @@ from seqdsl.ir import build
 from seqdsl.ir.beyond import numbers_beyond
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.nonzero import grows
-from seqdsl.ir.ops import OPS, bound
+from seqdsl.ir.ops import OPS, bound, options
 from seqdsl.ir.order import difference, distance, linear, upper_bound
 from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.support import named_conditions, relevant_reads, support
@@ -181,13 +181,19 @@ def _refuse_open_ends(system: System, stream: str) -> None:
 def ends_here(system: System, here: str, node: Node, name: str) -> bool:
     """Does nothing after the position `here` take part, in an operator that binds an index of the same length?"""
     if OPS[node.op].binding not in ("reduce", "along", "fold"):
-        return OPS[node.op].binding in ("scan", "last")
+        return OPS[node.op].binding in ("scan", "last") and not _goes_back(node, name)
     other = build.index(build.fresh(name + "'", set().union(*(a.free for a in node.args))))
     *bodies, guard = (build.substitute(a, {name: other}) for a in node.args)
     facts = named_conditions(system, guard)
     if node.op in ("sum", "any", "cumsum"):
         facts += support(system, bodies[0])
     return distance(system, here, other, tuple(facts)) in (0, "+", "0+")
+
+
+def _goes_back(node: Node, name: str) -> bool:
+    """Does a scan begin at the end of an axis?"""
+    given = options(node)
+    return bool(given.get("up" if name == node.attr[0][0] else "back") if node.op == "grid_scan" else given.get("reverse"))
 
 
 def reads_length(system: System, node: Node, stream: str | None) -> bool:
