@@ -106,20 +106,31 @@ def _entries(system: System) -> tuple[StateEntry, ...]:
         return ()
     _refuse_lengths(system, stream)
     entries: dict[str, StateEntry] = {}
-    for reader in system.derived():
-        if "@" in reader.name and not any(system.axis(i) == stream for i in reader.indices):
-            continue
-        for read, facts in relevant_reads(system, reader):
-            for entry in _needs(system, stream, reader, read, facts):
-                others = [e for e in entries.values() if e.boundary is not None and e.tensor == entry.tensor]
-                if entry.boundary is not None and any(e.boundary is not entry.boundary for e in others):
-                    entry = StateEntry(f"{entry.tensor}[..]", entry.tensor, entry.position, None)  # two boundaries
-                entries[entry.name] = _merge(entries.get(entry.name), entry)
+    for entry in _asked(system, stream):
+        others = [e for e in entries.values() if e.boundary is not None and e.tensor == entry.tensor]
+        if entry.boundary is not None and any(e.boundary is not entry.boundary for e in others):
+            entry = StateEntry(f"{entry.tensor}[..]", entry.tensor, entry.position, None)  # two boundaries
+        entries[entry.name] = _merge(entries.get(entry.name), entry)
     _refuse_open_ends(system, stream)
     order = {name: k for k, name in enumerate(system.tensors)}
     rows = numbers_beyond(system)
     found = (replace(e, beyond=rows.get(e.tensor)) for e in entries.values())
     return tuple(sorted(found, key=lambda e: order[e.tensor]))
+
+
+def _asked(system: System, stream: str) -> Iterator[StateEntry]:
+    """What each read needs, in the order of the text. A boundary has its reader's name, unless that one's own values are
+    kept beside it."""
+    found: list[StateEntry] = []
+    for reader in system.derived():
+        if "@" in reader.name and not any(system.axis(i) == stream for i in reader.indices):
+            continue
+        for read, facts in relevant_reads(system, reader):
+            found += _needs(system, stream, reader, read, facts)
+    taken = {e.name for e in found if e.boundary is None}
+    for entry in found:
+        clash = entry.boundary is not None and entry.name in taken
+        yield replace(entry, name=f"{entry.tensor}[boundary]") if clash else entry
 
 
 @once_for_each

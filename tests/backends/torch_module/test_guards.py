@@ -38,6 +38,15 @@ mixer m(q[t,d], k[t,d], v[t,e], g[t], on[t]: bool) -> o[t,e]:
     _agrees(text, ("recurrent", "scan", "chunkwise", "quadratic"))
 
 
+def test_a_condition_without_an_index_keeps_gradients_numbers() -> None:
+    """`where(a > 0, sqrt(a), 0)` of one number, and of one entry."""
+    sides = "where(a > 0, sqrt(a), x) + where(x[0,0] > 0, log(x[0,0]), 0)"
+    program = seqdsl.load(f"mixer m(x[t,c], a) -> y[t,c]:\n    y[t,c] = {sides}")
+    x, a = -torch.ones(1, 3, 2, requires_grad=True), -torch.ones(1, requires_grad=True)
+    for found in torch.autograd.grad(program.module()(x, a).sum(), (x, a), allow_unused=True, materialize_grads=True):
+        assert found.isfinite().all()
+
+
 def _agrees(text: str, forms: tuple[str, ...]) -> None:
     """Every form's module gives what the equations give."""
     program, generator = seqdsl.load(text), np.random.default_rng(0)

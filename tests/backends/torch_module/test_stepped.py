@@ -72,10 +72,6 @@ CELLS = {
     p[t]   = max[n](g)
     y[t,n] = logaddexp(h + p, m)
 """,
-    "lags in a branch": """mixer cell(x[t,n], u[t], w[n]) -> y[t,n]:
-    h[t,n] = where(u[t-1] > 0, tanh(w * h[t-1] + u[t-2]) + x[t-3], w * h[t-1])
-    y[t,n] = h
-""",
     "starts": """mixer cell(x[t,n], s[n]) -> y[t,n]:
     h[-1,n] = exp(s)
     h[t,n]  = sin(h[t-1] * s + x)
