@@ -300,7 +300,7 @@ def _text(ctx: Context, node: Node, args: list[Value], dims: tuple[str, ...]) ->
     row = (COMPLEX_TEXT if node.dtype == "complex" else OPS_TEXT)[node.op]
     for name in row.helpers:
         ctx.helper(name)
-    if node.op in ("maximum", "minimum") and any(a.static for a in args):
+    if node.op in ("maximum", "minimum") and node.dtype != "real" and any(a.static for a in args):
         x, bound_value = args if args[1].static else (args[1], args[0])
         side = "min" if node.op == "maximum" else "max"
         return Value(f"torch.clamp({x.text}, {side}={bound_value.text})", x.dims, node.dtype)

@@ -62,8 +62,9 @@ class _Part:
         if node.op == "read" and self._own(node):
             return build.read(str(node.attr), [build.index(self.batch), *self.without_held(node)], node.dtype)
         if node.op == "read":
-            before = self.outer.fixed or self._reaches_back(node)
-            return self._operand(node, str(node.attr)) if before else self._tensor(node)
+            if self._reaches_back(node):
+                return self._operand(node, f"{node.attr}_before")
+            return self._operand(node, str(node.attr)) if self.outer.fixed else self._tensor(node)
         args = tuple(self.inside(a) for a in node.args)
         return node if args == node.args else remake(node, args)
 

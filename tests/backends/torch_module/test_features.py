@@ -347,3 +347,17 @@ def test_a_checkpoint_recomputes_what_is_saved(form: str) -> None:
     x = torch.randn(2, 300, 3, dtype=torch.float64, requires_grad=True)
     found, wanted = checkpoint(module, x, use_reentrant=False), module(x)
     assert gap(*(torch.autograd.grad(y.cos().sum(), x)[0] for y in (found, wanted))) < 1e-12
+
+
+TIES = {"h[t-1] + x": ("recurrent", "scan", "chunkwise"), "tanh(h[t-1]) + x": ("recurrent", "newton")}
+
+
+@pytest.mark.parametrize("inner", TIES)
+def test_a_number_shares_the_gradient_of_a_maximum_with_what_equals_it(inner: str) -> None:
+    """As two tensors do, in every form, however often it is to be differentiated."""
+    program = seqdsl.load(f"mixer m(x[t,c]) -> h[t,c]:\n    h[t,c] = max({inner}, 0)\n")
+    for form in TIES[inner]:
+        for again in (False, True):
+            x = torch.zeros(1, 3, 1, requires_grad=True)
+            (found,) = torch.autograd.grad(program.module(form)(x).sum(), x, create_graph=again)
+            assert found.flatten().tolist() == [0.875, 0.75, 0.5], (form, again)

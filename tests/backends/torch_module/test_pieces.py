@@ -16,6 +16,10 @@ TEXTS = {
     h[t,c] = where(u[t-1] > 0, tanh(w * h[t-1] + u[t-2]) + x[t-3], w * h[t-1])
     y[t,c] = h
 """,
+    "a lag and the first position, of a tensor that is read here, too": """
+    h[t,c] = tanh(where(x[t-1,0] > 0, w * h[t-1] + x[0,c], x[t,0] * h[t-1]))
+    y[t,c] = h * u
+""",
     "a recurrence at its first position": """
     h[t] = tanh(h[t-1] + u)
     y[t,c] = x + h[0]
