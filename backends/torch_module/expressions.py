@@ -13,13 +13,13 @@ from fractions import Fraction
 from seqdsl.ir import build
 from seqdsl.ir.dependence import build_not
 from seqdsl.ir.node import Node, walk
-from seqdsl.ir.ops import OPS, bound, options
+from seqdsl.ir.ops import OPS, bound, made, options
 
-from . import axes, blocks, contractions, folds, fused, micro, online, reads, scans
-from .context import Context, Unsupported
+from . import axes, blocks, contractions, folds, fused, micro, online, parameters, reads, scans
+from .context import Context
 from .sizes import number, operands, size_value
 from .table import ALONG, COMPLEX_TEXT, LEAVES, MAPS, MARKED, ONLINE, OPS_TEXT, RANDOM, REDUCTIONS, SURROGATES, UNSAFE
-from .values import ATOM, CHOICE, PRODUCT, SUM, UNARY, Value, merge, negative, permuted, plain, spread
+from .values import ATOM, CHOICE, SUM, UNARY, Value, merge, negative, permuted, plain, spread
 
 KINDS = {"bool": "torch.bool", "int": "torch.long", "real": "dtype", "complex": "complex_dtype"}
 LONGEST = 92  # a longer expression has its operands named first
@@ -29,6 +29,10 @@ def emit(ctx: Context, node: Node) -> Value:
     """The value of a node where the current guards hold; elsewhere it may be anything finite."""
     if node in ctx.hoisted:
         return reads.at_loops(ctx, ctx.hoisted[node])
+    reaching = _reaching(ctx, node)
+    if reaching != ctx.guards:
+        with ctx.guarded(reaching):
+            return emit(ctx, node)
     key = _key(ctx, node)
     for cache in reversed(ctx.caches):
         if key in cache:
@@ -38,6 +42,12 @@ def emit(ctx: Context, node: Node) -> Value:
         value = ctx.bind(temporary(ctx, node), value)
     ctx.caches[-1][key] = value
     return value
+
+
+def _reaching(ctx: Context, node: Node) -> tuple[Node, ...]:
+    """The guards that hold for a node's operands: what works along an index reads them at its other positions, too."""
+    along = {*bound(node), *made(node)} if ctx.guards else ()
+    return tuple(g for g in ctx.guards if g.free.isdisjoint(along)) if along else ctx.guards
 
 
 def remember(ctx: Context, node: Node, value: Value) -> None:
@@ -55,7 +65,7 @@ def temporary(ctx: Context, node: Node) -> str:
 
 
 def _key(ctx: Context, node: Node) -> object:
-    guards = tuple(g for g in ctx.guards if g.free & node.free) if ctx.guards and sensitive(node) else ()
+    guards = tuple(g for g in ctx.guards if g.free & node.free or not g.free) if sensitive(node) else ()
     fixed = tuple((i, ctx.fixed[i]) for i in sorted(node.free) if i in ctx.fixed)
     return node, guards, fixed
 
@@ -99,27 +109,11 @@ def _emit(ctx: Context, node: Node) -> Value:
     if OPS[node.op].binding in ("scan", "last"):
         return scans.scan(ctx, node)
     if node.op in RANDOM:
-        return _draw(ctx, node)
+        return parameters.draw(ctx, node)
     if node.op in MARKED:
         return emit(ctx, node.args[0])  # in a loop that is stepped after all
     added = fused.added_products(ctx, node) if ctx.fused else None
     return _elementwise(ctx, node) if added is None else added
-
-
-def _draw(ctx: Context, node: Node) -> Value:
-    """Random numbers that fill a parameter; complex ones have half the variance in each part."""
-    if ctx.draws is None:
-        raise Unsupported(f"`{node.op}` outside an initialiser")
-    dims = ctx.draws
-    shape = ", ".join(ctx.dim_text(d) for d in dims)
-    kind = "complex_dtype" if ctx.draw_dtype == "complex" else "dtype"
-    where = f"({shape}{',' if len(dims) == 1 else ''}), dtype={kind}, device=device"
-    if node.op == "orthogonal":
-        return Value(f"{ctx.helper('_orthogonal')}({where})", dims, ctx.draw_dtype)
-    a, b = (emit(ctx, x).at(PRODUCT) for x in node.args)
-    if node.op == "normal":
-        return Value(f"{a} + {b} * torch.randn({where})", dims, ctx.draw_dtype, SUM)
-    return Value(f"{a} + ({b} - {a}) * torch.rand({where})", dims, ctx.draw_dtype, SUM)
 
 
 def _unlooped(ctx: Context, node: Node, hidden: list[str]) -> Value:
@@ -274,7 +268,7 @@ def _guarded(ctx: Context, node: Node, args: list[Value]) -> tuple[list[Value], 
     result = list(args)
     masked: frozenset[Node] = frozenset()
     for k in which:
-        facts = [g for g in dict.fromkeys(ctx.guards) if g.free <= node.free and g.free & node.args[k].free]
+        facts = [g for g in dict.fromkeys(ctx.guards) if g.free <= node.free]
         if args[k].static or not facts:
             continue
         mask = condition(ctx, facts)
@@ -306,7 +300,7 @@ def _text(ctx: Context, node: Node, args: list[Value], dims: tuple[str, ...]) ->
     row = (COMPLEX_TEXT if node.dtype == "complex" else OPS_TEXT)[node.op]
     for name in row.helpers:
         ctx.helper(name)
-    if node.op in ("maximum", "minimum") and any(a.static for a in args):
+    if node.op in ("maximum", "minimum") and node.dtype != "real" and any(a.static for a in args):
         x, bound_value = args if args[1].static else (args[1], args[0])
         side = "min" if node.op == "maximum" else "max"
         return Value(f"torch.clamp({x.text}, {side}={bound_value.text})", x.dims, node.dtype)

@@ -242,8 +242,12 @@ def _at_keys(ctx: Context, source: Source, held: str, without: int | None = None
     """What a state holds of a tensor, or of what lies at one position of its index `without`, where loops stand."""
     for number, j in enumerate(j for j in source.keys if j != without):
         assert source.node is not None
-        at = j + 1 - number - (without is not None and without < j)
-        held += f".select({at}, {expressions.emit(ctx, source.node.args[j]).text})"
+        at, place = j + 1 - number - (without is not None and without < j), source.node.args[j]
+        text = expressions.emit(ctx, place).text
+        if reads.within(ctx, ctx.system.tensors[source.name].indices[j], place, everywhere=True):
+            held += f".select({at}, {text})"
+        else:
+            held = f"{ctx.helper('_select')}({held}, {at}, {text})"
     return held
 
 

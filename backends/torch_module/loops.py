@@ -11,7 +11,7 @@ from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, Step
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.node import reads as reads_below
-from seqdsl.ir.ops import OPS
+from seqdsl.ir.ops import OPS, bound, made
 from seqdsl.ir.order import difference
 from seqdsl.ir.system import System, Tensor, folds
 
@@ -83,6 +83,8 @@ def _absorbable(system: System, tensor: Tensor, loop: Loop, inside: dict[str, in
     places = [k for k, i in enumerate(tensor.indices) if system.axis(i) == loop.axis]
     if len(places) != 1 or tensor.edges or tensor.kind != "derived":
         return None
+    if tensor.rhs is not None and any(tensor.indices[places[0]] in (*bound(n), *made(n)) for n in walk(tensor.rhs)):
+        return None  # what works along the index reads all of its positions
     wider = end = tensor.name in system.finals.values()
     own = False
     for read in reads_below(tensor.rhs) if tensor.rhs is not None else ():

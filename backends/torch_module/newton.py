@@ -110,6 +110,7 @@ def _parts(ctx: Context, states: list[Tensor], outers: Outers) -> list[Part]:
                 held = build.conjuncts(told)
                 if any(n.op in UNSAFE for n in walk(branch) if n in dependent):  # which are masked by what holds there
                     for fact in held:
+                        dependent.update(n for n in walk(fact) if not before.isdisjoint(reads(n)))
                         visit(fact, facts)
                 visit(branch, (*facts, *held))
             return

@@ -10,9 +10,10 @@ from seqdsl.ir.node import Node, rebuild, walk
 from seqdsl.ir.system import System, Tensor
 
 from . import expressions
-from .context import Block, Context
+from .context import Block, Context, Unsupported
 from .names import Names, attribute, quoted
 from .sizes import size_value
+from .values import PRODUCT, SUM, Value
 
 
 def write_parameters(
@@ -247,3 +248,19 @@ def _filling(ctx: Context, rhs: Node, target: str) -> str:
         return ""
     made = {"0": "zeros_", "1": "ones_"}.get(value.text)
     return f"nn.init.{made}({target})" if made else f"nn.init.constant_({target}, {value.text})"
+
+
+def draw(ctx: Context, node: Node) -> Value:
+    """Random numbers that fill a parameter; complex ones have half the variance in each part."""
+    if ctx.draws is None:
+        raise Unsupported(f"`{node.op}` outside an initialiser")
+    dims = ctx.draws
+    shape = ", ".join(ctx.dim_text(d) for d in dims)
+    kind = "complex_dtype" if ctx.draw_dtype == "complex" else "dtype"
+    where = f"({shape}{',' if len(dims) == 1 else ''}), dtype={kind}, device=device"
+    if node.op == "orthogonal":
+        return Value(f"{ctx.helper('_orthogonal')}({where})", dims, ctx.draw_dtype)
+    a, b = (expressions.emit(ctx, x).at(PRODUCT) for x in node.args)
+    if node.op == "normal":
+        return Value(f"{a} + {b} * torch.randn({where})", dims, ctx.draw_dtype, SUM)
+    return Value(f"{a} + ({b} - {a}) * torch.rand({where})", dims, ctx.draw_dtype, SUM)

@@ -74,6 +74,8 @@ def readers_of(ctx: Context, step: Step, steps: Stepping) -> Readers:
 def _single(ctx: Context, loop: Loop, reader: Tensor, name: str) -> bool:
     """Does a tensor read single steps of a loop's tensor, whose positions only sizes decide?"""
     keys = [p for _, p in keys_of(ctx, loop, name)]
+    if ctx.stateful and any(ctx.on_stream(ctx.system.tensors[name].indices[k]) for k in keys):
+        return False  # an earlier call may have passed it
     found = [r for r in reads_below(reader.rhs) if r.attr == name] if reader.rhs is not None else []
     return bool(found) and all(not r.args[k].free and not read_names(r.args[k]) for r in found for k in keys)
 

@@ -355,9 +355,9 @@ def _over(ctx: Context, tensor: Tensor, keys: tuple[int, ...], after: Readers) -
     place = ctx.places[tensor.name]
     assert isinstance(place, Looped)
     ctx.finished[tensor.name] = place
-    if tensor.name in after.entries:
+    if tensor.name in after.entries | after.late:  # it may be short of what single reads ask for
         ctx.places[tensor.name] = replace(place, primed=False)
-    elif tensor.name in after.whole:
+    if tensor.name in after.whole:
         close(ctx, tensor, keys)
     elif tensor.name in after.late:
         ctx.unclosed.append((tensor, keys))

@@ -62,12 +62,20 @@ class _Part:
         if node.op == "read" and self._own(node):
             return build.read(str(node.attr), [build.index(self.batch), *self.without_held(node)], node.dtype)
         if node.op == "read":
+            if self._reaches_back(node):
+                return self._operand(node, f"{node.attr}_before")
             return self._operand(node, str(node.attr)) if self.outer.fixed else self._tensor(node)
         args = tuple(self.inside(a) for a in node.args)
         return node if args == node.args else remake(node, args)
 
     def _own(self, read: Node) -> bool:
         return read.attr in dict(self.loop.positions) and self.outer.is_here(read)
+
+    def _reaches_back(self, read: Node) -> bool:
+        """May it be of a position before the first new one, of which a state has the value?"""
+        ctx, own = self.outer, self.outer.system.tensors[str(read.attr)].indices
+        held = ctx.stateful and any(r.tensor == read.attr for r in ctx.records.values())
+        return held and any(ctx.on_stream(i) and a is not build.index(i) for a, i in zip(read.args, own, strict=True))
 
     def without_held(self, read: Node) -> list[Node]:
         """The subscripts of a tensor of the loop, without those that loops around hold."""

@@ -93,9 +93,9 @@ def _taken_apart(
         terms, rest = split_update(system, update.rhs, names)
         for term in terms:
             if not term.over:
-                own_place(update, term)
                 if term.read.attr != update.state.name:
                     raise NoMatch(f"`{update.state.name}` reads the state `{term.read.attr}` entry by entry")
+                own_place(update, term)
         decay = build.total(t.coefficient for t in terms if not t.over)
         log = log_of(decay) if update.state.dtype in ("real", "complex") else None
         entrywise = Diagonal(update, decay, log, rest)
@@ -116,6 +116,8 @@ def _taken_apart(
 
 def own_place(update: Update, term: Term) -> None:
     """An entrywise term reads the state at its own place."""
+    if len(term.read.args) != len(update.state.indices):
+        raise NoMatch(f"`{term.read!r}` and `{update.state.name}` have different indices")
     for position, (own, subscript) in enumerate(zip(update.state.indices, term.read.args, strict=True)):
         if position != update.position and subscript is not build.index(own):
             raise NoMatch(f"`{term.read!r}` reads the state at another place of `{own}`")

@@ -106,6 +106,8 @@ def _only_last_read(system: System, loop: Loop, micro: MicroSteps) -> None:
             raise NoMatch(f"`{name}` is an output, and is wanted at every micro-step")
         if name in kept and name not in (state.name, micro.base.name):
             raise NoMatch(f"the state record keeps `{name}` of the micro-steps")
+    if any(e.tensor in members and e.tail is not build.ONE for e in system.record or ()):
+        raise NoMatch(f"the state record keeps more than the last step of `{state.name}`")
     ends = last_index(system, micro.micro)
     moving = any(e.tail is None or e.boundary is not None for e in system.record or ())
     for tensor in system.derived():

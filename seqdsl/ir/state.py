@@ -19,7 +19,7 @@ from seqdsl.ir import build
 from seqdsl.ir.beyond import numbers_beyond
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.nonzero import grows
-from seqdsl.ir.ops import OPS, bound
+from seqdsl.ir.ops import OPS, bound, options
 from seqdsl.ir.order import difference, distance, linear, upper_bound
 from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.support import named_conditions, relevant_reads, support
@@ -106,20 +106,31 @@ def _entries(system: System) -> tuple[StateEntry, ...]:
         return ()
     _refuse_lengths(system, stream)
     entries: dict[str, StateEntry] = {}
-    for reader in system.derived():
-        if "@" in reader.name and not any(system.axis(i) == stream for i in reader.indices):
-            continue
-        for read, facts in relevant_reads(system, reader):
-            for entry in _needs(system, stream, reader, read, facts):
-                others = [e for e in entries.values() if e.boundary is not None and e.tensor == entry.tensor]
-                if entry.boundary is not None and any(e.boundary is not entry.boundary for e in others):
-                    entry = StateEntry(f"{entry.tensor}[..]", entry.tensor, entry.position, None)  # two boundaries
-                entries[entry.name] = _merge(entries.get(entry.name), entry)
+    for entry in _asked(system, stream):
+        others = [e for e in entries.values() if e.boundary is not None and e.tensor == entry.tensor]
+        if entry.boundary is not None and any(e.boundary is not entry.boundary for e in others):
+            entry = StateEntry(f"{entry.tensor}[..]", entry.tensor, entry.position, None)  # two boundaries
+        entries[entry.name] = _merge(entries.get(entry.name), entry)
     _refuse_open_ends(system, stream)
     order = {name: k for k, name in enumerate(system.tensors)}
     rows = numbers_beyond(system)
     found = (replace(e, beyond=rows.get(e.tensor)) for e in entries.values())
     return tuple(sorted(found, key=lambda e: order[e.tensor]))
+
+
+def _asked(system: System, stream: str) -> Iterator[StateEntry]:
+    """What each read needs, in the order of the text. A boundary has its reader's name, unless that one's own values are
+    kept beside it."""
+    found: list[StateEntry] = []
+    for reader in system.derived():
+        if "@" in reader.name and not any(system.axis(i) == stream for i in reader.indices):
+            continue
+        for read, facts in relevant_reads(system, reader):
+            found += _needs(system, stream, reader, read, facts)
+    taken = {e.name for e in found if e.boundary is None}
+    for entry in found:
+        clash = entry.boundary is not None and entry.name in taken
+        yield replace(entry, name=f"{entry.tensor}[boundary]") if clash else entry
 
 
 @once_for_each
@@ -181,13 +192,19 @@ def _refuse_open_ends(system: System, stream: str) -> None:
 def ends_here(system: System, here: str, node: Node, name: str) -> bool:
     """Does nothing after the position `here` take part, in an operator that binds an index of the same length?"""
     if OPS[node.op].binding not in ("reduce", "along", "fold"):
-        return OPS[node.op].binding in ("scan", "last")
+        return OPS[node.op].binding in ("scan", "last") and not _goes_back(node, name)
     other = build.index(build.fresh(name + "'", set().union(*(a.free for a in node.args))))
     *bodies, guard = (build.substitute(a, {name: other}) for a in node.args)
     facts = named_conditions(system, guard)
     if node.op in ("sum", "any", "cumsum"):
         facts += support(system, bodies[0])
     return distance(system, here, other, tuple(facts)) in (0, "+", "0+")
+
+
+def _goes_back(node: Node, name: str) -> bool:
+    """Does a scan begin at the end of an axis?"""
+    given = options(node)
+    return bool(given.get("up" if name == node.attr[0][0] else "back") if node.op == "grid_scan" else given.get("reverse"))
 
 
 def reads_length(system: System, node: Node, stream: str | None) -> bool:

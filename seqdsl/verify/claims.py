@@ -36,6 +36,7 @@ from seqdsl.verify.inputs import (
 
 Array = np.ndarray[Any, Any]
 STREAMS = (1, 2, 3, 5, 8, 4, 7, 6)  # lengths of the first axis
+MOST_CUTS = 8  # positions of one trial of causality after which inputs are changed
 ENTRIES = 200_000  # of all tensors of one trial
 REDRAWS = 18  # of inputs that miss the claim's condition
 LASTING = 1.1  # a norm that rises by less is not said to grow without end
@@ -175,25 +176,22 @@ def _axis_of(system: System, name: str, index: str) -> int | None:
 
 
 def _causal(trial: Trial, claim: Claim, rng: np.random.Generator) -> tuple[float, str]:
-    system, index = trial.system, claim.args[0]
-    length = trial.sizes[index]
-    cut = int(rng.integers(0, length)) if length else 0
-    changed = {}
-    for name, other in draw_inputs(system, trial.sizes, rng, claim=claim).items():
-        k = _axis_of(system, name, index)
-        if k is not None:
-            array, later = trial.inputs[name].copy(), (slice(None),) * k + (slice(cut + 1, None),)
-            array[later] = other[later]
-            changed[name] = array
-    if not _meets(replace(trial, inputs={**trial.inputs, **changed}), claim):
-        raise SizeError("untestable", "no other inputs were found that meet its condition")
-    before, after = trial.run(), trial.run(**changed)
-    worst = 0.0
-    for name in before:
-        k = _axis_of(system, name, index)
-        if k is not None:
-            part = (slice(None),) * k + (slice(0, cut + 1),)
-            worst = max(worst, _distance(before[name][part], after[name][part]))
+    """Other inputs after several positions in turn: a branch that reads ahead may not be taken at one that is drawn."""
+    index, others = claim.args[0], draw_inputs(trial.system, trial.sizes, rng, claim=claim)
+    before, found, length = trial.run(), [], max(trial.sizes[index], 1)
+    for cut in rng.permutation(length)[:MOST_CUTS].tolist():
+        changed = {}
+        for name, other in others.items():
+            if (k := _axis_of(trial.system, name, index)) is not None:
+                kept, later = np.split(trial.inputs[name], [cut + 1], k)[0], np.split(other, [cut + 1], k)[1]
+                changed[name] = np.concatenate([kept, later], k)
+        if not _meets(replace(trial, inputs={**trial.inputs, **changed}), claim):
+            raise SizeError("untestable", "no other inputs were found that meet its condition")
+        after = trial.run(**changed)
+        for name in before:
+            if (k := _axis_of(trial.system, name, index)) is not None:
+                found.append((_distance(*(np.split(x[name], [cut + 1], k)[0] for x in (before, after))), cut))
+    worst, cut = max(found, key=lambda f: f[0], default=(0.0, 0))
     return worst, f"changing inputs after {index} = {cut} changes an output up to it"
 
 

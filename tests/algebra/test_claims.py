@@ -255,3 +255,14 @@ def test_a_claim_is_tried_where_its_condition_holds_and_nowhere_else(body: str, 
     text = CONDITION.format(out=out, body="\n    ".join(b.strip() for b in body.split(";")), claim=claim)
     system = load_system(text)
     assert isinstance(verdict_of(system, system.claims[-1]), verdict)
+
+
+def test_a_branch_that_reads_ahead_where_the_past_is_right_is_found() -> None:
+    """After two positive entries, at one position in two."""
+    text = """mixer ahead(x[t,c]) -> y[t,c]:
+    h[t,c] = where(h[t-1] > 0, x, x[t-1])
+    y[t,c] = where(t % 2 == 0, h[t // 2 * 2 + 1], x)
+    claim causal
+"""
+    system = load_system(text)
+    assert isinstance(verdict_of(system, system.claims[-1]), Refuted)

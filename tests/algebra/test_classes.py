@@ -192,3 +192,19 @@ def test_equal_recurrences_are_proved_by_bisimulation() -> None:
     found = report(load_system("retention", "retention"))
     verdict = next(v for c, v in found.claims if c.text == "o == gla(q, k, v, g)")
     assert isinstance(verdict, Proved) and "bisimulation" in verdict.how
+
+
+@pytest.mark.parametrize(
+    ("step", "element"),
+    [
+        ("max(y[t-1] + a, x)", "(a, b) over (max, +)"),
+        ("max(y[t-1], y[t-1] + a, x)", "(a, b) over (max, +)"),
+        ("max(y[t-1] + a, y[t-2], x)", "(A, b) over (max, +), A a matrix over the state's axes"),
+        ("max(y[t-1] + a, y[t-1,c-1])", "(A, b) over (max, +), A a matrix over the state's axes"),
+    ],
+)
+def test_a_ring_has_numbers_where_each_entry_reads_itself_alone(step: str, element: str) -> None:
+    system = load_system(f"mixer m(x[t,c], a[t,c]) -> y[t,c]:\n    y[t,c] = {step}\n")
+    (recurrence,) = classify_all(system)
+    monoid = monoid_of(system, recurrence)
+    assert monoid is not None and monoid.element == element

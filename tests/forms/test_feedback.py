@@ -94,3 +94,9 @@ def test_what_has_no_such_form_says_why(name: str) -> None:
     assert diagnostic.code == "form-not-available"
     reason = {"on both sides at once": "kinds of unknowns", "the read is squared": "pow"}
     assert any(reason[name] in note or "multiplied" in note for note in diagnostic.notes), diagnostic.notes
+
+
+def test_a_state_that_reads_one_entry_of_a_wider_one_is_refused() -> None:
+    text = "mixer m(x[t,c]) -> h[t,c]:\n    h[t,c] = tanh(cumsum[t](h[t-1,0] + x[t,0]))\n"
+    with pytest.raises(SeqError, match="entry by entry"):
+        derive(load_system(text), "chunkwise")

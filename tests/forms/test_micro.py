@@ -112,6 +112,11 @@ REFUSED = {
         "    o[t,h,e] = sum[d] q * S[t,|j|-1] + sum[j] r\n",
         "not the last micro-step",
     ),
+    "several steps back": (
+        STEPS["the decay stands at the base case"],
+        "    o[t,h,e] = sum[d] q * S[t-2,|j|-1]\n",
+        "more than the last step",
+    ),
     "a base case that writes": (
         STEPS["no inner read"].replace("exp(a) * S[t-1,|j|-1]", "exp(a) * S[t-1,|j|-1] + q"),
         READ,

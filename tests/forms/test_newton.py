@@ -49,6 +49,10 @@ mixer m(a[t,n], b[t,n], m[t], u[n]) -> h[t,n]:
 mixer m(x[t,n], m[t], u[n]) -> h[t,n]:
     h[t,n] = where(m > 0 and u < 1, sin(x + h[t-1]) / (1 + u^2 + h[t-1]^2), h[t-1] / (2 + x^2))
 """,
+    "divided under a comparison of the state": """
+mixer m(x[t,n], a) -> h[t,n]:
+    h[t,n] = sin(where(x > 0, x, min(a, h[t-1]))) * sqrt(abs(where(x > -1, h[t-1], 0)) + 0.5)
+""",
     "started": """
 mixer m(a[t,n], x[n]) -> h[t,n], y[t,n]:
     h[-1,n] = tanh(x)

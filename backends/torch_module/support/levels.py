@@ -71,7 +71,8 @@ class _Levels(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        given, tables = ctx.saved_tensors[: -len(grads)], ctx.saved_tensors[-len(grads) :]
+        saved = ctx.saved_tensors  # asked for once: a checkpoint recomputes them, once
+        given, tables = saved[: -len(grads)], saved[-len(grads) :]
         wanted = [k for k, needs in enumerate(ctx.needs_input_grad[2:]) if needs]
         every: list[Tensor | None] = [None] * (2 + len(given))
         if torch.is_grad_enabled():  # to be differentiated again: through the steps themselves

@@ -35,7 +35,8 @@ class _NewtonScan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        given, states = ctx.saved_tensors[: -ctx.count], ctx.saved_tensors[-ctx.count :]
+        saved = ctx.saved_tensors  # asked for once: a checkpoint recomputes them, once
+        given, states = saved[: -ctx.count], saved[-ctx.count :]
         wanted = [k for k, needs in enumerate(ctx.needs_input_grad[5:]) if needs]
         found: Sequence[Tensor | None]
         if torch.is_grad_enabled():  # to be differentiated again: through the steps themselves

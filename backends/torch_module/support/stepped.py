@@ -28,7 +28,8 @@ class _Stepped(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        given, kept = ctx.saved_tensors[: ctx.given], ctx.saved_tensors[ctx.given :]
+        saved = ctx.saved_tensors  # asked for once: a checkpoint recomputes them, once
+        given, kept = saved[: ctx.given], saved[ctx.given :]
         wanted = [k for k, needs in enumerate(ctx.needs_input_grad[4:]) if needs]
         found: Sequence[Tensor | None]
         if torch.is_grad_enabled():  # to be differentiated again: through the steps themselves

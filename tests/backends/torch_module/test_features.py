@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import seqdsl
 from seqdsl.diagnostics import SeqError
@@ -329,3 +330,34 @@ def test_a_divisor_of_sizes_that_is_0_counts_as_1_as_in_the_equations() -> None:
         x = torch.randn(1, 2, width, dtype=torch.float64)
         wanted = mixer.interpret(inputs={"x": x[0].numpy()})["outputs"]["y"]
         assert gap(mixer.module()(x)[0], torch.from_numpy(wanted)) < 1e-12
+
+
+RECOMPUTED = {
+    "recurrent": "h[t,c] = tanh(0.5 * h[t-1] + x)\n    y[t,c] = h * x",
+    "newton": "h[t,c] = tanh(0.5 * h[t-1] + x)\n    y[t,c] = h * x",
+    "scan": "h[t,c] = sigmoid(x) * h[t-1] + x\n    y[t,c] = h * x",
+    "wavefront": "index s over t\n    y[t,c] = x + 0.3 * sum[s | s < t and x[t,0] < x[s,1]] y[s]",
+}
+
+
+@pytest.mark.parametrize("form", RECOMPUTED)
+def test_a_checkpoint_recomputes_what_is_saved(form: str) -> None:
+    """It gives the tensors that are saved for the way back once."""
+    module = seqdsl.load(f"mixer m(x[t,c]) -> y[t,c]:\n    {RECOMPUTED[form]}\n").module(form)
+    x = torch.randn(2, 300, 3, dtype=torch.float64, requires_grad=True)
+    found, wanted = checkpoint(module, x, use_reentrant=False), module(x)
+    assert gap(*(torch.autograd.grad(y.cos().sum(), x)[0] for y in (found, wanted))) < 1e-12
+
+
+TIES = {"h[t-1] + x": ("recurrent", "scan", "chunkwise"), "tanh(h[t-1]) + x": ("recurrent", "newton")}
+
+
+@pytest.mark.parametrize("inner", TIES)
+def test_a_number_shares_the_gradient_of_a_maximum_with_what_equals_it(inner: str) -> None:
+    """As two tensors do, in every form, however often it is to be differentiated."""
+    program = seqdsl.load(f"mixer m(x[t,c]) -> h[t,c]:\n    h[t,c] = max({inner}, 0)\n")
+    for form in TIES[inner]:
+        for again in (False, True):
+            x = torch.zeros(1, 3, 1, requires_grad=True)
+            (found,) = torch.autograd.grad(program.module(form)(x).sum(), x, create_graph=again)
+            assert found.flatten().tolist() == [0.875, 0.75, 0.5], (form, again)

@@ -282,3 +282,19 @@ def test_a_step_at_a_time_and_a_state_between() -> None:
     assert gap(found, whole[:, 4]) < 1e-14
     packed = module(x.flatten(0, 1)[None], cu_seqlens=[0, 6, 6, 12])
     assert gap(packed.view(2, 6, 3), whole) < 1e-14
+
+
+ALONG = ["softmax[t](h[t,0])", "rank[t](h[t,0])", "re(fft[t](h[t,0]))", "u * z[t-1] + h[t,0]"]
+
+
+@pytest.mark.parametrize("reader", ALONG)
+@pytest.mark.parametrize("other", ["h[t+1,c]", "h[t-1,c] + x[t+1,c]"])
+def test_what_works_along_time_is_not_moved_into_a_loop_over_it(reader: str, other: str) -> None:
+    program = seqdsl.load(
+        f"mixer m(x[t,c], u[t]) -> y[t,c]:\n    h[t,c] = tanh(x * {other})\n    z[t] = {reader}\n    y[t,c] = z * x\n"
+    )
+    x, u = np.random.default_rng(0).standard_normal((6, 2)), np.ones(6)
+    wanted = program.interpret({"x": x, "u": u})["outputs"]["y"]
+    for form in ("recurrent", "auto"):
+        found = program.module(form)(torch.from_numpy(x)[None], torch.from_numpy(u)[None])
+        assert np.abs(found[0].numpy() - wanted).max() < 1e-12
