@@ -20,6 +20,7 @@ from seqdsl.ir.node import Node, read_names, rebuild, walk
 from seqdsl.ir.system import Claim, System
 
 LAW = "equality"
+_PARTIAL = ("log", "log1p", "log2", "sqrt", "inv_softplus")  # operators without a value below some number
 
 
 def prove_equal(system: System, claim: Claim) -> Verdict:
@@ -29,8 +30,7 @@ def prove_equal(system: System, claim: Claim) -> Verdict:
     a, b = (_side(known, n, system.tensors[left].indices) for n in (left, right))
     if a is None or b is None:
         return Unknown("the definitions are too long to be written out")
-    below = (n.args[1] for x in (a, b) for n in walk(x) if n.op == "div")
-    where = ", where no denominator is 0" if any(read_names(d) for d in below) else ""
+    where = _where((a, b))
     if same(system, a, b):
         return Proved(LAW, f"symbolic identity: equal canonical forms, for all sizes{where}")
     for one, other in ((a, b), (b, a)):
@@ -46,6 +46,15 @@ def prove_equal(system: System, claim: Claim) -> Verdict:
         how = f"recurrences written as the sums that they are, then equal canonical forms, for all sizes{where}"
         return Proved(LAW, how)
     return Unknown("unequal canonical forms, which prove nothing")
+
+
+def _where(sides: tuple[Node, Node]) -> str:
+    """The points that a proof speaks of, where it does not speak of all: those at which every operator has a value."""
+    nodes = [n for side in sides for n in walk(side)]
+    fraction = any(n.op == "div" and read_names(n.args[1]) for n in nodes)
+    root = any((n.op in _PARTIAL or n.op == "pow" and n.args[1].dtype != "int") and read_names(n.args[0]) for n in nodes)
+    said = ["no denominator is 0"] * fraction + ["logarithms and roots have values"] * root
+    return f", where {' and '.join(said)}" if said else ""
 
 
 def _side(known: Definitions, name: str, indices: tuple[str, ...]) -> Node | None:

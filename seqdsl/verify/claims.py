@@ -30,7 +30,8 @@ from seqdsl.verify.inputs import (
     draw_sizes,
     reach,
     small_options,
-    thresholds,
+    telling,
+    turns,
     unshaped,
 )
 
@@ -73,7 +74,7 @@ def test_claim(system: System, claim: Claim, *, count: int = 12, seed: int = 0) 
     rng = np.random.default_rng(seed)
     worst, done, unmet, why = 0.0, 0, 0, "it could not be tried"
     fits = lambda sizes: _holds(target, claim.condition, sizes)  # noqa: E731
-    beyond, streams = thresholds(target), (*STREAMS, reach(target))
+    special, streams = telling(target), (*STREAMS, reach(target))
     for attempt in range(6 * count):
         stream = streams[attempt % len(streams)]
         fixed = {**(small_options(target, rng) if attempt % 2 else {}), **fixed_sizes(claim)}
@@ -85,7 +86,7 @@ def test_claim(system: System, claim: Claim, *, count: int = 12, seed: int = 0) 
                 break
             continue
         try:
-            trial = _drawn(target, claim, sizes, beyond if attempt % 2 else [], rng)
+            trial = _drawn(target, claim, sizes, special if attempt % 2 else [], rng)
             if trial is None:
                 why = "no inputs were found that meet its condition"
                 continue
@@ -103,15 +104,17 @@ def test_claim(system: System, claim: Claim, *, count: int = 12, seed: int = 0) 
 
 
 def _drawn(
-    system: System, claim: Claim, sizes: Sizes, beyond: list[Fraction], rng: np.random.Generator
+    system: System, claim: Claim, sizes: Sizes, special: list[Fraction], rng: np.random.Generator
 ) -> Trial | None:
     """Inputs that meet the claim's condition; None if none of those tried does."""
     far = 3.0 if claim.kind == "stable" else 1.0  # what grows at all may do so far from 0 only
     for attempt in range(REDRAWS):
         spread = ((far,), (0.3, far), (0.3,))[attempt % 3]
         trial = Trial(system, sizes, draw_inputs(system, sizes, rng, claim=claim, spread=spread))
-        if beyond:
-            _cross(system, claim, trial.inputs, beyond, rng)
+        if special:
+            _cross(system, claim, trial.inputs, special, rng)
+        if turns(system) and rng.random() < 0.5:
+            trial.inputs.update({n: x.real + 8j * x.imag for n, x in trial.inputs.items() if np.iscomplexobj(x)})
         if _meets(trial, claim):
             return trial
     return None
@@ -130,16 +133,16 @@ def _meets(trial: Trial, claim: Claim) -> bool:
 
 
 def _cross(
-    system: System, claim: Claim, inputs: dict[str, Array], beyond: list[Fraction], rng: np.random.Generator
+    system: System, claim: Claim, inputs: dict[str, Array], special: list[Fraction], rng: np.random.Generator
 ) -> None:
-    """Put some entries of real inputs beyond the numbers that the equations compare with, within the claim's bounds."""
+    """Give some entries of real inputs values that tell, within the claim's bounds."""
     bounds = bounds_of(system, claim)
     for name, array in inputs.items():
         if system.tensors[name].dtype == "real" and array.size:
-            far = 1.25 * rng.choice([float(v) for v in beyond], array.shape)
+            far = rng.choice([float(v) for v in special], array.shape)
             limit = bounds.get(name, Bounds())
             fits = (far >= (-np.inf if limit.low is None else limit.low)) & (far <= (np.inf if limit.high is None else limit.high))
-            array[...] = np.where(fits & (rng.random(array.shape) < 0.2), far, array)
+            array[...] = np.where(fits & (rng.random(array.shape) < 0.4), far, array)
 
 
 def _shown(sizes: Sizes) -> str:
@@ -177,24 +180,28 @@ def _axis_of(system: System, name: str, index: str) -> int | None:
 def _causal(trial: Trial, claim: Claim, rng: np.random.Generator) -> tuple[float, str]:
     system, index = trial.system, claim.args[0]
     length = trial.sizes[index]
-    cut = int(rng.integers(0, length)) if length else 0
-    changed = {}
-    for name, other in draw_inputs(system, trial.sizes, rng, claim=claim).items():
-        k = _axis_of(system, name, index)
-        if k is not None:
-            array, later = trial.inputs[name].copy(), (slice(None),) * k + (slice(cut + 1, None),)
-            array[later] = other[later]
-            changed[name] = array
-    if not _meets(replace(trial, inputs={**trial.inputs, **changed}), claim):
-        raise SizeError("untestable", "no other inputs were found that meet its condition")
-    before, after = trial.run(), trial.run(**changed)
-    worst = 0.0
-    for name in before:
-        k = _axis_of(system, name, index)
-        if k is not None:
-            part = (slice(None),) * k + (slice(0, cut + 1),)
-            worst = max(worst, _distance(before[name][part], after[name][part]))
-    return worst, f"changing inputs after {index} = {cut} changes an output up to it"
+    cuts = [int(rng.integers(0, length)) if length else 0]
+    cuts += [length - 2] if length > max(STREAMS) else []  # the constant that this length was chosen for (`reach`)
+    other, before = draw_inputs(system, trial.sizes, rng, claim=claim), trial.run()
+    worst, at = 0.0, cuts[0]
+    for cut in cuts:
+        changed = {}
+        for name, array in other.items():
+            k = _axis_of(system, name, index)
+            if k is not None:
+                earlier = (slice(None),) * k + (slice(cut + 1),)
+                changed[name] = array.copy()
+                changed[name][earlier] = trial.inputs[name][earlier]
+        if not _meets(replace(trial, inputs={**trial.inputs, **changed}), claim):
+            raise SizeError("untestable", "no other inputs were found that meet its condition")
+        after = trial.run(**changed)
+        for name in before:
+            k = _axis_of(system, name, index)
+            if k is not None:
+                part = (slice(None),) * k + (slice(0, cut + 1),)
+                gap = _distance(before[name][part], after[name][part])
+                worst, at = (gap, cut) if gap > worst else (worst, at)
+    return worst, f"changing inputs after {index} = {at} changes an output up to it"
 
 
 def _linear(trial: Trial, claim: Claim, rng: np.random.Generator) -> tuple[float, str]:
