@@ -11,16 +11,15 @@ from dataclasses import replace
 
 from seqdsl.algebra.affine import Diagonal, NotAffine, diagonal
 from seqdsl.algebra.bisimulation import Definitions, bisimulation, definitions
-from seqdsl.algebra.equal import same
+from seqdsl.algebra.equal import same, where_defined
 from seqdsl.algebra.taps import equal_taps
 from seqdsl.algebra.verdict import Proved, Unknown, Verdict
 from seqdsl.ir import build
 from seqdsl.ir.dependence import recurrences
-from seqdsl.ir.node import Node, read_names, rebuild, walk
+from seqdsl.ir.node import Node, rebuild, walk
 from seqdsl.ir.system import Claim, System
 
 LAW = "equality"
-_PARTIAL = ("log", "log1p", "log2", "sqrt", "inv_softplus")  # operators without a value below some number
 
 
 def prove_equal(system: System, claim: Claim) -> Verdict:
@@ -30,7 +29,7 @@ def prove_equal(system: System, claim: Claim) -> Verdict:
     a, b = (_side(known, n, system.tensors[left].indices) for n in (left, right))
     if a is None or b is None:
         return Unknown("the definitions are too long to be written out")
-    where = _where((a, b))
+    where = where_defined((a, b))
     if same(system, a, b):
         return Proved(LAW, f"symbolic identity: equal canonical forms, for all sizes{where}")
     for one, other in ((a, b), (b, a)):
@@ -46,15 +45,6 @@ def prove_equal(system: System, claim: Claim) -> Verdict:
         how = f"recurrences written as the sums that they are, then equal canonical forms, for all sizes{where}"
         return Proved(LAW, how)
     return Unknown("unequal canonical forms, which prove nothing")
-
-
-def _where(sides: tuple[Node, Node]) -> str:
-    """The points that a proof speaks of, where it does not speak of all: those at which every operator has a value."""
-    nodes = [n for side in sides for n in walk(side)]
-    fraction = any(n.op == "div" and read_names(n.args[1]) for n in nodes)
-    root = any((n.op in _PARTIAL or n.op == "pow" and n.args[1].dtype != "int") and read_names(n.args[0]) for n in nodes)
-    said = ["no denominator is 0"] * fraction + ["logarithms and roots have values"] * root
-    return f", where {' and '.join(said)}" if said else ""
 
 
 def _side(known: Definitions, name: str, indices: tuple[str, ...]) -> Node | None:

@@ -180,9 +180,11 @@ def _axis_of(system: System, name: str, index: str) -> int | None:
 def _causal(trial: Trial, claim: Claim, rng: np.random.Generator) -> tuple[float, str]:
     system, index = trial.system, claim.args[0]
     length = trial.sizes[index]
-    cuts = [int(rng.integers(0, length)) if length else 0]
+    cuts = [int(rng.integers(0, max(1, length - 1)))]  # after the last position there is nothing to change
     cuts += [length - 2] if length > max(STREAMS) else []  # the constant that this length was chosen for (`reach`)
     other, before = draw_inputs(system, trial.sizes, rng, claim=claim), trial.run()
+    if special := telling(system):
+        _cross(system, claim, other, special, rng)
     worst, at = 0.0, cuts[0]
     for cut in cuts:
         changed = {}

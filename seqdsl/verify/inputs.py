@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from seqdsl.algebra.interval import is_everywhere
+from seqdsl.algebra.telling import telling_numbers
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, read_names, walk
 from seqdsl.ir.ops import OPS
@@ -25,8 +26,6 @@ from seqdsl.ir.system import Claim, System, Tensor
 
 Array = np.ndarray[Any, Any]
 FARTHEST = 130  # larger whole numbers decide no length
-MOST = 10**6  # larger numbers stand for infinity
-_ORDERING = ("lt", "le", "maximum", "minimum", "clamp", "mod")
 _OF_BITS = ("xor", "bit_and", "bit_length", "popcount")
 HARSH = (0.0, -1e-6, -1e-3, -0.1, -1.0, -20.0, -200.0)
 
@@ -212,20 +211,8 @@ def _real(
 
 
 def telling(system: System) -> list[Fraction]:
-    """Values that show what others do not: beyond the numbers that values are ordered by, at those that they equal, and
-    halfway between two whole numbers where one is rounded."""
-    found: dict[Fraction, None] = {}
-    for tensor in system.derived():
-        for node in walk(tensor.rhs) if tensor.rhs is not None else ():
-            if node.op == "round":
-                found.update(dict.fromkeys(Fraction(k, 2) for k in (-3, -1, 1, 3, 5)))
-            if any(a.dtype == "real" or read_names(a) for a in node.args):
-                values = [Fraction(v) for a in node.args if (v := build.value_of(a)) is not None]
-                if node.op in _ORDERING:
-                    found.update(dict.fromkeys(v * Fraction(5, 4) for v in values if 2 < abs(v) <= MOST))
-                elif node.op in ("eq", "ne"):
-                    found.update(dict.fromkeys(v for v in values if abs(v) <= MOST))
-    return list(found)
+    """Values that show what others do not, by the equations of a system."""
+    return telling_numbers(t.rhs for t in system.derived() if t.rhs is not None)
 
 
 def turns(system: System) -> bool:
