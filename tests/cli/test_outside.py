@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from seqdsl.cli import main
 from seqdsl.diagnostics import SeqError
 from seqdsl.verify.modules import validate_module
 
+ROOT = Path(__file__).resolve().parents[2]
 GOOD = "mixer f(x[t,c]; N = 2) -> y[t,c]:\n    y[t,c] = 0.5 * y[t-1] + x * N\n"
 WRONG = "mixer f(x[t]) -> y[t]:\n    y[t] = a\n\nmixer g(x[t]) -> y[t]:\n    y[t] = b\n"
 
@@ -145,6 +147,21 @@ def test_a_full_or_closed_standard_output(monkeypatch: pytest.MonkeyPatch) -> No
     for stream, expected in ((Full(), 2), (None, 0)):
         monkeypatch.setattr(sys, "stdout", stream)
         assert main(["check", "ema"]) == expected
+
+
+def test_closed_standard_input_and_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["ir", "-"]) == 2
+    assert "bad-ir-text" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["check", "no such file"]) == 2
+    assert capsys.readouterr().out == ""  # a fault goes nowhere, least of all into the data
+
+
+def test_nothing_of_the_compiler_is_loaded_before_the_command_line_answers_an_interrupt() -> None:
+    script = "import sys, seqdsl.cli; print(sorted(m for m in sys.modules if m.startswith('seqdsl')))"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert found.stdout.strip() == str(["seqdsl", "seqdsl.cli", "seqdsl.cli.main", "seqdsl.config"])
 
 
 LAYER = "mixer f(x[t,c], n[t]: int; H = 2) -> y[t,h]:\n    q[t, h: H] = linear[c](x)\n    y[t,h] = y[t-1] + q * n\n"
