@@ -180,6 +180,8 @@ CALLS: list[tuple[dict[str, Any], dict[str, Any], str]] = [  # inputs, further a
     ({"x": ONES, "n": COUNT}, {"sizes": {"H": 0}}, "bad-size"),
     ({"x": ONES, "n": COUNT}, {"sizes": {"Q": 2}}, "unknown-size"),
     ({"x": ONES, "n": COUNT}, {"state": 3}, "bad-input"),
+    ({"x": ONES, "n": COUNT}, {"state": {3: COUNT}}, "bad-input"),
+    ({"x": torch.ones(4, 3, requires_grad=True), "n": COUNT}, {}, "bad-input"),
     ({"x": ONES, "n": COUNT}, {"state": {"S": COUNT}}, "bad-input"),
     ({"x": ONES, "n": COUNT}, {"state": {"y": COUNT}}, "size-mismatch"),
     ({"x": ONES, "n": COUNT}, {"sizes": [2]}, "bad-input"),
@@ -201,6 +203,8 @@ MODULES: list[tuple[dict[str, Any], str]] = [
     ({"c": -3}, "bad-size"),
     ({"c": "3"}, "bad-size"),
     ({"c": 3, "H": 0}, "bad-size"),
+    ({"c": 2**33}, "size-too-large"),
+    ({"c": 10**30}, "size-too-large"),
     ({"c": 3, "form": "nope"}, "unknown-form"),
     ({"c": 3, "backend": "nope"}, "unknown-backend"),
 ]
@@ -216,6 +220,9 @@ def test_what_module_refuses(sizes: dict[str, Any], code: str) -> None:
 def test_what_an_api_call_refuses() -> None:
     with pytest.raises(SeqError, match="unknown-option"):
         seqdsl.load(GOOD, M=3)
+    with pytest.raises(SeqError, match="unknown-mixer"):
+        seqdsl.load(GOOD, 3)  # type: ignore[arg-type]
+    assert seqdsl.load(LAYER).module(c=np.int64(3)).q.weight.shape == (3, 2)
     assert seqdsl.load(GOOD, N=0).interpret({"x": [[1.0]]})["outputs"]["y"].tolist() == [[0.0]]
 
 
