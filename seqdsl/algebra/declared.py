@@ -45,12 +45,20 @@ def monoid_verdicts(system: System, name: str) -> dict[str, Verdict]:
         "commutative": _law(system, monoid, "commutativity", "xy", "x . y and y . x",
                             lambda x, y: (combine(monoid, x, y), combine(monoid, y, x))),
     }  # fmt: skip
-    if monoid.identity is not None:
-        one = dict(zip((n for n, _ in monoid.fields), monoid.identity, strict=True))
-        left = _law(system, monoid, "left identity", "x", "e . x and x", lambda x: (combine(monoid, one, x), x))
-        right = _law(system, monoid, "right identity", "x", "x . e and x", lambda x: (combine(monoid, x, one), x))
-        found["identity"] = left if not left.holds else right
+    if (one := identity(system, name)) is not None:
+        found["identity"] = one
     return found
+
+
+def identity(system: System, name: str) -> Verdict | None:
+    """Does the declared identity change nothing, on either side? None where none is declared."""
+    monoid = system.monoids[name]
+    if monoid.identity is None:
+        return None
+    one = dict(zip((n for n, _ in monoid.fields), monoid.identity, strict=True))
+    left = _law(system, monoid, "left identity", "x", "e . x and x", lambda x: (combine(monoid, one, x), x))
+    right = _law(system, monoid, "right identity", "x", "x . e and x", lambda x: (combine(monoid, x, one), x))
+    return left if not left.holds else right
 
 
 def associativity(system: System, name: str) -> Verdict:

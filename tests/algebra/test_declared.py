@@ -6,9 +6,11 @@ import time
 
 import pytest
 
+import seqdsl
 from seqdsl.algebra import Proved, Refuted, Verdict
 from seqdsl.algebra.declared import monoid_verdicts
 from seqdsl.algebra.piecewise import equal_by_cases
+from seqdsl.diagnostics import SeqError
 from seqdsl.ir import build
 from seqdsl.ir.node import Node
 from seqdsl.semantics import load_system
@@ -61,3 +63,14 @@ def test_laws_are_of_elements_that_occur(combine: str, lift: str) -> None:
     law = "associative" if "255" in combine else "identity"
     assert not isinstance(laws(combine, lift=lift)[law], Refuted)  # of what is not negative
     assert isinstance(laws(combine, lift=lift.replace("s", "s - 3") if lift == "s" else "x[s]")[law], Refuted)
+
+
+def test_a_guarded_fold_needs_the_identity_that_it_declares() -> None:
+    text = (
+        "mixer f(x[t]) -> y[t]:\n    index s over t\n    y[t] = M[s | s < t](x[s])\n\n"
+        "monoid M(m):\n    identity = (1)\n    combine(a, b):\n        m = a.m + b.m\n"
+    )
+    with pytest.raises(SeqError, match="claim-refuted"):
+        seqdsl.load(text).derived()
+    assert [d.code for d in seqdsl.load(text).check().refuted()] == ["claim-refuted"]
+    assert seqdsl.load(text.replace("(1)", "(0)")).derived().system.outputs == ("y",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -108,6 +109,15 @@ def test_names_that_are_misspelt(tmp_path: Path, capsys: pytest.CaptureFixture[s
         code, text = status(capsys, *arguments)
         assert code == 2 and f"did you mean `{meant}`" in text, text
     assert "did you mean" not in status(capsys, "check", "zzzzzz")[1]
+
+
+def test_what_no_mixer_uses_is_said_not_to_be_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "f.seq"
+    unused = "\nmonoid M(m):\n    combine(a, b):\n        m = g(a.m) - b.m\n    claim associative\n\nfn g(x) = h(x)\n"
+    path.write_text(GOOD + unused + "\nfn used(x) = x\n\nmixer k(x[t]) -> y[t]:\n    y[t] = used(x)\n")
+    found, text = status(capsys, "check", str(path))
+    assert found == 0 and "monoid M: no mixer" in text and "fn g: no mixer" in text and "used:" not in text
+    assert json.loads(status(capsys, "check", str(path), "--json")[1])["unused"] == ["M", "g"]
 
 
 def test_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
