@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from seqdsl.diagnostics import Diagnostic, Faults, Span, did_you_mean
 from seqdsl.syntax import habits
 from seqdsl.syntax.layout import LINE_STARTS, MOST, PARTNER, Lexeme, after
-from seqdsl.syntax.spot import DECLARATIONS, KEYWORDS, LAYOUT, REDUCERS, TYPES, Rule, Spot, in_words
+from seqdsl.syntax.spot import DECLARATIONS, KEYWORDS, LAYOUT, OPERATORS, REDUCERS, TYPES, Rule, Spot, in_words
 
 ALONG_AXES = frozenset("softmax max min prod logsumexp argmax any all rank fft ifft rfft irfft linear rms_norm "
                        "layer_norm l2_norm cumsum hadamard dct solve qr".split())
@@ -351,6 +351,8 @@ def ended(spot: Spot) -> Diagnostic | None:
     what = "line" if spot.start == "start" else "arithmetic in the braces"
     previous, bare = spot.before(), "NUMBER" in spot.accepted
     help = "what goes on in the next line is indented deeper" if previous is not None and previous.type == "EQUAL" else ""
+    if bare and previous is not None and previous.type in OPERATORS:
+        help = f"write what follows `{previous}`, in this line or, indented deeper, in the next"
     if bare and previous is not None and previous.type == "RSQB":
         help = "the body stands behind the brackets, `sum[d] x`"
     return spot.fault("unexpected-end", f"the {what} ends where {in_words(spot.accepted)} was expected",
@@ -359,9 +361,23 @@ def ended(spot: Spot) -> Diagnostic | None:
 
 def unexpected(spot: Spot) -> Diagnostic:
     """Any other."""
-    operand = spot.kind in ("NAME", "NUMBER", "LPAR") and "STAR" in spot.accepted and "RANGE" not in spot.accepted
+    operand = spot.kind in ("NAME", "NUMBER", "LPAR", *REDUCERS) and "STAR" in spot.accepted and "RANGE" not in spot.accepted
     return spot.fault("unexpected-token", f"unexpected `{spot.text}`: expected {in_words(spot.accepted)}",
-                      help=f"a product is written with `*`{_or_a_call(spot)}" if operand else "")
+                      help=f"a product is written with `*`{_or_a_call(spot)}" if operand else _missing(spot))
+
+
+def _missing(spot: Spot) -> str:
+    """What may have been left out before the token."""
+    if spot.accepted == {"VBAR"}:
+        return "the length of an axis is `|t|`; a guard stands behind the indices, `sum[s | s < t]`"
+    signs = [sign for kind, sign in (("EQUAL", "="), ("ARROW", "->"), ("COMMA", ","), ("SEMICOLON", ";")) if kind in spot.accepted]
+    if spot.kind in ("NAME", "NUMBER") and signs:
+        separates = spot.kind == "NAME" and bool(spot.open_brackets)
+        likely = [sign for sign in signs if (sign in ",;") == separates]
+        return f"write `{'` or `'.join(likely or signs)}` before it"
+    if "NAME" in spot.accepted and spot.kind not in ("NAME", "NUMBER"):
+        return "something is missing before it, or it is one too many"
+    return ""
 
 
 def _or_a_call(spot: Spot) -> str:

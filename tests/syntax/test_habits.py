@@ -30,6 +30,12 @@ LINES = [
     ("y[t,c] =\n    x", "unexpected-end", "", "indented deeper"),
     ("claim causal if x > 0", "unexpected-token", "if", "`when`"),
     ("claim linear(x) where x > 0", "unexpected-token", "where", "`when`"),
+    ("y[t,c]  sigmoid(x)", "unexpected-token", "sigmoid", "write `=` before it"),
+    ("[t,c] = x", "unexpected-token", "[", "missing before it"),
+    ("y[,c] = x", "unexpected-token", ",", "one too many"),
+    ("y[t,c] = x * * 2", "unexpected-token", "*", "one too many"),
+    ("y[t,c] = x)", "unmatched-bracket", ")", "leave it out"),
+    ("y[t,c] = x +", "unexpected-end", "", "what follows `+`"),
     # words and operators
     ("y[t,c] = x && x", "unexpected-character", "&&", "`and`"),
     ("y[t,c] = sum[c | x =< 0] x", "unexpected-token", "=<", "`<=`"),
@@ -66,6 +72,14 @@ def test_lines(line: str, code: str, under: str, help: str) -> None:
 
 
 TEXTS = [
+    # one character that is missing in a header, whatever stands below
+    ("mixer f(x[t]) -> y[t]\n    index s over t\n    y[t] = x\n", "missing-colon", "", "`:`"),
+    ("mixer f(x[t]) -> y[t]\n    param w[t]\n    y[t] = x\n    claim causal\n", "missing-colon", "", "`:`"),
+    ("mixer f(x[t])\n    param w[t]\n    y[t] = x\n", "missing-arrow", "", "`-> y[t]:`"),
+    ("mixer f(x[t], g[t) -> y[t]:\n    z[t] = x\n    y[t] = z\n", "unmatched-bracket", ")", "`]` before it"),
+    ("mixer f(x[t] H = 4) -> y[t]:\n    y[t] = x\n", "unexpected-token", "H", "`;`"),
+    ("mixer f(x[t]; H 4) -> y[t]:\n    y[t] = x\n", "unexpected-token", "4", "`=`"),
+    ("mixer f(x[t]) y[t]:\n    y[t] = x\n", "unexpected-token", "y", "`->`"),
     ("import gla\n", "unexpected-end", "", "import gla, GLA from gla"),
     ("import numpy as np\n", "unexpected-token", "as", "keep their names"),
     ("Mixer f(x[t]) -> y[t]:\n    y[t] = x\n", "unknown-statement", "Mixer", "`mixer`"),
