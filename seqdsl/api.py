@@ -25,7 +25,7 @@ from seqdsl.config import VERSION
 from seqdsl.diagnostics import SeqError
 from seqdsl.forms import Derived
 from seqdsl.forms.adjoint import adjoint
-from seqdsl.ir.sizes import SizeError
+from seqdsl.ir.sizes import SizeError, bind, elements
 from seqdsl.ir.state import POSITION, NotSteppable, flatten, record_paths, state_record
 from seqdsl.ir.system import System
 from seqdsl.plan import in_form
@@ -142,9 +142,10 @@ class Program:
         text = self.source(form, backend, **options)
         system = self.system(**{k: v for k, v in options.items() if k not in self._axes()})
         decided = {o.name.plain for o in self.mixer.options} - {*system.options}  # the text has their numbers
+        _affordable(system, options)
         try:
             return load_backend(backend).build_module(
-                text, self.class_name, **{k: v for k, v in sizes.items() if k not in decided}
+                text, self.class_name, **{k: options.get(k, v) for k, v in sizes.items() if k not in decided}
             )
         except TypeError as error:  # a length that parameters need was not given
             raise SeqError("missing-size", str(error)) from None
@@ -157,6 +158,18 @@ class Program:
             for p in self.mixer.params
             for i in p.indices or ()
         }
+
+
+def _affordable(system: System, given: Mapping[str, int]) -> None:
+    """Parameters are of a size that a machine may have. Errors: `size-too-large`."""
+    options, lengths = ({k: v for k, v in given.items() if k in names} for names in (system.options, system.indices))
+    try:
+        sizes = bind(system, options, lengths, complete=False)
+        for tensor in system.params():
+            if all(i in sizes.lengths for i in tensor.indices):
+                elements(system, tensor, sizes)
+    except SizeError as error:
+        raise size_error(error) from None
 
 
 def _integers(sizes: Mapping[str, Any], program: Program) -> dict[str, int]:
@@ -190,7 +203,7 @@ def check_inputs(system: System, inputs: Mapping[str, Any], sizes: Mapping[str, 
             raise SeqError("bad-input", f"`{system.name}` has no input `{name}`", help=f"it has: {', '.join(expected)}")
         try:
             array = np.asarray(value)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RuntimeError) as error:  # a tensor of PyTorch that has a gradient, too
             raise SeqError("bad-input", f"the input `{name}` is no array: {str(error).lower()}") from None
         if array.size and array.dtype.kind not in _KINDS[tensor.dtype]:
             raise SeqError("bad-input", f"the input `{name}` is {tensor.dtype}, and its values are {array.dtype}")
@@ -241,6 +254,8 @@ def emit(
 
 def load(what: str | Path, mixer: str | None = None, **options: int) -> Program:
     """A mixer of a library name, a path, or source text: the named one, the file's namesake, or the first."""
+    if mixer is not None and not isinstance(mixer, str):
+        raise SeqError("unknown-mixer", f"a mixer's name is a text, not {mixer!r}")
     program = Program(*choose(load_file(what), mixer), options)
     _check_options([program])
     _integers(options, program)

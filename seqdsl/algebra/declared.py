@@ -1,7 +1,7 @@
 """Declared monoids: associativity, identity, commutativity, proved, tested or refuted (rule 34, DERIVATIONS 6).
 
 A law is an equation between elements built with the user's own `combine`. In order: the smallest numbers that break
-it, by exact evaluation (a refutation); equality of canonical forms (a proof for all sizes); sympy, for max and min; else
+it, by exact evaluation (a refutation); equality of canonical forms (a proof for all sizes); cases, for max and min; sympy; else
 random exact evaluation, which tests. Floats are never used: (1 + 1) - 1 and 1 + (1 - 1) differ under a saturating sum
 only where it saturates, and random small floats miss that.
 """
@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice, product
-from math import prod
+from math import ceil, floor, prod
 from random import Random
 from typing import Any
 
-from seqdsl.algebra.equal import same
+from seqdsl.algebra.equal import same, where_defined
 from seqdsl.algebra.exact import Point, World, evaluate
-from seqdsl.algebra.numbers import Complex, NotExact, Number, Real, agree, digits, show_number
+from seqdsl.algebra.interval import Bounds
+from seqdsl.algebra.numbers import Complex, NotExact, Number, Real, agree, digits, real, show_number
+from seqdsl.algebra.piecewise import equal_by_cases
+from seqdsl.algebra.telling import telling_numbers
 from seqdsl.algebra.verdict import Proved, Refuted, Tested, Unknown, Verdict
 from seqdsl.ir import build
 from seqdsl.ir.build import Fraction
@@ -29,6 +32,7 @@ _TURNED = (Complex(Fraction(0), Fraction(1)), Complex(Fraction(1), Fraction(-1))
 _TRIALS = 40
 _SEARCH = 4000
 _SMALLEST = 500
+_SPECIAL = 3  # numbers that tell, of each expression
 _FIRST = 60  # assignments that are tried before anything is proved: most wrong laws fail at once
 _SYMPY_OPS = frozenset("const read add sub mul div neg pow maximum minimum index size exp".split())
 
@@ -41,12 +45,20 @@ def monoid_verdicts(system: System, name: str) -> dict[str, Verdict]:
         "commutative": _law(system, monoid, "commutativity", "xy", "x . y and y . x",
                             lambda x, y: (combine(monoid, x, y), combine(monoid, y, x))),
     }  # fmt: skip
-    if monoid.identity is not None:
-        one = dict(zip((n for n, _ in monoid.fields), monoid.identity, strict=True))
-        left = _law(system, monoid, "left identity", "x", "e . x and x", lambda x: (combine(monoid, one, x), x))
-        right = _law(system, monoid, "right identity", "x", "x . e and x", lambda x: (combine(monoid, x, one), x))
-        found["identity"] = left if not left.holds else right
+    if (one := identity(system, name)) is not None:
+        found["identity"] = one
     return found
+
+
+def identity(system: System, name: str) -> Verdict | None:
+    """Does the declared identity change nothing, on either side? None where none is declared."""
+    monoid = system.monoids[name]
+    if monoid.identity is None:
+        return None
+    one = dict(zip((n for n, _ in monoid.fields), monoid.identity, strict=True))
+    left = _law(system, monoid, "left identity", "x", "e . x and x", lambda x: (combine(monoid, one, x), x))
+    right = _law(system, monoid, "right identity", "x", "x . e and x", lambda x: (combine(monoid, x, one), x))
+    return left if not left.holds else right
 
 
 def associativity(system: System, name: str) -> Verdict:
@@ -75,6 +87,16 @@ def _lifted(monoid: Monoid, name: str) -> Element:
         return build.read(_leaf(name, str(node.attr)), list(node.args), node.dtype)
 
     return {f: rebuild_reads(node, given, renamed) for (f, _), node in zip(monoid.fields, monoid.lift, strict=True)}
+
+
+def _not_negative(system: System, monoid: Monoid) -> frozenset[str]:
+    """The arguments of `lift` that are never negative, in every fold: positions, counts, exponentials."""
+    bounds = Bounds(system)
+    folds = [n for t in system.derived() if t.rhs is not None for n in walk(t.rhs)
+             if n.op == "fold" and n.attr[0] == monoid.name]  # fmt: skip
+    found = {name for k, (name, _) in enumerate(monoid.lift_params)
+             if folds and all((low := bounds.of(n.args[k])[0]) is not None and low >= 0 for n in folds)}  # fmt: skip
+    return frozenset(found)
 
 
 def _leaf(element: str, part: str) -> str:
@@ -128,13 +150,15 @@ def _law(
 ) -> Verdict:
     """Does a law hold of all elements? Where it does not, and `lift` makes only some of them, of those that can occur?"""
     verdict = _of_all(system, monoid, law, {n: _free(monoid, n) for n in names}, what, sides)
-    if not isinstance(verdict, Refuted) or len({n.attr for n in monoid.lift if n.op == "read"}) == len(monoid.lift):
+    positive = _not_negative(system, monoid) if isinstance(verdict, Refuted) else frozenset()
+    whole = len({n.attr for n in monoid.lift if n.op == "read"}) == len(monoid.lift) and not positive
+    if not isinstance(verdict, Refuted) or whole:
         return verdict
     one = {n: _lifted(monoid, n) for n in names}
     two = {n: combine(monoid, one[n], _lifted(monoid, f"{n}'")) for n in names}
     total = 0
     for elements in (one, two):
-        refuted, tried = _search(system, monoid, elements, what, sides)
+        refuted, tried = _search(system, monoid, elements, what, sides, positive=positive)
         if refuted is not None:
             return refuted
         total += tried
@@ -154,12 +178,15 @@ def _of_all(
         return refuted
     left, right = sides(*elements.values())
     if all(same(system, left[f], right[f]) for f in left):
-        return Proved(law, "symbolic identity: equal canonical forms, for all sizes")
+        where = where_defined((*left.values(), *right.values()))
+        return Proved(law, f"symbolic identity: equal canonical forms, for all sizes{where}")
     refuted, tried = _search(system, monoid, elements, what, sides)
     if refuted is not None:
         return refuted
     if _by_order_types(system, monoid, left, right, tuple(elements)):
         return Proved(law, "all cases: the operator only compares and selects, so order types are all there is")
+    if all(equal_by_cases(left[f], right[f]) for f in left):
+        return Proved(law, "all cases of its maxima and minima, between which it is linear")
     if all(_equal_in_sympy(left[f], right[f]) for f in left):
         return Proved(law, "symbolic identity (sympy), entry by entry")
     if tried == 0:
@@ -209,11 +236,17 @@ def _search(
     what: str,
     sides: Callable[..., tuple[Element, Element]],
     most: int | None = None,
+    positive: frozenset[str] = frozenset(),
 ) -> tuple[Refuted | None, int]:
-    """The first assignment, smallest numbers first, under which the sides differ; and how many were tried."""
+    """The first assignment, smallest numbers first, under which the sides differ; and how many were tried. The arguments of
+    `lift` that are `positive` are not negative."""
     tried = 0
     left, right = sides(*elements.values())
-    for assignment in islice(_assignments(system, elements), most):
+    special = telling_numbers((*left.values(), *right.values()))
+    for assignment in islice(_assignments(system, elements, special), most):
+        if positive:
+            held = [s for s in assignment if s[0].rpartition(".")[2] in positive]
+            assignment |= {s: -x if (x := real(assignment[s])) < 0 else x for s in held}
         world = World(system, seed=0, draw=_values(assignment))
         try:
             gap = _difference(monoid, left, right, world)
@@ -229,23 +262,37 @@ def _search(
     return None, tried
 
 
-def _assignments(system: System, elements: Mapping[str, Element]) -> Iterator[dict[tuple[str, Point], Number]]:
-    """The smallest combinations of integers where there are few entries, then random ones, then random rationals."""
+def _assignments(
+    system: System, elements: Mapping[str, Element], special: Sequence[Fraction]
+) -> Iterator[dict[tuple[str, Point], Number]]:
+    """The smallest combinations of integers where there are few entries, then random ones, then random rationals; last those
+    of numbers that tell, and of their opposites."""
     world = World(system)
     leaves = dict.fromkeys(r for e in elements.values() for node in e.values() for r in reads(node) if str(r.attr)[0] == "~")
     types = {(str(r.attr), p): r.dtype for r in leaves
              for p in product(*(range(world.size(str(i.attr))) for i in r.args))}  # fmt: skip
-    choices = [_small(t) for t in types.values()]
-    if prod(map(len, choices)) <= _SEARCH:
-        for values in islice(sorted(product(*choices), key=_magnitude), _SMALLEST):
-            yield dict(zip(types, values, strict=True))
-    else:
-        rng = Random(0)
-        for _ in range(_TRIALS):
-            yield {s: rng.choice(values[:3]) for s, values in zip(types, choices, strict=True)}
+    yield from _combined(types, [_small(t) for t in types.values()])
     rng = Random(1)
     for _ in range(_TRIALS):
         yield {s: _drawn(t, rng) for s, t in types.items()}
+    if special:
+        tried = (Fraction(0), *(v * sign for v in sorted(special, key=abs)[:_SPECIAL] for sign in (1, -1)))
+        whole = tuple(Fraction(ceil(v) if v > 0 else floor(v)) for v in tried)
+        given: dict[str, tuple[Number, ...]] = {"real": tried, "int": whole}
+        yield from _combined(types, [given.get(t, _small(t)) for t in types.values()])
+
+
+def _combined(
+    slots: Mapping[tuple[str, Point], str], choices: Sequence[tuple[Number, ...]]
+) -> Iterator[dict[tuple[str, Point], Number]]:
+    """All combinations of values, the smallest first; random ones of the first three where there are too many."""
+    if prod(map(len, choices)) <= _SEARCH:
+        for values in islice(sorted(product(*choices), key=_magnitude), _SMALLEST):
+            yield dict(zip(slots, values, strict=True))
+    else:
+        rng = Random(0)
+        for _ in range(_TRIALS):
+            yield {s: rng.choice(values[:3]) for s, values in zip(slots, choices, strict=True)}
 
 
 def _small(dtype: str) -> tuple[Number, ...]:
@@ -296,15 +343,14 @@ def _element(monoid: Monoid, element: Element, world: World) -> str:
 
 
 def _equal_in_sympy(a: Node, b: Node) -> bool:
-    """For elementwise expressions with max and min, which the canonical form keeps opaque under sums."""
+    """For elementwise expressions, by simplification of their difference."""
     if any(n.op not in _SYMPY_OPS for side in (a, b) for n in walk(side)):
         return False
     import sympy
 
     symbols = {r: sympy.Symbol(f"s{k}", real=True) for k, r in enumerate({*reads(a), *reads(b)})}
     try:
-        gap = sympy.simplify(_sympy(a, symbols, sympy) - _sympy(b, symbols, sympy))
-        return bool(gap == 0 or sympy.simplify(gap.rewrite(sympy.Piecewise)) == 0)
+        return bool(sympy.simplify(_sympy(a, symbols, sympy) - _sympy(b, symbols, sympy)) == 0)
     except (TypeError, ValueError, NotImplementedError, RecursionError):
         return False
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
 
 from seqdsl.algebra.canon import Canon
 from seqdsl.algebra.poly import ONE, Poly, Terms, accumulate, ordered
-from seqdsl.ir.node import Node
+from seqdsl.ir.node import Node, read_names, walk
 from seqdsl.ir.ops import make
 from seqdsl.ir.system import System
+
+_PARTIAL = ("log", "log1p", "log2", "sqrt", "inv_softplus")  # operators without a value below some number
 
 
 def equal(system: System, a: Node, b: Node, within: Canon | None = None) -> bool:
@@ -45,6 +48,16 @@ def _expanded(forms: Canon, gap: Poly, clear: Terms) -> Terms:
             merged[factor] = merged.get(factor, Fraction(0)) + e
         accumulate(result, forms.reduced(merged, m.bound), m.coefficient)
     return result
+
+
+def where_defined(sides: Iterable[Node]) -> str:
+    """The points that a proof of equality speaks of, where it does not speak of all: those at which every operator has a
+    value."""
+    nodes = [n for side in sides for n in walk(side)]
+    fraction = any(n.op == "div" and read_names(n.args[1]) for n in nodes)
+    root = any((n.op in _PARTIAL or n.op == "pow" and n.args[1].dtype != "int") and read_names(n.args[0]) for n in nodes)
+    said = ["no denominator is 0"] * fraction + ["logarithms and roots have values"] * root
+    return f", where {' and '.join(said)}" if said else ""
 
 
 def same(system: System, a: Node, b: Node) -> bool:

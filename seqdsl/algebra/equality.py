@@ -11,12 +11,12 @@ from dataclasses import replace
 
 from seqdsl.algebra.affine import Diagonal, NoMatch, diagonal
 from seqdsl.algebra.bisimulation import Definitions, bisimulation, definitions
-from seqdsl.algebra.equal import same
+from seqdsl.algebra.equal import same, where_defined
 from seqdsl.algebra.taps import equal_taps
 from seqdsl.algebra.verdict import Proved, Unknown, Verdict
 from seqdsl.ir import build
 from seqdsl.ir.dependence import recurrences
-from seqdsl.ir.node import Node, read_names, rebuild, walk
+from seqdsl.ir.node import Node, rebuild, walk
 from seqdsl.ir.system import Claim, System
 
 LAW = "equality"
@@ -29,8 +29,7 @@ def prove_equal(system: System, claim: Claim) -> Verdict:
     a, b = (_side(known, n, system.tensors[left].indices) for n in (left, right))
     if a is None or b is None:
         return Unknown("the definitions are too long to be written out")
-    below = (n.args[1] for x in (a, b) for n in walk(x) if n.op == "div")
-    where = ", where no denominator is 0" if any(read_names(d) for d in below) else ""
+    where = where_defined((a, b))
     if same(system, a, b):
         return Proved(LAW, f"symbolic identity: equal canonical forms, for all sizes{where}")
     for one, other in ((a, b), (b, a)):

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import argparse
 
-from seqdsl.cli.common import console, escape, mark, print_json, styled, systems
+from seqdsl.cli.common import checked, console, escape, mark, print_json, programs, styled
 from seqdsl.diagnostics import SeqError
 from seqdsl.report import Finding, Report, report
+from seqdsl.semantics.files import unused
+from seqdsl.syntax import tree
 
 
 def run(arguments: argparse.Namespace) -> int:
     """0 where nothing is refuted, else 1."""
-    reports = [report(system, test=not arguments.no_test) for system in systems(arguments)]
+    mixers = programs(arguments)
+    reports = [report(system, test=not arguments.no_test) for system in checked(mixers)]
+    idle = [] if arguments.mixer else unused(mixers[0].file)
     if arguments.json:
-        print_json({"ok": all(r.ok for r in reports), "mixers": [r.to_dict() for r in reports]})
+        names = [item.name.plain for item in idle]
+        print_json({"ok": all(r.ok for r in reports), "mixers": [r.to_dict() for r in reports], "unused": names})
     else:
         for one in reports:
             show(one)
+        for item in idle:
+            kind = "fn" if isinstance(item, tree.Fn) else "monoid"
+            console().print(f"{kind} {escape(item.name.plain)}: no mixer of this file uses it, so it is not checked")
     return 0 if all(r.ok for r in reports) else 1
 
 

@@ -25,8 +25,13 @@ def programs(arguments: argparse.Namespace) -> list[api.Program]:
 
 def systems(arguments: argparse.Namespace) -> list[System]:
     """The checked equations of `programs`; the faults of all of them are reported together."""
+    return checked(programs(arguments))
+
+
+def checked(mixers: list[api.Program]) -> list[System]:
+    """The equations of mixers; the faults of all of them are reported together."""
     faults, found = Faults(), list[System]()
-    for program in programs(arguments):
+    for program in mixers:
         with faults.kept():
             found.append(program.system())
     faults.check()

@@ -1,4 +1,4 @@
-"""`seqc ir FILE --after PASS`: the system as text; `seqc ir -` reads one back, checks it and prints it again."""
+"""`seqc ir FILE --after PASS`: the systems of a file as text; `seqc ir -` reads them back, checks them and prints them again."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import sys
 from seqdsl.cli.common import systems
 from seqdsl.forms import derive
 from seqdsl.forms.adjoint import adjoint
-from seqdsl.ir.text import print_system, read_system
+from seqdsl.ir.text import print_system, read_systems
 from seqdsl.ir.validate import validate
 
 
 def run(arguments: argparse.Namespace) -> int:
     """0; errors are a `SeqError`."""
     if arguments.file == "-":
-        system = read_system(sys.stdin.read())
-        validate(system)
-        found = [system]
+        found = read_systems(sys.stdin.read())
+        for system in found:
+            validate(system)
     else:
         found = systems(arguments)
     for system in found:

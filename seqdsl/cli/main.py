@@ -1,6 +1,7 @@
 """The command line: one row for each command, its options, and what its exit status means.
 
-Architecture invariant: a command imports what it needs when it runs; `seqc check` never loads torch.
+Architecture invariant: a command imports what it needs when it runs; `seqc check` never loads torch. Nothing of the compiler
+is imported before `main` runs, which is what answers an interrupt.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from seqdsl.config import VERSION
-from seqdsl.diagnostics import SeqError
-from seqdsl.ir.sizes import SizeError
 
 COMMANDS = {  # name -> (one line, example)
     "check": ("what each recurrence is, what is proved, tested or refuted", "seqc check gla"),
@@ -130,6 +129,8 @@ _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
 
 def settings(pairs: Sequence[str]) -> dict[str, int]:
     """`--set NAME=N` as a dictionary. Errors: `bad-setting`."""
+    from seqdsl.diagnostics import SeqError
+
     found = {}
     for pair in pairs:
         name, sign, value = pair.partition("=")
@@ -141,7 +142,8 @@ def settings(pairs: Sequence[str]) -> dict[str, int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
-    sys.stdout = sys.stdout or io.StringIO()  # closed by who called: `seqc check gla >&-`
+    for name in ("stdin", "stdout", "stderr"):  # closed by who called: `seqc check gla >&-`
+        setattr(sys, name, getattr(sys, name) or io.StringIO())
     arguments = parser().parse_args(argv)
     if argv is None:  # a process of our own: terms are many, without cycles, and live as long as it does
         gc.set_threshold(100_000)
@@ -150,18 +152,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = int(command.run(arguments))
         sys.stdout.flush()
         return status
-    except (SeqError, SizeError) as error:
-        if isinstance(error, SizeError):
-            from seqdsl.api import size_error
-
-            error = size_error(error)
-        if getattr(arguments, "json", False):
-            import json
-
-            print(json.dumps({"ok": False, "errors": [d.to_dict() for d in error.diagnostics]}))
-        else:
-            print(error, file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 2
@@ -170,15 +160,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, MemoryError) as error:  # the machine's, not the compiler's: a full disk, sizes beyond memory
         print(f"seqc {arguments.command}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
         return 2
-    except Exception as error:  # a bug: say where, in the compiler's terms
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        print(
-            f"internal error in `seqc {arguments.command}`: {type(error).__name__}: {error}\n"
-            f"  at {last.filename.rsplit('seqdsl', 1)[-1].lstrip('/')}:{last.lineno}, in {last.name}\n"
-            "  this is a bug of seqdsl, not of your file; please report it with the file",
-            file=sys.stderr,
-        )
-        return 3
+    except Exception as error:
+        return _failed(error, arguments)
+
+
+def _failed(error: Exception, arguments: argparse.Namespace) -> int:
+    """Print a user's mistake, or a bug, and where it is in the compiler's terms; returns the exit status."""
+    from seqdsl.diagnostics import SeqError
+    from seqdsl.ir.sizes import SizeError
+
+    if isinstance(error, SizeError):
+        from seqdsl.api import size_error
+
+        error = size_error(error)
+    if isinstance(error, SeqError):
+        if getattr(arguments, "json", False):
+            import json
+
+            print(json.dumps({"ok": False, "errors": [d.to_dict() for d in error.diagnostics]}))
+        else:
+            print(error, file=sys.stderr)
+        return 2
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    print(
+        f"internal error in `seqc {arguments.command}`: {type(error).__name__}: {error}\n"
+        f"  at {last.filename.rsplit('seqdsl', 1)[-1].lstrip('/')}:{last.lineno}, in {last.name}\n"
+        "  this is a bug of seqdsl, not of your file; please report it with the file",
+        file=sys.stderr,
+    )
+    return 3
 
 
 _MODULES = {"list": "listing", "compile": "compiling", "test": "testing"}

@@ -116,20 +116,33 @@ def _after(mark: str, node: Node | None) -> str:
 
 
 def read_system(text: str) -> System:
-    """The system that `print_system` wrote; blank lines and lines that begin with `#` are skipped."""
-    source, found, start = Source("<ir>", text), [], 0
+    """The one system that `print_system` wrote; blank lines and lines that begin with `#` are skipped."""
+    first, *others = _read(text)
+    if others:
+        others[0][0].fail("nothing may follow the system", others[0][0].tokens[0])
+    return first[1]
+
+
+def read_systems(text: str) -> list[System]:
+    """The systems of a text, one after the other: those of a file's mixers."""
+    return [system for _, system in _read(text)]
+
+
+def _read(text: str) -> list[tuple[Line, System]]:
+    """Each system, and the line that it begins with."""
+    source, found, start = Source("<ir>", text), list[Line](), 0
     try:
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip() and not line.lstrip().startswith("#"):
                 found.append(Line(source, number, start, line))
             start += len(line) + 1
         lines = _Lines(found, Line(source, text.count("\n") + 1, start - 1, ""))
-        system = _system(lines)
-        if lines.at < len(found):
-            lines.next().fail("nothing may follow the system")
+        systems = [(lines.next(), _system(lines))]
+        while lines.at < len(found):
+            systems.append((lines.next(), _system(lines)))
     except RecursionError:
         raise SeqError("bad-ir-text", "an expression is nested too deeply") from None
-    return system
+    return systems
 
 
 @dataclass
@@ -170,7 +183,7 @@ def _system(lines: _Lines) -> System:
         line.fail("expected `system`", line.tokens[0])
     name, draft = line.name(), _Draft()
     line.finish()
-    while True:
+    while lines.next().next != "system":
         line, word = lines.next(), lines.word()
         if word in ("", "end"):
             break

@@ -189,6 +189,7 @@ def _check_layout(scope: Scope, output: tree.Output) -> None:
             f"the header says {output.name.plain}[{want}], its equation {output.name.plain}[{have}]",
             output.span,
             label="the header's indices",
+            help=f"write `{output.name.plain}[{have}]` here, or give the equation the indices `{want}`",
         )
     if tuple(stated) != ref.indices:
         _reorder(scope, output, tuple(stated))

@@ -165,12 +165,15 @@ def _settings(
 
 def _index_setting(place: Place, setting: tree.Setting) -> str:
     value, scope = setting.value, place.scope
+    if isinstance(value, tree.Name) and scope.kind_of(value.plain) is None:
+        raise scope.unknown(value.plain, value.span, "index")
     if not isinstance(value, tree.Name) or value.plain not in scope.indices:
+        listed = ", ".join(f"`{name}`" for name in scope.indices)
         raise SeqError(
             "not-an-index",
             f"`{setting.name.plain}` is matched to an index of `{scope.owner}`",
             setting.value.span,
-            help=f"write `{setting.name.plain} = t`",
+            help=f"its indices: {listed}" if listed else "",
         )
     return scope.indices[value.plain]
 

@@ -24,6 +24,15 @@ FORMS: dict[str, tuple[str, ...]] = {
     "associative": (),
     "commutative": (),
 }
+EXAMPLES = {
+    "stable": "stable(S)",
+    "linear": "linear(x)",
+    "permutation": "permutation(n)",
+    "shift": "shift(i)",
+    "rows_sum_to_one": "rows_sum_to_one(p, s)",
+    "doubly_stochastic": "doubly_stochastic(p, t, s)",
+}
+LAWS = ("associative", "commutative")  # of a monoid
 
 
 def lower_claims(scope: Scope, statement: tree.ClaimDecl, stream: str | None) -> list[Claim]:
@@ -42,9 +51,12 @@ def _assertion(scope: Scope, expr: tree.Expr, stream: str | None) -> Claim:
     name = expr.plain if isinstance(expr, tree.Name) else expr.function.plain if isinstance(expr, tree.Call) else ""
     if name not in FORMS or (isinstance(expr, tree.Call) and (expr.brackets or expr.settings)):
         hint = did_you_mean(name, FORMS, f"claims: {', '.join(FORMS)}, and comparisons")
+        if isinstance(expr, tree.Binary) and expr.op == "and":
+            hint = f"write `{expr.left.span.text}, {expr.right.span.text}`"
         raise SeqError("unknown-claim", f"`{text}` is no claim", expr.span, help=hint)
-    if name in ("associative", "commutative"):
-        raise SeqError("unknown-claim", f"`{name}` is claimed of a monoid, inside it", expr.span)
+    if name in LAWS:
+        raise SeqError("unknown-claim", f"`{name}` is claimed of a monoid, inside it", expr.span,
+                       help=f"move `claim {name}` below its `combine`")
     args = expr.args if isinstance(expr, tree.Call) else ()
     names, nodes = _arguments(scope, name, args, expr, stream)
     return Claim(name, names, text, nodes=nodes, span=expr.span)
@@ -75,20 +87,45 @@ def _arguments(
                 if isinstance(arg, tree.Name)
                 else ""
             )
-            raise SeqError("claim-argument", f"`{name}` takes {article(kind)} here{what}", arg.span)
+            known = scope.indices if kind == "index" else {**scope.tensors, **scope.pending}
+            listed = ", ".join(f"`{n}`" for n in known if not n.startswith("claim"))
+            hint = did_you_mean(arg.span.text, known, f"there are {listed}" if listed else "")
+            raise SeqError("claim-argument", f"`{name}` takes {article(kind)} here{what}", arg.span, help=hint)
         elif kind == "index":
             found.append(scope.indices[arg.plain])
         else:
             found.append(equations.resolve(scope, arg.plain, arg.span).name)
     if len(args) < sum(not f.endswith(("?", "*")) for f in forms):
         raise SeqError(
-            "wrong-number-of-arguments", f"`{name}` needs {', '.join(f.rstrip('?*') for f in forms)}", expr.span
+            "wrong-number-of-arguments", f"`{name}` is of {_listed(forms)}", expr.span, help=f"write `{EXAMPLES[name]}`"
         )
     if name == "causal" and not found:
         if stream is None:
             raise SeqError("claim-argument", "`causal` needs a streamed axis, and the first input has none", expr.span)
         found.append(stream)
     return tuple(found), tuple(nodes)
+
+
+def lower_laws(declared: tree.Monoid, name: str) -> tuple[Claim, ...]:
+    """What is claimed of a monoid, inside it: laws of `combine`, for all elements."""
+    found = []
+    for statement in declared.claims:
+        if statement.condition is not None:
+            raise SeqError("claim-argument", "a monoid's laws hold for all elements, and take no `when`",
+                           statement.condition.span, help="leave the condition out")
+        for expr in statement.assertions:
+            law = expr.span.text
+            if law not in LAWS:
+                raise SeqError("unknown-claim", f"`{' '.join(law.split())}` is no claim of a monoid", expr.span,
+                               help=did_you_mean(law, LAWS, "a monoid claims `associative` or `commutative`; the others "
+                                                            "stand in a mixer"))
+            found.append(Claim(law, (name,), law, span=expr.span))
+    return tuple(found)
+
+
+def _listed(forms: list[str]) -> str:
+    """What a claim is about: a tensor and an index."""
+    return " and ".join(article(form.rstrip("?*")) for form in forms if not form.endswith("*"))
 
 
 def _size(scope: Scope, arg: tree.Expr) -> Node:
@@ -100,8 +137,9 @@ def _size(scope: Scope, arg: tree.Expr) -> Node:
 def _comparison(scope: Scope, expr: tree.Compare, text: str) -> Claim:
     left = expr.args[0]
     if isinstance(left, tree.Call) and left.function.plain == "cost":
-        if len(expr.args) != 2 or len(left.args) != 1 or not isinstance(left.args[0], tree.Name):
-            raise SeqError("claim-argument", "a cost claim is written `cost(o) <= |t| * |d|`", expr.span)
+        if expr.ops != ("<=",) or len(left.args) != 1 or not isinstance(left.args[0], tree.Name):
+            raise SeqError("claim-argument", "a cost claim is written `cost(o) <= |t| * |d|`", expr.span,
+                           help="a cost is claimed to grow no faster than a bound: only `<=` is checked")
         ref = equations.resolve(scope, left.args[0].plain, left.args[0].span)
         return Claim("cost", (ref.name,), text, nodes=(_size(scope, expr.args[1]),), span=expr.span)
     if expr.ops != ("==",):

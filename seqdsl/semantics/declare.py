@@ -267,9 +267,21 @@ def declare_options(scope: Scope, options: tuple[tree.Option, ...], given: dict[
         if name in given:
             scope.sizes[name] = given[name]
         elif option.default is not None:
-            scope.sizes[name] = lower_size(scope, option.default)
+            scope.sizes[name] = lower_default(scope, option.default, options)
             if any(n.op == "exact_div" for n in walk(scope.sizes[name])):
                 scope.builder.checks.append(SizeCheck(f"{scope.owner}: {name}", scope.sizes[name], 1, option.span))
+
+
+def lower_default(scope: Scope, default: tree.Expr, options: tuple[tree.Option, ...]) -> Node:
+    """The default of an option; an option that stands behind it, and it itself, have no value yet."""
+    try:
+        return lower_size(scope, default)
+    except SeqError as error:
+        span = error.diagnostics[0].span
+        if error.code != "unknown-size" or span is None or span.text not in {o.name.plain for o in options}:
+            raise
+        hint = "a default reads the options that stand before it"
+        raise SeqError("unknown-size", f"`{span.text}` has no value here", span, help=hint) from None
 
 
 def check_given(callee: tree.Mixer | tree.Fn | tree.Monoid, given: dict[str, Node], call: tree.Call) -> None:

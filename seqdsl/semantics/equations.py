@@ -131,6 +131,7 @@ def _base_case(scope: Scope, ref: Ref, target: tree.Target, equation: tree.Equat
             f"a base case of `{ref.local}` has its indices in the same order",
             target.span,
             label=f"`{ref.local}` is {expressions.signature(scope, ref)}",
+            help=f"write {expressions.signature(scope, ref)} with a constant in place of an index, such as -1",
         )
     node = expressions.lower(place, equation.value)
     _attach(scope, ref.name, (*ref.mapped, *ref.indices), points, node, equation)

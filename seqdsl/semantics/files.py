@@ -18,6 +18,7 @@ from pathlib import Path
 from seqdsl.diagnostics import Diagnostic, Faults, SeqError, Source, Span, did_you_mean
 from seqdsl.semantics.builtins import FUNCTIONS
 from seqdsl.semantics.scope import File
+from seqdsl.semantics.unroll import names_in
 from seqdsl.syntax import parse, read_source, tree
 
 
@@ -90,6 +91,18 @@ def _read(path: Path) -> Source:
 def _library_source(name: str) -> Source:
     entry = library()[name]
     return Source(f"{name}.seq", entry.read_text(encoding="utf-8"))
+
+
+def unused(file: File) -> list[tree.Fn | tree.Monoid]:
+    """The fns and monoids of a file that no mixer in it reaches: nothing of them but their form has been checked."""
+    items = {i.name.plain: i for i in file.module.items if not isinstance(i, tree.Import)}
+    reached = {name for name, item in items.items() if isinstance(item, tree.Mixer)}
+    left = [*reached]
+    while left:
+        new = (names_in(items[left.pop()]) & items.keys()) - reached
+        reached |= new
+        left += new
+    return [item for name, item in items.items() if name not in reached and not isinstance(item, tree.Mixer)]
 
 
 def load_file(what: str | Path) -> File:

@@ -9,8 +9,8 @@ from seqdsl.ir import build
 from seqdsl.ir.graphs import cycle, in_order
 from seqdsl.ir.node import Node, read_names
 from seqdsl.ir.ops import make
-from seqdsl.ir.system import Claim, Monoid, Tensor
-from seqdsl.semantics import equations, expressions, operators, parameters
+from seqdsl.ir.system import Monoid, Tensor
+from seqdsl.semantics import claims, equations, expressions, operators, parameters
 from seqdsl.semantics.declare import check_given, declare_indices, declare_options, declare_tensors
 from seqdsl.semantics.scope import Builder, File, Place, Ref, Scope
 from seqdsl.semantics.sizes import lower_size
@@ -105,12 +105,8 @@ def _instance(place: Place, call: tree.Call, file: File, declared: tree.Monoid, 
     combine = _combine(inner, declared, fields)
     project, output = _project(inner, declared, fields)
     local.faults.check()
-    claims = tuple(
-        Claim(kind.span.text, (name,), kind.span.text, span=kind.span)
-        for claim in declared.claims
-        for kind in claim.assertions
-    )
-    return Monoid(name, fields, lift_params, lift, identity, combine, project, output, claims)
+    laws = claims.lower_laws(declared, name)
+    return Monoid(name, fields, lift_params, lift, identity, combine, project, output, laws)
 
 
 def _settings(place: Place, call: tree.Call, declared: tree.Monoid) -> dict[str, Node]:

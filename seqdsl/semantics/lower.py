@@ -20,11 +20,11 @@ from seqdsl.semantics import body as bodies
 from seqdsl.semantics import claims as claim_forms
 from seqdsl.semantics import tidy, types
 from seqdsl.semantics.cumulative import unroll_sums
+from seqdsl.semantics.declare import lower_default
 from seqdsl.semantics.files import load_file
 from seqdsl.semantics.parameters import TYPES, order_parameters
 from seqdsl.semantics.scope import Builder, File, Ref, Scope
 from seqdsl.semantics.size_checks import check_sizes
-from seqdsl.semantics.sizes import lower_size
 from seqdsl.semantics.unroll import settings_of, static_names
 from seqdsl.syntax import tree
 
@@ -153,7 +153,7 @@ def _declare_options(scope: Scope, mixer: tree.Mixer, given: Mapping[str, int]) 
                 option.span,
                 help="within a mixer a name is one thing (rule 1)",
             )
-        default = None if option.default is None else lower_size(scope, option.default)
+        default = None if option.default is None else lower_default(scope, option.default, mixer.options)
         if name not in static:
             scope.sizes[name] = build.option(name)
             public[name] = default

@@ -43,18 +43,46 @@ def reduction(place: Place, op: str, brackets: tree.Brackets, body: tree.Expr, s
     indices = bound_indices(place, brackets.items)
     inner = place.inside(indices, summed=op in ("sum", "mean"))
     guard = build.TRUE if brackets.guard is None else expressions.lower(place.inside(indices), brackets.guard)
-    node = expressions.lower(inner, body)
-    for name, item in zip(indices, brackets.items, strict=True):
+    node = bound_body(inner, op, brackets.items, indices, body, guard)
+    return make(op, node, guard, attr=(indices, ()))
+
+
+def bound_body(
+    place: Place,
+    op: str,
+    items: tuple[tree.Expr | tree.NewIndex, ...],
+    indices: tuple[str, ...],
+    body: tree.Expr,
+    guard: Node = build.TRUE,
+) -> Node:
+    """The body of a reduction over `indices`, all of which it or the guard has (rule 4). One that it lacks is the fault where
+    the body strays, too: the index that strays was meant, most often."""
+    stray: SeqError | None = None
+    try:
+        node = expressions.lower(place, body)
+    except SeqError as error:
+        if error.code != "stray-index":
+            raise
+        stray = error
+        try:
+            node = expressions.lower(place.inside(place.scope.indices.values()), body)
+        except SeqError:
+            raise error from None
+    for name, item in zip(indices, items, strict=True):
         if name not in node.free | guard.free:
             local = expressions.local_name(place.scope, name)
+            meant = " or ".join(f"`{expressions.local_name(place.scope, i)}`" for i in sorted(node.free - place.visible))
+            alone = "the body alone is its own mean" if op == "mean" else f"for a multiple write `|{local}| * ..`"
             raise SeqError(
                 "unused-reduction-index",
                 f"`{local}` occurs neither in the body nor in the guard",
                 item.span,
                 label=f"`{op}` over `{local}`",
-                help="the body alone is its own mean" if op == "mean" else f"for a multiple write `|{local}| * ..`",
+                help=f"did you mean {meant}?" if meant else "" if op == "linear" else alone,
             )
-    return make(op, node, guard, attr=(indices, ()))
+    if stray is not None:
+        raise stray
+    return node
 
 
 def one_argument(expr: tree.Call) -> None:

@@ -128,7 +128,7 @@ def linear(place: Place, call: tree.Call) -> Node:
     bias, per = _linear_settings(place, call)
     nested = place.inside(consumed)
     if call.brackets.made is None:
-        body = expressions.lower(nested, call.args[0])
+        body = operators.bound_body(nested, "linear", call.brackets.items, consumed, call.args[0])
         made = tuple(i for i in place.left if i not in body.free and i not in per and i not in consumed)
         again = [i for i in consumed if i in place.left]
         if again:
@@ -145,16 +145,7 @@ def linear(place: Place, call: tree.Call) -> Node:
         for index in made:
             if index not in place.visible:
                 expressions.visible(place, (index,), call.brackets.span, "it makes this axis")
-        body = expressions.lower(nested, call.args[0])
-    unused = [i for i in consumed if i not in body.free]
-    if unused:
-        local = expressions.local_name(scope, unused[0])
-        raise SeqError(
-            "unused-reduction-index",
-            f"`{local}` does not occur in the argument",
-            call.span,
-            label=f"`linear` contracts `{local}`",
-        )
+        body = operators.bound_body(nested, "linear", call.brackets.items, consumed, call.args[0])
     return _weighted(place, name, body, consumed, made, per, bias=bias)
 
 

@@ -27,6 +27,22 @@ _REMEDY = {  # what makes a name of a kind known
     "field": "the fields are those of the monoid's header",
     "function": "import it, or declare it with `fn`",
 }
+_CONSTANTS = {  # how another language writes them
+    "True": "write `true`",
+    "False": "write `false`",
+    "None": "there is no `None`: what is absent is excluded by a guard, or is 0",
+    "i": "the imaginary unit is `1i`",
+    "j": "the imaginary unit is `1i`",
+    "e": "write `exp(x)`",
+    **dict.fromkeys(("Inf", "infinity", "Infinity", "oo"), "write `inf`"),
+    **dict.fromkeys(("nan", "NaN"), "there is no NaN: what is absent is excluded by a guard, or is 0"),
+}
+_ATTRIBUTES = {  # what is an attribute in another language
+    "T": "the left side says the order of the indices: `y[c,t] = x`",
+    **dict.fromkeys(("shape", "size"), "the length of an axis is `|t|`"),
+    **dict.fromkeys(("pi", "inf"), "write `pi`, `inf`"),
+    **dict.fromkeys(("real", "imag"), "write `re(x)`, `im(x)`"),
+}
 
 
 @dataclass(frozen=True)
@@ -122,10 +138,18 @@ class Scope:
 
     def unknown(self, name: str, span: Span, what: str = "name") -> SeqError:
         """The error for a name that does not exist here, with near names."""
+        if what == "field" and not self.builder.monoid:
+            hint = _ATTRIBUTES.get(name.partition(".")[2], "a point reads a field inside a monoid")
+            return SeqError("host-language", f"`{name}`: there are no modules and no attributes", span, help=hint)
         known = {*self.indices, *self.tensors, *self.pending, *self.sizes, *self.file.declarations}
         pools = {"index": {*self.indices}, "size": {*self.sizes}, "tensor": {*self.tensors, *self.pending},
                  "function": {*self.file.declarations, *FUNCTIONS}}  # fmt: skip
         hint = did_you_mean(name, pools.get(what, known), _REMEDY[what].format(name))
+        if what == "name" and name in _CONSTANTS:
+            hint = _CONSTANTS[name]
+        if what == "name" and self.builder.monoid and any(field.startswith(f"{name}.") for field in self.tensors):
+            fields = " or ".join(f"`{field}`" for field in self.tensors if field.startswith(f"{name}."))
+            hint = f"an element is read field by field: {fields}"
         return SeqError(f"unknown-{what}", f"no {what} `{name}` in `{self.owner}`", span, help=hint)
 
     def count(self, target: str) -> str:

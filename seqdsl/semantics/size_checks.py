@@ -35,7 +35,8 @@ def check_sizes(system: System, mixer: tree.Mixer) -> Faults:
                 faults.merge([Diagnostic(error.code, error.message, span, notes=(error.note,) if error.note else ())])
             continue
         if least is not None and value < least:
-            faults.append(Diagnostic("bad-size", f"{label} is {value}, and must be at least {least}", span))
+            note = () if formula.op == "const" else (f"{formula!r} = {value}",)
+            faults.append(Diagnostic("bad-size", f"{label} is {value}, and must be at least {least}", span, notes=note))
     return faults or _circles(system)
 
 

@@ -20,7 +20,13 @@ def lower_size(scope: Scope, expr: tree.Expr) -> Node:
     """The formula as an integer node; every division in it becomes a check of the system."""
     if isinstance(expr, tree.Number):
         if not expr.text.isdigit():
-            raise SeqError("not-a-size", f"`{expr.text}` is not an integer", expr.span, label="a size is an integer")
+            raise SeqError(
+                "not-a-size",
+                f"`{expr.text}` is not an integer",
+                expr.span,
+                label="a size is an integer",
+                help="a number that is no size is written where it is used, or is a `const` or an input",
+            )
         if len(expr.text) > LONGEST_NUMBER:
             raise SeqError("size-too-large", f"a size of {len(expr.text)} digits", expr.span, label="too large")
         return build.const(int(expr.text))
@@ -57,7 +63,10 @@ def size_of(scope: Scope, expr: tree.SizeOf) -> Node:
         kind = scope.kind_of(name)
         if kind is None:
             raise scope.unknown(name, expr.span, "index")
-        raise SeqError("not-an-index", f"`|{name}|` is the length of an axis, and `{name}` is a {kind}", expr.span)
+        hint = f"its absolute value is `abs({name})`" if kind == "tensor" else f"it is a number already: write `{name}`"
+        raise SeqError(
+            "not-an-index", f"`|{name}|` is the length of an axis, and `{name}` is a {kind}", expr.span, help=hint
+        )
     return build.size(scope.indices[name])
 
 
@@ -87,4 +96,8 @@ def _call(scope: Scope, expr: tree.Call) -> Node:
             a, b = lower_size(scope, arg.left), lower_size(scope, arg.right)
             return build.neg(make("floor_div", build.neg(a), b))  # ceil(a / b) = -(-a // b)
         return lower_size(scope, arg)
-    raise SeqError("not-a-size", f"`{name}` cannot stand in a size", expr.span, help="use ceil, min or max")
+    if name in ("min", "max", "ceil"):
+        wanted = "one argument" if name == "ceil" else "two arguments or more"
+        raise SeqError("not-a-size", f"`{name}` takes {wanted} in a size, not {len(expr.args)}", expr.span)
+    hint = "the length of an axis is `|t|`" if name in ("len", "size", "length") else "use ceil, min or max"
+    raise SeqError("not-a-size", f"`{name}` cannot stand in a size", expr.span, help=hint)

@@ -180,6 +180,13 @@ def _check_tensor(system: System, tensor: Tensor, faults: Faults, owner: Span | 
                 )
 
 
+_CONVERSION = {  # how an operand becomes what an operator takes
+    "bool": "compare it, as in `x > 0`",
+    "int": "use floor, or an int input",
+    "real": "take `abs`, `re` or `im` first",
+}
+
+
 def _check_domain(node: Node, fault: Callable[..., None]) -> None:
     row = OPS[node.op]
     operands = node.args[:-1] if row.binding in ("reduce", "along") else node.args
@@ -205,6 +212,7 @@ def _check_domain(node: Node, fault: Callable[..., None]) -> None:
                     "wrong-type",
                     f"`{name}` takes {row.domain} operands, and this is {arg.dtype}",
                     arg if arg.op != "const" else node,
+                    _CONVERSION[row.domain],
                 )
 
 

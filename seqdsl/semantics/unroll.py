@@ -29,29 +29,30 @@ def settings_of(node: Any) -> Iterator[tuple[str, str, set[str]]]:
     """For each setting of each call: what is called, the option that is set, and the names in its value."""
     if isinstance(node, tree.Call):
         for setting in node.settings:
-            yield node.function.plain, setting.name.plain, _names(setting.value)
+            yield node.function.plain, setting.name.plain, names_in(setting.value)
     for child in _children(node):
         yield from settings_of(child)
 
 
 def _collect(node: Any, loops: frozenset[str], found: set[str]) -> None:
     if isinstance(node, tree.For):
-        found |= (_names(node.start) | _names(node.stop)) - loops
+        found |= (names_in(node.start) | names_in(node.stop)) - loops
         for child in node.body:
             _collect(child, loops | {node.name.plain}, found)
     elif isinstance(node, tree.Name):
         for part in node.parts:
             if not isinstance(part, str):
-                found |= _names(part) - loops
+                found |= names_in(part) - loops
     else:
         for child in _children(node):
             _collect(child, loops, found)
 
 
-def _names(expr: Any) -> set[str]:
+def names_in(expr: Any) -> set[str]:
+    """The plain names that stand anywhere in a piece of tree."""
     if isinstance(expr, tree.Name):
         return {expr.plain} if len(expr.parts) == 1 and isinstance(expr.parts[0], str) else set()
-    return set().union(*(_names(c) for c in _children(expr))) if _children(expr) else set()
+    return set().union(*(names_in(c) for c in _children(expr))) if _children(expr) else set()
 
 
 def _children(node: Any) -> list[Any]:

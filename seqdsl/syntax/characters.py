@@ -14,7 +14,7 @@ MOST = 20  # reported at once
 LONGEST_NAME = 128  # characters: names become those of files, and stand in every line of generated text
 
 _STRAY = re.compile(r"""#[^\n]*|(""" r'"{3}(?:[^"]|"(?!""))*"{3}|"[^"\n]*"' r"""|'[^'\n]*'|`[^`\n]*`"""
-                    r"""|[^-A-Za-z0-9_ \t\r\n+*/%^=<>!()\[\]{}|,;:.#]|!(?!=))""")
+                    r"""|&&|[^-A-Za-z0-9_ \t\r\n+*/%^=<>!()\[\]{}|,;:.#]|!(?!=))""")
 # Comments are copied beside generated code: what ends a line there, or turns the reading order, must not hide in one.
 _CONTROL = re.compile("([\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n))")
 _LONG = re.compile(rf"#[^\n]*|\b([A-Za-z_][A-Za-z0-9_]{{{LONGEST_NAME},}})")

@@ -70,6 +70,12 @@ class Line:
         """Whether a block must follow."""
         return self.tokens[-1].type == "COLON"
 
+    @property
+    def heads(self) -> bool:
+        """Whether a block follows, by how the line begins: where it does not open one, its `:` is missing."""
+        first = self.tokens[0].type
+        return first in ("MIXER", "MONOID", "FOR") or first == "FN" and all(t.type != "EQUAL" for t in self.tokens)
+
 
 def chunks(tokens: Sequence[Lexeme], source: Source) -> tuple[list[list[Lexeme]], list[Comment], Faults]:
     """The lexemes of each top-level line with its block, layout included; the comments after the last; the faults."""
@@ -149,13 +155,16 @@ def _track(token: Lexeme, open_brackets: list[Lexeme], faults: Faults) -> bool:
     elif token.type in CLOSING:
         if not open_brackets:
             faults.append(Diagnostic("unmatched-bracket", f"`{token}` closes nothing", token.span,
-                                     label="no bracket is open here"))
+                                     label="no bracket is open here", help="leave it out, or open a bracket before it"))
         elif OPENING[open_brackets[-1].type] != CLOSING[token.type]:
             opened = open_brackets.pop()
+            around = any(OPENING[b.type] == CLOSING[token.type] for b in open_brackets)  # the inner ones were left open
             faults.append(Diagnostic(
                 "unmatched-bracket", f"`{token}` does not close `{opened}`", token.span,
                 notes=(f"`{opened}` was opened in line {opened.span.line}, column {opened.span.column}",),
-                help=f"write `{PARTNER[str(opened)]}`"))
+                help=f"write `{PARTNER[str(opened)]}`" + (" before it" if around else "")))
+            while around and OPENING[open_brackets.pop().type] != CLOSING[token.type]:
+                pass
         else:
             open_brackets.pop()
     return len(faults) < MOST
@@ -192,7 +201,7 @@ def _nested(lines: Sequence[Line], owned: Sequence[list[Comment]],
                 return
             yield "_INDENT", line, []
         else:
-            if opened is not None:
+            if opened is not None and opened.opens:
                 faults.append(_without_block(opened))
             while len(levels) > 1 and not line.indent.startswith(levels[-1]):
                 levels.pop()
@@ -204,8 +213,8 @@ def _nested(lines: Sequence[Line], owned: Sequence[list[Comment]],
         if len(faults) > MOST:
             return
         yield "_NL", line, comments
-        opened = line if line.opens else None
-    if opened is not None:
+        opened = line if line.opens or line.heads else None
+    if opened is not None and opened.opens:
         faults.append(_without_block(opened))
     for _ in levels[1:]:
         yield "_DEDENT", lines[-1], []

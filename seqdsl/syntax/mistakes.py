@@ -6,23 +6,17 @@ Entry points: `diagnose`, and `malformed_numbers`, which looks at neighbouring t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from seqdsl.diagnostics import Diagnostic, Faults
+from seqdsl.diagnostics import Diagnostic, Faults, Span, did_you_mean
+from seqdsl.syntax import habits
 from seqdsl.syntax.layout import LINE_STARTS, MOST, PARTNER, Lexeme, after
-from seqdsl.syntax.spot import DECLARATIONS, KEYWORDS, LAYOUT, REDUCERS, TYPES, Spot, in_words
-
-Rule = Callable[[Spot], Diagnostic | None]
+from seqdsl.syntax.spot import DECLARATIONS, KEYWORDS, LAYOUT, OPERATORS, REDUCERS, TYPES, Rule, Spot, in_words
 
 ALONG_AXES = frozenset("softmax max min prod logsumexp argmax any all rank fft ifft rfft irfft linear rms_norm "
                        "layer_norm l2_norm cumsum hadamard dct solve qr".split())
-FOREIGN_STATEMENTS = {
-    **dict.fromkeys(("if", "elif", "else", "switch", "match"), "write `where(condition, x, y)`, or two mixers"),
-    **dict.fromkeys(("while", "loop", "scan"), "a recurrence reads itself, `S[t] = a * S[t-1] + x`"),
-    **dict.fromkeys(("return", "yield"), "outputs are named in the header, `-> y[t]`, and defined by equations"),
-    **dict.fromkeys(("let", "var", "set", "def", "assert", "pass"), "write an equation, or a `claim`"),
-}
-INSTEAD_OF_PAIR = {"**": "^", "||": "or", "<>": "!=", "=>": ">=", "=<": "<=", "/*": "#"}
+CONVERSIONS = {"REAL": "write `re(x)`", "INT": "write `floor(x)`", "BOOL": "write a comparison, `x != 0`",
+               "COMPLEX": "write `a + 1i * b`"}
 LONGEST_NUMBER = 60
 
 
@@ -37,7 +31,7 @@ def malformed_numbers(tokens: Sequence[Lexeme]) -> Faults:
     while at < len(tokens) and len(faults) < MOST:
         end = _word_end(tokens, at)
         if any(token.type == "NUMBER" for token in tokens[at:end]):
-            faults += _number_fault(tokens[at:end])
+            faults += _three_points(tokens[max(0, at - 1) : end]) or _number_fault(tokens[at:end])
         at = end
     return faults
 
@@ -52,6 +46,14 @@ def _word_end(tokens: Sequence[Lexeme], at: int) -> int:
             tokens[end].span.start == tokens[end - 1].span.end):
         end += 1
     return end
+
+
+def _three_points(word: Sequence[Lexeme]) -> list[Diagnostic]:
+    """`0...4`: a range and a point."""
+    if len(word) != 3 or [token.type for token in word[:2]] != ["RANGE", "DOT"]:
+        return []
+    return [Diagnostic("unexpected-token", "unexpected `...`", word[0].span.to(word[1].span),
+                       help=f"a range has two points, `0..{word[2]}`")]
 
 
 def _number_fault(word: Sequence[Lexeme]) -> list[Diagnostic]:
@@ -72,7 +74,8 @@ def _number_fault(word: Sequence[Lexeme]) -> list[Diagnostic]:
         return [Diagnostic("bad-number", f"`{text}` has no digit after the point", span, help=f"write `{text}0`")]
     product = len(word) == 2 and word[1].type == "NAME" and text[1:2] not in ("x", "_", "e", "E")
     return [Diagnostic("bad-number", f"`{text}` is no number", span,
-                       help=f"write a product as `{word[0]} * {word[1]}`" if product else
+                       help=f"write `{word[0]}i`" if len(word) == 2 and word[1] in ("j", "J") else
+                       f"write a product as `{word[0]} * {word[1]}`" if product else
                        "numbers are decimal: `2`, `0.5`, `1e-6`, `1i`")]
 
 
@@ -89,6 +92,9 @@ def outside_declarations(spot: Spot) -> Diagnostic | None:
     if spot.text in ("def", "function", "class", "module", "kernel", "layer"):
         return spot.fault("unknown-statement", f"there is no `{spot.text}`",
                           help="write `mixer`, or `fn` for a function")
+    meant = did_you_mean(spot.text, ("mixer", "monoid", "import", "fn"))
+    if meant and spot.next is not None and spot.next.type == "NAME":
+        return spot.fault("unknown-statement", f"there is no `{spot.text}`", help=meant)
     return spot.fault("statement-outside", f"`{spot.text}` stands in no mixer", label="a declaration was expected",
                       help="equations are indented, below a header `mixer name(..) -> ..:`")
 
@@ -102,16 +108,6 @@ def misplaced_line(spot: Spot) -> Diagnostic | None:
                           help="declarations stand at the outer margin; a mixer calls another by its name")
     return spot.fault("unknown-member", f"a monoid has no `{spot.text}`",
                       help="it stands inside `combine(a, b):` or `project -> y:`")
-
-
-def foreign_statement(spot: Spot) -> Diagnostic | None:
-    """`if`, `while`, `return`: names to the grammar, statements to who wrote them."""
-    first = spot.before()
-    if first is None or first is not spot.first or first.type != "NAME" or str(first) not in FOREIGN_STATEMENTS:
-        return None
-    if spot.kind in LAYOUT and spot.kind != "_NL" or "EQUAL" not in spot.accepted:
-        return None
-    return spot.fault("unknown-statement", f"there is no `{first}`", first.span, help=FOREIGN_STATEMENTS[str(first)])
 
 
 def member_equation(spot: Spot) -> Diagnostic | None:
@@ -165,8 +161,12 @@ def keyword_as_name(spot: Spot) -> Diagnostic | None:
     connects = spot.kind in ("AND", "OR", "NOT", "WHEN") and "NUMBER" in spot.accepted
     if spot.kind not in KEYWORDS or "NAME" not in spot.accepted or connects:
         return None
+    if spot.kind == "PER" and spot.opens_arguments and spot.next is not None and spot.next.type == "EQUAL":
+        return _setting_as_argument(spot, spot.span)
+    called = spot.next is not None and spot.next.type == "LPAR"
     return spot.fault("keyword-as-name", f"`{spot.text}` is a keyword and cannot be a name",
-                      help=f"choose another, `{spot.text}_` or `{spot.text[0]}`")
+                      help=CONVERSIONS[spot.kind] if called and spot.kind in CONVERSIONS else
+                      f"choose another, `{spot.text}_` or `{spot.text[0]}`")
 
 
 # Headers and blocks --------------------------------------------------------------------------------------------------
@@ -248,9 +248,10 @@ def not_an_index(spot: Spot) -> Diagnostic | None:
 
 
 def equation_sign(spot: Spot) -> Diagnostic | None:
-    """`y == x`, `y := x`, `y += x` for an equation."""
-    sign = spot.text if spot.kind == "COMPARE" else spot.text + str(spot.next or "")
-    touching = spot.next is not None and spot.next.type == "EQUAL" and spot.touches(spot.next)
+    """`y == x`, `y := x`, `y += x`, `y <- x` for an equation."""
+    arrow = spot.text == "<" and spot.next is not None and spot.next.type == "MINUS"
+    sign = spot.text if spot.kind == "COMPARE" and not arrow else spot.text + str(spot.next or "")
+    touching = spot.next is not None and (spot.next.type == "EQUAL" or arrow) and spot.touches(spot.next)
     if "EQUAL" not in spot.accepted or not (spot.text == "==" or (touching and spot.kind != "NAME")):
         return None
     span = spot.span.to(spot.next.span) if touching and spot.next else spot.span
@@ -265,13 +266,19 @@ def assignment(spot: Spot) -> Diagnostic | None:
     previous = spot.before()
     settings = spot.opens_arguments and previous is not None and previous.type == "NAME"
     if settings and spot.kinds_before(2)[0] in ("LPAR", "COMMA"):
-        header = spot.header in DECLARATIONS and spot.open_brackets[-1] - spot.line_start == 2
-        what = "options" if header else "settings"
-        return spot.fault("setting-before-semicolon", f"{what} stand after a `;`",
-                          previous.span if previous else None, help=f"write `; {previous} = ..`")
+        return _setting_as_argument(spot, previous.span if previous else spot.span)
     if "COMPARE" not in spot.accepted and "CIRCUMFLEX" not in spot.accepted:
         return None
     return spot.fault("assignment-in-expression", "`=` inside an expression", help="write `==` to compare")
+
+
+def _setting_as_argument(spot: Spot, span: Span) -> Diagnostic:
+    """`name = ..` among the arguments of a call or the inputs of a header; `span` is that of the name."""
+    if spot.header in DECLARATIONS and spot.open_brackets[-1] - spot.line_start == 2:
+        return spot.fault("setting-before-semicolon", "options stand after a `;`", span, help=f"write `; {span.text} = ..`")
+    alone = spot.kinds_before(2)[0] == "LPAR"
+    return spot.fault("setting-before-semicolon", "settings stand after a `;`", span,
+                      help=f"write `; {span.text} = ..`" + ("; arguments have no names, only places" if alone else ""))
 
 
 # Brackets ------------------------------------------------------------------------------------------------------------
@@ -320,44 +327,6 @@ def continued_line(spot: Spot) -> Diagnostic | None:
                       help="align it with the line above if it is an equation of its own")
 
 
-def host_call(spot: Spot) -> Diagnostic | None:
-    """`torch.exp(x)`, `x.sum()`."""
-    reducer = spot.kind in REDUCERS and spot.kinds_before(2) == ("NAME", "DOT")
-    if not reducer and (spot.kinds_before(3) != ("NAME", "DOT", "NAME") or spot.kind not in ("LPAR", "DOT")):
-        return None
-    names = [spot.before(2), spot.before(0)] if reducer else [spot.before(3), spot.before(1)]
-    assert names[0] is not None and names[1] is not None
-    return spot.fault("host-language", f"`{names[0]}.{names[1]}`: there are no modules and no methods",
-                      names[0].span.to(names[1].span),
-                      help=f"write `{names[1]}{'[d] x' if reducer else '(x)'}`; a point reads a field inside a monoid")
-
-
-def operator_of_another_language(spot: Spot) -> Diagnostic | None:
-    """`**`, `||`, `<>`."""
-    for first, second in ((spot.before(), spot.bad), (spot.bad, spot.next)):
-        instead = INSTEAD_OF_PAIR.get(f"{first}{second}") if first is not None else None
-        if instead and first is not None and second is not None and first.span.end == second.span.start:
-            return spot.fault("unexpected-token", f"there is no `{first}{second}`", first.span.to(second.span),
-                              help=f"write `{instead}`")
-    return None
-
-
-def words_of_another_language(spot: Spot) -> Diagnostic | None:
-    """`a if b else c`, `a + not b`, and a remark after `//`."""
-    if spot.kind == "NOT" and "NUMBER" in spot.accepted:
-        return spot.fault("unexpected-token", "`not` is looser than arithmetic", help="parenthesise: `(not b)`")
-    if spot.kind != "NAME" or "CIRCUMFLEX" not in spot.accepted and "PLUS" not in spot.accepted:
-        return None
-    if spot.text in ("if", "else"):
-        return spot.fault("unexpected-token", f"there is no `{spot.text}` in an expression",
-                          help="write `where(condition, x, y)`")
-    before = spot.tokens[spot.line_start : spot.at]
-    if before[-1].type == "NAME" and any(str(token) == "//" for token in before):
-        return spot.fault("unexpected-token", f"unexpected `{spot.text}`: `//` divides and rounds down",
-                          help="a comment starts with `#`")
-    return None
-
-
 def prefix_call(spot: Spot) -> Diagnostic | None:
     """`prod[s] x`: only sum and mean are prefixes."""
     operand = spot.kind in ("NAME", "NUMBER", "VBAR")
@@ -380,21 +349,47 @@ def ended(spot: Spot) -> Diagnostic | None:
     if spot.kind not in LAYOUT:
         return None
     what = "line" if spot.start == "start" else "arithmetic in the braces"
+    previous, bare = spot.before(), "NUMBER" in spot.accepted
+    help = "what goes on in the next line is indented deeper" if previous is not None and previous.type == "EQUAL" else ""
+    if bare and previous is not None and previous.type in OPERATORS:
+        help = f"write what follows `{previous}`, in this line or, indented deeper, in the next"
+    if bare and previous is not None and previous.type == "RSQB":
+        help = "the body stands behind the brackets, `sum[d] x`"
     return spot.fault("unexpected-end", f"the {what} ends where {in_words(spot.accepted)} was expected",
-                      label="something is missing here")
+                      label="something is missing here", help=help)
 
 
 def unexpected(spot: Spot) -> Diagnostic:
     """Any other."""
-    operand = spot.kind in ("NAME", "NUMBER", "LPAR") and "STAR" in spot.accepted and "RANGE" not in spot.accepted
+    operand = spot.kind in ("NAME", "NUMBER", "LPAR", *REDUCERS) and "STAR" in spot.accepted and "RANGE" not in spot.accepted
     return spot.fault("unexpected-token", f"unexpected `{spot.text}`: expected {in_words(spot.accepted)}",
-                      help="a product is written with `*`" if operand else "")
+                      help=f"a product is written with `*`{_or_a_call(spot)}" if operand else _missing(spot))
+
+
+def _missing(spot: Spot) -> str:
+    """What may have been left out before the token."""
+    if spot.accepted == {"VBAR"}:
+        return "the length of an axis is `|t|`; a guard stands behind the indices, `sum[s | s < t]`"
+    signs = [sign for kind, sign in (("EQUAL", "="), ("ARROW", "->"), ("COMMA", ","), ("SEMICOLON", ";")) if kind in spot.accepted]
+    if spot.kind in ("NAME", "NUMBER") and signs:
+        separates = spot.kind == "NAME" and bool(spot.open_brackets)
+        likely = [sign for sign in signs if (sign in ",;") == separates]
+        return f"write `{'` or `'.join(likely or signs)}` before it"
+    if "NAME" in spot.accepted and spot.kind not in ("NAME", "NUMBER"):
+        return "something is missing before it, or it is one too many"
+    return ""
+
+
+def _or_a_call(spot: Spot) -> str:
+    """`M[t] x`: what the brackets may belong to."""
+    previous = spot.before()
+    return ", and an operation along an axis is a call, `M[t](x)`" if previous and previous.type == "RSQB" else ""
 
 
 RULES: tuple[Rule, ...] = (
-    outside_declarations, misplaced_line, foreign_statement, member_equation,
+    outside_declarations, misplaced_line, habits.foreign_statement, member_equation,
     missing_arrow, missing_colon, beside_header, unknown_type, import_path,
-    sum_in_wrong_place, after_divided_sum, bare_reducer, host_call, keyword_as_name,
-    unclosed, continued_line, not_an_index, equation_sign, assignment, empty_brackets, misplaced_tuple,
-    operator_of_another_language, words_of_another_language, prefix_call, ended, unexpected,
+    sum_in_wrong_place, after_divided_sum, bare_reducer, habits.host_call, keyword_as_name,
+    unclosed, continued_line, not_an_index, habits.foreign_operator, equation_sign, assignment, empty_brackets, misplaced_tuple,
+    prefix_call, *habits.RULES, ended, unexpected,
 )

@@ -1,11 +1,11 @@
 """The place of a syntax error: the token that does not fit, what stands around it, and what could have stood there.
 
-Knows the grammar's terminals, and how to name them in words. Entry points: `Spot`, `in_words`.
+Knows the grammar's terminals, and how to name them in words. Entry points: `Spot`, `Rule`, `in_words`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -146,6 +146,9 @@ class Spot:
               notes: tuple[str, ...] = (), help: str = "") -> Diagnostic:
         """A diagnostic, at the token unless a span is given."""
         return Diagnostic(code, message, span or self.span, label, notes, help)
+
+
+Rule = Callable[[Spot], Diagnostic | None]  # the fault at a spot, where the rule knows it
 
 
 def in_words(accepted: Collection[str]) -> str:

@@ -30,7 +30,8 @@ from seqdsl.verify.inputs import (
     draw_sizes,
     reach,
     small_options,
-    thresholds,
+    telling,
+    turns,
     unshaped,
 )
 
@@ -74,7 +75,7 @@ def test_claim(system: System, claim: Claim, *, count: int = 12, seed: int = 0) 
     rng = np.random.default_rng(seed)
     worst, done, unmet, why = 0.0, 0, 0, "it could not be tried"
     fits = lambda sizes: _holds(target, claim.condition, sizes)  # noqa: E731
-    beyond, streams = thresholds(target), (*STREAMS, reach(target))
+    special, streams = telling(target), (*STREAMS, reach(target))
     for attempt in range(6 * count):
         stream = streams[attempt % len(streams)]
         fixed = {**(small_options(target, rng) if attempt % 2 else {}), **fixed_sizes(claim)}
@@ -86,7 +87,7 @@ def test_claim(system: System, claim: Claim, *, count: int = 12, seed: int = 0) 
                 break
             continue
         try:
-            trial = _drawn(target, claim, sizes, beyond if attempt % 2 else [], rng)
+            trial = _drawn(target, claim, sizes, special if attempt % 2 else [], rng)
             if trial is None:
                 why = "no inputs were found that meet its condition"
                 continue
@@ -104,15 +105,17 @@ def test_claim(system: System, claim: Claim, *, count: int = 12, seed: int = 0) 
 
 
 def _drawn(
-    system: System, claim: Claim, sizes: Sizes, beyond: list[Fraction], rng: np.random.Generator
+    system: System, claim: Claim, sizes: Sizes, special: list[Fraction], rng: np.random.Generator
 ) -> Trial | None:
     """Inputs that meet the claim's condition; None if none of those tried does."""
     far = 3.0 if claim.kind == "stable" else 1.0  # what grows at all may do so far from 0 only
     for attempt in range(REDRAWS):
         spread = ((far,), (0.3, far), (0.3,))[attempt % 3]
         trial = Trial(system, sizes, draw_inputs(system, sizes, rng, claim=claim, spread=spread))
-        if beyond:
-            _cross(system, claim, trial.inputs, beyond, rng)
+        if special:
+            _cross(system, claim, trial.inputs, special, rng)
+        if turns(system) and rng.random() < 0.5:
+            trial.inputs.update({n: x.real + 8j * x.imag for n, x in trial.inputs.items() if np.iscomplexobj(x)})
         if _meets(trial, claim):
             return trial
     return None
@@ -131,16 +134,16 @@ def _meets(trial: Trial, claim: Claim) -> bool:
 
 
 def _cross(
-    system: System, claim: Claim, inputs: dict[str, Array], beyond: list[Fraction], rng: np.random.Generator
+    system: System, claim: Claim, inputs: dict[str, Array], special: list[Fraction], rng: np.random.Generator
 ) -> None:
-    """Put some entries of real inputs beyond the numbers that the equations compare with, within the claim's bounds."""
+    """Give some entries of real inputs values that tell, within the claim's bounds."""
     bounds = bounds_of(system, claim)
     for name, array in inputs.items():
         if system.tensors[name].dtype == "real" and array.size:
-            far = 1.25 * rng.choice([float(v) for v in beyond], array.shape)
+            far = rng.choice([float(v) for v in special], array.shape)
             limit = bounds.get(name, Bounds())
             fits = (far >= (-np.inf if limit.low is None else limit.low)) & (far <= (np.inf if limit.high is None else limit.high))
-            array[...] = np.where(fits & (rng.random(array.shape) < 0.2), far, array)
+            array[...] = np.where(fits & (rng.random(array.shape) < 0.4), far, array)
 
 
 def _shown(sizes: Sizes) -> str:
@@ -178,8 +181,12 @@ def _axis_of(system: System, name: str, index: str) -> int | None:
 def _causal(trial: Trial, claim: Claim, rng: np.random.Generator) -> tuple[float, str]:
     """Other inputs after several positions in turn: a branch that reads ahead may not be taken at one that is drawn."""
     index, others = claim.args[0], draw_inputs(trial.system, trial.sizes, rng, claim=claim)
+    if special := telling(trial.system):
+        _cross(trial.system, claim, others, special, rng)
     before, found, length = trial.run(), [], max(trial.sizes[index], 1)
-    for cut in rng.permutation(length)[:MOST_CUTS].tolist():
+    cuts = rng.permutation(length).tolist()
+    # where the length was chosen for a constant (`reach`), that is what lies between the last but one position and the first
+    for cut in cuts[:MOST_CUTS] if length <= max(STREAMS) else [cuts[0], length - 2]:
         changed = {}
         for name, other in others.items():
             if (k := _axis_of(trial.system, name, index)) is not None:

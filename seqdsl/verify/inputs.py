@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from seqdsl.algebra.interval import is_everywhere
+from seqdsl.algebra.telling import telling_numbers
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, read_names, walk
 from seqdsl.ir.ops import OPS
@@ -25,7 +26,7 @@ from seqdsl.ir.system import Claim, System, Tensor
 
 Array = np.ndarray[Any, Any]
 FARTHEST = 130  # larger whole numbers decide no length
-MOST = 10**6  # larger numbers stand for infinity
+_OF_BITS = ("xor", "bit_and", "bit_length", "popcount")
 HARSH = (0.0, -1e-6, -1e-3, -0.1, -1.0, -20.0, -200.0)
 
 
@@ -209,15 +210,24 @@ def _real(
     return x if limit.low is None else limit.low + np.abs(x)
 
 
-def thresholds(system: System) -> list[Fraction]:
-    """Numbers that real values are compared with: what a clamp or a condition does shows only beyond them."""
-    found: dict[Fraction, None] = {}
-    for tensor in system.derived():
-        for node in walk(tensor.rhs) if tensor.rhs is not None else ():
-            if node.op in ("lt", "le", "maximum", "minimum", "clamp") and any(a.dtype == "real" for a in node.args):
-                values = [Fraction(v) for a in node.args if (v := build.value_of(a)) is not None]
-                found.update(dict.fromkeys(v for v in values if 2 < abs(v) <= MOST))
-    return list(found)
+def telling(system: System) -> list[Fraction]:
+    """Values that show what others do not, by the equations of a system."""
+    return telling_numbers(t.rhs for t in system.derived() if t.rhs is not None)
+
+
+def turns(system: System) -> bool:
+    """Is there a root or a logarithm of complex numbers, which has one value of several: that of an angle up to pi?"""
+    nodes = (n for t in system.derived() if t.rhs is not None for n in walk(t.rhs))
+    return any(n.op in ("log", "sqrt", "pow") and n.args[0].dtype == "complex" for n in nodes)
+
+
+def free_integers(system: System) -> set[str]:
+    """The int inputs that may be any whole number: no place of a tensor, no position, and no operand of a bit function."""
+    held: set[str] = set()
+    for node in (n for t in system.derived() if t.rhs is not None for n in walk(t.rhs)):
+        if node.op == "read" or node.op in _OF_BITS or any(a.op == "index" for a in node.args):
+            held |= {name for a in node.args for name in read_names(a)}
+    return {t.name for t in system.inputs() if t.dtype == "int"} - held
 
 
 def reach(system: System) -> int:

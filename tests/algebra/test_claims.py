@@ -203,6 +203,10 @@ mixer m(x[t]) -> y[t]:
         ("x", "where(x > 50, 0, x)", "y == whole(x)"),
         ("x", "x + where(t == 100, 1, 0)", "y == whole(x)"),
         ("x", "sum[s | s <= t or s == 40] x[s]", "causal"),
+        ("x", "sum[s | s <= t or t == 33] x[s]", "causal"),
+        ("x", "sum[s | s <= t or x[s] == 0.25] x[s]", "causal"),
+        ("floor(x + 0.5)", "round(x)", "y == whole(x)"),  # halves are rounded to even numbers
+        ("x", "where(x == 0.123, 0, x)", "y == whole(x)"),
         ("x", "where(x > 20, x^2, x)", "linear(x)"),
     ],
 )

@@ -88,10 +88,11 @@ def test_test_runs_every_property(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.count(" ok ") >= 8 and "module equals the equations" in out
 
 
-def test_ir_reads_back(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("more", ["--mixer gla --after chunkwise", "--after adjoint"])  # of all mixers of the file, too
+def test_ir_reads_back(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, more: str) -> None:
     import io
 
-    status, out, _ = run(capsys, "ir", "gla", "--mixer", "gla", "--after", "chunkwise")
+    status, out, _ = run(capsys, "ir", "gla", *more.split())
     assert status == 0
     monkeypatch.setattr("sys.stdin", io.StringIO(out))
     status, again, _ = run(capsys, "ir", "-")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from seqdsl.cli import main
 from seqdsl.diagnostics import SeqError
 from seqdsl.verify.modules import validate_module
 
+ROOT = Path(__file__).resolve().parents[2]
 GOOD = "mixer f(x[t,c]; N = 2) -> y[t,c]:\n    y[t,c] = 0.5 * y[t-1] + x * N\n"
 WRONG = "mixer f(x[t]) -> y[t]:\n    y[t] = a\n\nmixer g(x[t]) -> y[t]:\n    y[t] = b\n"
 
@@ -108,6 +111,15 @@ def test_names_that_are_misspelt(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "did you mean" not in status(capsys, "check", "zzzzzz")[1]
 
 
+def test_what_no_mixer_uses_is_said_not_to_be_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "f.seq"
+    unused = "\nmonoid M(m):\n    combine(a, b):\n        m = g(a.m) - b.m\n    claim associative\n\nfn g(x) = h(x)\n"
+    path.write_text(GOOD + unused + "\nfn used(x) = x\n\nmixer k(x[t]) -> y[t]:\n    y[t] = used(x)\n")
+    found, text = status(capsys, "check", str(path))
+    assert found == 0 and "monoid M: no mixer" in text and "fn g: no mixer" in text and "used:" not in text
+    assert json.loads(status(capsys, "check", str(path), "--json")[1])["unused"] == ["M", "g"]
+
+
 def test_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "f.seq"
     path.write_text(GOOD)
@@ -147,6 +159,21 @@ def test_a_full_or_closed_standard_output(monkeypatch: pytest.MonkeyPatch) -> No
         assert main(["check", "ema"]) == expected
 
 
+def test_closed_standard_input_and_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["ir", "-"]) == 2
+    assert "bad-ir-text" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["check", "no such file"]) == 2
+    assert capsys.readouterr().out == ""  # a fault goes nowhere, least of all into the data
+
+
+def test_nothing_of_the_compiler_is_loaded_before_the_command_line_answers_an_interrupt() -> None:
+    script = "import sys, seqdsl.cli; print(sorted(m for m in sys.modules if m.startswith('seqdsl')))"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert found.stdout.strip() == str(["seqdsl", "seqdsl.cli", "seqdsl.cli.main", "seqdsl.config"])
+
+
 LAYER = "mixer f(x[t,c], n[t]: int; H = 2) -> y[t,h]:\n    q[t, h: H] = linear[c](x)\n    y[t,h] = y[t-1] + q * n\n"
 ONES, COUNT = np.ones((4, 3)), np.arange(4)
 CALLS: list[tuple[dict[str, Any], dict[str, Any], str]] = [  # inputs, further arguments, code
@@ -163,6 +190,8 @@ CALLS: list[tuple[dict[str, Any], dict[str, Any], str]] = [  # inputs, further a
     ({"x": ONES, "n": COUNT}, {"sizes": {"H": 0}}, "bad-size"),
     ({"x": ONES, "n": COUNT}, {"sizes": {"Q": 2}}, "unknown-size"),
     ({"x": ONES, "n": COUNT}, {"state": 3}, "bad-input"),
+    ({"x": ONES, "n": COUNT}, {"state": {3: COUNT}}, "bad-input"),
+    ({"x": torch.ones(4, 3, requires_grad=True), "n": COUNT}, {}, "bad-input"),
     ({"x": ONES, "n": COUNT}, {"state": {"S": COUNT}}, "bad-input"),
     ({"x": ONES, "n": COUNT}, {"state": {"y": COUNT}}, "size-mismatch"),
     ({"x": ONES, "n": COUNT}, {"sizes": [2]}, "bad-input"),
@@ -184,6 +213,8 @@ MODULES: list[tuple[dict[str, Any], str]] = [
     ({"c": -3}, "bad-size"),
     ({"c": "3"}, "bad-size"),
     ({"c": 3, "H": 0}, "bad-size"),
+    ({"c": 2**33}, "size-too-large"),
+    ({"c": 10**30}, "size-too-large"),
     ({"c": 3, "form": "nope"}, "unknown-form"),
     ({"c": 3, "backend": "nope"}, "unknown-backend"),
 ]
@@ -199,6 +230,9 @@ def test_what_module_refuses(sizes: dict[str, Any], code: str) -> None:
 def test_what_an_api_call_refuses() -> None:
     with pytest.raises(SeqError, match="unknown-option"):
         seqdsl.load(GOOD, M=3)
+    with pytest.raises(SeqError, match="unknown-mixer"):
+        seqdsl.load(GOOD, 3)  # type: ignore[arg-type]
+    assert seqdsl.load(LAYER).module(c=np.int64(3)).q.weight.shape == (3, 2)
     assert seqdsl.load(GOOD, N=0).interpret({"x": [[1.0]]})["outputs"]["y"].tolist() == [[0.0]]
 
 

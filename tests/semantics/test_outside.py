@@ -14,6 +14,7 @@ from seqdsl.semantics import load_file, load_system
 from .support import X, body, check, refuse
 
 SUM = "\nmonoid plus(m):\n    combine(p, q):\n        m = p.m + q.m\n"
+GATED = "\nmixer g(a[t,c]) -> b[t,c]:\n    b[t,c] = linear[c -> c](a)\n"
 DIFFERENCE = SUM.replace("plus", "minus").replace("+ q", "- q")
 
 MISTAKES = [  # a text, the code, what stands at the place
@@ -54,6 +55,25 @@ MISTAKES = [  # a text, the code, what stands at the place
     (body("y[t,c] = x @ x"), "host-language", "@"),
     (body('"""A docstring."""', "y[t,c] = x"), "host-language", '"""A docstring."""'),
     (body("for l in 0..2:", "    z{l}[t,c] = x", "    claim z{l} == z0, fast", "y[t,c] = x"), "unknown-claim", "fast"),
+    # rule 4: the wrong index is bound
+    (body("h[t, n: 4] = linear[n](x)", "y[t,c] = linear[n](h)"), "unused-reduction-index", "n"),
+    (body("h[t, n: 4] = linear[c, n](x)", "y[t,c] = linear[n](h)"), "unused-reduction-index", "n"),
+    ("mixer f(q[t,d], k[t,d], v[t,e]) -> o[t,e]:\n    o[t,e] = v * sum[e] q * k\n", "unused-reduction-index", "e"),
+    # rule 8
+    (body("y[t,c] = x", options="; H = H"), "unknown-size", "H"),
+    (body("y[t,c] = x", options="; A = B, B = 2"), "unknown-size", "B"),
+    # rule 28
+    (body("z[l: 4, t, c] = g(z[l-1]; per = n)", "y[t,c] = z[3]") + GATED, "unknown-index", "n"),
+    (body("z[l: 4, t, c] = g(z[l-1]; per = 4)", "y[t,c] = z[3]") + GATED, "not-an-index", "4"),
+    # rules 34 and 35: a claim of a monoid, and a cost that is no bound
+    (body("y[t,c] = plus[s: 3](x * s)") + SUM + "    claim associatve\n", "unknown-claim", "associatve"),
+    (body("y[t,c] = plus[s: 3](x * s)") + SUM + "    claim causal\n", "unknown-claim", "causal"),
+    (body("y[t,c] = plus[s: 3](x * s)") + SUM + "    claim associative when m > 0\n", "claim-argument", "m > 0"),
+    (body("y[t,c] = x", "claim cost(y) == |t|"), "claim-argument", "cost(y) == |t|"),
+    (body("y[t,c] = x", "claim cost(y) >= |t|^3"), "claim-argument", "cost(y) >= |t|^3"),
+    # rule 38
+    (body("y[t,c] = x.T"), "host-language", "x.T"),
+    (body("y[t,c] = math.pi * x"), "host-language", "math.pi"),
     (body("a = nothing * x", "b = g(a)", "y[t,c] = a + b") + "\nmixer g(x[t]) -> y[t]:\n    y = x\n", "unknown-name", "nothing"),
 ]
 
@@ -69,6 +89,18 @@ def test_mistakes(text: str, code: str, under: str) -> None:
         ("import glaa from gla\n\n" + body("y[t,c] = x"), "did you mean `GLA` or `gla`?"),
         (body("y[t,c] = x", "claim casual"), "did you mean `causal`?"),
         (body("y[t,c] = x * mean[t] 1"), "the body alone is its own mean"),
+        (body("h[t, n: 4] = linear[n](x)", "y[t,c] = linear[n](h)"), "did you mean `c`?"),
+        (body("y[t,c] = where(x > True, x, 0)"), "write `true`"),
+        (body("y[t,c] = exp(i * x)"), "the imaginary unit is `1i`"),
+        (body("y[t,c] = |x|"), "its absolute value is `abs(x)`"),
+        (body("y[t,c] = not x"), "compare it, as in `x > 0`"),
+        (body("y[t,c] = x / x.shape"), "the length of an axis is `|t|`"),
+        (body("a[n: len(t)] = 1", "y[t,c] = x"), "the length of an axis is `|t|`"),
+        (body("y[t,c] = x", options="; H = B, B = 2"), "a default reads the options that stand before it"),
+        (body("y[t,c] = plus[s: 3](x * s)") + SUM.replace("p.m +", "p +"), "an element is read field by field: `p.m`"),
+        (body("y[t,c] = x", "claim causal and linear(x)"), "write `causal, linear(x)`"),
+        (body("y[t,c] = x", "claim stable"), "write `stable(S)`"),
+        (body("y[t,c] = x", "claim linear(z)"), "there are `x`, `y`"),
     ],
 )
 def test_help_names_what_was_meant(text: str, meant: str) -> None:

@@ -71,6 +71,34 @@ def test_near_misses_are_refuted_with_two_numbers_that_differ(left: str, right: 
     assert "with x = " in found.counterexample and "|t| = " in found.counterexample
 
 
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [("n", "abs(n)"), ("n % 1000", "n"), ("where(n > 100, 0, n)", "n"), ("where(n == 7, 0, n)", "n"), ("n", "n % 5")],
+)  # fmt: skip
+def test_integers_are_of_either_sign_and_of_any_size(left: str, right: str) -> None:
+    found = verdict(f"mixer m(n[t]: int) -> z[t]:\n    z[t] = {left}\n    claim z == {right}\n")
+    assert isinstance(found, Refuted)
+    held = verdict(f"mixer m(n[t]: int) -> z[t]:\n    z[t] = {left}\n    claim z == {right} when 0 <= n < 5\n")
+    assert not isinstance(held, Refuted)
+
+
+def test_integers_of_bit_functions_and_places_stay_where_these_have_values() -> None:
+    bits = verdict("mixer m(n[t]: int, x[t]) -> z[t]:\n    z[t] = xor(n, 1) + x[n]\n    claim z == xor(1, n) + x[n]\n")
+    assert isinstance(bits, Tried)
+
+
+@pytest.mark.parametrize(("left", "right"), [("log(exp(w))", "w"), ("sqrt(exp(w))", "exp(w / 2)"), ("exp(w)^a", "exp(a * w)")])
+def test_complex_logarithms_and_powers_are_tried_beyond_a_half_turn(left: str, right: str) -> None:
+    found = verdict(f"mixer m(w[t]: complex, a[t]) -> z[t]:\n    z[t] = {left}\n    claim z == {right}\n")
+    assert isinstance(found, Refuted)
+
+
+def test_a_proof_says_where_it_speaks_of_values() -> None:
+    for right, where in (("x", "roots have values"), ("x / y * y", "no denominator is 0 and logarithms and roots have values")):
+        found = pointwise("exp(log(x))", right)
+        assert isinstance(found, Proved) and found.how.endswith(where)
+
+
 def test_sums_with_infinities_do_not_cancel() -> None:
     assert not isinstance(pointwise("x + inf - inf", "x"), Proved)
     assert not isinstance(pointwise("max(x, inf) - max(x, inf) + y", "y + 0 * x"), Proved)
