@@ -88,7 +88,7 @@ class Block:
         """Widths of features, tiles and the precision of products."""
         found = [c for d in widths(self.score).values() for c in (d, f"B{d}")]
         found += ["E", "BE"] if self.values is not None else []
-        packed = ["PACKED"] if self.score.packed else []
+        packed = ["PACKED", "KEEPS"] if self.score.packed else []
         return [f"{c}: tl.constexpr" for c in (*packed, *found, "BT", "BS", "PRECISION")]
 
     def spans(self) -> list[str]:
@@ -250,10 +250,9 @@ class Block:
         return depth + 1, "masked"
 
     def blocks(self, begin: str, end: str, depth: int) -> None:
-        """The loop from one place along the moving index to another. Of packed sequences, what would be hoisted out of it is
-        spilled."""
+        """The loop from one place along the moving index to another."""
         given = f"{begin}, {end}, {self.width(self.moving)}"
-        loop = f"tl.range({given}, disable_licm=PACKED)" if self.score.packed else f"range({given})"
+        loop = f"tl.range({given}, disable_licm=KEEPS)" if self.score.packed else f"range({given})"
         self.add(f"for first_{self.moving} in {loop}:", depth)
 
     def known(self, packed: bool = False) -> dict[Node, tuple[str, int]]:

@@ -32,7 +32,7 @@ LN_2 = build.const(Fraction(math.log(2)))
 RESERVED = frozenset(
     """tl triton values o level d_o d_values delta T S E BT BS BE PRECISION plane own blocks batch begin whole end whole_end
     first_row last_row first_column last_column row column top total found empty shift higher shrink z factor weight d_weight
-    d_z d_factor pulled masked part low high other others rest place heads product PACKED spans row_at column_at zeros lows
+    d_z d_factor pulled masked part low high other others rest place heads product PACKED KEEPS spans row_at column_at zeros lows
     highs counted at until zero sequence last_sequence""".split()
 )
 

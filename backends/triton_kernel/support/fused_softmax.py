@@ -89,6 +89,12 @@ def _softmax_constants(kernel: str, given: tuple[tuple[str, int], ...], size: in
     return {**widths, **padded, "BT": rows, "BS": columns, "num_warps": warps, "num_stages": stages}
 
 
+def _softmax_packed(packed: bool, table: str) -> dict[str, bool]:
+    """What the kernels are told of packed sequences: loops that keep inside what could be hoisted spill less on sm_90 and
+    what came after it, and more on sm_80."""
+    return {"PACKED": packed, "KEEPS": packed and table == "sm_90"}
+
+
 def _softmax_blocks(length: int, block: int) -> int:
     return (length + block - 1) // block
 
@@ -148,7 +154,7 @@ class _Call(NamedTuple):
         for d in kept:
             programs *= self.length(d)
         spans = [self.spans[side == "column"]] if self.plan.packed else []
-        flags |= {"PACKED": spans[0] is not None} if spans else {}
+        flags |= _softmax_packed(spans[0] is not None, _tiles_of(self.tensors[0].device)) if spans else {}
         getattr(self.plan, which)[(programs,)](
             *self.tensors, *extra, *spans, *self.steps(), *self.lengths(), **flags, **constants
         )

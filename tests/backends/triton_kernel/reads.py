@@ -187,8 +187,8 @@ def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
             options = {key: constants.pop(key) for key in ("num_warps", "num_stages")}
             constants["PRECISION"] = "ieee"
             kernel = getattr(plan, which)
-            constants |= {n: True for n in kernel.arg_names if n.startswith("WANTS_")} | {"PACKED": packed}
-            constants |= {} if packed else {"spans": None}
+            constants |= {n: True for n in kernel.arg_names if n.startswith("WANTS_")}
+            constants |= text._softmax_packed(packed, TABLES[target]) | ({} if packed else {"spans": None})
             steps = tuple(n for n in kernel.arg_names[: kernel.arg_names.index("S") + 1] if not n.endswith("_count"))
             used = compile_one(kernel, types(plan), constants, target, steps, **options)
             yield {"name": f"{name}{', packed' * packed} {width} {which} {target}", **used}
