@@ -347,6 +347,7 @@ def _found() -> Iterator[tuple[str, Callable[[], list[float]]]]:
         yield f"{name}, no position", partial(errors, replace(CASES[name], ends=(0, 0, 0)))
         yield f"{name}, twice", partial(twice, CASES[name])
         yield f"{name}, float16", partial(errors, CASES[name], dtype=torch.float16)
+    yield "reads before and after, no position", partial(errors, replace(CASES["reads before and after"], ends=(0, 0, 0)))
     for name in WIDE:
         yield f"{name}, float64", partial(errors, CASES[name], dtype=torch.float64)
     for name, (wrong, *change) in MUTANTS.items():

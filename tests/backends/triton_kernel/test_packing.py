@@ -15,7 +15,10 @@ def errors() -> dict[str, list[float]]:
     return interpreted()
 
 
-@pytest.mark.parametrize("name", [*CASES, *(f"{name}, {length} position" for name in SHORT for length in ("one", "no"))])
+ENDS = [f"{name}, {length} position" for name in SHORT for length in ("one", "no")]
+
+
+@pytest.mark.parametrize("name", [*CASES, *ENDS, "reads before and after, no position"])
 def test_each_sequence_is_computed_as_if_it_stood_alone(name: str, errors: dict[str, list[float]]) -> None:
     assert errors[name]
     assert all(e < 2e-6 for e in errors[name]), errors[name]  # NaN is not less
