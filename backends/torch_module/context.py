@@ -113,6 +113,7 @@ class Context:
     target: Target = TORCH
     ends: str = ""  # the ends of packed sequences, where there may be some
     stateless: bool = True  # does no state come or go where there are some?
+    pasts: str = ""  # how many positions came before each of them, where caches come and go with them
     about: dict[str, str] = field(default_factory=dict)  # of their positions, the variable that a function gives
     stateful: bool = False  # may a state be given?
     past: bool = False  # does the code know how many positions came before?
@@ -184,6 +185,15 @@ class Context:
     def each(self, time: str) -> str:
         """The argument of a call that takes the ends of packed sequences along an index."""
         return f", ends={self.ends}" if self.ends and self.on_stream(time) else ""
+
+    def spans(self) -> str:
+        """The variable of where packed sequences have their rows and columns."""
+        helper, total = "_sequence_spans", self.length(str(self.system.stream))
+        if helper not in self.about:
+            self.about[helper] = self.names.fresh("spans")
+            given = f"{self.ends}, {total}, {self.pasts or None}, device"
+            self.size_lines.append((self.about[helper], f"{self.helper(helper)}({given})"))
+        return self.about[helper]
 
     def positions(self, wanted: str, helper: str) -> str:
         """The variable of what a function tells of all positions of packed sequences."""

@@ -158,11 +158,12 @@ def position(ctx: Context, index: str) -> Value:
     found = ctx.caches[0].get(key)
     if found is None:
         name = ctx.names.fresh(index)
-        if ctx.past and ctx.is_new(index):
-            span = f"past, past + {ctx.length(index)}"
-        else:
-            span = ctx.length(index)
-        ctx.index_lines.append(f"{name} = torch.arange({span}, device=device)  # [{ctx.length(index)}]")
+        new, length = ctx.past and ctx.is_new(index), ctx.length(index)
+        text = f"torch.arange({f'past, past + {length}' if new else length}, device=device)"
+        if ctx.ends and ctx.on_stream(index):
+            where = f"{'past' if new else '0'}, {length}, {ctx.spans()}, {int(not ctx.is_new(index))}"
+            text = f"{ctx.helper('_own_positions')}({where}, device)"
+        ctx.index_lines.append(f"{name} = {text}  # [{length}]")
         found = ctx.caches[0][key] = Value(name, (index,), "int")
     return replace(found, dims=(index,))
 

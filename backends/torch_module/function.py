@@ -124,6 +124,7 @@ def _tell(ctx: Context, steps: Stepping, arguments: dict[str, str], options: dic
     how = packing(system, steps, ctx.target)
     if not how.refusal:
         ctx.ends, ctx.stateless = "cu_seqlens", bool(how.stateless)
+        ctx.pasts = names.fresh("pasts") if ctx.past and not ctx.stateless else ""
     _place_inputs(ctx, arguments)
     ctx.unread = _unread(system, steps)
     real = [arguments[t.name] for t in system.inputs() if t.dtype in ("real", "complex")]
@@ -174,10 +175,9 @@ def _inputs(ctx: Context, arguments: dict[str, str]) -> list[str]:
         entry = ctx.records.get(tensor.name) if ctx.stateful else None
         lines.append(f"{name} = {cast}  # [{', '.join(new_length(ctx, d) for d in dims)}]")
         if entry is not None and entry.tail is None and not ctx.is_new(tensor.indices[entry.position]):
-            held = history.state_path(ctx, entry.name)
+            held = history.behind(ctx, history.state_path(ctx, entry.name), name, entry.position + 1)
             lines.append(
-                f"{name} = {name} if state is None else {ctx.helper('_join')}([{held}, {name}], {entry.position + 1})"
-                f"  # [{', '.join(ctx.dim_text(d) for d in dims)}]"
+                f"{name} = {name} if state is None else {held}  # [{', '.join(ctx.dim_text(d) for d in dims)}]"
             )
     return lines
 
@@ -221,6 +221,8 @@ def _finish(ctx: Context, results: list[str], steps: Stepping, late: list[str]) 
         nest(record, paths[entry.name], _kept(ctx, entry))
     if ctx.past:
         record["position"] = ctx.total or total(ctx, str(ctx.system.stream))
+        if ctx.pasts:
+            record["position"] = f"{ctx.helper('_positions')}({record['position']}, {ctx.spans()})"
     ctx.block.add(f"return {returned}, {literal(record)}")
 
 
@@ -247,7 +249,7 @@ def _kept(ctx: Context, entry: StateEntry) -> str:
     place = ctx.places[entry.tensor]
     assert isinstance(place, Stored)
     if place.full:
-        return place.value.text
+        return _cached(ctx, place.value.text, k + 1)
     source = Source(place.value, tensor.indices, tensor.edges, tensor.name)
     record = ctx.records[entry.tensor] if entry.tail is None else entry
     ctx.order = list(tensor.indices)
@@ -261,13 +263,18 @@ def _kept(ctx: Context, entry: StateEntry) -> str:
         return f"({whole.at(ATOM)} if {ctx.length(tensor.indices[k])} else {before.text}).select({k + 1}, -1)"
     joined = history.join(ctx, source, k, place.value, record)
     if entry.tail is None:
-        return joined.text
+        return _cached(ctx, joined.text, k + 1)
     count = history.count_text(ctx, entry)
     text = f"{ctx.helper('_last')}({joined.text}, {k + 1}, {count})"
     if ctx.ends:
         held = history.count_text(ctx, record)
         text = f"{ctx.helper('_last_of')}({joined.text}, {k + 1}, {count}, {ctx.ends}, {held})"
     return f"{text}.select({k + 1}, 0)" if entry.tail is build.ONE else text
+
+
+def _cached(ctx: Context, text: str, dim: int) -> str:
+    """A cache, of packed sequences that of each."""
+    return f"{ctx.helper('_apart')}({text}, {dim}, {ctx.spans()})" if ctx.pasts else text
 
 
 def _whole(ctx: Context, value: Value, indices: tuple[str, ...], dtype: str) -> Value:

@@ -296,12 +296,19 @@ def _joined(ctx: Context, source: Source, k: int, value: Value, entry: StateEntr
     past = past_values(ctx, source, k, new, entry)
     order = past.dims
     wide, dim = expressions.full(ctx, new, order, new.dtype), order.index(source.own[k])
-    text = f"{ctx.helper('_join')}([{past.text}, {wide.text}], {dim})"
+    text = behind(ctx, past.text, wide.text, dim)
     if ctx.ends and entry.tail is not None:
         text = f"{ctx.helper('_behind')}({past.text}, {wide.text}, {dim}, {ctx.ends}, {numbers(ctx)})"
     made = Value(text, order, new.dtype)
     lengths = [f"{count_text(ctx, entry)} + {ctx.dim_text(d)}" if d == source.own[k] else ctx.dim_text(d) for d in order]
     return ctx.bind(f"{source.name}_all", made, lengths)
+
+
+def behind(ctx: Context, past: str, x: str, dim: int) -> str:
+    """A tensor behind all that came before it."""
+    if ctx.pasts:
+        return f"{ctx.helper('_behind_pasts')}({past}, {x}, {dim}, {ctx.spans()})"
+    return f"{ctx.helper('_join')}([{past}, {x}], {dim})"
 
 
 def joined_first(ctx: Context, source: Source, node: Node, value: Value) -> tuple[Source, Value]:

@@ -1,19 +1,22 @@
 """Packed sequences in one call: what crosses time must know where they begin, everything else is computed side by side.
 
 That holds where time is crossed by nothing but functions that take `first`, the positions that begin a sequence
-(`target.StandIn.packed`), recurrences whose kernels take the `ends` (`target.Target.steps`), and reads of a few positions
-back, before which the state holds as many of each sequence. Entry points: `packing`, `packs`, `at_end`.
+(`target.StandIn.packed`), recurrences whose kernels take the `ends` (`target.Target.steps`), normalised reads whose kernels
+know which sequence each position is of (`target.Target.online`), and reads of a few positions back, before which the state
+holds as many of each sequence. Entry points: `packing`, `packs`, `at_end`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from seqdsl.forms.online import row_index
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop, Step, schedule
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, made
 from seqdsl.ir.order import difference, linear
+from seqdsl.ir.state import rows
 from seqdsl.ir.system import System, Tensor
 
 from . import expressions, newton, ranks
@@ -29,6 +32,7 @@ FUNCTIONS = {
     "decayed_solve": ("chunk_solve", "chunk_solve_read"),
 }
 CHUNKED = frozenset(FUNCTIONS) - {"affine_scan"}
+NORMALISED = ("normalised_read", "normaliser")
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ def packing(system: System, steps: Stepping, target: Target) -> Packing:
         return Packing(f"`{found[0]}` is stepped one position after another")
     last = {*system.finals.values()}  # computed where a state is asked for
     for tensor in [t for t in system.derived() if t.rhs is not None and t.name not in last]:
-        why = search.crossing(tensor, tensor.rhs)
+        pairs = sum(map(search.streamed, tensor.indices)) > 1
+        why = f"`{tensor.name}` is of all pairs of positions" if pairs else search.crossing(tensor, tensor.rhs)
         if why:
             return Packing(why)
     return Packing("", search.stateless())
@@ -99,26 +104,30 @@ class _Crossing:
                 found += step.tensors() if step.axis == self.system.stream else self.stepped(step.body)
         return found
 
-    def crossing(self, tensor: Tensor, node: Node | None, at: str = "") -> str:
-        """How an expression crosses time otherwise than by what knows boundaries. `at`: the index that stands for the
-        position, where it is another one than the stream's own."""
+    def crossing(self, tensor: Tensor, node: Node | None, at: tuple[str, ...] = ()) -> str:
+        """How an expression crosses time otherwise than by what knows boundaries. `at`: the indices that stand for positions,
+        where they are others than the stream's own: of a fold one, of a normalised read two, which are numbers too."""
         if node is None:
             return ""
         why = self._own(tensor, node, at)
         if why:
             return f"`{tensor.name}` {why}"
         if node.op == "fold":
-            at = bound(node)[0] if any(map(self.streamed, bound(node))) else at
+            at = bound(node) if any(map(self.streamed, bound(node))) else at
+        if node.op in NORMALISED and any(map(self.streamed, bound(node))):
+            at = (str(self._row(node)), *bound(node))
         args = node.args[:-1] if node.op == "fold" else node.args
         if node.op == "read":
             indices = self.system.tensors[str(node.attr)].indices
             args = tuple(a for i, a in zip(indices, node.args, strict=True) if not self.streamed(i))
         return next((found for a in args if (found := self.crossing(tensor, a, at))), "")
 
-    def _own(self, tensor: Tensor, node: Node, at: str) -> str:
+    def _own(self, tensor: Tensor, node: Node, at: tuple[str, ...]) -> str:
         """The same of the node itself."""
         if node.op == "read":
             return self._read(tensor, node, at)
+        if node.op == "index" and len(at) == 2 and node.attr in at:
+            return ""
         if node.op in ("index", "size", "first"):
             return f"uses `{node.attr}` as a number" if self.streamed(str(node.attr)) else ""
         along = [*bound(node), *made(node)]
@@ -133,6 +142,8 @@ class _Crossing:
             return "" if known else "is stepped in PyTorch"
         if node.op == "fold" and any(map(self.streamed, along)):
             return self._fold(tensor, node)
+        if node.op in NORMALISED and any(map(self.streamed, along)):
+            return self._normalised(tensor, node)
         if OPS[node.op].binding in ("scan", "last") or node.op in ("front", "micro_solve"):
             return f"goes through `{node.op}`"
         return f"goes along all of `{self.system.stream}`" if any(map(self.streamed, along)) else ""
@@ -156,10 +167,22 @@ class _Crossing:
             return f"goes along all of `{self.system.stream}`"
         return "is stepped in PyTorch" if steps is None or tensor.name in steps.refused else ""
 
-    def _read(self, tensor: Tensor, node: Node, at: str) -> str:
+    def _normalised(self, tensor: Tensor, node: Node) -> str:
+        """Normalised reads along the stream at each of its positions have kernels that know which sequence that is of."""
+        row, online = self._row(node), self.target.online
+        if len(bound(node)) != 1 or row is None or not self.streamed(row):
+            return f"goes along all of `{self.system.stream}`"
+        return "is read block by block in PyTorch" if online is None or tensor.name in online.refused else ""
+
+    def _row(self, node: Node) -> str | None:
+        """The index at each of whose positions a normalised read is made."""
+        values = node.args[1] if node.op == "normalised_read" else None
+        return row_index(self.system, bound(node), node.args[0], node.args[-1], values)
+
+    def _read(self, tensor: Tensor, node: Node, at: tuple[str, ...]) -> str:
         read = self.system.tensors[str(node.attr)]
         for own, subscript in zip(read.indices, node.args, strict=True):
-            if not self.streamed(own) or subscript.op == "index" and subscript.attr == (at or own):
+            if not self.streamed(own) or subscript.op == "index" and subscript.attr in (at or (own,)):
                 continue
             if read.name in self.group(tensor) and self._is_before(read, node):
                 continue
@@ -185,13 +208,31 @@ class _Crossing:
 
     def stateless(self) -> str:
         """Why sequences with states cannot go through one call."""
-        if self.steps.past:
-            return "the state counts positions"
+        if self.steps.past and (why := self._uncached()):
+            return why
         for entry in self.steps.entries:
             final = self.system.finals.get(entry.name)
+            if self.steps.past and entry.tail is None and entry.boundary is None:  # a cache
+                continue
             if entry.tail is None or entry.boundary is not None or final and not self._is_last(self.system.tensors[final]):
                 return f"the state holds `{entry.tensor}` otherwise than at its last positions"
         return ""
+
+    def _uncached(self) -> str:
+        """Why caches cannot come and go: something but normalised reads counts positions, or reads there what it reads here."""
+        for tensor in self.system.derived():
+            for node in walk(tensor.rhs) if tensor.rhs is not None else ():
+                if node.op == "fold" and any(map(self.streamed, (*bound(node), *made(node)))):
+                    return "the state counts positions"
+                if node.op == "read" and any(map(self._moves, self.system.tensors[str(node.attr)].indices, node.args)):
+                    return f"`{tensor.name}` reads `{node.attr}` at new positions alone"
+        further = any(rows(self.system, e) for e in self.steps.entries)
+        return "the state has rows of all positions" if further else ""
+
+    def _moves(self, own: str, subscript: Node) -> bool:
+        """Is what has all positions read at the new ones?"""
+        new = subscript.op == "index" and str(subscript.attr).rstrip("'") == self.system.stream
+        return new and self.streamed(own) and own.rstrip("'") != self.system.stream
 
     def _is_last(self, tensor: Tensor) -> bool:
         """Is it a state after the last position: what is there, or what functions of a whole state leave?"""

@@ -89,6 +89,8 @@ def write_prologue(
     if ctx.past and ranks.positions_cross(system):
         own = f'{ctx.helper("_past")}("{safe(system.name)}", state)'
         top.add(f'past, {ctx.total} = {ctx.ranks}.positions({own}, sizes["{system.stream}"], device)')
+    elif ctx.pasts:
+        top.add(f'past, {ctx.pasts} = {ctx.helper("_packed_past")}("{safe(system.name)}", state, {ctx.ends})')
     elif ctx.past:
         top.add(f'past = {ctx.helper("_past")}("{safe(system.name)}", state)')
     if ctx.batch in _words(text) or any(ctx.batch in _words(v) for _, v in ctx.size_lines):
@@ -136,7 +138,8 @@ def _state_check(ctx: Context, steps: Stepping) -> str:
     check, batch = ctx.helper("_checked_state"), ctx.batch
     if ctx.ends and not ctx.stateless:
         batch = f"{batch} if {ctx.ends} is None else len({ctx.ends}) - 1"
-    return f'state = {check}("{safe(ctx.system.name)}", state, {batch}, dtype, {literal(record)})'
+    pasts = f", pasts={ctx.pasts}" if ctx.pasts else ""
+    return f'state = {check}("{safe(ctx.system.name)}", state, {batch}, dtype, {literal(record)}{pasts})'
 
 
 def _entry_shape(ctx: Context, entry: StateEntry) -> str:
@@ -155,7 +158,9 @@ def _entry_shape(ctx: Context, entry: StateEntry) -> str:
             elif entry.boundary is None and entry.tail is not build.ONE:
                 lengths.append(history.count_text(ctx, entry))
     lengths = ["past" if k in further else n for k, n in enumerate(lengths)]
-    return tuple_text(lengths if tensor.dtype == "real" else [*lengths, f'"{tensor.dtype}"'])
+    lengths += [] if tensor.dtype == "real" else [f'"{tensor.dtype}"']
+    cached = ctx.pasts and entry.tail is None and entry.boundary is None
+    return f"[{', '.join([str(entry.position + 1), *lengths])}]" if cached else tuple_text(lengths)
 
 
 def _longer_rows(ctx: Context, steps: Stepping) -> list[str]:

@@ -147,11 +147,19 @@ def _past(mixer: str, state: Any) -> int | torch.SymInt:
 
 
 def _checked_state(
-    mixer: str, state: Any, batch: int, dtype: torch.dtype, shapes: dict[str, Any], path: str = "state"
+    mixer: str,
+    state: Any,
+    batch: int,
+    dtype: torch.dtype,
+    shapes: dict[str, Any],
+    path: str = "state",
+    pasts: list[int] | None = None,
 ) -> Any:
     """The record with every tensor over the whole batch and in the dtype of the computation.
 
-    `shapes` has the lengths behind the batch axis, None where any is right. Raises ValueError on another mixer's record.
+    `shapes` has the lengths behind the batch axis, None where any is right. A list is that of a cache, and begins with the
+    dimension of its positions: packed sequences have as many each as `pasts` says, and come out one behind the other.
+    Raises ValueError on another mixer's record.
     """
     if state is None:
         return None
@@ -164,10 +172,24 @@ def _checked_state(
         if shape is None:
             record[name] = x
         elif isinstance(shape, dict):
-            record[name] = _checked_state(mixer, x, batch, dtype, shape, at)
+            record[name] = _checked_state(mixer, x, batch, dtype, shape, at, pasts)
+        elif isinstance(shape, list) and pasts is not None:
+            record[name] = _state_entry(mixer, at, _one_cache(x, shape[0], pasts), 1, dtype, shape[1:])
+        elif isinstance(shape, list):
+            record[name] = _state_entry(mixer, at, x, batch, dtype, shape[1:])
         else:
             record[name] = _state_entry(mixer, at, x, batch, dtype, shape)
     return record
+
+
+def _one_cache(x: Any, dim: int, pasts: list[int]) -> Any:
+    """Caches of packed sequences, a list or a batch of them, one behind the other; what is none comes back as it is."""
+    parts = list(x.split(1)) if isinstance(x, torch.Tensor) else x if isinstance(x, list) else []
+    tensors = bool(parts) and all(isinstance(p, torch.Tensor) and p.dim() > dim for p in parts)
+    if not tensors or [p.shape[dim] for p in parts] != pasts:
+        return x
+    rests = {(*p.shape[:dim], *p.shape[dim + 1 :]) for p in parts}
+    return torch.cat(parts, dim) if len(rests) == 1 else x
 
 
 def _state_entry(mixer: str, at: str, x: Any, batch: int, dtype: torch.dtype, shape: Sequence[Any]) -> Tensor:

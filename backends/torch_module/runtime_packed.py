@@ -4,6 +4,7 @@ Architecture invariant: as of `runtime`. Sequences lie along one axis, of batch 
 from 0 to the packed length, and None where one sequence stands alone.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .runtime import _join, _last, _span, _windows
+from .runtime_calls import _past
 
 
 def _select_state(state: Any, place: int) -> Any:
@@ -81,6 +83,64 @@ def _sequence_numbers(cu_seqlens: Any, total: int, device: torch.device) -> Tens
     if cu_seqlens is None:
         return None
     return torch.searchsorted(cu_seqlens[1:].long(), torch.arange(total, device=device), right=True)
+
+
+def _packed_past(mixer: str, state: Any, cu_seqlens: Any) -> tuple[int | torch.SymInt, list[int] | None]:
+    """How many positions came before; of packed sequences all together, and of each."""
+    if cu_seqlens is None or state is None:
+        return _past(mixer, state), None if cu_seqlens is None else [0] * (len(cu_seqlens) - 1)
+    counted = state.get("position") if isinstance(state, dict) else None
+    every = counted if isinstance(counted, list) else [counted] * (len(cu_seqlens) - 1)
+    pasts = [int(_past(mixer, {"position": n})) for n in every]
+    return sum(pasts), pasts
+
+
+def _sequence_spans(
+    cu_seqlens: Any, total: int, pasts: list[int] | None, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None] | None:
+    """Of each packed sequence, of each row of them and of each column, [.., 4] where the sequence is: the row that its
+    position 0 would have if all of it were there, the columns where it begins and ends, and the row where it begins. Columns
+    are what came before each sequence, and its rows: last, where anything came before, which entry of all that came before
+    and of all rows each of them is. None where one sequence stands alone."""
+    number = _sequence_numbers(cu_seqlens, total, device)
+    if number is None:
+        return None
+    begin, end = cu_seqlens[:-1].long(), cu_seqlens[1:].long()
+    if not any(pasts or ()):
+        sequences = torch.stack([begin, begin, end, begin], -1).int()
+        rows = sequences.index_select(0, number)
+        return sequences, rows, rows, None
+    before = torch.tensor([0, *itertools.accumulate(pasts or ())], device=device)
+    first, stop = begin + before[:-1], end + before[1:]
+    sequences = torch.stack([end - stop + first, first, stop, begin], -1).int()
+    place = torch.arange(total + sum(pasts or ()), device=device)
+    own = torch.searchsorted(stop, place, right=True)
+    entry = torch.where(place < (before[1:] + begin)[own], place - begin[own], sum(pasts or ()) + place - before[1:][own])
+    return sequences, sequences.index_select(0, number), sequences.index_select(0, own), entry
+
+
+def _own_positions(start: int, length: int, spans: Any, side: int, device: torch.device) -> Tensor:
+    """Positions from `start` on; of packed sequences, each in its own one: of rows (side 0) or of columns (1)."""
+    found = torch.arange(start, start + length, device=device)
+    return found if spans is None else torch.arange(length, device=device) - spans[1 + side][:, side]
+
+
+def _behind_pasts(past: Tensor, x: Tensor, dim: int, spans: Any) -> Tensor:
+    """x behind all that came before it; of packed sequences, each behind its own."""
+    joined = _join([past, x], dim)
+    return joined if spans is None or spans[3] is None else joined.index_select(dim, spans[3])
+
+
+def _apart(x: Tensor, dim: int, spans: Any) -> Any:
+    """The part of each packed sequence, one behind the other in a batch where they are as long; the host waits for that."""
+    if spans is None:
+        return x
+    return _stack_states([x.narrow(dim, first, stop - first) for _, first, stop, _ in spans[0].tolist()])
+
+
+def _positions(total: int, spans: Any) -> Any:
+    """How many positions there have been; of packed sequences, in each."""
+    return total if spans is None else _stack_states([stop - first for _, first, stop, _ in spans[0].tolist()])
 
 
 def _behind(past: Tensor, x: Tensor, dim: int, ends: Any, number: Tensor | None) -> Tensor:

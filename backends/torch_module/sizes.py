@@ -70,8 +70,16 @@ def size_value(ctx: Context, node: Node) -> Value:
         return Value(option_variable(ctx, str(node.attr)), (), "int", ATOM, True)
     if node.op == "first":
         new = ctx.past and ctx.on_stream(str(node.attr))  # other axes begin at 0
-        return Value("past" if new else "0", (), "int", ATOM, True)
+        return Value(_first(ctx) if new else "0", (), "int", ATOM, True)
     return number(ctx, node, [size_value(ctx, a) for a in node.args])
+
+
+def _first(ctx: Context) -> str:
+    """The first new position. Kernels that are told of packed sequences count each one's from its own."""
+    if ctx.pasts and "|first|" not in ctx.sizes:
+        ctx.sizes["|first|"] = ctx.names.fresh("first")
+        ctx.size_lines.append((ctx.sizes["|first|"], f"past if {ctx.ends} is None else 0"))
+    return ctx.sizes["|first|"] if ctx.pasts else "past"
 
 
 def number(ctx: Context, node: Node, args: list[Value]) -> Value:

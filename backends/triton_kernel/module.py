@@ -60,12 +60,13 @@ def emit_module(
 
 def _emitted(system: System, step: Grouped | None, over: Grouped, **named: str) -> tuple[str, Target]:
     """The text, and what it was made with. What has no kernel is known when all is written: packed sequences go through
-    one call of recurrences only if all of them have."""
+    one call of recurrences and normalised reads only if all of them have."""
     stepper = None if step is None else step.system
     target = _target(system, step, over)
     text = torch_module.emit_module(over.system, target=target, stepper=stepper, **named)
-    if target.steps.kept and not packing(over.system, stepping(over.system), target).refusal:
-        target = _target(system, step, over, frozenset(target.steps.kept))
+    kept = frozenset({*target.steps.kept, *target.online.kept})
+    if kept and not packing(over.system, stepping(over.system), target).refusal:
+        target = _target(system, step, over, kept)
         text = torch_module.emit_module(over.system, target=target, stepper=stepper, **named)
     return text, target
 
@@ -80,7 +81,7 @@ def _stepped(system: System | None) -> Grouped | None:
 def _target(system: System, step: Grouped | None, over: Grouped, refused: frozenset[str] = frozenset()) -> Target:
     written: dict[str, str] = {}
     name = system.name.lower() + ("_layer" if system.params() else "") + "_kernels"
-    target = Target(name, STAND_INS, Online(written), Recurrences(written, refused), written)
+    target = Target(name, STAND_INS, Online(written, refused), Recurrences(written, refused), written)
     if over.groups:
         target = replace(target, chains=Sequences(over, written, one_position=False))
     return target if step is None else replace(target, step=replace(target, chains=Chains(step, written)))

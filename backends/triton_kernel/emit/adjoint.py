@@ -47,6 +47,7 @@ def columns_adjoint(name: str, score: Score, values: Leaf | None) -> list[str]:
     block.add("rest = own")
     block.decode([BATCH, *kept], "rest")
     block.add("column = first_column + tl.arange(0, BS)")
+    block.locate()
     block.begin(early, 1)
     work.accumulators()
     depth = 1
@@ -107,6 +108,11 @@ class _Adjoint:
             one = next(iter(common))
             if len(common) == 1 and one is not None:
                 self.later[node] = one
+        self.block.expect([score.z, score.factor, *self.inside()])
+
+    def inside(self) -> list[Node]:
+        """The cotangents that are computed for each pair."""
+        return [c for node, c in self.cotangents.items() if node not in self.later]
 
     def target(self, node: Node) -> Leaf:
         """The leaf of this kernel's side that a product or a scalar gives a gradient to."""
@@ -168,8 +174,7 @@ class _Adjoint:
         """Everything that is done for each block of pairs."""
         block, score = self.block, self.block.score
         depth, check = block.open(depth)
-        inside = [c for node, c in self.cotangents.items() if node not in self.later]
-        writer = entries(block, depth, [score.z, score.factor, *inside])
+        writer = entries(block, depth, [score.z, score.factor, *self.inside()])
         writer.known |= {D_Z: ("d_z", ATOM), D_FACTOR: ("d_factor", ATOM)}
         if block.fixed == "column":
             self.gradient_rows(depth)

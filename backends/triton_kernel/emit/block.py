@@ -1,6 +1,7 @@
 """The parts that every kernel of a normalised read is made of: arguments, what a block loads, its scores and its mask.
 
-A kernel holds one block along its `fixed` index and moves along the other; tiles are [fixed, moving]. Entry point: `Block`.
+A kernel holds one block along its `fixed` index and moves along the other; tiles are [fixed, moving]. Where sequences may
+be packed, it knows the positions that places have in their own one. Entry point: `Block`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from seqdsl.ir.node import Node
 
 from ...torch_module.names import safe
 from ...torch_module.values import ATOM, BATCH, SUM
-from .bounds import block_range
+from .bounds import block_range, limits
 from .score import Leaf, Score
 from .texts import Writer
 
@@ -58,6 +59,7 @@ class Block:
     fixed: str
     values: Leaf | None
     lines: list[str] = field(default_factory=list)
+    counts: bool = False  # are positions numbers for all pairs of packed sequences? Else only masks ask for them
 
     @property
     def moving(self) -> str:
@@ -86,7 +88,12 @@ class Block:
         """Widths of features, tiles and the precision of products."""
         found = [c for d in widths(self.score).values() for c in (d, f"B{d}")]
         found += ["E", "BE"] if self.values is not None else []
-        return [f"{c}: tl.constexpr" for c in (*found, "BT", "BS", "PRECISION")]
+        packed = ["PACKED", "KEEPS"] if self.score.packed else []
+        return [f"{c}: tl.constexpr" for c in (*packed, *found, "BT", "BS", "PRECISION")]
+
+    def spans(self) -> list[str]:
+        """The argument that says where packed sequences are."""
+        return ["spans"] if self.score.packed else []
 
     def decode(self, dims: list[str], source: str, depth: int = 1) -> None:
         """Positions along leading dimensions from their number in row-major order."""
@@ -109,11 +116,50 @@ class Block:
             if leaf in self.own():
                 self.load(leaf, depth)
 
-    def position(self, side: str) -> str:
-        """Positions along a side, broadcast to the tile."""
+    def position(self, side: str, found: bool) -> str:
+        """Positions along a side, broadcast to the tile: in variables where they have been `found`."""
+        if found:
+            return f"{side}_at{self.slot(side)}" if side == self.fixed else f"{side}_at"
+        text = self._shifted(side)
+        return f"{text if text.isidentifier() else f'({text})'}{self.slot(side)}"
+
+    def _shifted(self, side: str) -> str:
         shift = self.score.shifts[self.score.row if side == "row" else self.score.column]
-        text = side if shift is build.ZERO else f"({side} + {self.score.number(shift)})"
-        return f"{text}{self.slot(side)}"
+        return side if shift is build.ZERO else f"{side} + {self.score.number(shift)}"
+
+    def locate(self) -> None:
+        """Positions along the fixed index, where they are numbers for all pairs."""
+        if self.counts:
+            self.add(f"{self.fixed}_at = {self._shifted(self.fixed)}")
+            self.add("if PACKED:")
+            self.add(self._places(), 2)
+
+    def meet(self, depth: int) -> None:
+        """The same along the moving index."""
+        if self.counts:
+            self.add(f"{self.moving}_at = {self.position(self.moving, False)}", depth)
+            self.add("if PACKED:", depth)
+            self.add(self._other_places(), depth + 1)
+
+    def _places(self) -> str:
+        return f"{self.fixed}_at, zeros = _{self.fixed}_places({self._given()})"
+
+    def _other_places(self) -> str:
+        """A pair that counts is of one sequence."""
+        return f"{self.moving}_at = {self.moving}{self.slot(self.moving)} - zeros{self.slot(self.fixed)}"
+
+    def _given(self) -> str:
+        return f"spans, first_{self.fixed}, {self.size(self.fixed)}, {self.width(self.fixed)}"
+
+    def expect(self, roots: list[Node]) -> None:
+        """Note what expressions a kernel has for all pairs: are positions numbers in them?"""
+        places = [place for x in self.others() for place in x.places]
+        self.counts = self.score.packed and any(map(self._counts, [*roots, *places]))
+
+    def _counts(self, node: Node) -> bool:
+        if node in self.score.dots or node in self.score.scalars:
+            return False
+        return node.op == "index" or any(map(self._counts, node.args))
 
     def slot(self, side: str) -> str:
         return "[:, None]" if side == self.fixed else "[None, :]"
@@ -178,31 +224,43 @@ class Block:
         moving, fixed = self.moving, self.fixed
         index = self.score.column if moving == "column" else self.score.row
         first, last, width = f"first_{fixed}", f"last_{fixed}", self.width(moving)
-        found = block_range(self.score, index, self.size(moving), width, first, last)
-        if any(last in line for line in found.lines):
+        sequence = f"_{fixed}_sequence(spans, {{}}, {first}, {last})"
+        found = block_range(self.score, index, self.size(moving), width, first, last, sequence)
+        if self.score.packed or any(last in line for line in found.lines):
             self.add(f"{last} = tl.minimum({first} + {self.width(fixed)}, {self.size(fixed)}) - 1", depth)
+        if self.score.packed:
+            self.add("if PACKED:", depth)
+            for line in found.packed:
+                self.add(line, depth + 1)
+            self.add("else:", depth)
         for line in found.lines:
-            self.add(line, depth)
+            self.add(line, depth + self.score.packed)
         if found.inner and apart and not found.left:
             self.add("for part in tl.static_range(2):  # blocks in which all pairs count, and those behind them", depth)
             self.add("low, high = whole, whole_end", depth + 1)
             self.add("if part == 1:", depth + 1)
             self.add("low, high = whole_end, end", depth + 2)
-            self.add(f"for first_{moving} in range(low, high, {width}):", depth + 1)
+            self.blocks("low", "high", depth + 1)
             return depth + 2, "part == 1"
-        self.add(f"for first_{moving} in range(begin, end, {width}):", depth)
+        self.blocks("begin", "end", depth)
         if not found.inner:
             return depth + 1, ""
         tests = [f"first_{moving} < whole"] * found.left + [f"first_{moving} >= whole_end"]
         self.add(f"masked = {' | '.join(f'({t})' for t in tests) if len(tests) > 1 else tests[0]}", depth + 1)
         return depth + 1, "masked"
 
-    def known(self) -> dict[Node, tuple[str, int]]:
-        """The texts of the score's leaves inside the loop."""
+    def blocks(self, begin: str, end: str, depth: int) -> None:
+        """The loop from one place along the moving index to another."""
+        given = f"{begin}, {end}, {self.width(self.moving)}"
+        loop = f"tl.range({given}, disable_licm=KEEPS)" if self.score.packed else f"range({given})"
+        self.add(f"for first_{self.moving} in {loop}:", depth)
+
+    def known(self, packed: bool = False) -> dict[Node, tuple[str, int]]:
+        """The texts of the score's leaves inside the loop; `packed`: where only packed sequences go."""
         score = self.score
         found: dict[Node, tuple[str, int]] = {
-            build.index(score.row): (self.position("row"), ATOM),
-            build.index(score.column): (self.position("column"), ATOM),
+            build.index(score.row): (self.position("row", packed or self.counts), ATOM),
+            build.index(score.column): (self.position("column", packed or self.counts), ATOM),
         }
         found |= {node: (name, ATOM) for node, name in score.numbers.items()}
         found |= {node: (f"product_{k}" if k else "product", ATOM) for k, node in enumerate(score.dots)}
@@ -238,10 +296,38 @@ class Block:
         """A tile with `other` where a pair does not count."""
         if check:
             self.add(f"if {check}:", depth)
-        writer = Writer(self.known())
-        facts = [f"({writer.text(f)})" for f in self.score.facts]
-        facts.append(f"({self.moving} < {self.size(self.moving)})[None, :]")
-        self.add(f"{name} = tl.where({' & '.join(facts)}, {name}, {other})", depth + bool(check))
+            depth += 1
+        edge = f"({self.moving} < {self.size(self.moving)}){self.slot(self.moving)}"
+        counted = " & ".join([*self._facts(self.score.facts), edge])
+        if self.score.packed:
+            self.add("if PACKED:", depth)
+            self.count_packed(depth + 1)
+            self.add("else:", depth)
+            self.add(f"counted = {counted}", depth + 1)
+            counted = "counted"
+        self.add(f"{name} = tl.where({counted}, {name}, {other})", depth)
+
+    def count_packed(self, depth: int) -> None:
+        """`counted` says which pairs of packed sequences count. Each place along the fixed index bounds the other one: by its
+        sequence, and by its position."""
+        index = self.score.column if self.moving == "column" else self.score.row
+        lows, highs, others = limits(self.score, index, f"{self.fixed}_at")
+        if self.score.facts and not self.counts:
+            self.add(self._places(), depth)
+        if others and not self.counts:
+            self.add(self._other_places(), depth)
+        self.add(f"lows, highs = _{self.fixed}_bounds({self._given()})", depth)
+        for low in lows:
+            self.add(f"lows = tl.maximum(lows, zeros + {low})", depth)
+        for high in highs:
+            self.add(f"highs = tl.minimum(highs, zeros + {high})", depth)
+        moving, slot = f"{self.moving}{self.slot(self.moving)}", self.slot(self.fixed)
+        bounds = [f"({moving} >= lows{slot})", f"({moving} < highs{slot})", *self._facts(others, packed=True)]
+        self.add(f"counted = {' & '.join(bounds)}", depth)
+
+    def _facts(self, facts: list[Node], *, packed: bool = False) -> list[str]:
+        writer = Writer(self.known(packed))
+        return [f"({writer.text(f)})" for f in facts]
 
 
 def _bracketed(text: str) -> str:

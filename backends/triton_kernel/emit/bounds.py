@@ -21,28 +21,20 @@ from .score import Score
 @dataclass(frozen=True)
 class Range:
     """Lines that set `begin`, `whole`, `whole_end` and `end`: masked blocks from begin to whole and from whole_end to end,
-    the others between. `left` and `right` say whether a bound cuts there; without `inner` every block is masked."""
+    the others between. `packed` are those that set them for packed sequences. `left` says whether a bound cuts on that
+    side; without `inner` every block is masked."""
 
     lines: list[str]
+    packed: list[str]
     left: bool
-    right: bool
     inner: bool
 
 
-def block_range(score: Score, moving: str, size: str, width: str, first: str, last: str) -> Range:
-    """The range of `moving` for a block whose first and last rows (of the other index) are these texts."""
-    lows: list[tuple[str, str]] = []  # (for what is visited, for what is whole), as positions
-    highs: list[tuple[str, str]] = []
-    inner = True
-    for fact in score.facts:
-        forms = slacks(fact)
-        inner = inner and bool(forms)
-        for form in forms:
-            found = _bound(score, form, moving, first, last)
-            if found is None:
-                inner = False
-            else:
-                (highs if found[0] else lows).append(found[1:])
+def block_range(score: Score, moving: str, size: str, width: str, first: str, last: str, sequence: str = "") -> Range:
+    """The range of `moving` for a block whose first and last rows (of the other index) are these texts; `sequence` is the
+    text of what a kernel is told of the packed one of a place."""
+    lows, highs, others = _bounds(score, moving, first, last)
+    inner = not others
     low, whole = (_extreme([b[k] for b in lows], "tl.maximum", "0") for k in (0, 1))
     high, whole_end = (_extreme([b[k] for b in highs], "tl.minimum", size) for k in (0, 1))
     lines = [f"begin = {low} // {width} * {width}" if lows else "begin = 0", f"end = {high}"]
@@ -53,7 +45,55 @@ def block_range(score: Score, moving: str, size: str, width: str, first: str, la
             lines.append("whole_end = tl.maximum(whole, whole_end)")
         else:
             lines.append("whole = 0")
-    return Range(lines, bool(lows) and inner, True, inner)
+    return Range(lines, _packed_range(score, moving, width, first, last, sequence, inner), bool(lows) and inner, inner)
+
+
+def _packed_range(score: Score, moving: str, width: str, first: str, last: str, sequence: str, inner: bool) -> list[str]:
+    """The same lines for a block of packed rows: from the sequence of the first to that of the last, each bounded by those
+    of its positions that the block has. Blocks are counted from where the first one begins; only where it is the last one
+    too need pairs not be masked."""
+    lows, highs, _ = _bounds(score, moving, "at", "until")
+    low, whole = (_extreme([b[k] for b in lows[1:]], "tl.maximum", lows[0][k] if lows else "") for k in (0, 1))
+    high, whole_end = (_extreme([b[k] for b in highs[1:]], "tl.minimum", highs[0][k] if highs else "") for k in (0, 1))
+    lines = [f"at, until, zero, low, high, sequence = {sequence.format(first)}"]
+    lines.append(f"begin = tl.minimum(tl.maximum(zero + {low}, low), high)" if lows else "begin = low")
+    if inner:
+        lines.append(f"whole = zero + {whole}" if lows else "whole = begin")
+        lines.append(f"whole_end = zero + {whole_end}" if highs else "whole_end = high")
+    lines.append(f"at, until, zero, low, high, last_sequence = {sequence.format(last)}")
+    lines.append(f"end = tl.minimum(tl.maximum(zero + {high}, low), high)" if highs else "end = high")
+    if inner:
+        lines.append(f"whole_end = begin + tl.maximum(tl.minimum(whole_end, end) - begin, 0) // {width} * {width}")
+        if lows:
+            lines.append(f"whole = tl.minimum(begin + tl.cdiv(tl.maximum(whole - begin, 0), {width}) * {width}, end)")
+            lines.append("whole_end = tl.maximum(whole, whole_end)")
+            lines.append("whole = tl.where(sequence == last_sequence, whole, begin)")
+        lines.append("whole_end = tl.where(sequence == last_sequence, whole_end, begin)")
+    return lines
+
+
+def limits(score: Score, moving: str, at: str) -> tuple[list[str], list[str], list[Node]]:
+    """What bounds the positions of `moving` from below, and from above, for the one at a position of the other index; and
+    the facts that say something else."""
+    lows, highs, others = _bounds(score, moving, at, at)
+    return [low for low, _ in lows], [high for high, _ in highs], others
+
+
+def _bounds(
+    score: Score, moving: str, first: str, last: str
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]], list[Node]]:
+    """Of `moving`, lower and upper bounds, as positions: each for what is visited, and for what is whole; and the facts that
+    are more than that."""
+    lows: list[tuple[str, str]] = []
+    highs: list[tuple[str, str]] = []
+    others: list[Node] = []
+    for fact in score.facts:
+        found = [_bound(score, form, moving, first, last) for form in slacks(fact)]
+        if not found or None in found:
+            others.append(fact)
+        for bound in [b for b in found if b is not None]:
+            (highs if bound[0] else lows).append(bound[1:])
+    return lows, highs, others
 
 
 def _extreme(bounds: list[str], function: str, edge: str) -> str:

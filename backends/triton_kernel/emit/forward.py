@@ -16,7 +16,7 @@ from .texts import Writer
 def signature(name: str, block: Block, tensors: list[str], flags: list[str]) -> list[str]:
     """The first lines of a kernel."""
     given = [
-        [*(x.name for x in block.leaves()), *tensors],
+        [*(x.name for x in block.leaves()), *tensors, *block.spans()],
         block.arguments(),
         [*(f"{f}: tl.constexpr" for f in flags), *block.constants()],
     ]
@@ -29,6 +29,7 @@ def forward(name: str, score: Score, values: Leaf | None) -> list[str]:
     block = Block(score, "row", values)
     read = "What BT rows read, o [B, T, heads, E], and its" if values is not None else "The"
     block.add(f'"""{read} level [B, heads, T]."""')
+    block.expect([score.z, score.factor])
     begin_rows(block)
     block.add('top = tl.full([BT], float("-inf"), tl.float32)')
     block.add("total = tl.zeros([BT], tl.float32)")
@@ -70,6 +71,7 @@ def begin_rows(block: Block) -> None:
     block.add("rest = plane")
     block.decode(dims, "rest")
     block.add("row = first_row + tl.arange(0, BT)")
+    block.locate()
     block.begin(block.leaves(), 1)
 
 
@@ -84,6 +86,7 @@ def entries(block: Block, depth: int, roots: list[Node]) -> Writer:
     """Loads what moves, and begins its expressions."""
     moving = block.moving
     block.add(f"{moving} = first_{moving} + tl.arange(0, {block.width(moving)})", depth)
+    block.meet(depth)
     for leaf in block.others():
         block.load(leaf, depth)
     writer = Writer(block.known(), depth)

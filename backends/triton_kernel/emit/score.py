@@ -32,7 +32,8 @@ LN_2 = build.const(Fraction(math.log(2)))
 RESERVED = frozenset(
     """tl triton values o level d_o d_values delta T S E BT BS BE PRECISION plane own blocks batch begin whole end whole_end
     first_row last_row first_column last_column row column top total found empty shift higher shrink z factor weight d_weight
-    d_z d_factor pulled masked part low high other others rest place heads product""".split()
+    d_z d_factor pulled masked part low high other others rest place heads product PACKED KEEPS spans row_at column_at zeros lows
+    highs counted at until zero sequence last_sequence""".split()
 )
 
 
@@ -74,6 +75,7 @@ class Score:
     scalars: dict[Node, Leaf] = field(default_factory=dict)
     numbers: dict[Node, str] = field(default_factory=dict)  # what Python knows at each call: an argument of the kernel
     names: Names = field(default_factory=lambda: Names(RESERVED))
+    packed: bool = False  # may rows and columns be those of packed sequences?
 
     def leaves(self) -> list[Leaf]:
         """Every tensor once, in the order in which the score has them."""
@@ -170,7 +172,8 @@ def score(
     if ctx.past:
         stream = build.make("first", attr=ctx.system.stream)
         shifts = {i: stream if ctx.is_new(i) and ctx.on_stream(i) else build.ZERO for i in (row, column)}
-    found = Score(lead, row, column, base_two(ctx, z), factor, facts, shifts)
+    packed = bool(ctx.ends) and ctx.on_stream(row) and ctx.on_stream(column)
+    found = Score(lead, row, column, base_two(ctx, z), factor, facts, shifts, packed=packed)
     search = _Search(ctx, found, {o.node: o for o in given})
     for node in (found.z, factor, *facts):
         search.visit(node)

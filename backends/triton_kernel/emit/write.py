@@ -36,6 +36,7 @@ class Online:
     and why, `tables` what kernels read and give no gradient."""
 
     written: dict[str, str]
+    refused: frozenset[str] = frozenset()  # those of which that is known beforehand
     read: list[str] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
     tables: dict[str, str] = field(default_factory=dict)
@@ -68,7 +69,8 @@ class Online:
             return None
         tensor = ctx.system.tensors.get(ctx.current)
         alone = tensor is not None and tensor.rhs is node and tensor.name in ctx.unread
-        return name, [*told(ctx, found.numbers), "dots=out_dtype", *(["dtype=out_dtype"] if alone else [])]
+        spans = ["spans=" + ctx.spans()] if found.packed else []
+        return name, [*told(ctx, found.numbers), *spans, "dots=out_dtype", *(["dtype=out_dtype"] if alone else [])]
 
     def imports(self) -> str:
         """What the written text needs beyond torch."""
@@ -94,6 +96,7 @@ def _text(name: str, found: Score, values: Leaf | None, given: list[Operand]) ->
     texts = ["\n".join(lines) for lines in kernels.values()]
     plan = [f"_{name}_plan = _Softmax(", f'    name="{name}",', f"    lead={_strings(found.lead)},"]
     plan += [f"    kept={_strings(columns_lead(found, values))},", "    leaves=(", *_leaves(found, values, given), "    ),"]
+    plan += ["    packed=True,"] * found.packed
     plan += [f'    numbers="{kinds(found.numbers)}",', *(f"    {which}={lines[1][4:-1]}," for which, lines in kernels.items()), ")"]
     return "\n\n\n".join([*texts, "\n".join([*plan, f"{name} = fused_softmax(_{name}_plan)"])])
 

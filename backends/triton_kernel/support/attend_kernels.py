@@ -18,6 +18,7 @@ import triton.language as tl
 
 from .decay_kernels import (
     _across,
+    _chunks_of,
     _column_sums,
     _counts,
     _gates_of,
@@ -109,10 +110,7 @@ def _states_kernel(
     state = tl.zeros([BK, BV], tl.float32)
     if HAS_START:
         state = _load_start(start, batch, head, key, value, by_batch, by_head, by_key, by_value, K, V)
-    begin, end = 0, count
-    if PACKED:
-        begin, end = tl.load(table + batch), tl.load(table + batch + 1)
-        batch *= 0
+    batch, begin, end = _chunks_of(table, batch, count, PACKED)
     for step in range(end - begin):
         chunk = begin + step
         if REVERSE:

@@ -12,6 +12,17 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
+def _chunks_of(table, batch, count, PACKED: tl.constexpr):
+    """(where in the batch the rows are, first chunk, the one behind the last). PACKED: states are of sequences, whose chunks
+    the table bounds, one behind the other."""
+    begin, end = 0, count
+    if PACKED:
+        begin, end = tl.load(table + batch), tl.load(table + batch + 1)
+        batch *= 0
+    return batch, begin, end
+
+
+@triton.jit
 def _load_tile(x, row, column, stride, rows, columns):
     """[R, C] of a matrix with contiguous rows; zeros outside."""
     mask = (row < rows)[:, None] & (column < columns)[None, :]

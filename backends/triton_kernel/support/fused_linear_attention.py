@@ -222,8 +222,8 @@ def fused_linear_attention(
     Packed sequences begin at `first` [T]; with a start each, and final states, [N, H, K, V], if `starts` are their ends.
     float64, complex numbers, decays along columns, chunks of another size and the CPU are left to PyTorch.
     """
-    if starts is not None and strict:  # a read before a step is one after the step before it
-        time = max(x.shape[1] for x in (q, k, v))
+    time = 0 if 0 in (q.shape[1], k.shape[1], v.shape[1]) else max(q.shape[1], k.shape[1], v.shape[1])
+    if starts is not None and strict and time:  # a read before a step is one after the step before it
         by, q = _packed(starts, time, CHUNK), q.expand(-1, time, -1, -1)
         o, final = fused_linear_attention(
             by.later(q), k, v, decay, start, log=log, columns=columns, chunk=chunk, scale=scale, dots=dots, dtype=dtype,

@@ -77,6 +77,7 @@ class _Softmax(NamedTuple):
     forward: Any
     rows: Any
     columns: Any
+    packed: bool = False  # are the kernels told of packed sequences?
 
 
 @cache
@@ -88,17 +89,25 @@ def _softmax_constants(kernel: str, given: tuple[tuple[str, int], ...], size: in
     return {**widths, **padded, "BT": rows, "BS": columns, "num_warps": warps, "num_stages": stages}
 
 
+def _softmax_packed(packed: bool, table: str) -> dict[str, bool]:
+    """What the kernels are told of packed sequences: loops that keep inside what could be hoisted spill less on sm_90 and
+    what came after it, and more on sm_80."""
+    return {"PACKED": packed, "KEEPS": packed and table == "sm_90"}
+
+
 def _softmax_blocks(length: int, block: int) -> int:
     return (length + block - 1) // block
 
 
 class _Call(NamedTuple):
-    """What one launch works on. `sizes` are B, *lead, T, S, and then the integers that the kernels take."""
+    """What one launch works on. `sizes` are B, *lead, T, S, and then the integers that the kernels take; `spans`, of rows and
+    of columns, say which packed sequence each is of."""
 
     plan: _Softmax
     tensors: tuple[Tensor, ...]
     sizes: list[int]
     numbers: list[float]
+    spans: tuple[Tensor | None, ...]
 
     def length(self, axis: str) -> int:
         return self.sizes[("batch", *self.plan.lead, "row", "column").index(axis)]
@@ -144,8 +153,10 @@ class _Call(NamedTuple):
         programs = _softmax_blocks(self.length(side), constants["BS" if side == "column" else "BT"]) * self.length("batch")
         for d in kept:
             programs *= self.length(d)
+        spans = [self.spans[side == "column"]] if self.plan.packed else []
+        flags |= _softmax_packed(spans[0] is not None, _tiles_of(self.tensors[0].device)) if spans else {}
         getattr(self.plan, which)[(programs,)](
-            *self.tensors, *extra, *self.steps(), *self.lengths(), **flags, **constants
+            *self.tensors, *extra, *spans, *self.steps(), *self.lengths(), **flags, **constants
         )
 
 
@@ -196,16 +207,22 @@ def _folded(call: _Call, leaf: _Leaf, x: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _operators(plan: _Softmax) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The operator of one read, of (*tensors, sizes, numbers, dtype), with its derivative, and shapes for compilers."""
+    """The operator of one read, of (*tensors, sizes, numbers, spans of rows, of columns, dtype), with its derivative, and
+    shapes for compilers."""
     count = len(plan.leaves)
-    given = ", ".join([*(f"Tensor x{k}" for k in range(count)), "SymInt[] sizes", "float[] numbers"])
+    told = ["SymInt[] sizes", "float[] numbers", "Tensor? row_spans", "Tensor? column_spans"]
+    given = ", ".join([*(f"Tensor x{k}" for k in range(count)), *told])
     outputs = "Tensor d_o, Tensor d_level, Tensor o, Tensor level"
+
+    def called(inputs: tuple[Any, ...]) -> _Call:
+        sizes, numbers, *spans = inputs[count : count + 4]
+        return _Call(plan, inputs[:count], sizes, numbers, tuple(spans))
 
     @torch.library.custom_op(
         f"{OPS}::{plan.name}", mutates_args=(), schema=f"({given}, ScalarType dtype) -> (Tensor, Tensor)"
     )
     def read(*inputs: Any) -> tuple[Tensor, Tensor]:
-        call = _Call(plan, inputs[:count], *inputs[count:-1])
+        call = called(inputs)
         o, level = _softmax_empty(call, inputs[-1])
         with _on_device(level):
             call.launch("forward", [level] if call.values is None else [o, level])
@@ -213,32 +230,32 @@ def _operators(plan: _Softmax) -> Callable[..., tuple[Tensor, Tensor]]:
 
     @read.register_fake
     def _(*inputs: Any) -> tuple[Tensor, Tensor]:
-        return _softmax_empty(_Call(plan, inputs[:count], *inputs[count:-1]), inputs[-1])
+        return _softmax_empty(called(inputs), inputs[-1])
 
     @torch.library.custom_op(
         f"{OPS}::{plan.name}_adjoint", mutates_args=(), schema=f"({outputs}, {given}, bool[] wanted) -> Tensor[]"
     )
     def adjoint(d_o: Tensor, d_level: Tensor, o: Tensor, level: Tensor, *inputs: Any) -> list[Tensor]:
-        call = _Call(plan, inputs[:count], *inputs[count:-1])
+        call = called(inputs)
         return _softmax_adjoint(call, d_o, d_level, o, level, inputs[-1])
 
     @adjoint.register_fake
     def _(d_o: Tensor, d_level: Tensor, o: Tensor, level: Tensor, *inputs: Any) -> list[Tensor]:
-        call = _Call(plan, inputs[:count], *inputs[count:-1])
+        call = called(inputs)
         return _softmax_gradients(call, _softmax_gradients_empty(call, inputs[-1]), inputs[-1])
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.rest = inputs[count:-1]
+        ctx.rest = inputs[count : count + 2]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*output, *inputs[:count])
+        ctx.save_for_backward(*output, *inputs[:count], *inputs[count + 2 : count + 4])
 
     def backward(ctx: Any, d_o: Tensor | None, d_level: Tensor | None) -> tuple[Any, ...]:
-        o, level, *tensors = ctx.saved_tensors
+        o, level, *tensors, row_spans, column_spans = ctx.saved_tensors
         wanted = list(ctx.needs_input_grad[:count])
         d_o = torch.zeros_like(o) if d_o is None else d_o
         d_level = torch.zeros_like(level) if d_level is None else d_level
-        found = adjoint(d_o, d_level, o, level, *tensors, *ctx.rest, wanted)
-        return *(x if w else None for x, w in zip(found, wanted, strict=True)), None, None, None
+        found = adjoint(d_o, d_level, o, level, *tensors, *ctx.rest, row_spans, column_spans, wanted)
+        return *(x if w else None for x, w in zip(found, wanted, strict=True)), *[None] * 5
 
     read.register_autograd(backward, setup_context=setup)
     return read
@@ -288,7 +305,8 @@ def _softmax_adjoint(
 def fused_softmax(plan: _Softmax) -> Callable[..., tuple[Tensor, Tensor]]:
     """A function with the arguments of `online_softmax`, and the numbers that its kernels take.
 
-    float64, features wider than 256, tables that need a gradient, and the CPU are left to PyTorch.
+    `spans` of packed sequences: four integers for each of them, each row and each column (`_row_places`). float64, features
+    wider than 256, tables that need a gradient, and the CPU are left to PyTorch.
     """
     read = _operators(plan)
 
@@ -302,6 +320,7 @@ def fused_softmax(plan: _Softmax) -> Callable[..., tuple[Tensor, Tensor]]:
         columns: Any = None,
         counts: tuple[int, ...] = (),
         numbers: tuple[float, ...] = (),
+        spans: Any = None,
         dots: torch.dtype = torch.float32,
         dtype: torch.dtype = torch.float32,
     ) -> tuple[Tensor, Tensor]:
@@ -315,14 +334,32 @@ def fused_softmax(plan: _Softmax) -> Callable[..., tuple[Tensor, Tensor]]:
         if not able or 0 in (*sizes, *widths) or max(widths, default=0) > 256:
             computed = torch.float64 if wide else torch.float32
             cast = [(x.to(computed) if x.is_floating_point() else x, r, c) for x, r, c in operands]
-            o, level = online_softmax(scores, cast, values.to(computed), lead, rows, columns=columns)
+            if spans is None:
+                o, level = online_softmax(scores, cast, values.to(computed), lead, rows, columns=columns)
+            else:
+                o, level = _softmax_alone(scores, cast, values.to(computed), lead, spans[0])
             return o if wide else o.to(dtype), level
         like = dots if dots in (torch.float16, torch.bfloat16) else torch.float32
         named = zip(plan.leaves, given, strict=True)
         tensors = [_features(x, leaf, like, plan.lead) if leaf.width else x for leaf, x in named]
-        return read(*tensors, [*sizes, *counts], list(numbers) or [0.0], dtype)
+        told = (None, None) if spans is None else spans[1:3]
+        return read(*tensors, [*sizes, *counts], list(numbers) or [0.0], *told, dtype)
 
     return run
+
+
+def _softmax_alone(
+    scores: Any, operands: list[tuple[Tensor, int | None, int | None]], values: Tensor, lead: tuple[int, ...], sequences: Tensor
+) -> tuple[Tensor, Tensor]:
+    """PyTorch's function for one packed sequence after another; the host waits for where they begin."""
+    found = []
+    for zero, begin, end, head in sequences.tolist():
+        count, own = zero + end - begin - head, []
+        for x, row, column in operands:
+            x = x if row is None else x.narrow(row, head, count)
+            own.append((x if column is None else x.narrow(column, begin, end - begin), row, column))
+        found.append(online_softmax(scores, own, values.narrow(-2, begin, end - begin), lead, count))
+    return torch.cat([o for o, _ in found], -2), torch.cat([level for _, level in found], -1)
 
 
 def _features(x: Tensor, leaf: _Leaf, dtype: torch.dtype, lead: tuple[str, ...]) -> Tensor:

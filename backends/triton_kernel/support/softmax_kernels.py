@@ -57,6 +57,60 @@ def _store_pairs(x, tile, stride, count, others, LENGTH: tl.constexpr, OTHERS: t
 
 
 @triton.jit
+def _row_places(spans, first, count, LENGTH: tl.constexpr):
+    """Of packed sequences, for each row from the first: its position, and the column that is at position 0.
+
+    `spans` has four integers for each place: the row that position 0 of its sequence would have if all that it sees were
+    here, the columns where the sequence begins and ends, and the row where it begins.
+    """
+    place = tl.arange(0, LENGTH)
+    at, there = spans + tl.cast(first, tl.int64) * 4 + place * 4, place < count - first
+    return first + place - tl.load(at, mask=there, other=0), tl.load(at + 1, mask=there, other=0)
+
+
+@triton.jit
+def _column_places(spans, first, count, LENGTH: tl.constexpr):
+    """The same for each column, and the row that is at position 0."""
+    place = tl.arange(0, LENGTH)
+    at, there = spans + tl.cast(first, tl.int64) * 4 + place * 4, place < count - first
+    return first + place - tl.load(at + 1, mask=there, other=0), tl.load(at, mask=there, other=0)
+
+
+@triton.jit
+def _row_bounds(spans, first, count, LENGTH: tl.constexpr):
+    """For each row, where the columns of its sequence begin and end."""
+    place = tl.arange(0, LENGTH)
+    at, there = spans + tl.cast(first, tl.int64) * 4 + place * 4, place < count - first
+    return tl.load(at + 1, mask=there, other=0), tl.load(at + 2, mask=there, other=0)
+
+
+@triton.jit
+def _column_bounds(spans, first, count, LENGTH: tl.constexpr):
+    """For each column, where the rows of its sequence begin and end."""
+    place = tl.arange(0, LENGTH)
+    at, there = spans + tl.cast(first, tl.int64) * 4 + place * 4, place < count - first
+    count = tl.load(at + 2, mask=there, other=0) - tl.load(at + 1, mask=there, other=0)
+    return tl.load(at + 3, mask=there, other=0), tl.load(at, mask=there, other=0) + count
+
+
+@triton.jit
+def _row_sequence(spans, place, first, last):
+    """For the sequence of one row: the positions of those of the rows first to last that it has, the same of its columns,
+    and the number of one that stands for the sequence."""
+    at = spans + tl.cast(place, tl.int64) * 4
+    zero, begin, end, head = tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
+    return tl.maximum(first, head) - zero, tl.minimum(last + 1, zero + end - begin) - 1 - zero, begin, begin, end, begin
+
+
+@triton.jit
+def _column_sequence(spans, place, first, last):
+    """The same for the sequence of one column, and of its rows."""
+    at = spans + tl.cast(place, tl.int64) * 4
+    zero, begin, end, head = tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
+    return tl.maximum(first, begin) - begin, tl.minimum(last + 1, end) - 1 - begin, zero, head, zero + end - begin, begin
+
+
+@triton.jit
 def _delta_kernel(d_o, o, d_level, delta, T, heads, E: tl.constexpr, BE: tl.constexpr, BT: tl.constexpr):
     """delta = sum of d_o o over features, less d_level: d_o and o [B, T, heads, E], the others [B, heads, T]."""
     blocks = tl.cdiv(T, BT)

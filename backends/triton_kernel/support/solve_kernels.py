@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from .decay_kernels import (
+    _chunks_of,
     _head_factors,
     _load_pairs,
     _load_tile,
@@ -112,10 +113,7 @@ def _solve_kernel(
     state = tl.zeros([BK, BV], tl.float32)
     if HAS_START:
         state = tl.load(start + plane * K * V + corner, mask=inside, other=0).to(tl.float32)
-    begin, end = 0, count
-    if PACKED:  # what starts and is final are sequences, whose chunks the table bounds, one behind the other
-        begin, end = tl.load(table + batch), tl.load(table + batch + 1)
-        batch *= 0
+    batch, begin, end = _chunks_of(table, batch, count, PACKED)
     for step in range(end - begin):
         chunk = begin + step
         if REVERSE:
@@ -183,10 +181,7 @@ def _solve_slabs_kernel(
         if HAS_START:
             state += _load_tile(start + plane * K * V, slab * BK + lane, value, V, K, V)
         held += (state,)
-    begin, end = 0, count
-    if PACKED:  # what starts and is final are sequences, whose chunks the table bounds, one behind the other
-        begin, end = tl.load(table + batch), tl.load(table + batch + 1)
-        batch *= 0
+    batch, begin, end = _chunks_of(table, batch, count, PACKED)
     for step in range(end - begin):
         chunk = begin + step
         if REVERSE:

@@ -34,11 +34,11 @@ SOLVE_PAIRS, SOLVE_WARPS, INVERSE_WARPS = 64, 4, 2
 Given = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, tuple[Tensor, Tensor, float] | None, Tensor | None]
 
 
-def _solve_tile(keys: int, values: int, like: torch.dtype, reverse: bool, hopper: bool) -> dict[str, int]:
+def _solve_tile(keys: int, values: int, like: torch.dtype, reverse: bool, hopper: bool, packed: bool) -> dict[str, int]:
     """All keys and some values; warps and stages so that 16-bit operands spill little and their tiles fit."""
     if keys > SOLVE_KEYS:
         return _slabs_tile(keys, values, like, reverse, hopper)
-    tile = {"BK": _block(keys, SOLVE_KEYS), "BV": 64 if hopper else 32, "num_warps": 8 if reverse else 4}
+    tile = {"BK": _block(keys, SOLVE_KEYS), "BV": 64 if hopper else 32, "num_warps": 8 if reverse or packed and hopper else 4}
     tile["num_stages"] = 1 if reverse and not hopper else 2
     if like == torch.float32:
         tile |= {"BV": tile["BV"] // 2, "num_warps": 8, "num_stages": 1}
@@ -65,9 +65,9 @@ def _solve_scan(
     before each packed sequence, and all (`packed_rows`): the last states are then one for each.
     """
     time, keys, values = w.shape[1], w.shape[3], x.shape[-1]
-    tile = _solve_tile(keys, values, w.dtype, reverse, _is_hopper(w))
+    tile = _solve_tile(keys, values, w.dtype, reverse, _is_hopper(w), table is not None)
     held = {n: tile.pop(n) for n in list(tile) if n in ("BK", "SLABS")}  # all keys, whatever is faster
-    name = "solve" + " slabs" * ("SLABS" in held) + " reversed" * reverse
+    name = "solve" + " slabs" * ("SLABS" in held) + " reversed" * reverse + " packed" * (table is not None)
     tile = {**_tuned(name, tile, w, time, keys, values), **held}
     given = (w, u, inverse, x, decay, start, read, table)
     how: dict[str, Any] = {"BY_HEAD": by_head, "APART": apart, "BEFORE": before, "REVERSE": reverse}

@@ -71,7 +71,7 @@ def _solve(name: str, kernel: Any, options: dict[str, int], like: str = BF16, **
 def _solve_scan(by: str, reverse: bool, keys: int, dtype: torch.dtype = torch.bfloat16, packed: bool = False) -> None:
     """The scan of feedback, by the tile that it is launched with."""
     name = f"solve {keys} {by}" + " reversed" * reverse + ", float32" * (dtype == torch.float32) + ", packed" * packed
-    tile, other = (_solve_tile(keys, 128, dtype, reverse, hopper) for hopper in (True, False))
+    tile, other = (_solve_tile(keys, 128, dtype, reverse, hopper, packed) for hopper in (True, False))
     launch = {option: tile.pop(option) for option in ("num_warps", "num_stages")}
     flags = {"BY_HEAD": by == "by head", "REVERSE": reverse, "READ": reverse, "HAS_START": True, **tile, **AFTER}
     flags |= TOGETHER if packed else ALONE

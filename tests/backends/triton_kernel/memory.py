@@ -87,7 +87,7 @@ def _softmax() -> Callable[..., Any]:
     text._Call.launch = launch
     one, *_, counts = calls[0].sizes[0], calls[0].sizes[4:]
     operator = _operator(text, "softmax")
-    return lambda q, k, v: operator(q, k, v, [one, q.shape[2], _T, _T, *counts], list(calls[0].numbers), HALF)[0]
+    return lambda q, k, v: operator(q, k, v, [one, q.shape[2], _T, _T, *counts], list(calls[0].numbers), None, None, HALF)[0]
 
 
 def _ring() -> Callable[..., Any]:

@@ -21,8 +21,20 @@ import torch
 from torch import Tensor
 
 import seqdsl
+from backends.torch_module.runtime_packed import _select_state, _stack_states
 from seqdsl.api import load_backend
-from tests.backends.triton_kernel import recurrences
+from tests.backends.triton_kernel import reads, recurrences
+from tests.backends.triton_kernel.packed_mixers import (
+    ACROSS,
+    ATTENDING,
+    BASE,
+    BOTH,
+    DEEP,
+    LAYER,
+    SHARED,
+    SHIFTS,
+    THROUGH,
+)
 from tests.backends.triton_kernel.processes import interpret_in, unless_stopped
 from tests.backends.triton_kernel.recurrences import UNNAMED
 from tests.backends.triton_kernel.sequence_cases import WHOLE
@@ -45,6 +57,7 @@ class Packed:
     possible: bool = False
     drawn: str = "normal"
     scale: float = 1.0
+    pasts: tuple[int, ...] = (3,)  # positions before each sequence, over and over
     piece: int = 8  # so many steps at least are taken by one program, and so many pieces are solved side by side
     pieces: int = 8
 
@@ -58,57 +71,13 @@ def _whole(name: str, **changed: Any) -> Packed:
     return Packed(case.source, case.sizes, mixer=case.mixer, **changed)
 
 
-BASE = """
-mixer base(x[t,c], a[t,c], b[c]) -> y[t,c]:
-    S[-1,c] = b
-    S[t,c]  = a * S[t-1] + x
-    y[t,c]  = S + x
-"""
-ACROSS = """
-mixer across(x[t,d], a[t,d]) -> y[t,d]:
-    y[t,d] = a * y[t,d-1] + x
-"""
-BOTH = """
-mixer both(x[t,c], a[t,c], b[t,c]) -> y[t,c]:
-    S[t,c] = sigmoid(a) * S[t-1] + x
-    R[t,c] = sigmoid(b) * R[t+1] + x
-    y[t,c] = S * R
-"""
-SHIFTS = """
-mixer shifts(x[t,c], m[c]) -> y[t,c], z[t,c]:
-    u[t,c] = tanh(x) * m
-    y[t,c] = x + m * (x[t-1] - x) + u[t-2]
-    w[t, j: 3, c] = u[t-j]
-    z[t,c] = max[j](w) - (sum[k: 2] u[t-k-1])
-"""
-DEEP = """
-mixer deep_shifts(x[t,c], m[l,c]) -> y[t,c]:
-    z[-1,t,c] = x
-    z[l,t,c]  = tanh(z[l-1,t-1] * m + z[l-1])
-    y[t,c]    = z[|l|-1]
-"""
-# Of which each read before a step has a decay of its own, so that it goes through the states themselves.
-THROUGH = """
-mixer through(q[t,h,d], k[t,h,d], v[t,h,e], g[t,h,d], f[t,h,e], p[t,j,h,d], w[t,j,h,d]) -> o[t,h,e]:
-    P[t,h,d,e] = exp(g) * exp(f) * S[t-1]
-    S[t,h,d,e] = P - (sum[j] w * (sum[d] p * P)) + k * v
-    o[t,h,e]   = sum[d] q * S
-"""
-# Decays of rows and columns that all positions share, as numbers and as logarithms.
-SHARED = """
-mixer shared(q[t,h,d], k[t,h,d], v[t,h,e], a[h,d,e]) -> o[t,h,e]:
-    S[t,h,d,e] = sigmoid(a) * S[t-1] + k * v
-    R[t,h,d,e] = exp(-abs(a)) * R[t-1] + k * v
-    o[t,h,e]   = (sum[d] q * S) + (sum[d] q * R)
-"""
-LAYER = """
-mixer layer(x[t,c], a[t,c]; W = 3) -> y[t,c]:
-    param w[j: W, c] = normal(0, 0.5)
-    u[t,c] = silu(sum[j] w * x[t-j]) * sigmoid(a) + x
-    m[t,c] = max(m[t-1] - exp(a), u)
-    S[t,c] = sigmoid(a) * S[t-1] + m
-    y[t,c] = S * u + tanh(S[t-1])
-"""
+def _attends(name: str, **changed: Any) -> Packed:
+    """A normalised read, of sequences that end inside tiles and of one that is longer."""
+    case = reads.READS[name]
+    sizes = {n: min(size, 3) if n in "hgr" else size for n, size in case.sizes.items() if n != "t"}
+    return Packed(case.source, sizes, case.form, **{"ends": (0, 0, 5, 5, 6, 70, 120, 120), "pasts": (3, 0, 70, 5), **changed})
+
+
 CASES: dict[str, Packed] = {
     "max, plus": Packed("decaying_max", {"c": 5}),
     "max, plus, in pieces of many steps": Packed("decaying_max", {"c": 70}, piece=128),
@@ -147,10 +116,20 @@ CASES: dict[str, Packed] = {
     "reads of small states before them": Packed(THROUGH, {"h": 1, "d": 3, "e": 2, "j": 2}, "chunkwise", scale=0.3),
     "an erasing state at every depth": Packed("deep_erase", {"l": 2, "d": 3, "e": 3}, "chunkwise", scale=0.3),
     "a state space": _whole("a state space"),
+    "attention": _attends("causal"),
+    "attention to a window": _attends("window", ends=(0, 0, 5, 70, 150)),
+    "attention by distance": _attends("slopes by head"),
+    "attention to a window and the first": _attends("window and first"),
+    "attention to documents": _attends("documents and padding"),
+    "attention by groups": _attends("groups"),
+    "attention without products": _attends("no product", states=False, possible=True, scale=0.5),
+    "attention with a factor of the weights": _attends("a factor of the weights"),
+    "attention after a recurrence, and before one": Packed(ATTENDING, {"h": 1, "d": 3, "e": 2}, pasts=(1, 0, 2, 70)),
 }  # fmt: skip
 SHORT = ("max, plus", "a fold of two fields", "two states that multiply", "a base case", "earlier positions",
          "a window with a gate", "a decay for each key", "feedback with a decay for each head",
-         "a state for each channel", "decays that all positions share")  # fmt: skip
+         "a state for each channel", "decays that all positions share", "attention to a window")  # fmt: skip
+WIDE = ("attention to a window",)  # that have no kernels in float64
 
 # What is done wrong: in which case, and what stands in the text in the place of what.
 MUTANTS: dict[str, tuple[str, str, str]] = {
@@ -180,6 +159,22 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
                                                       "(ends[:-1].long() + number * before - count)"),
     "a read before a step that is another sequence's": (
         "reads of small states before them", "* (states.dim() - 2)), own, shifted)", "* (states.dim() - 2)), shifted, shifted)"),
+    "keys of other sequences": (
+        "attention", "lows, highs = _row_bounds(spans, first_row, T, BT)", "lows, highs = zeros * 0, zeros + S"),
+    "queries of other sequences": (
+        "attention to a window and the first", "lows, highs = _column_bounds(spans, first_column, S, BS)",
+        "lows, highs = zeros * 0, zeros + T"),
+    "no pair is masked in a block of two sequences": (
+        "attention", "tl.where(sequence == last_sequence, whole_end, begin)", "whole_end"),
+    "positions from the first sequence on": ("attention by distance", "place - tl.load(at, mask=there, other=0),", "place,"),
+    "blocks of one sequence": ("attention", "_row_sequence(spans, last_row", "_row_sequence(spans, first_row"),
+    "PyTorch goes through all as one sequence": (
+        "attention to a window", "_softmax_alone(scores, cast, values.to(computed), lead, spans[0])",
+        "online_softmax(scores, cast, values.to(computed), lead, rows)"),
+    "what came before a sequence stands before another": (
+        "attention", "joined.index_select(dim, spans[3])", "joined"),
+    "a sequence begins where its rows do": (
+        "attention to a window", "torch.stack([end - stop + first, first", "torch.stack([begin, first"),
     "positions beyond the boundary": ("earlier positions", "+ number * before + start", "+ number * 0 + start"),
 }  # fmt: skip
 
@@ -206,9 +201,9 @@ def _lengths(case: Packed) -> dict[str, int]:
     return case.sizes if case.program().system().params() else {}
 
 
-def inputs(case: Packed, time: int) -> list[Tensor]:
+def inputs(case: Packed, time: int, seed: int = 1) -> list[Tensor]:
     """Numbers of one batch, of so many positions."""
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     system, found = case.program().system(), []
     for x in system.inputs():
         shape = [1, *(time if system.axis(i) == system.stream else case.sizes[system.axis(i)] for i in x.indices)]
@@ -222,19 +217,29 @@ def parts(case: Packed, given: list[Tensor], a: int, b: int) -> list[Tensor]:
     """Some positions of inputs."""
     system = case.program().system()
     along = [[k + 1 for k, i in enumerate(x.indices) if system.axis(i) == system.stream] for x in system.inputs()]
-    return [x.narrow(dims[0], a, b - a) if dims else x for x, dims in zip(given, along, strict=True)]
+    found = list(given)
+    for number, dims in enumerate(along):
+        for dim in dims:
+            found[number] = found[number].narrow(dim, a, b - a)
+    return found
 
 
 def tensors(state: Any) -> list[Tensor]:
     """Those of a record, in the order of their names."""
     if isinstance(state, dict):
         return [x for _, value in sorted(state.items()) for x in tensors(value)]
+    if isinstance(state, list):
+        return [x for value in state for x in tensors(value)]
     return [state] if isinstance(state, Tensor) else []
 
 
 def mapped(state: Any, change: Callable[[Tensor], Any]) -> Any:
     """A record with other tensors."""
-    return {n: mapped(x, change) for n, x in state.items()} if isinstance(state, dict) else change(state)
+    if isinstance(state, dict):
+        return {n: mapped(x, change) for n, x in state.items()}
+    if isinstance(state, list):
+        return [mapped(x, change) for x in state]
+    return change(state) if isinstance(state, Tensor) else state
 
 
 def run(module: Any, given: list[Tensor], state: Any, ends: Any) -> tuple[list[Tensor], list[Tensor]]:
@@ -262,32 +267,37 @@ def literal(case: Packed, module: Any, given: list[Tensor], state: Any) -> list[
     wide = [x.double() if x.is_floating_point() else x for x in given]
     for n, (a, b) in enumerate(pairwise(case.ends)):
         named = {x.name: y[0].numpy() for x, y in zip(program.system().inputs(), parts(case, wide, a, b), strict=True)}
-        own = None if state is None else mapped(state, lambda x, n=n: (x[n].double() if x.is_floating_point() else x[n]).numpy())
-        one = program.interpret(named, params, _lengths(case), own)
-        found.append([*map(np.asarray, one["outputs"].values()), *([] if state is None else _arrays(one["state"]))])
-    outputs = len(program.system().outputs)
-    return [np.concatenate(x)[None] if k < outputs else np.stack(x) for k, x in enumerate(zip(*found, strict=True))]
+        own = mapped(_select_state(state, n), lambda x: (x.double() if x.is_floating_point() else x)[0].numpy())
+        found.append(program.interpret(named, params, _lengths(case), own))
+    outputs = [np.concatenate(x)[None] for x in zip(*(one["outputs"].values() for one in found), strict=True)]
+    after = [] if state is None else tensors(_stack_states([_batch(one["state"]) for one in found]))
+    return [*outputs, *(x.numpy() for x in after)]
 
 
-def _arrays(state: Any) -> list[np.ndarray[Any, Any]]:
+def _batch(state: Any) -> Any:
+    """A record of the interpreter as that of a batch of one."""
     if isinstance(state, dict):
-        return [x for _, value in sorted(state.items()) for x in _arrays(value)]
-    return [np.asarray(state)]
+        return {n: _batch(x) for n, x in state.items()}
+    return state if isinstance(state, int) else torch.as_tensor(np.asarray(state))[None]
 
 
 def states(case: Packed, exact: Any) -> Any:
     """One for each sequence, all different; None where they do not come and go in one call."""
     if not case.states:
         return None
-    count = len(case.ends) - 1
-    _, one = exact(*(x.double() if x.is_floating_point() else x for x in inputs(case, 3)), return_state=True)
     draw = torch.Generator().manual_seed(3)
 
     def drawn(x: Tensor) -> Tensor:
-        more = torch.randn(count, *x.shape[1:], generator=draw)
+        more = torch.randn(x.shape, generator=draw)
         return more > 0 if x.dtype == torch.bool else (x.detach() + more).float()
 
-    return mapped(one, drawn)
+    found = []
+    for n in range(len(case.ends) - 1):
+        given = [x.double() if x.is_floating_point() else x for x in inputs(case, (case.pasts * (n + 1))[n], 1 + n)]
+        one = exact(*given, return_state=True)[1]
+        cached = "position" in one  # of which entries may be of the same numbers
+        found.append(mapped(one, lambda x: x.detach().float() if x.is_floating_point() else x) if cached else mapped(one, drawn))
+    return _stack_states(found)
 
 
 def errors(
@@ -337,8 +347,12 @@ def _found() -> Iterator[tuple[str, Callable[[], list[float]]]]:
         yield f"{name}, no position", partial(errors, replace(CASES[name], ends=(0, 0, 0)))
         yield f"{name}, twice", partial(twice, CASES[name])
         yield f"{name}, float16", partial(errors, CASES[name], dtype=torch.float16)
+    yield "reads before and after, no position", partial(errors, replace(CASES["reads before and after"], ends=(0, 0, 0)))
+    for name in WIDE:
+        yield f"{name}, float64", partial(errors, CASES[name], dtype=torch.float64)
     for name, (wrong, *change) in MUTANTS.items():
-        yield name, partial(unless_stopped, partial(errors, CASES[wrong], (change[0], change[1])))
+        dtype = torch.float64 if name.startswith("PyTorch") else torch.float32
+        yield name, partial(unless_stopped, partial(errors, CASES[wrong], (change[0], change[1]), dtype=dtype))
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ def operator_errors(name: str) -> list[float]:
     text._Call.launch = launch
     given = [x.detach().requires_grad_(x.is_floating_point()) for x in calls[0].tensors]
     operator = getattr(getattr(torch.ops, text.OPS), calls[0].plan.name)
-    found = torch.library.opcheck(operator, (*given, list(calls[0].sizes), list(calls[0].numbers), torch.float32))
+    found = torch.library.opcheck(operator, (*given, list(calls[0].sizes), list(calls[0].numbers), None, None, torch.float32))
     return [float(result != "SUCCESS") for result in found.values()]
 
 
@@ -171,13 +171,14 @@ def interpreted() -> dict[str, list[float]]:
 
 
 AHEAD = {"causal": (64, 128, 256), "slopes by head": (128,), "groups": (128,)}
+PACKED = {"causal": (128, 256), "slopes by head": (128,)}  # of packed sequences
 TABLE = Path(__file__).with_name("reads.txt")
 TABLES = {"sm_80": "sm_80", "sm_90": "sm_90", "sm_100": "sm_90", "gfx942": "hip"}
 
 
 def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
     """What every kernel of these reads takes in bfloat16, at the tile that is its default."""
-    for name, wanted in AHEAD.items():
+    for packed, name, wanted in [*((False, *x) for x in AHEAD.items()), *((True, *x) for x in PACKED.items())]:
         _, text = built(READS[name])
         plan = next(x for n, x in vars(text).items() if n.endswith("_plan"))
         for width, which, target in product(wanted, ("forward", "rows", "columns"), targets):
@@ -187,9 +188,10 @@ def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
             constants["PRECISION"] = "ieee"
             kernel = getattr(plan, which)
             constants |= {n: True for n in kernel.arg_names if n.startswith("WANTS_")}
+            constants |= text._softmax_packed(packed, TABLES[target]) | ({} if packed else {"spans": None})
             steps = tuple(n for n in kernel.arg_names[: kernel.arg_names.index("S") + 1] if not n.endswith("_count"))
             used = compile_one(kernel, types(plan), constants, target, steps, **options)
-            yield {"name": f"{name} {width} {which} {target}", **used}
+            yield {"name": f"{name}{', packed' * packed} {width} {which} {target}", **used}
 
 
 def compiled_report(targets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -199,7 +201,7 @@ def compiled_report(targets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
 
 def types(plan: Any) -> dict[str, str]:
     """Pointers of the kernels' tensors, and floats; the rest are integers."""
-    found = {"o": "*bf16", "d_o": "*bf16", "level": "*fp32", "delta": "*fp32"}
+    found = {"o": "*bf16", "d_o": "*bf16", "level": "*fp32", "delta": "*fp32", "spans": "*i32"}
     for leaf in plan.leaves:
         pair = "row" in leaf.dims and "column" in leaf.dims
         found[leaf.name] = "*bf16" if leaf.width else "*fp32" if leaf.side else "*i1"

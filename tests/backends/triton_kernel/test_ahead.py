@@ -28,12 +28,8 @@ def made() -> dict[str, dict[str, Any]]:
     return report(("sm_90",))
 
 
-SPILLING = {"solve 128 by head, packed sm_90": 104, "solve 128 by key, packed sm_90": 56}  # FIXME: they want other tiles
-
-
 def test_the_default_configurations_fit_a_hopper_gpu(made: dict[str, dict[str, Any]]) -> None:
-    spilled = {name: row["spilled"] for name, row in made.items() if row["spilled"] and "float32" not in name}
-    assert spilled == SPILLING
+    assert not [name for name, row in made.items() if row["spilled"] and "float32" not in name]
     assert {name: row["shared"] for name, row in made.items() if row["shared"] > SHARED["sm_90"]} == {}
 
 

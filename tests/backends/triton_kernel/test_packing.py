@@ -6,7 +6,7 @@ import pytest
 
 import seqdsl
 from seqdsl.api import load_backend
-from tests.backends.triton_kernel.packing import CASES, MUTANTS, SHORT, interpreted
+from tests.backends.triton_kernel.packing import CASES, MUTANTS, SHORT, WIDE, interpreted
 from tests.backends.triton_kernel.recurrences import UNNAMED
 
 
@@ -15,7 +15,10 @@ def errors() -> dict[str, list[float]]:
     return interpreted()
 
 
-@pytest.mark.parametrize("name", [*CASES, *(f"{name}, {length} position" for name in SHORT for length in ("one", "no"))])
+ENDS = [f"{name}, {length} position" for name in SHORT for length in ("one", "no")]
+
+
+@pytest.mark.parametrize("name", [*CASES, *ENDS, "reads before and after, no position"])
 def test_each_sequence_is_computed_as_if_it_stood_alone(name: str, errors: dict[str, list[float]]) -> None:
     assert errors[name]
     assert all(e < 2e-6 for e in errors[name]), errors[name]  # NaN is not less
@@ -24,6 +27,11 @@ def test_each_sequence_is_computed_as_if_it_stood_alone(name: str, errors: dict[
 @pytest.mark.parametrize("name", SHORT)
 def test_inputs_of_16_bits(name: str, errors: dict[str, list[float]]) -> None:
     assert errors[f"{name}, float16"] and all(e < 2e-3 for e in errors[f"{name}, float16"]), errors[f"{name}, float16"]
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_inputs_of_64_bits(name: str, errors: dict[str, list[float]]) -> None:
+    assert errors[f"{name}, float64"] and all(e < 1e-7 for e in errors[f"{name}, float64"]), errors[f"{name}, float64"]
 
 
 @pytest.mark.parametrize("name", SHORT)
@@ -45,7 +53,8 @@ SAID = {
     "gla": STATES,
     "gated_delta_rule": STATES,
     "quaternion": f"{APART}: the state counts positions",
-    "softmax": "packed sequences go one after another: `o` goes along all of `t`",
+    "softmax": STATES,
+    "set_pool": "packed sequences go one after another: `p` goes along all of `m`",
     "gru": "packed sequences go one after another: `h` is stepped in PyTorch",
 }
 
