@@ -1,8 +1,8 @@
 """The cases that are run under Triton's interpreter.
 
-Run as a program, under the interpreter, it prints one JSON pair per case (of those whose name has one of its arguments):
-relative errors of values and gradients. What kernels leave unwritten is NaN. Entry points elsewhere: `INTERPRETED`,
-`PRECISIONS`, `interpreted`.
+Run as a program, under the interpreter, it prints one JSON pair per case (of those that its arguments name):
+relative errors of values and gradients. What kernels leave unwritten is NaN. Entry points elsewhere: `labels`, `deep`,
+`interpreted`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ INTERPRETED: dict[str, Case] = {
         1, 90, 1, 16, 16, gate=1, after=False, plain=True, begins=(20,), states=True, options={"strict": True}),
     "solve and read of 136 keys, packed with states": SolveRead(1, 77, 1, 136, 17, gate=1, begins=(10, 66), states=True),
     "solve and read of 520 keys, packed with states": SolveRead(1, 70, 1, 520, 3, gate=1, begins=(10, 66), states=True),
-    "read, packed with states": Read(1, 80, 2, 5, 7, (1, 80, 2, 5, 7), begins=(0, 3, 64), states=True),
+    "read, packed with states": Read(1, 70, 2, 5, 7, (1, 70, 2, 5, 7), begins=(0, 3, 64), states=True),
     "read, packed with states, two factors, strictly": Read(
         1, 70, 1, 4, 20, (1, 70, 1, 1, 20), (1, 1, 1, 4, 20), strict=True, begins=(66, 66), states=True),
     "a factor for each row": Rows((2, 9, 2, 130), (2, 9, 2, 1)),
@@ -101,6 +101,18 @@ INTERPRETED: dict[str, Case] = {
     "solve and read, 320 keys, a decay for each head": SolveRead(1, 133, 1, 320, 17, gate=1, options={"scale": 0.3}),
     "solve and read, 520 keys, a decay for each head": SolveRead(1, 67, 1, 520, 3, gate=1, after=False),
 }
+
+# Much like another case, or long: only under --deep.
+DEEP = frozenset({
+    "read of a state with any decay, two pieces", "time in groups, many keys", "keys in two tiles, a decay for each",
+    "read, a decay for each row, and a factor for each column", "read, a decay for each head, and a factor for each row",
+    "packed, plain decays for many keys", "packed with states, plain decays for each key", "solve of one position",
+    "solve of three ranks, weak decays for each key", "solve of 200 keys, a decay for each",
+    "solve and read, 256 keys, a decay for each", "solve and read of 136 keys, packed with states",
+    "read, packed with states, float16", "solve and read, packed with states, a decay for each key, float16",
+    "read, a decay for each column, and a factor for each entry, float16", "many keys, read before the step, float16",
+    "scan in two pieces, a decay for each inner lane, float16", "packed, a decay for each key, read before, float16",
+})  # fmt: skip
 
 # Every kernel in 16 bits, too.
 PRECISIONS = dict.fromkeys(
@@ -117,15 +129,23 @@ PRECISIONS = dict.fromkeys(
 )  # fmt: skip
 
 
-def interpreted() -> dict[str, list[float]]:
-    """`case dtype` -> errors, from a process in which Triton interprets."""
-    return interpret_in("interpreted")
+def labels() -> list[str]:
+    """Every case in its precisions."""
+    return [f"{name}, {label}" for name in INTERPRETED for label in PRECISIONS.get(name, ("float32",))]
+
+
+def deep(label: str) -> bool:
+    """Is it run under `--deep` alone?"""
+    return label in DEEP or label.rpartition(", ")[0] in DEEP
+
+
+def interpreted(every: bool) -> dict[str, list[float]]:
+    """`case, dtype` -> errors, from a process in which Triton interprets."""
+    return interpret_in("interpreted", *(label for label in labels() if every or not deep(label)))
 
 
 if __name__ == "__main__":
     torch.use_deterministic_algorithms(True)  # which fills fresh memory with NaN
-    for name, case in INTERPRETED.items():
-        if sys.argv[1:] and not any(part in name for part in sys.argv[1:]):
-            continue
-        for label in PRECISIONS.get(name, ("float32",)):
-            print(json.dumps([f"{name}, {label}", compare(case, DTYPES[label], "cpu")]), flush=True)
+    for label in sys.argv[1:] or labels():
+        name, _, dtype = label.rpartition(", ")
+        print(json.dumps([label, compare(INTERPRETED[name], DTYPES[dtype], "cpu")]), flush=True)

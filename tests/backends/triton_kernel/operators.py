@@ -76,6 +76,8 @@ MODULES: dict[str, Traced] = {
     "two states that multiply": Traced("two_species", {"c": 2}),
     "a nonlinear step that forgets": Traced(recurrences.KEPT, {"c": 2}, form="newton"),
 }
+# Much like another one: only under --deep.
+DEEP = frozenset({"retention", "kda", "a decay for each column", "attention in a window", "two states that multiply"})
 
 
 def operator_errors(name: str) -> list[float]:
@@ -186,9 +188,10 @@ def step_errors() -> list[float]:
         return [relative(run(*now), wanted) for run in (traced, exported)]
 
 
-def interpreted() -> dict[str, Any]:
+def interpreted(deep: bool) -> dict[str, Any]:
     """`operator` or `module` -> what was found, from a process in which Triton interprets."""
-    return interpret_in("operators")
+    modules = [name for name in MODULES if deep or name not in DEEP]
+    return interpret_in("operators", *OPERATORS, *modules, *(f"{name}, waits" for name in MODULES), "a step")
 
 
 def main(names: list[str]) -> None:

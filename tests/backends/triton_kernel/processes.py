@@ -10,18 +10,25 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 Rows = dict[str, dict[str, Any]]
 
 
-def interpret_in(module: str) -> dict[str, Any]:
+def interpret_in(module: str, *arguments: str) -> dict[str, Any]:
     """The pairs of a name and what was found that a module of these tests prints, run as a program that interprets, by way
     of this one."""
-    return dict(_printed(["processes", module], {**os.environ, "TRITON_INTERPRET": "1"}))
+    return dict(_printed(["processes", module, *arguments], {**os.environ, "TRITON_INTERPRET": "1"}))
+
+
+def each(names: Iterable[str], deep: Collection[str]) -> list[Any]:
+    """The names of cases, some of which are run under `--deep` alone: they are much like others."""
+    return [pytest.param(name, marks=pytest.mark.deep) if name in deep else name for name in names]
 
 
 def compile_in(module: str, *arguments: str) -> Rows:

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from tests.backends.triton_kernel.operators import MODULES, OPERATORS, interpreted
+from tests.backends.triton_kernel.operators import DEEP, MODULES, OPERATORS, interpreted
+from tests.backends.triton_kernel.processes import each
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, Any]:
-    return interpreted()
+def found(pytestconfig: pytest.Config) -> dict[str, Any]:
+    return interpreted(pytestconfig.getoption("--deep"))
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -19,7 +20,7 @@ def test_operators_are_what_compilers_expect(name: str, found: dict[str, Any]) -
     assert found[name] and not any(found[name])
 
 
-@pytest.mark.parametrize("name", [*MODULES, "a step"])
+@pytest.mark.parametrize("name", [*each(MODULES, DEEP), "a step"])
 def test_modules_are_traced_as_one_graph_and_exported_for_any_length(name: str, found: dict[str, Any]) -> None:
     assert found[name] and all(e < 1e-6 for e in found[name]), found[name]
 

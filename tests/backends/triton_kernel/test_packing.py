@@ -6,27 +6,28 @@ import pytest
 
 import seqdsl
 from seqdsl.api import load_backend
-from tests.backends.triton_kernel.packing import CASES, MUTANTS, SHORT, WIDE, interpreted
+from tests.backends.triton_kernel.packing import CASES, DEEP, MUTANTS, SHORT, WIDE, interpreted
+from tests.backends.triton_kernel.processes import each
 from tests.backends.triton_kernel.recurrences import UNNAMED
 
 
 @pytest.fixture(scope="module")
-def errors() -> dict[str, list[float]]:
-    return interpreted()
+def errors(pytestconfig: pytest.Config) -> dict[str, list[float]]:
+    return interpreted(pytestconfig.getoption("--deep"))
 
 
 ENDS = [f"{name}, {length} position" for name in SHORT for length in ("one", "no")]
 
 
-@pytest.mark.parametrize("name", [*CASES, *ENDS, "reads before and after, no position"])
+@pytest.mark.parametrize("name", each([*CASES, *ENDS, "reads before and after, no position"], DEEP))
 def test_each_sequence_is_computed_as_if_it_stood_alone(name: str, errors: dict[str, list[float]]) -> None:
     assert errors[name]
     assert all(e < 2e-6 for e in errors[name]), errors[name]  # NaN is not less
 
 
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", each([f"{name}, float16" for name in SHORT], DEEP))
 def test_inputs_of_16_bits(name: str, errors: dict[str, list[float]]) -> None:
-    assert errors[f"{name}, float16"] and all(e < 2e-3 for e in errors[f"{name}, float16"]), errors[f"{name}, float16"]
+    assert errors[name] and all(e < 2e-3 for e in errors[name]), errors[name]
 
 
 @pytest.mark.parametrize("name", WIDE)
@@ -34,9 +35,9 @@ def test_inputs_of_64_bits(name: str, errors: dict[str, list[float]]) -> None:
     assert errors[f"{name}, float64"] and all(e < 1e-7 for e in errors[f"{name}, float64"]), errors[f"{name}, float64"]
 
 
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", each([f"{name}, twice" for name in SHORT], DEEP))
 def test_every_run_gives_the_same_bits(name: str, errors: dict[str, list[float]]) -> None:
-    assert not any(errors[f"{name}, twice"])
+    assert not any(errors[name])
 
 
 @pytest.mark.parametrize("name", MUTANTS)
