@@ -11,6 +11,8 @@ from seqdsl.algebra.interval import Bounds
 from seqdsl.algebra.monomials import monomials
 from seqdsl.algebra.verdict import Proved, Refuted, Unknown, Verdict
 from seqdsl.diagnostics import Diagnostic, SeqError
+from seqdsl.ir import build
+from seqdsl.ir.node import Node
 from seqdsl.ir.state import NotSteppable, state_record
 from seqdsl.ir.system import Claim, System
 from seqdsl.plan import Cost, choose, cost, costs
@@ -157,10 +159,15 @@ def _cost_claim(system: System, claim: Claim) -> Verdict:
 
 
 def _monomials(system: System, claim: Claim) -> list[tuple[str, ...]]:
-    found = []
-    for factors, _ in monomials(claim.nodes[0]):
-        found.append(tuple(system.axis(str(f.attr)) for f in factors if f.op == "size"))
-    return found
+    """The axes in each term of the bound, as often as their lengths are multiplied: `|t|^2` is t twice."""
+    return [tuple(axis for f in factors for axis in _axes(system, f)) for factors, _ in monomials(claim.nodes[0])]
+
+
+def _axes(system: System, factor: Node) -> tuple[str, ...]:
+    if factor.op == "pow":
+        times = build.value_of(factor.args[1])
+        return _axes(system, factor.args[0]) * times if isinstance(times, int) and times > 0 else ()
+    return (system.axis(str(factor.attr)),) if factor.op == "size" else ()
 
 
 def _divides(names: list[str], allowed: list[str]) -> bool:

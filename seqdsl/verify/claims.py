@@ -27,6 +27,7 @@ from seqdsl.verify.inputs import (
     Bounds,
     bounds_of,
     draw_inputs,
+    draw_integers,
     draw_sizes,
     reach,
     small_options,
@@ -113,6 +114,7 @@ def _drawn(
         trial = Trial(system, sizes, draw_inputs(system, sizes, rng, claim=claim, spread=spread))
         if special:
             _cross(system, claim, trial.inputs, special, rng)
+        trial.inputs.update(draw_integers(system, claim, trial.inputs, rng))
         if turns(system) and rng.random() < 0.5:
             trial.inputs.update({n: x.real + 8j * x.imag for n, x in trial.inputs.items() if np.iscomplexobj(x)})
         if _meets(trial, claim):

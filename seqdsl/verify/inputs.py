@@ -222,12 +222,29 @@ def turns(system: System) -> bool:
 
 
 def free_integers(system: System) -> set[str]:
-    """The int inputs that may be any whole number: no place of a tensor, no position, and no operand of a bit function."""
-    held: set[str] = set()
+    """The int inputs that may be any whole number: no place of a tensor, no position, and no operand of a bit function.
+    What a place is computed from is none: `x[t - n]`."""
+    held, used = set[str](), set[str]()
     for node in (n for t in system.derived() if t.rhs is not None for n in walk(t.rhs)):
-        if node.op == "read" or node.op in _OF_BITS or any(a.op == "index" for a in node.args):
+        used |= {str(node.attr)} if node.op == "read" else set()
+        if node.op in _OF_BITS or node.op in ("eq", "ne") and any(a.op == "index" for a in node.args):
             held |= {name for a in node.args for name in read_names(a)}
-    return {t.name for t in system.inputs() if t.dtype == "int"} - held
+        if node.op == "read":
+            held |= {str(a.attr) for a in node.args if a.op == "read"}
+    return {t.name for t in system.inputs() if t.dtype == "int"} & used - held
+
+
+def draw_integers(
+    system: System, claim: Claim, inputs: Mapping[str, Array], rng: np.random.Generator
+) -> dict[str, Array]:
+    """For the int inputs that may be any, small ones of either sign, within the claim's bounds."""
+    found, bounds = dict[str, Array](), bounds_of(system, claim)
+    for name in sorted(free_integers(system)):
+        limit = bounds.get(name, Bounds())
+        low = -4 if limit.low is None else math.ceil(limit.low)
+        high = max(4, low) if limit.high is None else math.floor(limit.high)
+        found[name] = np.asarray(np.clip(rng.integers(-4, 5, inputs[name].shape), min(low, high), high))
+    return found
 
 
 def reach(system: System) -> int:

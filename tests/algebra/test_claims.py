@@ -259,3 +259,23 @@ def test_a_claim_is_tried_where_its_condition_holds_and_nowhere_else(body: str, 
     text = CONDITION.format(out=out, body="\n    ".join(b.strip() for b in body.split(";")), claim=claim)
     system = load_system(text)
     assert isinstance(verdict_of(system, system.claims[-1]), verdict)
+
+
+PLACES = "mixer m(x[t,c], a[t,c], n[t,c]: int) -> y[t,c]:\n    y[t,c] = {body}\n    claim {claim}\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "claim", "verdict"),
+    [
+        ("x[floor(x)]", "linear(x)", Refuted),  # where it is read depends on it
+        ("a[floor(x)]", "linear(x)", Refuted),
+        ("x[floor(a)]", "linear(x)", Proved),
+        ("x[t - n]", "causal", Refuted),  # n may be negative
+        ("x[t - n]", "causal when n >= 0", OnlyTested),
+        ("linear[c -> c](x)", "cost(y) <= |t| * |c|^2", Proved),
+        ("linear[c -> c](x)", "cost(y) <= |t|^2 * |c|", Refuted),
+    ],
+)
+def test_places_that_depend_on_values_and_powers_in_bounds(body: str, claim: str, verdict: type) -> None:
+    system = load_system(PLACES.format(body=body, claim=claim))
+    assert isinstance(verdict_of(system, system.claims[0]), verdict)
