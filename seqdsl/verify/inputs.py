@@ -18,6 +18,7 @@ import numpy as np
 from seqdsl.algebra.interval import is_everywhere
 from seqdsl.algebra.telling import telling_numbers
 from seqdsl.ir import build
+from seqdsl.ir.initial import initial_values, state_names
 from seqdsl.ir.node import Node, read_names, walk
 from seqdsl.ir.ops import OPS
 from seqdsl.ir.remember import once_for_each
@@ -232,6 +233,17 @@ def free_integers(system: System) -> set[str]:
         if node.op == "read":
             held |= {str(a.attr) for a in node.args if a.op == "read"}
     return {t.name for t in system.inputs() if t.dtype == "int"} & used - held
+
+
+def trained(system: System, sizes: Sizes, condition: Node | None) -> dict[str, Array]:
+    """Parameters by their saved names, moved from where they begin as training moves them: a claim is not about a bias of 0.
+    None where the condition is about parameters."""
+    params = {t.name: t for t in system.params() if t.kind == "param"}
+    if condition is not None and read_names(condition) & params.keys():
+        return {}
+    values, rng = initial_values(system, sizes, {}), np.random.default_rng(1)
+    moved = {n: values[n] + 0.25 * rng.standard_normal(values[n].shape) for n in params}
+    return {saved: moved[n][place] for n, t in params.items() for place, saved in state_names(t, sizes)}
 
 
 def draw_integers(
