@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,9 @@ from seqdsl.algebra.classify import Recurrence
 from seqdsl.algebra.interval import Bounds
 from seqdsl.algebra.monomials import monomials
 from seqdsl.algebra.verdict import Proved, Refuted, Unknown, Verdict
-from seqdsl.diagnostics import Diagnostic, SeqError
+from seqdsl.diagnostics import Diagnostic, SeqError, render
+from seqdsl.ir import build
+from seqdsl.ir.node import Node
 from seqdsl.ir.state import NotSteppable, state_record
 from seqdsl.ir.system import Claim, System
 from seqdsl.plan import Cost, choose, cost, costs
@@ -36,6 +39,9 @@ class Report:
     chosen: str
     state: tuple[str, ...] | str
     monoids: dict[str, dict[str, Verdict]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return "\n".join(lines(self))
 
     @property
     def ok(self) -> bool:
@@ -157,10 +163,15 @@ def _cost_claim(system: System, claim: Claim) -> Verdict:
 
 
 def _monomials(system: System, claim: Claim) -> list[tuple[str, ...]]:
-    found = []
-    for factors, _ in monomials(claim.nodes[0]):
-        found.append(tuple(system.axis(str(f.attr)) for f in factors if f.op == "size"))
-    return found
+    """The axes in each term of the bound, as often as their lengths are multiplied: `|t|^2` is t twice."""
+    return [tuple(axis for f in factors for axis in _axes(system, f)) for factors, _ in monomials(claim.nodes[0])]
+
+
+def _axes(system: System, factor: Node) -> tuple[str, ...]:
+    if factor.op == "pow":
+        times = build.value_of(factor.args[1])
+        return _axes(system, factor.args[0]) * times if isinstance(times, int) and times > 0 else ()
+    return (system.axis(str(factor.attr)),) if factor.op == "size" else ()
 
 
 def _divides(names: list[str], allowed: list[str]) -> bool:
@@ -170,3 +181,54 @@ def _divides(names: list[str], allowed: list[str]) -> bool:
             return False
         rest.remove(name)
     return True
+
+
+def lines(
+    found: Report,
+    mark: Callable[[object, str], str] = lambda text, style: str(text),
+    escape: Callable[[object], str] = str,
+    styled: Callable[[Verdict], str] = lambda verdict: verdict.describe(),
+) -> Iterator[str]:
+    """The report as text: plain, or as `mark`, `escape` and `styled` write for a terminal."""
+    header = ", ".join(f"{t.name}[{','.join(t.indices)}]" for t in found.system.inputs())
+    yield f"{mark(found.system.name, 'bold')}({escape(header)})"
+    for finding in found.findings:
+        yield from _recurrence_lines(finding, mark, escape, styled)
+    if not found.findings:
+        online = not isinstance(found.forms.get("chunkwise"), SeqError)
+        yield "  no recurrence: " + ("its normalisers can be read block by block" if online else "parallel as it stands")
+    for name, verdicts in found.monoids.items():
+        yield f"  monoid {escape(name)}"
+        yield from (f"    {escape(law)}: {styled(verdict)}" for law, verdict in verdicts.items())
+    for claim, verdict in found.claims:
+        yield f"  claim {escape(claim.text)}: {styled(verdict)}"
+    yield "  forms: " + escape(forms_line(found))
+    state = found.state if isinstance(found.state, str) else ", ".join(found.state) or "none"
+    yield f"  state: {escape(state)}"
+    for diagnostic in found.refuted():
+        yield escape(render(diagnostic))
+
+
+
+def forms_line(found: Report) -> str:
+    """The forms the mixer has, the planner's choice marked."""
+    names = [n for n, c in found.forms.items() if not isinstance(c, SeqError)]
+    return ", ".join(f"{n} (auto)" if n == found.chosen else n for n in names)
+
+
+def _recurrence_lines(
+    finding: Finding,
+    mark: Callable[[object, str], str],
+    escape: Callable[[object], str],
+    styled: Callable[[Verdict], str],
+) -> Iterator[str]:
+    r = finding.recurrence
+    way = "down" if r.reverse else "along"
+    traits = [t for t, on in (("time-invariant", r.time_invariant), ("complex", r.complex)) if on]
+    ring = "" if r.ring in ("+ *", "") else f" over ({r.ring.replace(' ', ', ')})"
+    states = ", ".join(r.states)
+    listed = f" ({', '.join(traits)})" if traits else ""
+    yield f"  recurrence {mark(states, 'bold')} {way} {r.axis}: {mark(r.kind, 'cyan')}{escape(ring)}{listed}"
+    if r.evidence:
+        yield f"    {escape(r.evidence)}"
+    yield from (f"    {escape(law)}: {styled(verdict)}" for law, verdict in finding.verdicts.items())

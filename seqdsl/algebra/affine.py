@@ -46,6 +46,8 @@ class Term:
 def split(node: Node, wanted: Callable[[Node], bool]) -> tuple[list[Term], Node]:
     """The expression as terms in the wanted reads, and what is left. Raises `NoMatch`."""
     if node.op == "read" and wanted(node):
+        if any(wanted(r) for a in node.args for r in reads(a)):
+            raise NoMatch(f"the state decides where it is read, `{node!r}`")
         return [Term(build.ONE, node)], build.ZERO
     if not any(wanted(r) for r in reads(node)):
         return [], node

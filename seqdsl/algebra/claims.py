@@ -17,7 +17,7 @@ from seqdsl.algebra.interval import Bounds
 from seqdsl.algebra.symmetry import delay, permutation, rotation
 from seqdsl.algebra.verdict import Proved, Unknown, Verdict
 from seqdsl.ir import build
-from seqdsl.ir.node import Node, rebuild, walk
+from seqdsl.ir.node import Node, reads, rebuild, walk
 from seqdsl.ir.ops import bound
 from seqdsl.ir.order import distance
 from seqdsl.ir.state import ends_here, reads_length
@@ -136,6 +136,8 @@ def _linear(system: System, claim: Claim) -> Verdict:
 
 def _is_additive(system: System, rhs: Node, reached: set[str]) -> bool:
     """f(a x + b y) = a f(x) + b f(y), by canonical forms: where linearity shows only after cancellation, or in `re`."""
+    if any(r.attr in reached for place in reads(rhs) for a in place.args for r in reads(a)):
+        return False
     a, b = (build.read(n, (), "real") for n in ("factor 1", "factor 2"))
 
     def at(of: Callable[[Node, Node], Node]) -> Node:

@@ -6,7 +6,7 @@ A test never proves: the verdict is `Tested(n, worst)`, or `Refuted` with sizes 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import reduce
 from typing import Any
@@ -27,10 +27,12 @@ from seqdsl.verify.inputs import (
     Bounds,
     bounds_of,
     draw_inputs,
+    draw_integers,
     draw_sizes,
     reach,
     small_options,
     telling,
+    trained,
     turns,
     unshaped,
 )
@@ -51,11 +53,12 @@ class Trial:
     system: System
     sizes: Sizes
     inputs: dict[str, Array]
+    params: dict[str, Array] = field(default_factory=dict)
 
     def run(self, **changed: Any) -> dict[str, Array]:
         """The outputs for these inputs, some of them changed."""
         given = {**self.inputs, **changed}
-        return interpret(self.system, inputs=given, sizes=_named(self.sizes))["outputs"]
+        return interpret(self.system, inputs=given, params=self.params, sizes=_named(self.sizes))["outputs"]
 
 
 def _named(sizes: Sizes) -> dict[str, int]:
@@ -109,11 +112,13 @@ def _drawn(
 ) -> Trial | None:
     """Inputs that meet the claim's condition; None if none of those tried does."""
     far = 3.0 if claim.kind == "stable" else 1.0  # what grows at all may do so far from 0 only
+    params = trained(system, sizes, claim.condition)
     for attempt in range(REDRAWS):
         spread = ((far,), (0.3, far), (0.3,))[attempt % 3]
-        trial = Trial(system, sizes, draw_inputs(system, sizes, rng, claim=claim, spread=spread))
+        trial = Trial(system, sizes, draw_inputs(system, sizes, rng, claim=claim, spread=spread), params)
         if special:
             _cross(system, claim, trial.inputs, special, rng)
+        trial.inputs.update(draw_integers(system, claim, trial.inputs, rng))
         if turns(system) and rng.random() < 0.5:
             trial.inputs.update({n: x.real + 8j * x.imag for n, x in trial.inputs.items() if np.iscomplexobj(x)})
         if _meets(trial, claim):
@@ -369,16 +374,10 @@ def _flat(state: dict[str, Any]) -> dict[str, Any]:
 def _equal(trial: Trial, claim: Claim, rng: np.random.Generator) -> tuple[float, str]:
     outputs = trial.run()
     left, right = (outputs[n] for n in claim.args)
-    where = (
-        np.unravel_index(int(np.argmax(np.abs(left - right))), left.shape)
-        if left.size and left.shape == right.shape
-        else ()
-    )
-    shown = (
-        f" at {tuple(int(i) for i in where)}: {left[where]:.6g} and {right[where]:.6g}"
-        if len(where) or left.shape == ()
-        else ""
-    )
+    shown = ""
+    if left.size and left.shape == right.shape:
+        at = tuple(int(i) for i in np.unravel_index(int(np.argmax(np.abs(left - right))), left.shape))
+        shown = f" at {at}: {left[at]:.6g} and {right[at]:.6g}"
     return _distance(left, right), f"the two sides differ{shown}"
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from seqdsl.algebra.interval import is_everywhere
 from seqdsl.algebra.telling import telling_numbers
 from seqdsl.ir import build
+from seqdsl.ir.initial import initial_values, state_names
 from seqdsl.ir.node import Node, read_names, walk
 from seqdsl.ir.ops import OPS
 from seqdsl.ir.remember import once_for_each
@@ -222,12 +223,40 @@ def turns(system: System) -> bool:
 
 
 def free_integers(system: System) -> set[str]:
-    """The int inputs that may be any whole number: no place of a tensor, no position, and no operand of a bit function."""
-    held: set[str] = set()
+    """The int inputs that may be any whole number: no place of a tensor, no position, and no operand of a bit function.
+    What a place is computed from is none: `x[t - n]`."""
+    held, used = set[str](), set[str]()
     for node in (n for t in system.derived() if t.rhs is not None for n in walk(t.rhs)):
-        if node.op == "read" or node.op in _OF_BITS or any(a.op == "index" for a in node.args):
+        used |= {str(node.attr)} if node.op == "read" else set()
+        if node.op in _OF_BITS or node.op in ("eq", "ne") and any(a.op == "index" for a in node.args):
             held |= {name for a in node.args for name in read_names(a)}
-    return {t.name for t in system.inputs() if t.dtype == "int"} - held
+        if node.op == "read":
+            held |= {str(a.attr) for a in node.args if a.op == "read"}
+    return {t.name for t in system.inputs() if t.dtype == "int"} & used - held
+
+
+def trained(system: System, sizes: Sizes, condition: Node | None) -> dict[str, Array]:
+    """Parameters by their saved names, moved from where they begin as training moves them: a claim is not about a bias of 0.
+    None where the condition is about parameters."""
+    params = {t.name: t for t in system.params() if t.kind == "param"}
+    if condition is not None and read_names(condition) & params.keys():
+        return {}
+    values, rng = initial_values(system, sizes, {}), np.random.default_rng(1)
+    moved = {n: values[n] + 0.25 * rng.standard_normal(values[n].shape) for n in params}
+    return {saved: moved[n][place] for n, t in params.items() for place, saved in state_names(t, sizes)}
+
+
+def draw_integers(
+    system: System, claim: Claim, inputs: Mapping[str, Array], rng: np.random.Generator
+) -> dict[str, Array]:
+    """For the int inputs that may be any, small ones of either sign, within the claim's bounds."""
+    found, bounds = dict[str, Array](), bounds_of(system, claim)
+    for name in sorted(free_integers(system)):
+        limit = bounds.get(name, Bounds())
+        low = -4 if limit.low is None else math.ceil(limit.low)
+        high = max(4, low) if limit.high is None else math.floor(limit.high)
+        found[name] = np.asarray(np.clip(rng.integers(-4, 5, inputs[name].shape), min(low, high), high))
+    return found
 
 
 def reach(system: System) -> int:

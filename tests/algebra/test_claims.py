@@ -270,3 +270,32 @@ def test_a_branch_that_reads_ahead_where_the_past_is_right_is_found() -> None:
 """
     system = load_system(text)
     assert isinstance(verdict_of(system, system.claims[-1]), Refuted)
+
+
+PLACES = "mixer m(x[t,c], a[t,c], n[t,c]: int) -> y[t,c]:\n    y[t,c] = {body}\n    claim {claim}\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "claim", "verdict"),
+    [
+        ("x[floor(x)]", "linear(x)", Refuted),  # where it is read depends on it
+        ("a[floor(x)]", "linear(x)", Refuted),
+        ("x[floor(a)]", "linear(x)", Proved),
+        ("x[t - n]", "causal", Refuted),  # n may be negative
+        ("x[t - n]", "causal when n >= 0", OnlyTested),
+        ("linear[c -> c](x)", "cost(y) <= |t| * |c|^2", Proved),
+        ("linear[c -> c](x)", "cost(y) <= |t|^2 * |c|", Refuted),
+    ],
+)
+def test_places_that_depend_on_values_and_powers_in_bounds(body: str, claim: str, verdict: type) -> None:
+    system = load_system(PLACES.format(body=body, claim=claim))
+    assert isinstance(verdict_of(system, system.claims[0]), verdict)
+
+
+def test_parameters_are_moved_from_where_they_begin() -> None:
+    text = "mixer m(x[t,c]) -> y[t,c]:\n    param w[c] = {}\n    y[t,c] = {}\n    claim {}\n"
+    for start, body, claim in ((0, "x + w", "linear(x)"), (1, "x * w", "permutation(c)"), (1, "x * w", "shift(c)")):
+        system = load_system(text.format(start, body, claim))
+        assert isinstance(verdict_of(system, system.claims[0]), Refuted)
+    system = load_system(text.format(0, "x + w", "linear(x) when w == 0.0"))
+    assert not isinstance(verdict_of(system, system.claims[0]), Refuted)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import seqdsl
 from seqdsl.cli import main
 
 WRONG = "mixer f(q[t,d], S[t,d,e]) -> o[t,e]:\n    o[t,e] = q * S\n"
@@ -86,6 +87,11 @@ def test_test_runs_every_property(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "test", "ema", "--mixer", "ema", "--examples", "4")
     assert status == 0
     assert out.count(" ok ") >= 8 and "module equals the equations" in out
+
+
+def test_a_report_prints_as_the_command_does(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "check", "gla", "--mixer", "gla")
+    assert status == 0 and out == f"{seqdsl.load('gla', 'gla').check()}\n"
 
 
 @pytest.mark.parametrize("more", ["--mixer gla --after chunkwise", "--after adjoint"])  # of all mixers of the file, too
