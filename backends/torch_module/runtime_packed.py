@@ -110,7 +110,7 @@ def _sequence_spans(
         sequences = torch.stack([begin, begin, end, begin], -1).int()
         rows = sequences.index_select(0, number)
         return sequences, rows, rows, None
-    before = torch.tensor([0, *itertools.accumulate(pasts or ())], device=device)
+    before = torch.tensor([0, *itertools.accumulate(pasts or ())]).to(device, non_blocking=True)
     first, stop = begin + before[:-1], end + before[1:]
     sequences = torch.stack([end - stop + first, first, stop, begin], -1).int()
     place = torch.arange(total + sum(pasts or ()), device=device)

@@ -149,14 +149,14 @@ def no_waits() -> Iterator[None]:
 
 
 def waits(case: Traced) -> str:
-    """What the host waits for in a module, forward and backward, of one sequence and of packed ones with their states; "" is
-    nothing."""
+    """What the host waits for in a module, forward and backward, of one sequence and of packed ones with their states, unless
+    these are caches: it must know how long they are; "" is nothing."""
     program = case.program()
     module, given = program.module(case.form, "triton"), [x[:1].requires_grad_() for x in inputs(case, 70)]
     text = sys.modules[type(module).__module__]
     known = [n for n in ("_packed_with_states", "_packed_together") if n in vars(text)]
     vars(text).update({n: lambda *some: True for n in known})  # as on a GPU, where one call takes all sequences
-    states = "_packed_with_states" in known
+    states = "_packed_with_states" in known and "_apart" not in vars(text)
     try:
         with no_waits():
             found = [module(*given)]

@@ -63,3 +63,12 @@ mixer attending(q[t,h,d], k[t,h,d], v[t,h,e], f[t,h]) -> y[t,h,e]:
     o[t,h,e] = sum[s] p * u[s]
     y[t,h,e] = sigmoid(f) * y[t-1] + o
 """
+DEEP_ATTENDING = """
+mixer deep_attending(x[t,c], w[l,c]) -> y[t,c]:
+    index s over t
+    z[-1,t,c] = x
+    k[l,t,c]  = tanh(w * z[l-1])
+    p[l,t,s]  = softmax[s | s <= t](sum[c] z[l-1,t] * k[l,s])
+    z[l,t,c]  = z[l-1] + (sum[s] p * k[l,s])
+    y[t,c]    = z[|l|-1]
+"""

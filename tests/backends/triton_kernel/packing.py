@@ -30,6 +30,7 @@ from tests.backends.triton_kernel.packed_mixers import (
     BASE,
     BOTH,
     DEEP,
+    DEEP_ATTENDING,
     LAYER,
     SHARED,
     SHIFTS,
@@ -126,6 +127,7 @@ CASES: dict[str, Packed] = {
     "attention by groups": _attends("groups"),
     "attention without products": _attends("no product", states=False, possible=True, scale=0.5),
     "attention with a factor of the weights": _attends("a factor of the weights"),
+    "attention at every depth": Packed(DEEP_ATTENDING, {"l": 2, "c": 3}, pasts=(2, 0, 5), ends=(0, 3, 3, 20)),
     "attention after a recurrence, and before one": Packed(ATTENDING, {"h": 1, "d": 3, "e": 2}, pasts=(1, 0, 2, 70)),
 }  # fmt: skip
 SHORT = ("max, plus", "a fold of two fields", "two states that multiply", "a base case", "earlier positions",
