@@ -230,7 +230,8 @@ def load_backend(name: str) -> Any:
     if name == "auto":
         name = "torch"
     if name not in BACKENDS:
-        raise SeqError("unknown-backend", f"no backend is named `{name}`", help="backends: " + ", ".join(BACKENDS))
+        listed = f"backends: {', '.join(BACKENDS)}; the interpreter of the equations is `Program.interpret`"
+        raise SeqError("unknown-backend", f"no backend is named `{name}`", help=listed)
     try:
         return importlib.import_module(BACKENDS[name])
     except ModuleNotFoundError as error:
