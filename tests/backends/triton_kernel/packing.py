@@ -75,8 +75,8 @@ def _whole(name: str, **changed: Any) -> Packed:
 def _attends(name: str, **changed: Any) -> Packed:
     """A normalised read, of sequences that end inside tiles and of one that is longer."""
     case = reads.READS[name]
-    sizes = {n: min(size, 3) if n in "hgr" else size for n, size in case.sizes.items() if n != "t"}
-    return Packed(case.source, sizes, case.form, **{"ends": (0, 0, 5, 5, 6, 70, 120, 120), "pasts": (3, 0, 70, 5), **changed})
+    sizes = {n: min(size, 2) if n in "hgr" else size for n, size in case.sizes.items() if n != "t"}
+    return Packed(case.source, sizes, case.form, **{"ends": (0, 0, 5, 5, 6, 70, 120, 120), "pasts": (3, 0, 40), **changed})
 
 
 CASES: dict[str, Packed] = {
@@ -180,7 +180,6 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     "no pair is masked in a block of two sequences": (
         "attention", "tl.where(sequence == last_sequence, whole_end, begin)", "whole_end"),
     "positions from the first sequence on": ("attention by distance", "place - tl.load(at, mask=there, other=0),", "place,"),
-    "blocks of one sequence": ("attention", "_row_sequence(spans, last_row", "_row_sequence(spans, first_row"),
     "PyTorch goes through all as one sequence": (
         "attention to a window", "_softmax_alone(scores, cast, values.to(computed), lead, spans[0])",
         "online_softmax(scores, cast, values.to(computed), lead, rows)"),
