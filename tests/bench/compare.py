@@ -39,6 +39,13 @@ GRID = (
     "mixer grid(x[i,j,c], a[i,j,c], b[i,j,c]) -> y[i,j,c]:\n"
     "    y[i,j,c] = a * y[i-1] + b * y[i,j-1] + x\n"
 )
+# What para_gru does once all inputs are projected.
+CELL = """mixer cell(z[t,n], r[t,n], g[t,n], u[n], v[n], w[n]) -> h[t,n]:
+    a[t,n] = sigmoid(z + u * h[t-1])
+    b[t,n] = sigmoid(r + v * h[t-1])
+    c[t,n] = tanh(g + w * b * h[t-1])
+    h[t,n] = (1 - a) * h[t-1] + a * c
+"""
 ROUNDS = 9
 
 
@@ -154,15 +161,15 @@ def s4d_case() -> Case:
     return Case("s4d T2048", [torch.randn(1, 2048, 256)], {"seqdsl": ours, "loop": loop})
 
 
-def s4_case() -> Case:
+def s4_case(length: int) -> Case:
     """S4, whose matrix is diagonal plus rank one: its kernel by powers, and the loop over its equations."""
     ours = seqdsl.load("s4", "s4").module("convolution")
     n = torch.arange(64)
     lam = (-0.5 + 1j * 64 / torch.pi * (64 / (n // 2 * 2 + 1) - 1) * (1 - 2 * (n % 2)))[None].to(torch.complex64)
     P, B = (torch.randn(1, 64, dtype=torch.complex64) for _ in "PB")
     C = torch.randn(1, 64, 64, dtype=torch.complex64) / 8
-    inputs = [torch.randn(1, 2048, 64), lam, P, B, C, torch.rand(1, 64) * 0.1 + 0.001]
-    return Case("s4 T2048", inputs, {"seqdsl": ours, "loop": baselines.s4_loop})
+    inputs = [torch.randn(1, length, 64), lam, P, B, C, torch.rand(1, 64) * 0.1 + 0.001]
+    return Case(f"s4 T{length}", inputs, {"seqdsl": ours, "loop": baselines.s4_loop})
 
 
 def lmu_case(width: int) -> Case:
@@ -182,6 +189,13 @@ def para_gru_case() -> Case:
         return baselines.para_gru_loop(*gates, ours.u, ours.v, ours.w)
 
     return Case("para_gru T4096", [torch.randn(1, 4096, 256)], {"seqdsl": ours, "loop": loop})
+
+
+def cell_case() -> Case:
+    """Its recurrence alone, and the loop over it."""
+    inputs = [*(torch.randn(1, 4096, 256) for _ in "zrg"), *(torch.randn(1, 256) for _ in "uvw")]
+    runs: dict[str, Run] = {"seqdsl": seqdsl.load(CELL).module("newton"), "loop": baselines.para_gru_loop}
+    return Case("para_gru projected T4096", inputs, runs)
 
 
 def fft_case() -> Case:
@@ -288,10 +302,12 @@ CASES: list[Callable[[], Case]] = [
     partial(gla_case, 16384, segments=True),
     selective_scan_case,
     s4d_case,
-    s4_case,
+    partial(s4_case, 2048),
+    partial(s4_case, 8192),
     partial(lmu_case, 8),
     partial(lmu_case, 64),
     para_gru_case,
+    cell_case,
     fft_case,
 ]
 
