@@ -51,6 +51,7 @@ class _Search:
     opened: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
     reader: str = ""
+    plain: set[Node] = field(default_factory=set)  # sums that are known to hold no weights
 
 
 def to_online(system: System) -> Normalisers:
@@ -97,7 +98,7 @@ def _online(search: _Search, node: Node) -> Node | None:
         return _normaliser(search, bound(node), *node.args)
     if node.op == "div":
         return _quotient(search, node)
-    if node.op != "sum":
+    if node.op != "sum" or node in search.plain:
         return None
     sign, ups, downs = _factors(node.args[0])
     for position, factor in enumerate(ups):
@@ -105,6 +106,7 @@ def _online(search: _Search, node: Node) -> Node | None:
         found = _weights(search, node, factor, rest, downs) or _of_several(search, node, factor, rest, downs)
         if found is not None:
             return found if sign > 0 else build.neg(found)
+    search.plain.add(node)
     return None
 
 

@@ -218,6 +218,7 @@ def edge_at_start(tensor: Tensor, position: int, *, reverse: bool = False) -> Ed
     return None
 
 
+@lru_cache(20_000)
 def folds(node: Node | None) -> tuple[Node, ...]:
     """The folds of declared monoids below a node."""
     return () if node is None else tuple(n for n in walk(node) if n.op == "fold")

@@ -39,7 +39,7 @@ from seqdsl.verify.inputs import (
 
 Array = np.ndarray[Any, Any]
 STREAMS = (1, 2, 3, 5, 8, 4, 7, 6)  # lengths of the first axis
-MOST_CUTS = 8  # positions of one trial of causality after which inputs are changed
+MOST_CUTS = 5  # positions of one trial of causality after which inputs are changed
 ENTRIES = 200_000  # of all tensors of one trial
 REDRAWS = 18  # of inputs that miss the claim's condition
 LASTING = 1.1  # a norm that rises by less is not said to grow without end
