@@ -86,7 +86,7 @@ def _rewrite(search: _Search) -> System:
     for tensor in search.system.derived():
         if tensor.rhs is None or tensor.kind != "derived":
             continue
-        search.reader = tensor.name
+        search.reader, search.plain = tensor.name, set()  # a refusal is noted for each reader
         rhs = rebuild(tensor.rhs, lambda node: _online(search, node))
         if rhs is not tensor.rhs:
             changed.append(replace(tensor, rhs=rhs))

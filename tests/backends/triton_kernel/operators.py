@@ -77,7 +77,9 @@ MODULES: dict[str, Traced] = {
     "a nonlinear step that forgets": Traced(recurrences.KEPT, {"c": 2}, form="newton"),
 }
 # Much like another one: only under --deep.
-DEEP = frozenset({"retention", "kda", "a decay for each column", "attention in a window", "two states that multiply"})
+DEEP = frozenset({"retention", "kda", "a decay for each column", "attention in a window", "two states that multiply",
+                  "scan backwards", "linear attention, plain decays", "feedback, a decay for each key, two ranks",
+                  "reads, two factors"})  # fmt: skip
 
 
 def operator_errors(name: str) -> list[float]:
@@ -190,8 +192,8 @@ def step_errors() -> list[float]:
 
 def interpreted(deep: bool) -> dict[str, Any]:
     """`operator` or `module` -> what was found, from a process in which Triton interprets."""
-    modules = [name for name in MODULES if deep or name not in DEEP]
-    return interpret_in("operators", *OPERATORS, *modules, *(f"{name}, waits" for name in MODULES), "a step")
+    found = [name for name in (*OPERATORS, *MODULES) if deep or name not in DEEP]
+    return interpret_in("operators", *found, *(f"{name}, waits" for name in MODULES), "a step")
 
 
 def main(names: list[str]) -> None:

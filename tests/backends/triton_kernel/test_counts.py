@@ -70,8 +70,17 @@ def _deep_unless(shapes: list[tuple[int, int, int, int]]) -> list[Any]:
     return [pytest.param(s, marks=() if s in shapes else pytest.mark.deep, id=str(s)) for s in SHAPES]
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", ALONE)
+NAMED = ("retention", "simple_gla", "gla")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        pytest.param(n, s, marks=() if n in NAMED or s == SHAPES[2] else pytest.mark.deep, id=f"{n}-{s}")
+        for n in ALONE
+        for s in SHAPES
+    ],
+)
 def test_a_decaying_matrix_state_moves_at_most_twice_what_it_must(name: str, shape: tuple[int, int, int, int]) -> None:
     assert _ratio(name, shape) <= 2.0
 

@@ -15,7 +15,7 @@ def found(pytestconfig: pytest.Config) -> dict[str, Any]:
     return interpreted(pytestconfig.getoption("--deep"))
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", each(OPERATORS, DEEP))
 def test_operators_are_what_compilers_expect(name: str, found: dict[str, Any]) -> None:
     assert found[name] and not any(found[name])
 
