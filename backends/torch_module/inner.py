@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Step
-from seqdsl.ir.system import System, Tensor, sources
+from seqdsl.ir.system import System, Tensor, dependencies
 
 from . import expressions, reads
 from .context import Block, Context, Stored
@@ -61,5 +61,5 @@ def _read_outside(system: System, inside: set[str]) -> list[str]:
     wanted = {*system.outputs, *system.finals.values()}
     for tensor in system.derived():
         if tensor.name not in inside:
-            wanted |= sources(system, tensor) | {e.tensor for e in tensor.edges}
+            wanted |= dependencies(system, tensor)
     return [n for n in system.tensors if n in inside & wanted]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from seqdsl.ir.dependence import Loop, Step
 from seqdsl.ir.node import walk
-from seqdsl.ir.system import System, Tensor, folds, sources
+from seqdsl.ir.system import System, Tensor, dependencies, folds
 
 from .context import Context, Stored
 from .inner import called, within
@@ -29,7 +29,7 @@ def shared(system: System, steps: Sequence[Step], tables: Collection[str], kept:
         if names <= below.keys():
             costly = isinstance(step, Loop) or any(_long(system, system.tensors[n]) for n in names)
             if names & wanted or costly and any(below[n] for n in names):
-                wanted |= names.union(*(_read(system, system.tensors[n]) for n in names))
+                wanted |= names.union(*(dependencies(system, system.tensors[n]) for n in names))
     return [s for s in steps if wanted.issuperset(s.tensors())]
 
 
@@ -43,7 +43,7 @@ def _candidates(
         return below
     for step in steps:
         names = step.tensors()
-        reads = set().union(*(_read(system, system.tensors[n]) for n in names)) - set(names)
+        reads = set().union(*(dependencies(system, system.tensors[n]) for n in names)) - set(names)
         known = all(n in fixed or n in below or n in tables or system.tensors[n].kind == "param" for n in reads)
         if known and not any(n in kept or not _whole(system.tensors[n]) for n in names):
             found = (reads & fixed).union(*(below[n] for n in reads if n in below))
@@ -54,10 +54,6 @@ def _candidates(
 def _whole(tensor: Tensor) -> bool:
     """Has it an equation, and is it no fold?"""
     return tensor.kind == "derived" and tensor.rhs is not None and not folds(tensor.rhs)
-
-
-def _read(system: System, tensor: Tensor) -> set[str]:
-    return set(sources(system, tensor)) | {e.tensor for e in tensor.edges}
 
 
 def _streamed(system: System, tensor: Tensor) -> bool:
@@ -74,7 +70,7 @@ def _long(system: System, tensor: Tensor) -> bool:
 
 def write_shared(ctx: Context, steps: Sequence[Step], execute: Callable[[Step], None]) -> None:
     """The function of what is shared, its call, and where that is found from then on."""
-    read = {n for s in steps for t in s.tensors() for n in _read(ctx.system, ctx.system.tensors[t])}
+    read = {n for s in steps for t in s.tensors() for n in dependencies(ctx.system, ctx.system.tensors[t])}
     operands = []
     for tensor in ctx.system.inputs():
         place = ctx.places[tensor.name]

@@ -22,7 +22,7 @@ from seqdsl.ir.build import numbered
 from seqdsl.ir.dependence import Compute, Loop, Step, schedule
 from seqdsl.ir.node import Node, exchanged, rebuild_reads, walk
 from seqdsl.ir.ops import OPS
-from seqdsl.ir.system import System, Tensor, folds, reached, sources
+from seqdsl.ir.system import System, Tensor, dependencies, folds, reached, sources
 
 from . import expressions
 from .context import Context
@@ -133,7 +133,7 @@ def constant(system: System, kept: frozenset[str]) -> frozenset[str]:
     never = {t.name for t in system.tensors.values() if t.kind != "derived" or t.name in kept or not _fixed(system, t)}
     readers: dict[str, list[str]] = {}
     for tensor in system.derived():
-        for name in sources(system, tensor) | {e.tensor for e in tensor.edges}:
+        for name in dependencies(system, tensor):
             readers.setdefault(name, []).append(tensor.name)
     pending = list(never)
     while pending:

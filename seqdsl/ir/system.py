@@ -195,6 +195,11 @@ def sources(system: System, tensor: Tensor) -> set[str]:
     return sources_below(system, tensor.rhs)
 
 
+def dependencies(system: System, tensor: Tensor) -> set[str]:
+    """The tensors that a tensor is made of: those that its expression reads, and its own base cases."""
+    return sources(system, tensor) | {edge.tensor for edge in tensor.edges}
+
+
 def sources_below(system: System, node: Node | None) -> set[str]:
     """The same of an expression; none of no expression."""
     found: set[str] = set()
@@ -253,6 +258,6 @@ def reached(system: System, more: Iterable[str] = ()) -> System:
         if name not in found:
             found.add(name)
             tensor = system.tensors[name]
-            pending += [*sources(system, tensor), *(e.tensor for e in tensor.edges)]
+            pending += dependencies(system, tensor)
     kept = {n: t for n, t in system.tensors.items() if n in found or t.kind not in ("derived", "carry")}
     return replace(system, tensors=kept)

@@ -211,17 +211,20 @@ def _real(
     return x if limit.low is None else limit.low + np.abs(x)
 
 
+@once_for_each
 def telling(system: System) -> list[Fraction]:
     """Values that show what others do not, by the equations of a system."""
     return telling_numbers(t.rhs for t in system.derived() if t.rhs is not None)
 
 
+@once_for_each
 def turns(system: System) -> bool:
     """Is there a root or a logarithm of complex numbers, which has one value of several: that of an angle up to pi?"""
     nodes = (n for t in system.derived() if t.rhs is not None for n in walk(t.rhs))
     return any(n.op in ("log", "sqrt", "pow") and n.args[0].dtype == "complex" for n in nodes)
 
 
+@once_for_each
 def free_integers(system: System) -> set[str]:
     """The int inputs that may be any whole number: no place of a tensor, no position, and no operand of a bit function.
     What a place is computed from is none: `x[t - n]`."""
