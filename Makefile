@@ -63,7 +63,9 @@ gpu:
 	$(PYTHON) -c 'import $(GPU_NEEDS)' || $(MAKE) .venv/installed
 	export PYTHONPATH=$(CURDIR) OMP_NUM_THREADS=1; \
 	python=$$($(PYTHON) -c 'import $(GPU_NEEDS)' 2>/dev/null && echo $(PYTHON) || echo $(BIN)/python); \
-	$$python -m pytest -W default -p no:cacheprovider -m gpu tests/backends/torch_module/test_gpu.py tests/backends/triton_kernel/test_gpu.py; \
+	spread=$$($$python -c 'import xdist' 2>/dev/null && echo -n auto --maxprocesses 12 --dist load); \
+	$$python -m pytest -W default -p no:cacheprovider $$spread -m gpu tests/backends/torch_module/test_gpu.py \
+		tests/backends/triton_kernel/test_gpu.py tests/backends/triton_kernel/test_gpu_library.py; \
 	tested=$$?; $$python -m tests.bench.gpu $(GPU_MIXERS) --fla --seconds $(GPU_SECONDS) && exit $$tested
 
 clean:

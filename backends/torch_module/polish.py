@@ -163,11 +163,13 @@ def _outermost(tree: ast.Module | ast.ClassDef) -> Iterator[ast.AST]:
 def imports(used: set[str]) -> str:
     """The import lines that a text with these names needs."""
     blocks = [
-        [f"import {name}" for name in ("itertools", "json", "math", "os", "warnings") if name in used],
+        [f"import {name}" for name in ("itertools", "json", "math", "os", "shutil", "warnings") if name in used],
         _from("collections.abc", ["Callable", "Iterator", "Sequence"], used)
-        + _from("contextlib", ["AbstractContextManager", "nullcontext"], used)
+        + _from("contextlib", ["AbstractContextManager", "contextmanager", "nullcontext"], used)
         + _from("dataclasses", ["dataclass", "replace"], used)
         + _from("functools", ["cache", "partial"], used)
+        + _from("importlib.util", ["find_spec"], used)
+        + _from("operator", ["attrgetter"], used)
         + _from("pathlib", ["Path"], used)
         + _from("time", ["perf_counter"], used)
         + _from("typing", ["Any", "NamedTuple"], used),

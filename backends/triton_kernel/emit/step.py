@@ -21,7 +21,7 @@ from .texts import TEXTS
 
 # What the kernels call their own, and what they make of the name of a tensor.
 RESERVED = frozenset(
-    """tl triton T D LENGTH STEPS BD PACKED piece blocks batch lane rest own first begin end stop inside place before earlier
+    """tl triton T D LENGTH STEPS BD PACKED piece blocks batch lane rest own first i begin end stop inside place before earlier
     along apart sent_ends head leading last part table row sequence entry""".split()
 )
 FORMS = ("{0}", "{0}_at", "{0}_now", "{0}_rows", "{0}_ends", "{0}_left", "{0}_next", "{0}_sum", "{0}_batch",

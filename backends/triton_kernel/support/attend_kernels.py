@@ -57,27 +57,33 @@ def _rows_weights_kernel(
     found = tl.zeros([C, C], tl.float32)
     for first in range(0, K, BK):
         key = first + tl.arange(0, BK)
-        q_tile = _load_tile(q + (base + SHIFT * H) * K, row, key, stride, rows - SHIFT, K)
-        k_tile = _load_tile(k + base * K, row, key, stride, rows, K)
         gate = _gates_of(_load_tile(g + base * K, row, key, stride, rows, K))
-        small = 0
-        if not BEFORE:
-            small, sums = _middle_sums(choices, gate, LEVELS, C, PRECISION)
-            read, write = (q_tile * tl.exp2(sums)).to(LIKE), (k_tile * tl.exp2(-sums)).to(LIKE)
-            products = tl.dot(read, tl.trans(write), input_precision=PRECISION)
-            found += tl.where(_within(row, column, small, APART), products, 0.0)
-        for level in tl.range(small, LEVELS, disable_licm=True):  # what would be hoisted is spilled
-            factor = tl.exp2(_sums(choices, level, gate, C, PRECISION))
-            read, write = (q_tile * factor).to(LIKE), (k_tile * factor).to(LIKE)
-            products = tl.dot(read, tl.trans(write), input_precision=PRECISION)
-            found += tl.where(_across(row, column, level, APART), products, 0.0)
+        # Tiles are loaded where they are used, and again: what is kept, or hoisted, is spilled.
         if not ALONE:
             prefix = tl.exp2(_sums(choices, LEVELS, gate, C, PRECISION))
+            q_tile = _load_tile(q + (base + SHIFT * H) * K, row, key, stride, rows - SHIFT, K)
             _store_tile(reads + base * K, q_tile * prefix * scale, row, key, stride, rows, K)
             suffix = tl.exp2(_sums(choices, LEVELS + 1, gate, C, PRECISION))
+            k_tile = _load_tile(k + base * K, row, key, stride, rows, K)
             _store_tile(writes + base * K, k_tile * suffix, row, key, stride, rows, K)
             place = ((batch * tl.num_programs(1) + chunk) * H + head) * K + key
             tl.store(totals + place, tl.exp2(tl.sum(gate, 0)), mask=key < K)
+        small = 0
+        if not BEFORE:
+            small, sums = _middle_sums(choices, gate, LEVELS, C, PRECISION)
+            q_tile = _load_tile(q + (base + SHIFT * H) * K, row, key, stride, rows - SHIFT, K)
+            k_tile = _load_tile(k + base * K, row, key, stride, rows, K)
+            read, write = (q_tile * tl.exp2(sums)).to(LIKE), (k_tile * tl.exp2(-sums)).to(LIKE)
+            products = tl.dot(read, tl.trans(write), input_precision=PRECISION)
+            found += tl.where(_within(row, column, small, APART), products, 0.0)
+        for level in tl.range(small, LEVELS, disable_licm=True):
+            gate = _gates_of(_load_tile(g + base * K, row, key, stride, rows, K))
+            factor = tl.exp2(_sums(choices, level, gate, C, PRECISION))
+            q_tile = _load_tile(q + (base + SHIFT * H) * K, row, key, stride, rows - SHIFT, K)
+            k_tile = _load_tile(k + base * K, row, key, stride, rows, K)
+            read, write = (q_tile * factor).to(LIKE), (k_tile * factor).to(LIKE)
+            products = tl.dot(read, tl.trans(write), input_precision=PRECISION)
+            found += tl.where(_across(row, column, level, APART), products, 0.0)
     if WHOLE:
         _store_tile(weights + base * C, found * scale, row, column, H * C, rows, C)
     else:
@@ -131,7 +137,8 @@ def _states_kernel(
                 factor = tl.exp2(tl.cumsum(gate, 0)) * sign * scale
             else:
                 factor = tl.exp2(tl.cumsum(_write_gates(decay, base, row, rows, H), 0, reverse=True)) * sign
-            left_tile = (left_tile * factor[:, None]).to(left.dtype.element_ty)
+            # Not into left, which goes into the product as it comes from memory.
+            right_tile = (right_tile * factor[:, None]).to(right.dtype.element_ty)
             state *= tl.exp2(tl.sum(gate, 0))
         elif TOTALS:
             place = ((batch * count + chunk) * H + head) * K + key
@@ -252,9 +259,9 @@ def _rows_adjoint_kernel(
 
 @triton.jit
 def _head_adjoint_kernel(
-    q, k, v, g, signs, d_out, d_weights, states, d_states, d_q, d_k, d_g, scale, B, T, H, K, V,
+    q, k, v, g, signs, choices, d_out, d_weights, states, d_states, d_q, d_k, d_g, scale, B, T, H, K, V,
     GATE: tl.constexpr, SIGNED: tl.constexpr, APART: tl.constexpr, BEFORE: tl.constexpr, WRITES: tl.constexpr,
-    C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
+    C: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One decay for each head: gradients of q and k in one chunk, and the part of g's that BK keys make.
 
@@ -284,13 +291,13 @@ def _head_adjoint_kernel(
     # The factors of `_head_factors` by sums of rows: a difference of two vectors is spilled here.
     SHIFT: tl.constexpr = APART if BEFORE else 0
     met = tl.where((row - SHIFT)[:, None] > column[None, :], gate[:, None], 0.0)
-    spans = _column_sums(met, row, column, False, LIKE == tl.bfloat16)
+    spans = _column_sums(choices + LEVELS * C * C, met, row, column, False, LIKE == tl.bfloat16)
     factors = tl.where(_counts(row, column, APART), tl.exp2(spans), 0.0) * sign[:, None] * sign[None, :]
     inner = inner.to(tl.float32) * factors
     if GATE:
         pairs = inner * tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
         # [t, j]: pairs of j with t and what comes after
-        later = _column_sums(pairs, row, column, True, LIKE == tl.bfloat16)
+        later = _column_sums(choices + (2 * LEVELS + 2) * C * C, pairs, row, column, True, LIKE == tl.bfloat16)
         reads = tl.sum(q_tile * d_q_tile, 1)
         d_gate = tl.sum(tl.where(column[None, :] < (row - SHIFT)[:, None], later, 0.0), 1)
         d_gate += tl.sum(tl.where(column[None, :] >= row[:, None], reads[None, :], 0.0), 1)

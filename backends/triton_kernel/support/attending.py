@@ -29,16 +29,16 @@ from .walk_kernels import _walk_kernel
 CHUNK = 64
 LEVELS = CHUNK.bit_length() - 1
 PAIRS = CHUNK * (CHUNK + 16) // 2  # of its rows that are kept
-# Largest tiles (keys, values) and warps of each kernel for 16-bit operands, spill-free on sm_80 to sm_100; float32
-# operands take half the width along both.
+# Largest tiles (keys, values), warps and stages (0: the compiler's own) of each kernel for 16-bit operands; float32 operands
+# take half the width along both. Spill-free on sm_90, and of those that are so what an H200 was quickest with.
 ATTEND_TILES = {
-    "weights": (32, 0, 4),
-    "states": (64, 64, 4),
-    "reads": (64, 64, 4),
-    "values adjoint": (64, 64, 4),
-    "weights adjoint": (0, 64, 4),
-    "rows adjoint": (32, 64, 4),
-    "head adjoint": (128, 64, 8),
+    "weights": (64, 0, 4, 2),
+    "states": (64, 64, 4, 0),
+    "reads": (64, 128, 4, 0),
+    "values adjoint": (64, 128, 4, 0),
+    "weights adjoint": (0, 64, 4, 0),
+    "rows adjoint": (32, 64, 4, 0),
+    "head adjoint": (64, 64, 4, 2),
 }
 WALK_SLAB = 64  # keys in a tile of a walk's state
 WALK_PROGRAMS, WALK_CHUNKS = 128, 8  # half as many programs cut time into groups, of at least so many chunks
@@ -75,10 +75,12 @@ def _attend_choices(device: torch.device, dtype: torch.dtype, apart: int = 0, be
 
 def _attend_tile(name: str, q: Tensor, v: Tensor) -> dict[str, Any]:
     """The arguments of a launch that set its tile."""
-    keys, values, warps = ATTEND_TILES[name]
+    keys, values, warps, stages = ATTEND_TILES[name]
     if q.dtype == torch.float32:
         keys, values = keys // 2, values // 2
     found = {"C": CHUNK, "PRECISION": _dot_precision(), "num_warps": warps}
+    if stages:
+        found["num_stages"] = stages
     if keys:
         found["BK"] = _block(q.shape[-1], keys)
     if values:
@@ -120,16 +122,25 @@ def _attend_states(
 
 
 def _walk_tile(by_head: bool, planes: int, keys: int, values: int, like: torch.dtype, tiles: str) -> dict[str, int]:
-    """Slabs of keys, and as many columns as spill nothing on sm_90 in 16 bits; half where that makes more programs."""
+    """Slabs of keys and some columns; on sm_90, in 16 bits, of what spills nothing there what an H200 was quickest with."""
     wide = like == torch.float32  # the products of which take three times the registers
     block, most, columns = (32, 2, 16) if wide else (WALK_SLAB, 4, 64)
     block = _block(keys, block)
     slabs = triton.cdiv(triton.cdiv(keys, block), triton.cdiv(keys, most * block))
-    if by_head and slabs > 2:  # it finds A, too
-        columns //= 2
-    if tiles != "sm_90" or planes * triton.cdiv(values, columns) < WALK_PROGRAMS:
-        columns //= 2
-    warps, stages = (4, 1) if wide or tiles == "hip" else (8, 2)
+    if tiles == "sm_90" and not wide:
+        warps = 4 if by_head or slabs == 2 else 8
+        stages = 1 if by_head and slabs > 1 else 2
+        if by_head and slabs > 2:  # it finds A, too
+            columns //= 2
+        if planes * triton.cdiv(values, columns) < WALK_PROGRAMS:
+            columns //= 2
+            warps, stages = (4, 3) if slabs == 2 or by_head and slabs == 1 else (warps, stages)
+    else:
+        if by_head and slabs > 2:
+            columns //= 2
+        if tiles != "sm_90" or planes * triton.cdiv(values, columns) < WALK_PROGRAMS:
+            columns //= 2
+        warps, stages = (4, 1) if wide or tiles == "hip" else (8, 2)
     return {"BK": block, "SLABS": slabs, "BV": _block(values, columns), "num_warps": warps, "num_stages": stages}
 
 

@@ -153,14 +153,14 @@ def _signs_of(signs, base, row, rows, H, SIGNED: tl.constexpr):
 
 
 @triton.jit
-def _column_sums(x, row, column, REVERSE: tl.constexpr, NARROW: tl.constexpr):
-    """[i, j]: the sum of x's column j down to row i, or from it. NARROW: by products, in two parts of bfloat16."""
+def _column_sums(choice, x, row, column, REVERSE: tl.constexpr, NARROW: tl.constexpr):
+    """[i, j]: the sum of x's column j down to row i, or from it. NARROW: by products with `choice`, which chooses those rows,
+    in two parts of bfloat16."""
     if NARROW:
-        choice = row[:, None] <= column[None, :] if REVERSE else row[:, None] >= column[None, :]
-        choice = tl.where(choice, 1.0, 0.0).to(tl.bfloat16)
+        chosen = tl.load(choice + row[:, None] * row.shape[0] + column[None, :])
         high = x.to(tl.bfloat16)
-        found = tl.dot(choice, (x - high.to(tl.float32)).to(tl.bfloat16))
-        found = tl.dot(choice, high, found)
+        found = tl.dot(chosen, (x - high.to(tl.float32)).to(tl.bfloat16))
+        found = tl.dot(chosen, high, found)
     else:
         found = tl.cumsum(x, 0, reverse=REVERSE)
     return found

@@ -26,7 +26,7 @@ from .attending import (
     _attend_walk,
     _sequences_of,
 )
-from .launching import OPS, _has_kernels, _on_device, _one_device, _restarted, _rows_fit, _unasked
+from .launching import OPS, _has_kernels, _joint_shape, _on_device, _one_device, _restarted, _rows_fit, _unasked
 from .packed_rows import _alone, _packed
 
 
@@ -99,8 +99,8 @@ def _attend_operands(
     if g.dim() == 3:
         parts = g.new_zeros(blocks if gate else 0, *g.shape, dtype=torch.float32)
         _head_adjoint_kernel[grid](
-            q, k, v, g, q if signs is None else signs, *given, parts, scale, batch, time, heads, keys, values,
-            GATE=gate, SIGNED=signs is not None, **order, **tile,
+            q, k, v, g, q if signs is None else signs, _attend_choices(q.device, q.dtype), *given, parts, scale, batch, time,
+            heads, keys, values, GATE=gate, SIGNED=signs is not None, LEVELS=LEVELS, **order, **tile,
         )  # fmt: skip
         d_g = parts.sum(0).to(g.dtype)
         return d_q, d_k, d_g if found is None else d_g + found[1]
@@ -236,7 +236,7 @@ def fused_linear_attention(
     _one_device(given)
     wide = any(x.dtype == torch.float64 or x.is_complex() for x in given)
     by_column = columns and decay is not None and decay.shape[-1] > 1
-    shape = torch.broadcast_shapes(*(x.shape[:3] for x in (q, k, v) if x is not None))
+    shape = _joint_shape(*(x.shape[:3] for x in (q, k, v) if x is not None))
     widths = (q.shape[-1], k.shape[-1], v.shape[-1])
     none = 0 in (*shape, *widths) or not _rows_fit(CHUNK, *(shape[2] * n for n in widths))
     if not _has_kernels(q) or wide or by_column or chunk != CHUNK or none:
@@ -253,7 +253,7 @@ def fused_linear_attention(
         decay, log = torch.zeros((1, 1, 1, 1), device=q.device), True
     lead = (x.shape[:3] for x in (q, k, v, decay))
     begun = 1 if start is None or starts is not None else start.shape[0]
-    batch, time, heads = torch.broadcast_shapes(*lead, (begun, 1, 1))
+    batch, time, heads = _joint_shape(*lead, (begun, 1, 1))
     packed = None if starts is None else _packed(starts, time, CHUNK)
     keys = max(q.shape[-1], k.shape[-1])
     q, k, v = q.expand(batch, time, heads, keys), k.expand(batch, time, heads, keys), v.expand(batch, time, heads, -1)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...torch_module.support.chunk_linear_attention import chunk_linear_attention
 from ...torch_module.support.segmented_read import segmented_read
 from .attending import _sequences_of
-from .launching import OPS, _has_kernels, _on_device, _one_device, _restarted, _unasked
+from .launching import OPS, _has_kernels, _joint_shape, _on_device, _one_device, _restarted, _unasked
 from .packed_rows import _alone, _Packed, _packed
 from .read_kernels import _read_adjoint_kernel, _read_ends_kernel, _read_states_kernel
 
@@ -212,7 +212,7 @@ def fused_read(
     _one_device(given)
     wide = any(x.dtype == torch.float64 or x.is_complex() for x in given)
     begun = 1 if start is None or starts is not None else start.shape[0]
-    shape = torch.broadcast_shapes(*(x.shape[:3] for x in given if x is not start), (begun, 1, 1))
+    shape = _joint_shape(*(x.shape[:3] for x in given if x is not start), (begun, 1, 1))
     keys = max(q.shape[-1], k.shape[-1], *(x.shape[-2] for x in given[3:]))
     values = max(v.shape[-1], *(x.shape[-1] for x in given[3:]))
     if not _has_kernels(q) or wide or 0 in (*shape, keys, values) or keys > READ_KEYS:

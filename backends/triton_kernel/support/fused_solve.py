@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 from ...torch_module.support.chunk_solve import chunk_solve
 from .attending import CHUNK, _attend_states, _sequences_of
 from .fused_linear_attention import _attend_logarithm, _attend_operands
-from .launching import OPS, _has_kernels, _on_device, _one_device, _restarted, _rows_fit, _unasked
+from .launching import OPS, _has_kernels, _joint_shape, _on_device, _one_device, _restarted, _rows_fit, _unasked
 from .packed_rows import _alone, _packed
 from .solving import _solve_inverse, _solve_scan
 
@@ -141,8 +141,8 @@ def fused_solve(
         decay, log = torch.zeros((1, 1, 1, 1), device=x.device), True
     lead = [g.shape[:3] for g in (w, u, x, decay)]
     begun = 1 if start is None or starts is not None else start.shape[0]
-    batch, time, heads = torch.broadcast_shapes(*lead, (begun, 1, 1))
-    (ranks,) = torch.broadcast_shapes(w.shape[3:4], u.shape[3:4], x.shape[3:4])
+    batch, time, heads = _joint_shape(*lead, (begun, 1, 1))
+    (ranks,) = _joint_shape(w.shape[3:4], u.shape[3:4], x.shape[3:4])
     keys, values = max(w.shape[-1], u.shape[-1], decay.shape[-1]), x.shape[-1]
     if start is not None:
         heads, keys, values = max(heads, start.shape[1]), max(keys, start.shape[2]), max(values, start.shape[3])

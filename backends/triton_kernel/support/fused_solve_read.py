@@ -13,7 +13,7 @@ from .attend_kernels import _rows_weights_kernel
 from .attending import CHUNK, LEVELS, PAIRS, _attend_choices, _attend_states, _attend_tile, _sequences_of
 from .fused_linear_attention import _attend_logarithm, _attend_operands
 from .fused_solve import _solve_empty
-from .launching import OPS, _has_kernels, _on_device, _one_device, _restarted, _rows_fit, _unasked
+from .launching import OPS, _has_kernels, _joint_shape, _on_device, _one_device, _restarted, _rows_fit, _unasked
 from .packed_rows import _alone, _packed
 from .solve_kernels import _reads_kernel, _values_adjoint_kernel
 from .solving import _solve_inverse, _solve_scan
@@ -171,10 +171,10 @@ def fused_solve_read(
     wide = any(g.dtype == torch.float64 or g.is_complex() for g in given)
     lead = [g.shape[:3] for g in given if g is not start]
     begun = 1 if start is None or starts is not None else start.shape[0]
-    batch, time, heads = torch.broadcast_shapes(*lead, (1, 1, 1) if start is None else (begun, 1, start.shape[1]))
+    batch, time, heads = _joint_shape(*lead, (1, 1, 1) if start is None else (begun, 1, start.shape[1]))
     rows = [g.shape[3:] for g in (w, u, q, decay) if g is not None]
-    (keys,) = torch.broadcast_shapes(*rows, (1,) if start is None else start.shape[2:3])
-    (values,) = torch.broadcast_shapes(x.shape[3:], (1,) if start is None else start.shape[3:])
+    (keys,) = _joint_shape(*rows, (1,) if start is None else start.shape[2:3])
+    (values,) = _joint_shape(x.shape[3:], (1,) if start is None else start.shape[3:])
     none = 0 in (batch, time, heads, keys, values)
     none = none or not _rows_fit(CHUNK, *(heads * n for n in (keys, values, CHUNK)))
     if not _has_kernels(x) or wide or none or chunk != CHUNK:

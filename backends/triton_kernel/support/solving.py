@@ -4,16 +4,11 @@ A program of the scan holds all keys of a few values. Up to 128 they are one til
 in registers one beside the other, up to 512 keys of 16 bits and 256 of float32; of still more the state goes from chunk to
 chunk by PyTorch's products, between the same kernels for all that the chunks find apart from each other.
 
-256 keys in one tile gave wrong states and illegal accesses on a Hopper GPU under Triton 3.6, though nothing in the text was
-wrong: no program loads what it has stored. Why is not proved. As Triton 3.9 compiles that kernel, of float32 it has 288 wgmma
-products with an operand in registers, its adjoint 336, and both spill 2.5 KB; ptxas before 13.3 may give such registers away
-before they are read (triton#11781). Of 16 bits no operand is in registers, but the adjoint spills, with products 8 wide.
-Slabs have nothing of that: in 16 bits operands come from shared memory and nothing is spilled on sm_90, and in float32 two
-warps are too few for wgmma. No device has run them yet: the first launch of each kind on a device is checked.
+256 keys in one tile spill, and have operands of products in registers, which not every assembler keeps until they are read
+(`assembler.py`). Slabs have nothing of that: in 16 bits operands come from shared memory and nothing is spilled on sm_90, and
+in float32 two warps are too few for wgmma.
 """
 
-import warnings
-from functools import cache
 from typing import Any
 
 import torch
@@ -21,20 +16,24 @@ import triton
 from torch import Tensor
 from torch.nn.functional import pad
 
+from .assembler import _is_hopper
 from .attend_kernels import _rows_weights_kernel
 from .attending import CHUNK, LEVELS, _attend_choices, _attend_tile, _sequences_of
-from .launching import _block, _dot_precision, _is_compiled, _is_hopper
+from .launching import _block, _dot_precision
 from .solve_kernels import _head_pairs_kernel, _inverse_kernel, _solve_kernel, _solve_slabs_kernel
-from .tuning import _device_name, _tuned
+from .tuning import _tuned
 
 SOLVE_KEYS = 128  # in one tile
 SLABS_KEYS = {torch.float32: 256, torch.float16: 512, torch.bfloat16: 512}  # in registers
 SOLVE_PAIRS, SOLVE_WARPS, INVERSE_WARPS = 64, 4, 2
+SOLVE_PROGRAMS = 128
 # w, u, inverse, x, decay, start; of a scan that is read: by what, the gradients of what was found, the factor of both; table.
 Given = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, tuple[Tensor, Tensor, float] | None, Tensor | None]
 
 
-def _solve_tile(keys: int, values: int, like: torch.dtype, reverse: bool, hopper: bool, packed: bool) -> dict[str, int]:
+def _solve_tile(
+    keys: int, values: int, like: torch.dtype, reverse: bool, hopper: bool, packed: bool, planes: int = 1024
+) -> dict[str, int]:
     """All keys and some values; warps and stages so that 16-bit operands spill little and their tiles fit."""
     if keys > SOLVE_KEYS:
         return _slabs_tile(keys, values, like, reverse, hopper)
@@ -42,6 +41,8 @@ def _solve_tile(keys: int, values: int, like: torch.dtype, reverse: bool, hopper
     tile["num_stages"] = 1 if reverse and not hopper else 2
     if like == torch.float32:
         tile |= {"BV": tile["BV"] // 2, "num_warps": 8, "num_stages": 1}
+    elif hopper and not packed and planes * triton.cdiv(values, 64) < SOLVE_PROGRAMS:  # too few to fill a device
+        tile |= {"BV": 32, "num_warps": 4, "num_stages": 3}
     return {**tile, "BV": _block(values, tile["BV"])}
 
 
@@ -65,13 +66,14 @@ def _solve_scan(
     before each packed sequence, and all (`packed_rows`): the last states are then one for each.
     """
     time, keys, values = w.shape[1], w.shape[3], x.shape[-1]
-    tile = _solve_tile(keys, values, w.dtype, reverse, _is_hopper(w), table is not None)
+    planes = _sequences_of(w.shape[0], table) * w.shape[2]
+    tile = _solve_tile(keys, values, w.dtype, reverse, _is_hopper(w), table is not None, planes)
     held = {n: tile.pop(n) for n in list(tile) if n in ("BK", "SLABS")}  # all keys, whatever is faster
     name = "solve" + " slabs" * ("SLABS" in held) + " reversed" * reverse + " packed" * (table is not None)
     tile = {**_tuned(name, tile, w, time, keys, values), **held}
     given = (w, u, inverse, x, decay, start, read, table)
     how: dict[str, Any] = {"BY_HEAD": by_head, "APART": apart, "BEFORE": before, "REVERSE": reverse}
-    if "SLABS" in tile and not (keys <= SLABS_KEYS[w.dtype] and _slabs_hold(given, like, how, tile)):
+    if keys > SLABS_KEYS[w.dtype]:
         return _solve_stepped(given, like, **how)
     return _solve_launched(given, like, how, tile)
 
@@ -147,57 +149,6 @@ def _entered(state: Tensor, chunk: int, table: Tensor | None) -> tuple[Tensor | 
         return None, state
     own = ((table[:-1] <= chunk) & (chunk < table[1:])).view(-1, 1, 1, 1)
     return own, torch.where(own, state, 0).sum(0, keepdim=True)
-
-
-def _slabs_hold(given: Given, like: torch.dtype, how: dict[str, Any], tile: dict[str, int]) -> bool:
-    """Is the kernel of slabs right as it is compiled for such a launch? Triton compiles for sizes of 1 and multiples of 16."""
-    w, _, _, x, decay, start, read, table = given
-    if not _is_compiled(w):
-        return True
-    time, heads, keys = w.shape[1:]
-    sizes = (2 * CHUNK + (16 if time % 16 == 0 else 13), 16 if heads % 16 == 0 else min(heads, 2), keys, x.shape[-1])
-    types = (w.dtype, x.dtype, decay.dtype, like)
-    kind = (start is None, read is None, table is not None)
-    return _slabs_agree(w.device, types, sizes, kind, tuple(how.items()), tuple(tile.items()))
-
-
-@cache
-def _slabs_agree(
-    device: torch.device, types: tuple[torch.dtype, ...], sizes: tuple[int, ...], kind: tuple[bool, bool, bool],
-    how: tuple[tuple[str, Any], ...], tile: tuple[tuple[str, int], ...],
-) -> bool:  # fmt: skip
-    """Do the kernel and PyTorch's products find the same in three chunks? If not, it is said, once for each kind of launch.
-
-    Waits for the device: as what compiles, this must have happened before a graph of launches is recorded.
-    """
-    time, heads, keys, values = sizes
-    narrow, wide, gates, like = types
-    order, (alone, unread, packed) = dict(how), kind
-    table = torch.tensor([0, 1, 3], dtype=torch.int32, device=device) if packed else None
-    draw = torch.Generator(device).manual_seed(0)
-
-    def drawn(*shape: int, like: torch.dtype = narrow) -> Tensor:
-        return torch.rand(1, *shape, generator=draw, device=device).to(like)
-
-    w, u, q = ((2 * drawn(time, heads, keys) - 1) / keys**0.5 for _ in range(3))
-    row = torch.arange(time, device=device)[:, None] % CHUNK
-    column = torch.arange(CHUNK, device=device)
-    inverse = torch.where(column < row, 0.1 * drawn(time, 1, CHUNK)[0, :, 0], (column == row).to(narrow))
-    inverse = inverse.unsqueeze(1).expand(1, time, heads, CHUNK).contiguous()
-    x, d_out = drawn(time, heads, values, like=wide), drawn(time, heads, values)
-    decay = -0.1 * drawn(time, heads, like=gates) if order["BY_HEAD"] else drawn(triton.cdiv(time, CHUNK), heads, keys, like=gates)
-    starts = torch.cat([drawn(heads, keys, values, like=torch.float32) for _ in range(_sequences_of(1, table))])
-    given = (w, u, inverse, x, decay, None if alone else starts, None if unread else (q, d_out, 0.5), table)
-    pairs = zip(_solve_launched(given, like, order, dict(tile)), _solve_stepped(given, like, **order), strict=True)
-    # 16 bits round to 0.7 % of the largest entry; a register that is given away is wrong in a few entries, by any number.
-    right = all(bool((a.float() - b.float()).abs().max() <= 0.02 * b.float().abs().max()) for a, b in pairs)
-    if not right:
-        warnings.warn(
-            f"{_device_name(device)} with Triton {triton.__version__} computes feedback of {keys} keys wrongly: PyTorch's"
-            " products take the place of that kernel. TRITON_PTXAS_PATH may name a newer ptxas (13.3 or later).",
-            RuntimeWarning, stacklevel=2,
-        )  # fmt: skip
-    return right
 
 
 def _solve_inverse(

@@ -22,7 +22,7 @@ TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "sm_100": ("cud
 SHARED = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}  # bytes a block may have
 TABLE = Path(__file__).with_name("resources.txt")
 PRODUCTS = ("wgmma.mma_async", "tcgen05.mma", "mma.sync", "v_mfma")
-# One whose first operand is in registers, which ptxas before 13.3 may give away before they are read.
+# One whose first operand is in registers, which not every ptxas keeps until they are read (`support/assembler.py`).
 OF_REGISTERS = "wgmma-of-registers"
 
 
@@ -48,6 +48,9 @@ def taken(source: Any, target: str, options: dict[str, int]) -> dict[str, Any]:
     import triton
     from triton.backends.compiler import GPUTarget
 
+    from backends.triton_kernel.support.assembler import _assembles_soundly
+
+    _assembles_soundly()  # as where it is launched
     made = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
     text = made.asm.get("ptx") or made.asm["amdgcn"]
     used = _amd(text) if target.startswith("gfx") else _nvidia(made.asm["cubin"])

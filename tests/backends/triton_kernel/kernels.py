@@ -43,12 +43,13 @@ def _scan(name: str, kernel: Any, steps: int, **constants: Any) -> None:
 
 def _attend(kernel: Any, tile: str, by: str = "", width: int = 128, **constants: Any) -> None:
     """K = V = width, bfloat16."""
-    keys, values, warps = ATTEND_TILES[tile]
+    keys, values, warps, stages = ATTEND_TILES[tile]
     size = {"C": CHUNK, "PRECISION": "ieee"}
     size |= {name: min(most, width) for name, most in (("BK", keys), ("BV", values)) if most}
-    if any(name in kernel.__name__ for name in ("_rows_", "_states_")):
+    if any(name in kernel.__name__ for name in ("_rows_", "_states_", "_head_adjoint_")):
         size["LEVELS"] = LEVELS
-    KERNELS[f"{tile} {by}".strip()] = (kernel, ATTEND, {**size, **constants}, {"num_warps": warps})
+    options = {"num_warps": warps} | ({"num_stages": stages} if stages else {})
+    KERNELS[f"{tile} {by}".strip()] = (kernel, ATTEND, {**size, **constants}, options)
 
 
 def _walk(by: str, reverse: bool, width: int, packed: bool = False) -> None:

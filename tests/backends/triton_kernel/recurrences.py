@@ -243,8 +243,8 @@ def compare(walk: Walk, dtype: torch.dtype, device: str, change: tuple[str, str]
                  for a, k in ((0, 3), (3, walk.sizes["t"]))]  # fmt: skip
         _, state = exact(*(x.double() if x.is_floating_point() else x for x in parts[0]), return_state=True)
         given = parts[1]
-    narrow = {n: x.to(device, torch.float32) if isinstance(x, Tensor) and x.is_floating_point() else x
-              for n, x in (state or {}).items()}  # fmt: skip
+    here = {n: x.to(device) if isinstance(x, Tensor) else x for n, x in (state or {}).items()}
+    narrow = {n: x.float() if isinstance(x, Tensor) and x.is_floating_point() else x for n, x in here.items()}
     wide = {n: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for n, x in narrow.items()}
     vars(text)["NEWTON_PIECES"] = walk.pieces
     with without(text, PYTORCH if walk.sizes["t"] > 1 else ()):

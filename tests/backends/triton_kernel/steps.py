@@ -137,7 +137,7 @@ def inputs(case: Stepped) -> dict[str, Tensor]:
 
 def exact(case: Stepped, module: Any, given: dict[str, Tensor]) -> list[np.ndarray[Any, Any]]:
     """Outputs and the last state by the float64 interpreter, sequence by sequence."""
-    params = {n: x.detach().double().numpy() for n, x in module.state_dict().items()}
+    params = {n: x.detach().double().cpu().numpy() for n, x in module.state_dict().items()}
     found = []
     for b in range(2):
         one = {n: x[b].double().numpy() if x.is_floating_point() else x[b].numpy() for n, x in given.items()}

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import seqdsl
+from backends.triton_kernel.emit.write import FUNCTIONS
 from backends.triton_kernel.kernels import kernels_text
 from backends.triton_kernel.module import STAND_INS
 from seqdsl.diagnostics import SeqError
@@ -100,9 +101,9 @@ def test_the_files_stand_alone(tmp_path: Path) -> None:
     assert done.stdout == "(1, 70, 2, 4)\n", done.stderr
 
 
-@pytest.mark.parametrize("stand_in", sorted({x.name for x in STAND_INS.values()}))
-def test_every_name_in_a_file_of_kernels_is_known(stand_in: str) -> None:
-    table = symtable(kernels_text("some", frozenset({stand_in})), "some.py", "exec")
+@pytest.mark.parametrize("function", sorted({*FUNCTIONS, *(x.name for x in STAND_INS.values())}))
+def test_every_name_in_a_file_of_kernels_is_known(function: str) -> None:
+    table = symtable(kernels_text("some", frozenset({function})), "some.py", "exec")
     known = {x.get_name() for x in table.get_symbols() if x.is_assigned() or x.is_imported() or x.is_namespace()}
     assert known and _from_outside(table) <= known | vars(builtins).keys()
 

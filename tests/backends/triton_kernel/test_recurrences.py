@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ast
 from typing import Any
 
 import pytest
@@ -113,3 +114,16 @@ def test_an_element_whose_entries_are_mixed_stays_in_pytorch() -> None:
               "mixer products(x[t,i]) -> y[t,i]:\n    index s over t\n    y[t,i] = firsts[s | s <= t](x[s])\n")
     why = "`a.m` elsewhere than at an entry's own place, in its `combine`"
     assert explained(Walk(source, {}))[0] == f"`y` is stepped in PyTorch: {why}"
+
+
+@pytest.mark.parametrize("name", ["the best so far", "the best and where it was"])
+def test_no_tensor_has_the_name_of_a_loop(name: str) -> None:
+    """A compiler refuses a loop over what is a pointer before it; fields are named as somebody likes, here `i`."""
+    case = WALKS[name]
+    text = "\n".join(load_backend("triton").companions(case.program().source(case.form, "triton")).values())
+    source = ast.parse(case.program().source(case.form, "triton") + "\n" + text)
+    kernels = [f for f in ast.walk(source) if isinstance(f, ast.FunctionDef) and "_kernel" in f.name]
+    loops = [(f, [n.target for n in ast.walk(f) if isinstance(n, ast.For)]) for f in kernels]
+    assert any(targets for _, targets in loops)
+    for kernel, targets in loops:
+        assert not {t.id for t in targets if isinstance(t, ast.Name)} & {a.arg for a in kernel.args.args}
