@@ -6,7 +6,6 @@ All of this is in one file, and goes on mixer by mixer: its systems, forms and t
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from seqdsl.algebra import verdict
 from seqdsl.cli.listing import OPENING, row_of
 from seqdsl.ir.node import walk
 from seqdsl.ir.ops import options
+from seqdsl.verify.case import Case
 from seqdsl.verify.suite import LONG, properties, try_property
 from tests.backends.torch_module.readable import check_reads_well, lint
 from tests.references.mixers import LIBRARY, Entry, every_mixer, programs
@@ -26,8 +26,10 @@ from tests.references.mixers import LIBRARY, Entry, every_mixer, programs
 from .built import built, close, drawn
 
 # Of `seqc test`, 25 examples of each property of the whole library are a matter of an hour: one part of it is tried on as
-# many (`--shard`, which the plugin's `pytest library/` does without), of the rest the modules, on a few.
-MANY, FEW = 25, 3
+# many (`--shard`, which the plugin's `pytest library/` does without), of the rest the modules, on one of these cases, and on
+# the longest.
+MANY = 25
+CASES = (Case(6, 5, True), Case(1, 3, False), Case(17, 8, True), Case(2, 13, True), Case(9, 2, False))
 
 
 @pytest.mark.parametrize("length", [1, 6, 19])
@@ -75,7 +77,8 @@ def test_a_file_is_short(path: Path) -> None:
 def test_every_form_keeps_to_the_equations(entry: Entry, pytestconfig: pytest.Config) -> None:
     program = entry.program
     part, parts = map(int, pytestconfig.getoption("--shard").split("/"))
-    among = every_mixer().index((entry.file, program.name)) % parts == part - 1
+    number = every_mixer().index((entry.file, program.name))
+    among = number % parts == part - 1
     backend, system = api.load_backend("torch"), program.derived("recurrent").system
 
     def emit(derived: Any) -> tuple[str, str]:
@@ -84,9 +87,9 @@ def test_every_form_keeps_to_the_equations(entry: Entry, pytestconfig: pytest.Co
     for row in properties(system, emit, backend, forms=()):
         if among:
             outcomes = [try_property(row, examples=MANY, seed=None)]
-        elif row.of_module:  # a long one is the longest of `LONG`
-            outcomes = [try_property(replace(row, long=False), examples=FEW, seed=None)]
-            outcomes += [try_property(row, examples=1, seed=None, case=LONG[-1])] if row.long else []
+        elif row.of_module:
+            cases = [CASES[number % len(CASES)], *([LONG[-1]] if row.long else [])]
+            outcomes = [try_property(row, examples=1, seed=None, case=case) for case in cases]
         else:
             continue
         for outcome in outcomes:

@@ -25,7 +25,7 @@ mixer shifts(x[t,c], m[c]) -> y[t,c], z[t,c]:
     w[t, j: 3, c] = u[t-j]
     z[t,c] = max[j](w) - (sum[k: 2] u[t-k-1])
 """
-DEEP = """
+DEEP_SHIFTS = """
 mixer deep_shifts(x[t,c], m[l,c]) -> y[t,c]:
     z[-1,t,c] = x
     z[l,t,c]  = tanh(z[l-1,t-1] * m + z[l-1])

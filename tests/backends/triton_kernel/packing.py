@@ -29,8 +29,8 @@ from tests.backends.triton_kernel.packed_mixers import (
     ATTENDING,
     BASE,
     BOTH,
-    DEEP,
     DEEP_ATTENDING,
+    DEEP_SHIFTS,
     LAYER,
     SHARED,
     SHIFTS,
@@ -99,7 +99,7 @@ CASES: dict[str, Packed] = {
     "an average at every depth": Packed("depth_of_decays", {"l": 2, "d": 3}, "scan", scale=0.3),
     "both ways": Packed(BOTH, {"c": 3}, states=False),
     "earlier positions": Packed(SHIFTS, {"c": 3}),
-    "earlier positions at every depth": Packed(DEEP, {"l": 2, "c": 3}),
+    "earlier positions at every depth": Packed(DEEP_SHIFTS, {"l": 2, "c": 3}),
     "a window with a gate": _whole("a window with a gate"),
     "a window alone": _whole("a window alone"),
     "two windows of what is computed": _whole("two windows of what is computed"),
@@ -141,7 +141,11 @@ DEEP = frozenset({
     "a state space", "both ways", "attention by distance", "attention by groups",
     *(f"{name}, {what}" for name in ("a fold of two fields", "a base case", "earlier positions", "a state for each channel")
       for what in ("one position", "no position", "twice", "float16")),
-    "decays that all positions share, float16", "decays that all positions share, twice",
+    *(f"decays that all positions share{what}" for what in ("", ", one position", ", float16", ", twice")),
+    "an erasing state at every depth", "feedback with a decay for each head, float16", "quaternions", "a window alone",
+    "attention with a factor of the weights", "attention to documents", "a nonlinear step backwards",
+    *(f"{name}, twice" for name in ("max, plus", "two states that multiply", "feedback with a decay for each head",
+                                    "a decay for each key")),
 })  # fmt: skip
 WIDE = ("attention to a window",)  # that have no kernels in float64
 

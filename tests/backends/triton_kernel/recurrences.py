@@ -37,7 +37,7 @@ PYTORCH = ("ring_scan", "_tree_scan", "_tree_fold", "newton_scan")  # what must 
 class Walk:
     """A mixer, by its source or its file, and the lengths of its axes. Numbers are `drawn`: small integers, among which
     there are ties, shares of 1, vectors of length 1, or numbers behind some of -inf. `apart`: inputs of which every second
-    entry counts."""
+    entry counts. Pieces of time have `piece` steps at least, of which there are more on a GPU."""
 
     source: str
     sizes: dict[str, int]
@@ -45,6 +45,7 @@ class Walk:
     apart: bool = False
     form: str = "auto"
     pieces: int = 8  # as many are solved side by side
+    piece: int = 32
 
     def program(self) -> Any:
         return seqdsl.load(self.source if "\n" in self.source else str(UNNAMED / f"{self.source}.seq"))
@@ -115,16 +116,16 @@ mixer kept(x[t,c], f[t,c], u[c]) -> z[t,c]:
 WALKS: dict[str, Walk] = {
     "max, plus": _walk("decaying_max", 37, c=5),
     "max, plus, with ties": _walk("decaying_max", 14, c=70, drawn="integers"),
-    "max, plus, in three pieces": _walk("decaying_max", 260, c=2),
-    "max, plus, backwards, one decay": Walk(MAX_BACKWARDS, {"t": 131, "h": 2, "c": 3}),
+    "max, plus, in three pieces": _walk("decaying_max", 70, c=2),
+    "max, plus, backwards, one decay": Walk(MAX_BACKWARDS, {"t": 35, "h": 2, "c": 3}),
     "max, times": _walk("fading_peak", 37, c=66),
     "max, plus, from relu": _walk("queue_length", 20, c=3, apart=True),
-    "log-sum-exp": _walk("soft_path", 131, c=3),
+    "log-sum-exp": _walk("soft_path", 37, c=3),
     "log-sum-exp, one position": _walk("soft_path", 1, c=3),
     "log-sum-exp, of nothing at first": _walk("soft_path", 14, c=20, drawn="gaps"),
-    "or, and": _walk("latch", 131, c=3),
+    "or, and": _walk("latch", 37, c=3),
     "a fold of two fields": _walk("max_plus", 20, c=3),
-    "quaternions": _walk("quaternion", 131, i=4, drawn="units"),
+    "quaternions": _walk("quaternion", 37, i=4, drawn="units"),
     "quaternions, one position": _walk("quaternion", 1, i=4),
     "two positions": _walk("cover", 2, c=3, drawn="shares"),
     "covers": _walk("cover", 70, c=66, apart=True, drawn="shares"),
@@ -137,8 +138,8 @@ WALKS: dict[str, Walk] = {
     "a gate of itself": _walk("self_gate", 20, c=3),
     "a state in a denominator": _walk("soft_saturation", 20, c=3),
     "one position of a nonlinear step": _walk("two_species", 1, c=3),
-    "a nonlinear step backwards, with weights": Walk(CELL, {"t": 131, "h": 2, "c": 3}, form="newton"),
-    "pieces that are solved": Walk(CELL, {"t": 260, "h": 1, "c": 2}, form="newton", pieces=2),
+    "a nonlinear step backwards, with weights": Walk(CELL, {"t": 37, "h": 2, "c": 3}, form="newton"),
+    "pieces that are solved": Walk(CELL, {"t": 70, "h": 1, "c": 2}, form="newton", pieces=2),
     "an operand that only the slopes read": Walk(KEPT, {"t": 37, "c": 3}, form="newton"),
     "a nonlinear step at every depth": Walk("deep_cells", {"t": 37, "l": 2, "c": 5}, form="newton"),
     "fields with indices of their own": Walk(VECTORS, {"t": 20, "h": 2, "e": 5}),
@@ -170,7 +171,9 @@ def built(walk: Walk, backend: str = "triton", change: tuple[str, str] | None = 
         assert change[0] in source, source
         source = source.replace(*change)
     found = load_backend(backend).load_class(source, program.class_name)
-    return found(), sys.modules[found.__module__]
+    text = sys.modules[found.__module__]
+    vars(text).update(NEWTON_PIECES=walk.pieces, RECURRENCE_PIECE=walk.piece)
+    return found(), text
 
 
 def inputs(walk: Walk, dtype: torch.dtype, extra: int = 0) -> list[Tensor]:
@@ -246,7 +249,6 @@ def compare(walk: Walk, dtype: torch.dtype, device: str, change: tuple[str, str]
     here = {n: x.to(device) if isinstance(x, Tensor) else x for n, x in (state or {}).items()}
     narrow = {n: x.float() if isinstance(x, Tensor) and x.is_floating_point() else x for n, x in here.items()}
     wide = {n: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for n, x in narrow.items()}
-    vars(text)["NEWTON_PIECES"] = walk.pieces
     with without(text, PYTORCH if walk.sizes["t"] > 1 else ()):
         fast = run(module, [_given(x, walk, device) for x in given], narrow if stepped else None)
     real = [x.to(device, torch.float64) if x.is_floating_point() else x.to(device) for x in given]
@@ -297,7 +299,7 @@ def solved() -> dict[str, list[float]]:
     one that does not, whose states are then those of one piece to the last bit."""
     found = {}
     for name, source in (("forgets", CELL), ("does not forget", CHAOTIC)):
-        walk = Walk(source, {"t": 390, "h": 1, "c": 1}, form="newton")
+        walk = Walk(source, {"t": 100, "h": 1, "c": 1}, form="newton")
         module, text = built(walk)
         given = inputs(walk, torch.float32)
         with torch.no_grad():
