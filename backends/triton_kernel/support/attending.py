@@ -18,11 +18,10 @@ from functools import cache
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from .attend_kernels import _states_kernel
-from .launching import _block, _dot_precision, _tiles_of
+from .launching import _block, _cdiv, _dot_precision, _tiles_of
 from .tuning import _tuned
 from .walk_kernels import _walk_kernel
 
@@ -105,11 +104,11 @@ def _attend_states(
     """
     batch, time, heads, keys = left.shape
     values, number = right.shape[-1], _sequences_of(batch, table)
-    count = triton.cdiv(triton.cdiv(time, CHUNK), every)
+    count = _cdiv(_cdiv(time, CHUNK), every)
     states = left.new_empty(batch, count, heads, keys, values, dtype=dtype)
     final = left.new_empty(number, heads, keys, values, dtype=torch.float32)
     tile = _attend_tile("states", left, right)
-    grid = (number * heads, triton.cdiv(values, tile["BV"]), triton.cdiv(keys, tile["BK"]))
+    grid = (number * heads, _cdiv(values, tile["BV"]), _cdiv(keys, tile["BK"]))
     by_head = decay.dim() == 3
     _states_kernel[grid](
         left, right, decay, final if signs is None else signs,
@@ -126,19 +125,19 @@ def _walk_tile(by_head: bool, planes: int, keys: int, values: int, like: torch.d
     wide = like == torch.float32  # the products of which take three times the registers
     block, most, columns = (32, 2, 16) if wide else (WALK_SLAB, 4, 64)
     block = _block(keys, block)
-    slabs = triton.cdiv(triton.cdiv(keys, block), triton.cdiv(keys, most * block))
+    slabs = _cdiv(_cdiv(keys, block), _cdiv(keys, most * block))
     if tiles == "sm_90" and not wide:
         warps = 4 if by_head or slabs == 2 else 8
         stages = 1 if by_head and slabs > 1 else 2
         if by_head and slabs > 2:  # it finds A, too
             columns //= 2
-        if planes * triton.cdiv(values, columns) < WALK_PROGRAMS:
+        if planes * _cdiv(values, columns) < WALK_PROGRAMS:
             columns //= 2
             warps, stages = (4, 3) if slabs == 2 or by_head and slabs == 1 else (warps, stages)
     else:
         if by_head and slabs > 2:
             columns //= 2
-        if tiles != "sm_90" or planes * triton.cdiv(values, columns) < WALK_PROGRAMS:
+        if tiles != "sm_90" or planes * _cdiv(values, columns) < WALK_PROGRAMS:
             columns //= 2
         warps, stages = (4, 1) if wide or tiles == "hip" else (8, 2)
     return {"BK": block, "SLABS": slabs, "BV": _block(values, columns), "num_warps": warps, "num_stages": stages}
@@ -157,17 +156,17 @@ def _attend_walk(
     """
     batch, time, heads, keys = q.shape
     number = _sequences_of(batch, table)
-    planes, values, count, by_head = number * heads, v.shape[-1], triton.cdiv(time, CHUNK), decay.dim() == 3
+    planes, values, count, by_head = number * heads, v.shape[-1], _cdiv(time, CHUNK), decay.dim() == 3
     mode = "decayed" if totals else "by head" if by_head else "by key"
     mode += " reversed" * reverse
     tile = _walk_tile(by_head, planes, keys, values, q.dtype, _tiles_of(q.device))
     held = {name: tile.pop(name) for name in ("BK", "SLABS")}  # all keys, whatever is faster
     tile = {**_tuned(f"walk {mode}", tile, q, time, planes, keys, values), **held}
-    parts = triton.cdiv(keys, tile["SLABS"] * tile["BK"])
-    programs = planes * parts * triton.cdiv(values, tile["BV"])
+    parts = _cdiv(keys, tile["SLABS"] * tile["BK"])
+    programs = planes * parts * _cdiv(values, tile["BV"])
     whole = 2 * programs >= WALK_PROGRAMS or table is not None
-    groups = 1 if whole else min(triton.cdiv(2 * WALK_PROGRAMS, programs), triton.cdiv(count, WALK_CHUNKS))
-    group = triton.cdiv(count, groups)
+    groups = 1 if whole else min(_cdiv(2 * WALK_PROGRAMS, programs), _cdiv(count, WALK_CHUNKS))
+    group = _cdiv(count, groups)
     out = v.new_empty(parts, *v.shape, dtype=dtype if parts == 1 else torch.float32)
     final = v.new_empty(number, heads, keys, values, dtype=torch.float32)
     states = v.new_empty(batch, count, heads, keys, values) if reverse else final
@@ -177,7 +176,7 @@ def _attend_walk(
         entering, _ = _attend_states(
             left, v, decay, signs, start, factor, totals=totals, reverse=reverse, every=group, dtype=torch.float32
         )
-    _walk_kernel[programs, triton.cdiv(count, group)](
+    _walk_kernel[programs, _cdiv(count, group)](
         q, k, v, decay, final if signs is None else signs,
         final if by_head or totals else _attend_choices(q.device, q.dtype), weights,
         final if start is None else start, entering, out, states, final, table, scale, time, heads, keys, values, group,

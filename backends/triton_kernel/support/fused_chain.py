@@ -6,10 +6,9 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
-from .launching import OPS, _has_kernels, _on_device
+from .launching import OPS, _cdiv, _has_kernels, _on_device
 
 CHAIN_TILE = 2048  # entries of a program's tile: 16 for each thread of 4 warps
 CHAIN_LEAST = 512  # of one that is cut because there are fewer programs than a device has room for
@@ -55,7 +54,7 @@ def _chain_blocks(plan: _Chain, sizes: dict[str, int]) -> dict[str, int]:
     are few programs."""
     whole, rows = math.prod(_power(sizes[i]) for i in plan.whole), _chain_rows(plan, sizes)
     cut = min(_power(sizes[plan.column]), max(1, CHAIN_TILE // whole))
-    while cut * whole > CHAIN_LEAST and cut > 1 and rows * triton.cdiv(sizes[plan.column], cut) < CHAIN_PROGRAMS:
+    while cut * whole > CHAIN_LEAST and cut > 1 and rows * _cdiv(sizes[plan.column], cut) < CHAIN_PROGRAMS:
         cut //= 2
     return {name: cut if i == plan.column else _power(sizes[i]) for name, i in plan.tile}
 
@@ -85,7 +84,7 @@ def fused_chain(plan: _Chain) -> Callable[..., list[Tensor]]:
         sizes = dict(zip(("batch", *plan.space), lengths, strict=False))
         found = _chain_outputs(plan, tensors[0], sizes, dtype)
         blocks = _chain_blocks(plan, sizes)
-        programs = _chain_rows(plan, sizes) * triton.cdiv(sizes[plan.column], blocks[plan.cut])
+        programs = _chain_rows(plan, sizes) * _cdiv(sizes[plan.column], blocks[plan.cut])
         if programs:
             steps = [
                 0 if x.shape[k] == 1 else x.stride(k)

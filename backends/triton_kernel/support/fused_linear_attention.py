@@ -4,7 +4,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -26,7 +25,7 @@ from .attending import (
     _attend_walk,
     _sequences_of,
 )
-from .launching import OPS, _has_kernels, _joint_shape, _on_device, _one_device, _restarted, _rows_fit, _unasked
+from .launching import OPS, _cdiv, _has_kernels, _joint_shape, _on_device, _one_device, _restarted, _rows_fit, _unasked
 from .packed_rows import _alone, _packed
 
 
@@ -47,7 +46,7 @@ def _attend(
     decayed = totals.numel() > 0
     with _on_device(q):
         if g.dim() == 4:
-            _rows_weights_kernel[(batch * heads, triton.cdiv(time, CHUNK))](
+            _rows_weights_kernel[(batch * heads, _cdiv(time, CHUNK))](
                 q, k, g, _attend_choices(q.device, q.dtype), weights, reads, writes, totals, scale, time, heads, keys,
                 APART=0, BEFORE=False, STRICT=strict, WHOLE=False, ALONE=not decayed, LEVELS=LEVELS,
                 **_attend_tile("weights", q, v),
@@ -86,13 +85,13 @@ def _attend_operands(
     `found`: what another read of the same writes has found for k and g, the writes themselves included; q's part is added.
     """
     batch, time, heads, keys = q.shape
-    values, count = v.shape[-1], triton.cdiv(time, CHUNK)
+    values, count = v.shape[-1], _cdiv(time, CHUNK)
     d_q, d_k = torch.empty_like(q), torch.empty_like(k) if found is None else found[0]
     d_weights = q.new_empty(batch, count, heads, PAIRS)
     tile = _attend_tile("weights adjoint", q, v)
     _weights_adjoint_kernel[(batch * heads, count)](v, d_o, d_weights, scale, time, heads, values, **tile)
     tile = _attend_tile("head adjoint" if g.dim() == 3 else "rows adjoint", q, v)
-    blocks = triton.cdiv(keys, tile["BK"])
+    blocks = _cdiv(keys, tile["BK"])
     grid = (batch * heads, blocks, count)
     given = (d_o, d_weights, states, d_states, d_q, d_k)
     order = {"APART": apart, "BEFORE": before, "WRITES": found is None}

@@ -4,13 +4,12 @@ from functools import partial
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from ...torch_module.support.chunk_linear_attention import chunk_linear_attention
 from ...torch_module.support.segmented_read import segmented_read
 from .attending import _sequences_of
-from .launching import OPS, _has_kernels, _joint_shape, _on_device, _one_device, _restarted, _unasked
+from .launching import OPS, _cdiv, _has_kernels, _joint_shape, _on_device, _one_device, _restarted, _unasked
 from .packed_rows import _alone, _Packed, _packed
 from .read_kernels import _read_adjoint_kernel, _read_ends_kernel, _read_states_kernel
 
@@ -34,9 +33,9 @@ def _read_tile(keys: int, values: int) -> dict[str, int]:
 
 def _read_pieces(programs: int, time: int) -> tuple[int, int]:
     """(number, length) of the pieces of time, whole segments."""
-    count = 1 if programs >= 512 else min(triton.cdiv(1024, programs), triton.cdiv(time, 4 * READ_SEGMENT))
-    length = triton.cdiv(triton.cdiv(time, count), READ_SEGMENT) * READ_SEGMENT
-    return triton.cdiv(time, length), length
+    count = 1 if programs >= 512 else min(_cdiv(1024, programs), _cdiv(time, 4 * READ_SEGMENT))
+    length = _cdiv(_cdiv(time, count), READ_SEGMENT) * READ_SEGMENT
+    return _cdiv(time, length), length
 
 
 def _read_ends(
@@ -57,7 +56,7 @@ def _read_setup(
     """The grid, the sizes and strides, and the flags of every launch. A packed sequence is one piece."""
     batch, time, heads, keys = q.shape
     tile = _read_tile(keys, v.shape[-1])
-    blocks, number = triton.cdiv(v.shape[-1], tile["BV"]), _sequences_of(batch, table)
+    blocks, number = _cdiv(v.shape[-1], tile["BV"]), _sequences_of(batch, table)
     count, length = _read_pieces(batch * heads * blocks, time) if table is None else (1, time)
     (one, x_varies), (two, y_varies) = _read_factor("X", x), _read_factor("Y", x if y is None else y)
     sizes = (time, heads, keys, v.shape[-1], length, *one, *two)

@@ -3,10 +3,9 @@
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
-from .launching import OPS, _block, _has_kernels, _on_device, _one_device
+from .launching import OPS, _block, _cdiv, _has_kernels, _on_device, _one_device
 from .row_kernels import _rows_scale_adjoint_kernel, _rows_scale_kernel
 
 ROWS_TILE = {"BR": 16, "num_warps": 4}
@@ -17,7 +16,7 @@ def _rows_scale(x: Tensor, by: Tensor) -> Tensor:
     """x by, of x's type."""
     out = torch.empty_like(x)
     with _on_device(x):
-        grid = (triton.cdiv(by.numel(), ROWS_TILE["BR"]),)
+        grid = (_cdiv(by.numel(), ROWS_TILE["BR"]),)
         _rows_scale_kernel[grid](x, by, out, by.numel(), x.shape[-1], BD=_block(x.shape[-1], 128), **ROWS_TILE)
     return out
 
@@ -33,7 +32,7 @@ def _rows_scale_empty(x: Tensor, by: Tensor) -> Tensor:
 def _rows_scale_adjoint(grad: Tensor, x: Tensor, by: Tensor) -> tuple[Tensor, Tensor]:
     d_x, d_by = torch.empty_like(x), torch.empty_like(by)
     with _on_device(x):
-        grid = (triton.cdiv(by.numel(), ROWS_TILE["BR"]),)
+        grid = (_cdiv(by.numel(), ROWS_TILE["BR"]),)
         sizes = (by.numel(), x.shape[-1])
         _rows_scale_adjoint_kernel[grid](grad, x, by, d_x, d_by, *sizes, BD=_block(x.shape[-1], 128), **ROWS_TILE)
     return d_x, d_by

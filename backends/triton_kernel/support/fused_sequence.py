@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from .fused_chain import _power
-from .launching import OPS, _has_kernels, _on_device
+from .launching import OPS, _cdiv, _has_kernels, _on_device
 from .window_adjoint import WINDOW_MOST, _Window, _window_adjoint
 
 SEQUENCE_TILE, SEQUENCE_BACK = 2048, 1024  # entries of a tile forwards and backwards, where more of them are on their way
@@ -76,14 +75,14 @@ class _Launch(NamedTuple):
             length = _power(self.sizes[i])
             found[name] = min(length, SEQUENCE_COLUMN) if i == self.plan.column else length
         count = min(_power(rows), max(1, most // math.prod(found.values())))
-        while count > 1 and triton.cdiv(rows, count) * self.columns(found) < SEQUENCE_PROGRAMS:
+        while count > 1 and _cdiv(rows, count) * self.columns(found) < SEQUENCE_PROGRAMS:
             count //= 2
         return {**found, "BR": count}
 
     def columns(self, blocks: dict[str, int]) -> int:
         """How many programs share a row."""
         cut = next((name for name, i in self.plan.tile if i == self.plan.column), None)
-        return 1 if cut is None else triton.cdiv(self.sizes[self.plan.column], blocks[cut])
+        return 1 if cut is None else _cdiv(self.sizes[self.plan.column], blocks[cut])
 
     def arguments(self, tensors: Sequence[Tensor], dims: Sequence[str]) -> list[int]:
         """Strides of what is loaded, 0 where it is the same everywhere, and the lengths of the indices."""
@@ -132,7 +131,7 @@ def _sequence_run(launch: _Launch, tensors: Sequence[Tensor], dtype: torch.dtype
     plan, found = launch.plan, _sequence_outputs(launch, tensors[0], dtype)
     rows = launch.rows(launch.kept())
     blocks = launch.blocks(rows, SEQUENCE_TILE)
-    programs = triton.cdiv(rows, blocks["BR"]) * launch.columns(blocks)
+    programs = _cdiv(rows, blocks["BR"]) * launch.columns(blocks)
     if programs:
         given = [*launch.arguments(tensors, plan.given()), rows, *launch.more()]
         known, flags = launch.packed()
@@ -180,11 +179,11 @@ def _sequence_folded(launch: _Launch, stored: Sequence[Tensor], leaves: Sequence
 def _sequence_shares(launch: _Launch, blocks: dict[str, int], rows: int) -> tuple[int, int]:
     """(blocks of rows that a program takes one after another, programs that share the rows): one each where nothing is
     summed, else no more programs than keep a device busy."""
-    count, others = triton.cdiv(rows, blocks["BR"]), launch.columns(blocks)
+    count, others = _cdiv(rows, blocks["BR"]), launch.columns(blocks)
     others *= launch.rows([d for d in launch.kept() if d not in launch.plan.rows])
     summed = any("part" in dims.split() for _, dims in launch.plan.gradients)
     steps = max(1, count * others // SEQUENCE_SHARES) if summed else 1
-    return steps, triton.cdiv(count, steps)
+    return steps, _cdiv(count, steps)
 
 
 def _sequence_adjoint(launch: _Launch, grads: Sequence[Tensor], leaves: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor]:

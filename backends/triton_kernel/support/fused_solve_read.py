@@ -4,7 +4,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -13,7 +12,7 @@ from .attend_kernels import _rows_weights_kernel
 from .attending import CHUNK, LEVELS, PAIRS, _attend_choices, _attend_states, _attend_tile, _sequences_of
 from .fused_linear_attention import _attend_logarithm, _attend_operands
 from .fused_solve import _solve_empty
-from .launching import OPS, _has_kernels, _joint_shape, _on_device, _one_device, _restarted, _rows_fit, _unasked
+from .launching import OPS, _cdiv, _has_kernels, _joint_shape, _on_device, _one_device, _restarted, _rows_fit, _unasked
 from .packed_rows import _alone, _packed
 from .solve_kernels import _reads_kernel, _values_adjoint_kernel
 from .solving import _solve_inverse, _solve_scan
@@ -35,7 +34,7 @@ def _ask(
     the writes, totals of the chunks, q's weights and reads."""
     o, _, _, inverse, reads, writes, totals, weights, asked = _ask_empty(w, u, x, q, g, start, table, before, scale, dtype)
     batch, time, heads, keys = w.shape
-    values, count, by_head = x.shape[-1], triton.cdiv(time, CHUNK), g.dim() == 3
+    values, count, by_head = x.shape[-1], _cdiv(time, CHUNK), g.dim() == 3
     with _on_device(w):
         left, right, decay = _solve_inverse(w, u, g, inverse, reads, writes, totals, 1, before)
         if not by_head:  # the writes and totals come out once more, the same
@@ -48,7 +47,7 @@ def _ask(
             left, right, inverse, x, decay, start, w.dtype, by_head=by_head, apart=1, before=before, table=table
         )
         tile = _attend_tile("reads", q, x)
-        _reads_kernel[(batch * heads * triton.cdiv(values, tile["BV"]), count)](
+        _reads_kernel[(batch * heads * _cdiv(values, tile["BV"]), count)](
             q if by_head else asked, u, y, g, weights, states, o, scale, time, heads, keys, values,
             BY_HEAD=by_head, **tile,
         )  # fmt: skip
@@ -82,13 +81,13 @@ def _ask_adjoint(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of w, u, x, q, g and of the first state. The chunks' states are computed again: none is kept."""
     batch, time, heads, keys = w.shape
-    values, count, by_head = y.shape[-1], triton.cdiv(time, CHUNK), g.dim() == 3
+    values, count, by_head = y.shape[-1], _cdiv(time, CHUNK), g.dim() == 3
     left, right, decay, read = (w, u, g, q) if by_head else (reads, writes, totals, asked)
     answers = torch.empty_like(y)
     with _on_device(w):
         states, _ = _attend_states(right, y, decay, None, start, totals=not by_head, table=table)
         tile = _attend_tile("values adjoint", q, y)
-        _values_adjoint_kernel[(batch * heads * triton.cdiv(values, tile["BV"]), count)](
+        _values_adjoint_kernel[(batch * heads * _cdiv(values, tile["BV"]), count)](
             q, u, d_o, g, weights, answers, scale, time, heads, keys, values,
             BY_HEAD=by_head, **tile,
         )  # fmt: skip

@@ -71,6 +71,11 @@ def _dot_precision() -> str:
     return "ieee" if torch.version.hip or INTERPRETED else "tf32x3"
 
 
+def _cdiv(size: int, part: int) -> int:
+    """How many parts cover a size: `triton.cdiv` takes 5 us on the host, for kernels call it, too."""
+    return -(-size // part)
+
+
 def _block(size: int, most: int) -> int:
     """The tile's length along an axis: a power of two, at least the 16 that products of tiles want."""
     return max(16, min(most, 1 << max(size - 1, 0).bit_length()))

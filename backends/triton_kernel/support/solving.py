@@ -12,14 +12,13 @@ in float32 two warps are too few for wgmma.
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 from torch.nn.functional import pad
 
 from .assembler import _is_hopper
 from .attend_kernels import _rows_weights_kernel
 from .attending import CHUNK, LEVELS, _attend_choices, _attend_tile, _sequences_of
-from .launching import _block, _dot_precision
+from .launching import _block, _cdiv, _dot_precision
 from .solve_kernels import _head_pairs_kernel, _inverse_kernel, _solve_kernel, _solve_slabs_kernel
 from .tuning import _tuned
 
@@ -41,7 +40,7 @@ def _solve_tile(
     tile["num_stages"] = 1 if reverse and not hopper else 2
     if like == torch.float32:
         tile |= {"BV": tile["BV"] // 2, "num_warps": 8, "num_stages": 1}
-    elif hopper and not packed and planes * triton.cdiv(values, 64) < SOLVE_PROGRAMS:  # too few to fill a device
+    elif hopper and not packed and planes * _cdiv(values, 64) < SOLVE_PROGRAMS:  # too few to fill a device
         tile |= {"BV": 32, "num_warps": 4, "num_stages": 3}
     return {**tile, "BV": _block(values, tile["BV"])}
 
@@ -49,8 +48,8 @@ def _solve_tile(
 def _slabs_tile(keys: int, values: int, like: torch.dtype, reverse: bool, hopper: bool) -> dict[str, int]:
     """Rows in two stages only where the shared memory of a Hopper GPU has room for those of all slabs."""
     if like == torch.float32:
-        return {"BK": 32, "SLABS": triton.cdiv(keys, 32), "BV": 16, "num_warps": 2, "num_stages": 1}
-    slabs = triton.cdiv(keys, 64)
+        return {"BK": 32, "SLABS": _cdiv(keys, 32), "BV": 16, "num_warps": 2, "num_stages": 1}
+    slabs = _cdiv(keys, 64)
     staged = hopper and slabs <= (3 if reverse else 4)
     return {"BK": 64, "SLABS": slabs, "BV": _block(values, 32), "num_warps": 4 if staged else 8, "num_stages": 2 if staged else 1}
 
@@ -85,13 +84,13 @@ def _solve_launched(
     w, u, inverse, x, decay, start, read, table = given
     batch, time, heads, keys = w.shape
     number = _sequences_of(batch, table)
-    values, count = x.shape[-1], triton.cdiv(time, CHUNK)
+    values, count = x.shape[-1], _cdiv(time, CHUNK)
     y = x.new_empty(x.shape, dtype=like)
     states = w.new_empty(batch, count, heads, keys, values)
     final = w.new_empty(number, heads, keys, values, dtype=torch.float32)
     q, d_out, scale = (w, x, 1.0) if read is None else read
     kernel = _solve_slabs_kernel if "SLABS" in tile else _solve_kernel
-    kernel[(number * heads, triton.cdiv(values, tile["BV"]))](
+    kernel[(number * heads, _cdiv(values, tile["BV"]))](
         w, u, inverse, x, decay, q, d_out, final if start is None else start, states, final, y, table, scale, time, heads, keys,
         values, READ=read is not None, HAS_START=start is not None, PACKED=table is not None, C=CHUNK,
         PRECISION=_dot_precision(), **how, **tile,
@@ -105,7 +104,7 @@ def _solve_stepped(
     """`_solve_scan` by PyTorch's products, a chunk at a time, in float32."""
     w, u, inverse, x, decay, start, read, table = given
     batch, time, heads, keys = w.shape
-    count = triton.cdiv(time, CHUNK)
+    count = _cdiv(time, CHUNK)
 
     def chunks(z: Tensor) -> Tensor:
         """[B, T, H, D] -> [N, B, H, C, D]."""
@@ -157,7 +156,7 @@ def _solve_inverse(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Fill `inverse`, and with one decay for each key the rest; what the scan takes as w, u and decay."""
     batch, time, heads, keys = w.shape
-    grid, order = (batch * heads, triton.cdiv(time, CHUNK)), {"APART": apart, "BEFORE": before}
+    grid, order = (batch * heads, _cdiv(time, CHUNK)), {"APART": apart, "BEFORE": before}
     pairs = w.new_empty(batch, time, heads, CHUNK, dtype=torch.float32)
     if g.dim() == 3:
         _head_pairs_kernel[grid](

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from .fused_chain import _power
-from .launching import _on_device
+from .launching import _cdiv, _on_device
 from .window_kernels import _window_source_kernel, _window_taps_kernel
 
 WINDOW_LANES, WINDOW_TILE = 128, 1024  # entries of a block, side by side, and of a tile
@@ -69,16 +68,16 @@ def _window_adjoint(
     (batch, time, width), positions, count = lanes.shape, flat.shape[1], taps.shape[0]
     blocks = {"BL": min(_power(width), WINDOW_LANES)}
     blocks["BR"] = max(1, min(WINDOW_TILE // blocks["BL"], _power(batch * positions)))
-    columns = triton.cdiv(width, blocks["BL"])
+    columns = _cdiv(width, blocks["BL"])
     sizes = [positions, time, width, before, count, window.step, window.skip]
     d_x = flat.new_empty(flat.shape if wanted[0] else (0,))
-    rows = triton.cdiv(batch * time, blocks["BR"])
+    rows = _cdiv(batch * time, blocks["BR"])
     steps = max(1, rows * columns * count // WINDOW_SHARES)
-    shares = triton.cdiv(rows, steps)
+    shares = _cdiv(rows, steps)
     sums = lanes.new_empty(shares if wanted[1] else 0, count, width)
     with _on_device(grad):
         if d_x.numel():
-            programs = triton.cdiv(batch * positions, blocks["BR"]) * columns
+            programs = _cdiv(batch * positions, blocks["BR"]) * columns
             _window_source_kernel[(programs,)](lanes, taps, d_x, batch * positions, *sizes, **blocks)
         if sums.numel():
             _window_taps_kernel[(shares * columns, count)](lanes, flat, sums, batch * time, *sizes, steps, **blocks)
