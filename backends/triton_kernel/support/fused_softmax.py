@@ -99,6 +99,17 @@ def _softmax_blocks(length: int, block: int) -> int:
     return (length + block - 1) // block
 
 
+@cache
+def _softmax_steps(plan: _Softmax) -> tuple[tuple[int, int, int], ...]:
+    """Of each stride that the kernels take: which tensor's, of which dimension, and which of the sizes that is; -1 of a table."""
+    sizes, found = ("batch", *plan.lead, "row", "column"), []
+    for number, leaf in enumerate(plan.leaves):
+        axes = leaf.axes()
+        found += [(number, axes.index(a), k) for k, a in enumerate(sizes) if a in axes]
+        found += [(number, k, -1) for k, a in enumerate(axes) if a.startswith("at")]
+    return tuple(found)
+
+
 class _Call(NamedTuple):
     """What one launch works on. `sizes` are B, *lead, T, S, and then the integers that the kernels take; `spans`, of rows and
     of columns, say which packed sequence each is of."""
@@ -117,17 +128,14 @@ class _Call(NamedTuple):
         return self.tensors[-1] if self.plan.leaves[-1].operand < 0 else None
 
     def steps(self) -> list[int]:
-        """Strides, 0 along what is 1 and repeated."""
+        """Strides, 0 along what is 1 and repeated; and the lengths of tables' axes."""
         found = []
-        for leaf, x in zip(self.plan.leaves, self.tensors, strict=True):
-            axes = leaf.axes()
-            for a in ("batch", *self.plan.lead, "row", "column"):
-                if a in axes:
-                    k = axes.index(a)
-                    found.append(0 if x.shape[k] == 1 and self.length(a) > 1 else x.stride(k))
-            for a in axes:
-                if a.startswith("at"):  # of a table
-                    found += [x.stride(axes.index(a)), x.shape[axes.index(a)]]
+        for number, dim, axis in _softmax_steps(self.plan):
+            x = self.tensors[number]
+            if axis < 0:
+                found += [x.stride(dim), x.shape[dim]]
+            else:
+                found.append(0 if x.shape[dim] == 1 and self.sizes[axis] > 1 else x.stride(dim))
         return found
 
     def lengths(self) -> list[Any]:
