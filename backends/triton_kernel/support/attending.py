@@ -29,14 +29,20 @@ CHUNK = 64
 LEVELS = CHUNK.bit_length() - 1
 PAIRS = CHUNK * (CHUNK + 16) // 2  # of its rows that are kept
 # Largest tiles (keys, values), warps and stages (0: the compiler's own) of each kernel for 16-bit operands; float32 operands
-# take half the width along both. Spill-free on sm_90, and of those that are so what an H200 was quickest with.
+# take half the width along both. For sm_90 and later, of tiles that spill nothing there those that an H200 was quickest with.
 ATTEND_TILES = {
-    "weights": (64, 0, 4, 2),
+    "weights": (32, 0, 4, 0),
     "states": (64, 64, 4, 0),
-    "reads": (64, 128, 4, 0),
-    "values adjoint": (64, 128, 4, 0),
+    "reads": (64, 64, 4, 0),
+    "values adjoint": (64, 64, 4, 0),
     "weights adjoint": (0, 64, 4, 0),
     "rows adjoint": (32, 64, 4, 0),
+    "head adjoint": (128, 64, 8, 0),
+}
+HOPPER_TILES = ATTEND_TILES | {
+    "weights": (64, 0, 4, 2),
+    "reads": (64, 128, 4, 0),
+    "values adjoint": (64, 128, 4, 0),
     "head adjoint": (64, 64, 4, 2),
 }
 WALK_SLAB = 64  # keys in a tile of a walk's state
@@ -74,7 +80,8 @@ def _attend_choices(device: torch.device, dtype: torch.dtype, apart: int = 0, be
 
 def _attend_tile(name: str, q: Tensor, v: Tensor) -> dict[str, Any]:
     """The arguments of a launch that set its tile."""
-    keys, values, warps, stages = ATTEND_TILES[name]
+    tiles = HOPPER_TILES if _tiles_of(q.device) == "sm_90" else ATTEND_TILES
+    keys, values, warps, stages = tiles[name]
     if q.dtype == torch.float32:
         keys, values = keys // 2, values // 2
     found = {"C": CHUNK, "PRECISION": _dot_precision(), "num_warps": warps}

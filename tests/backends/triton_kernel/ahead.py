@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,11 @@ def taken(source: Any, target: str, options: dict[str, int]) -> dict[str, Any]:
     """The same of what is compiled, with all that a launch says of it."""
     import triton
     from triton.backends.compiler import GPUTarget
+    from triton.backends.nvidia import compiler
 
-    from backends.triton_kernel.support.assembler import _assembles_soundly
-
-    _assembles_soundly()  # as where it is launched
+    triton.knobs.nvidia.ptxas = _assemblers()[target == "sm_90"]
+    compiler.get_ptxas_version.cache_clear()
+    compiler.CUDABackend.hash.cache_clear()
     made = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
     text = made.asm.get("ptx") or made.asm["amdgcn"]
     used = _amd(text) if target.startswith("gfx") else _nvidia(made.asm["cubin"])
@@ -58,6 +60,18 @@ def taken(source: Any, target: str, options: dict[str, int]) -> dict[str, Any]:
     if re.search(r"wgmma\.mma_async\S* \{[^}]*\}, \{", text):
         products.append(OF_REGISTERS)
     return {**used, "shared": made.metadata.shared, "products": products}
+
+
+@cache
+def _assemblers() -> tuple[str, str]:
+    """The ptxas of Triton, and what takes its place where kernels are launched on a Hopper GPU."""
+    import triton
+
+    from backends.triton_kernel.support.assembler import _assembles_soundly
+
+    own = triton.knobs.nvidia.ptxas.path
+    _assembles_soundly()
+    return own, triton.knobs.nvidia.ptxas.path
 
 
 def _nvidia(cubin: bytes) -> dict[str, int]:
@@ -143,7 +157,7 @@ def main(targets: list[str], names: list[str]) -> None:
         for target in targets:
             other = ELSEWHERE.get(name, {}).get(target, {})
             fixed = {**constants, **{k: v for k, v in other.items() if k not in options}}
-            launch = {k: other.get(k, v) for k, v in options.items()}
+            launch = {k: n for k, v in options.items() if (n := other.get(k, v))}  # 0 is the compiler's own
             print(json.dumps({"name": f"{name} {target}", **compiled(kernel, types, fixed, target, **launch)}), flush=True)
 
 

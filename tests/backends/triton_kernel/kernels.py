@@ -11,7 +11,7 @@ from backends.triton_kernel.support import read_kernels as read
 from backends.triton_kernel.support import scan_kernels as scan
 from backends.triton_kernel.support import solve_kernels as solve
 from backends.triton_kernel.support import walk_kernels as walk
-from backends.triton_kernel.support.attending import ATTEND_TILES, CHUNK, LEVELS, _walk_tile
+from backends.triton_kernel.support.attending import ATTEND_TILES, CHUNK, HOPPER_TILES, LEVELS, _walk_tile
 from backends.triton_kernel.support.fused_read import READ_SEGMENT, READ_STEPS, _read_tile
 from backends.triton_kernel.support.fused_scan import SCAN_ADJOINT_STEPS, SCAN_LANES, SCAN_STEPS, SCAN_WARPS
 from backends.triton_kernel.support.solving import INVERSE_WARPS, SOLVE_PAIRS, SOLVE_WARPS, _solve_tile
@@ -43,13 +43,18 @@ def _scan(name: str, kernel: Any, steps: int, **constants: Any) -> None:
 
 def _attend(kernel: Any, tile: str, by: str = "", width: int = 128, **constants: Any) -> None:
     """K = V = width, bfloat16."""
-    keys, values, warps, stages = ATTEND_TILES[tile]
-    size = {"C": CHUNK, "PRECISION": "ieee"}
-    size |= {name: min(most, width) for name, most in (("BK", keys), ("BV", values)) if most}
+    made = []
+    for tiles in (HOPPER_TILES, ATTEND_TILES):
+        keys, values, warps, stages = tiles[tile]
+        size = {name: min(most, width) for name, most in (("BK", keys), ("BV", values)) if most}
+        made.append((size, {"num_warps": warps} | ({"num_stages": stages} if stages else {})))
+    more = {"C": CHUNK, "PRECISION": "ieee"}
     if any(name in kernel.__name__ for name in ("_rows_", "_states_", "_head_adjoint_")):
-        size["LEVELS"] = LEVELS
-    options = {"num_warps": warps} | ({"num_stages": stages} if stages else {})
-    KERNELS[f"{tile} {by}".strip()] = (kernel, ATTEND, {**size, **constants}, options)
+        more["LEVELS"] = LEVELS
+    (size, options), (others, elsewhere) = made
+    name = f"{tile} {by}".strip()
+    KERNELS[name] = (kernel, ATTEND, {**more, **size, **constants}, options)
+    ELSEWHERE[name] = dict.fromkeys(("sm_80", "gfx942"), {**others, **elsewhere, "num_stages": elsewhere.get("num_stages", 0)})
 
 
 def _walk(by: str, reverse: bool, width: int, packed: bool = False) -> None:
