@@ -283,7 +283,7 @@ def chunk_linear_attention(
         start = torch.zeros((1, 1, 1, 1), dtype=dtype, device=q.device)
     lead = (x.shape[:3] for x in (q, k, v, decay))
     batch, time, heads = torch.broadcast_shapes(*lead, (start.shape[0], 1, start.shape[1]))
-    width = max(q.shape[-1], k.shape[-1])
+    (width,) = torch.broadcast_shapes(q.shape[-1:], k.shape[-1:])
     q, k = q.expand(batch, time, heads, width), k.expand(batch, time, heads, width)
     v, decay = v.expand(batch, time, heads, v.shape[-1]), decay.expand(batch, time, heads, decay.shape[-1])
     start = start.to(dtype).expand(batch, heads, width, v.shape[-1])
