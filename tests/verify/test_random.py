@@ -126,6 +126,11 @@ FOUND = {
         "mixer drawn(A[n,m], x[n,e]) -> y[n,e]:\n    index m over n\n    y[n,e] = y[n-1] / 2 + x\n",
         "3:1",
     ),
+    "a sum over all depths so far, of what is stepped at each of them": (
+        "mixer drawn(x[t,c]; L = 3) -> y[t,c]:\n    index k over l\n    h[-1,t,c] = x\n"
+        "    S[l: L,t,c] = 0.5 * S[l,t-1] + h[l-1]\n    h[l,t,c] = sum[k | k <= l] S[k] / 4\n    y[t,c] = h[L-1]\n",
+        "3:1",
+    ),
     "a read of two recurrences that run backwards, both mirrored": (
         "mixer drawn(x[t,d], y[t,e], z[t,d], w[t,e], q[t,d,e]) -> o[t,e]:\n    A[t,d,e] = 0.9 * A[t+1] + x * y\n"
         "    B[t,d,e] = 0.7 * B[t+1] + z * w\n    o[t,e] = sum[d] q * (A + B)\n",
