@@ -122,6 +122,10 @@ FOUND = {
         "    S[t,d,e] = exp(g) * S[t+1] + (sum[j] k * v)\n    R[t,d,e] = exp(g) * R[t+1] + x\n    o[t,e] = sum[d] (S + R)\n",
         "0:0",
     ),
+    "an empty axis beside the stream in one softmax": (
+        "mixer drawn(c0[c], x[t,c]) -> y[t]:\n    index s over t\n    y[t] = logsumexp[s, c | s <= t](x[s]) / (t + 1)\n",
+        "0:0",
+    ),
     "an input with two indices of the stream that nothing reads, one position at a time": (
         "mixer drawn(A[n,m], x[n,e]) -> y[n,e]:\n    index m over n\n    y[n,e] = y[n-1] / 2 + x\n",
         "3:1",

@@ -295,7 +295,7 @@ def chunk_linear_attention(
     traced = torch.compiler.is_compiling() or dtype.is_complex
     size = chunk if traced else min(chunk, max(8, 1 << max(time - 1, 0).bit_length()))
     if 0 in (batch, time, heads, width, v.shape[-1]):
-        o, final = (q @ k.mT @ v + decay.sum() * 0).to(dtype), start + k.sum() * 0
+        o, final = q.to(dtype) @ k.mT.to(dtype) @ v.to(dtype) + decay.sum() * 0, start + k.sum() * 0
     elif traced:
         o, final = _chunk_linear_attention_plain(q, k, v, decay, start, log=log, size=size, columns=columns)
     else:
