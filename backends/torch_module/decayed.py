@@ -189,10 +189,10 @@ def _through_states(ctx: Context, node: Node, q: Value, k: Value, v: Value, a: V
 
 
 def _last(ctx: Context, states: Value, begin: Value, time: str) -> str:
-    """The last of all states, that of each packed sequence if there are some."""
+    """The last of all states, copied, and not a part that would hold them all; that of each packed sequence if there are some."""
     if ctx.ends and ctx.on_stream(time):
         return f"{ctx.helper('_at_end')}({states.text}, {begin.at(ATOM)}.unsqueeze(1), 1, {ctx.ends})"
-    return f"{states.text}[:, -1] if {ctx.length(time)} else {begin.at(CHOICE + 1)}"
+    return f"{states.text}[:, -1].clone() if {ctx.length(time)} else {begin.at(CHOICE + 1)}"
 
 
 def product_of_states(ctx: Context, node: Node) -> Value:

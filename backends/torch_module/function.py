@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Step, schedule
+from seqdsl.ir.node import read_names
 from seqdsl.ir.state import StateEntry, record_paths
 from seqdsl.ir.system import System, Tensor, sources
 
@@ -201,6 +202,10 @@ def _output(ctx: Context, tensor: Tensor) -> str:
     return value.text
 
 
+# Operators whose result may be a part of an operand, and no copy.
+MERE_PARTS = frozenset("read where re im conj stop sum".split())
+
+
 def _finish(ctx: Context, results: list[str], steps: Stepping, late: list[str]) -> None:
     result = results[0] if len(results) == 1 else f"({', '.join(results)})"
     if steps.refusal:
@@ -217,8 +222,9 @@ def _finish(ctx: Context, results: list[str], steps: Stepping, late: list[str]) 
         recurrence.compute(ctx, ctx.system.tensors[name])
     record: dict[str, object] = {}
     paths = record_paths(e.name for e in steps.entries)
+    exposed = _exposed(ctx.system)
     for entry in steps.entries:
-        nest(record, paths[entry.name], _kept(ctx, entry))
+        nest(record, paths[entry.name], _kept(ctx, entry, exposed))
     if ctx.past:
         record["position"] = ctx.total or total(ctx, str(ctx.system.stream))
         if ctx.pasts:
@@ -226,15 +232,17 @@ def _finish(ctx: Context, results: list[str], steps: Stepping, late: list[str]) 
     ctx.block.add(f"return {returned}, {literal(record)}")
 
 
-def _kept(ctx: Context, entry: StateEntry) -> str:
-    """What the state keeps after the last position."""
+def _kept(ctx: Context, entry: StateEntry, exposed: frozenset[str]) -> str:
+    """What the state keeps after the last position, in memory of its own: a caller may write into the inputs and outputs of a
+    call, and a part of a tensor would hold the whole of it."""
     if entry.name in ctx.system.finals:
         final = ctx.system.tensors[ctx.system.finals[entry.name]]
         place = ctx.places[final.name]
         assert isinstance(place, Stored)
-        return _whole(ctx, place.value, final.indices, final.dtype).text
+        held = _whole(ctx, place.value, final.indices, final.dtype).at(ATOM)
+        return f"{held}.clone()" if final.name in exposed else held
     if entry.tensor in ctx.lasts and entry.tail is build.ONE and entry.boundary is None:
-        return ctx.lasts[entry.tensor]
+        return ctx.lasts[entry.tensor] + ".clone()" * (entry.tensor in exposed)
     tensor, k = ctx.system.tensors[entry.tensor], entry.position
     if entry.across:
         last = ctx.windows[entry.tensor]
@@ -242,25 +250,26 @@ def _kept(ctx: Context, entry: StateEntry) -> str:
     looped = ctx.finished.get(entry.tensor)
     end = total(ctx, tensor.indices[k])
     if entry.boundary is not None:
-        return _boundary(ctx, entry, tensor, looped, end)
+        return f"({_boundary(ctx, entry, tensor, looped, end)}).clone()"
     if looped is not None and looped.keys == (k,) and entry.tail is build.ONE:
         text = f"{looped.name}[{end} - 1]"
         return text if looped.primed else f"{looped.name}.get({end} - 1, {_missing(ctx, tensor, looped, f'{end} - 1')})"
     place = ctx.places[entry.tensor]
     assert isinstance(place, Stored)
     if place.full:
-        return _cached(ctx, place.value.text, k + 1)
+        return _cached(ctx, f"({place.value.text}.clone() if state is None else {place.value.text})", k + 1)
     source = Source(place.value, tensor.indices, tensor.edges, tensor.name)
     record = ctx.records[entry.tensor] if entry.tail is None else entry
     ctx.order = list(tensor.indices)
     if record.tail is build.ONE and ctx.target.chains and ctx.target.chains.one_position:  # of the one position that there is
-        return f"{_whole(ctx, place.value, tensor.indices, tensor.dtype).at(ATOM)}.select({k + 1}, 0)"
+        here = f"{_whole(ctx, place.value, tensor.indices, tensor.dtype).at(ATOM)}.select({k + 1}, 0)"
+        return f"{here}.clone()" if tensor.name in exposed else here
     if record.tail is build.ONE:
         before = history.past_values(ctx, source, k, place.value, record)
         whole = _whole(ctx, place.value, tensor.indices, tensor.dtype)
         if ctx.ends:
             return f"{ctx.helper('_at_end')}({whole.text}, {before.text}, {k + 1}, {ctx.ends})"
-        return f"({whole.at(ATOM)} if {ctx.length(tensor.indices[k])} else {before.text}).select({k + 1}, -1)"
+        return f"({whole.at(ATOM)} if {ctx.length(tensor.indices[k])} else {before.text}).select({k + 1}, -1).clone()"
     joined = history.join(ctx, source, k, place.value, record)
     if entry.tail is None:
         return _cached(ctx, joined.text, k + 1)
@@ -270,6 +279,22 @@ def _kept(ctx: Context, entry: StateEntry) -> str:
         held = history.count_text(ctx, record)
         text = f"{ctx.helper('_last_of')}({joined.text}, {k + 1}, {count}, {ctx.ends}, {held})"
     return f"{text}.select({k + 1}, 0)" if entry.tail is build.ONE else text
+
+
+def _exposed(system: System) -> frozenset[str]:
+    """The tensors that may be parts of an input or an output: through equations that compute nothing."""
+    near: dict[str, set[str]] = {name: set() for name in system.tensors}
+    for tensor in system.derived():
+        if tensor.rhs is not None and tensor.rhs.op in MERE_PARTS:
+            for name in read_names(tensor.rhs):
+                near[name].add(tensor.name)
+                near[tensor.name].add(name)
+    found, pending = set[str](), [*system.outputs, *(t.name for t in system.inputs())]
+    while pending:
+        if (name := pending.pop()) not in found:
+            found.add(name)
+            pending += near[name]
+    return frozenset(found)
 
 
 def _cached(ctx: Context, text: str, dim: int) -> str:

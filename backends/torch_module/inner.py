@@ -13,7 +13,7 @@ from seqdsl.ir import build
 from seqdsl.ir.dependence import Step
 from seqdsl.ir.system import System, Tensor, dependencies
 
-from . import expressions, reads
+from . import expressions, reads, wavefront
 from .context import Block, Context, Stored
 from .names import Names, elements
 from .values import BATCH, Value, permuted
@@ -30,7 +30,7 @@ def within(
     with ctx.having(block=block, names=names, **own), ctx.apart():
         for step in steps:
             execute(step)
-        values = {n: _whole(ctx, ctx.system.tensors[n]) for n in wanted}
+        values = {n: _whole(ctx, ctx.system.tensors[n]) for n in map(wavefront.known_by, wanted)}
     block.add(f"return [{', '.join(v.text for v in values.values())}]")
     positions = {v.text for k, v in ctx.caches[0].items() if isinstance(k, tuple) and k[0] == "positions"}
     standing = {*positions, *ctx.about.values(), *(variable for variable, _ in ctx.size_lines)}

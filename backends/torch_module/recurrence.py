@@ -104,8 +104,9 @@ def _open(ctx: Context, tensor: Tensor, all_keys: dict[str, tuple[int, ...]], lo
     shape = ", ".join(ctx.dim_text(d) for d in dims)
     zero = f"torch.zeros({shape + ', ' if shape else '(), '}dtype={_kind(tensor)}, device=device)"
     inside = set(loop.tensors())
-    found = [r for n in inside for r in reads_below(_rhs(ctx, n)) if r.attr == tensor.name]
-    offsets = [_offsets(ctx, tensor, keys, r) for r in found]
+    driven = {n: {ctx.system.tensors[n].indices[k] for k in all_keys[n]} for n in inside}
+    found = [(r, driven[n]) for n in inside for r in reads_below(_rhs(ctx, n)) if r.attr == tensor.name]
+    offsets = [_offsets(ctx, tensor, keys, r, here) for r, here in found]
     earlier = any(o is None or any(o) for o in offsets)
     entry = ctx.records.get(tensor.name) if ctx.stateful else None
     stream_key = next((k for k in keys if ctx.on_stream(tensor.indices[k])), None)
@@ -158,13 +159,14 @@ def _rhs(ctx: Context, name: str) -> Node:
     return rhs
 
 
-def _offsets(ctx: Context, tensor: Tensor, keys: tuple[int, ...], read: Node) -> list[int] | None:
-    """How far from the current position each looped subscript reads; None where that is no constant."""
+def _offsets(ctx: Context, tensor: Tensor, keys: tuple[int, ...], read: Node, here: set[str]) -> list[int] | None:
+    """How far from the current position, that of the indices `here`, each looped subscript reads; None where that is no
+    constant, as at the index of a sum over the same axis."""
     found = []
     for k in keys:
         subscript = read.args[k]
         index = [n for n in subscript.free if ctx.axis(n) == ctx.axis(tensor.indices[k])]
-        if len(index) != 1:
+        if len(index) != 1 or index[0] not in here:
             return None
         gap = difference(subscript, build.index(index[0]))
         if set(gap) - {None}:

@@ -275,8 +275,8 @@ def _span(x: Tensor, dim: int, start: int, length: int) -> Tensor:
 
 
 def _last(x: Tensor, dim: int, count: int) -> Tensor:
-    """The last entries of a dimension, zeros in front where there are fewer."""
-    return _span(x, dim, x.shape[dim] - count, count)
+    """The last entries of a dimension, zeros in front where there are fewer, in memory of their own."""
+    return _span(x, dim, x.shape[dim] - count, count).clone()
 
 
 def _windows(x: Tensor, dim: int, start: int, length: int, width: int) -> Tensor:

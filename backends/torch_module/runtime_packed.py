@@ -135,7 +135,7 @@ def _apart(x: Tensor, dim: int, spans: Any) -> Any:
     """The part of each packed sequence, one behind the other in a batch where they are as long; the host waits for that."""
     if spans is None:
         return x
-    return _stack_states([x.narrow(dim, first, stop - first) for _, first, stop, _ in spans[0].tolist()])
+    return _stack_states([x.narrow(dim, first, stop - first).clone() for _, first, stop, _ in spans[0].tolist()])
 
 
 def _positions(total: int, spans: Any) -> Any:
@@ -191,7 +191,7 @@ def _at_end(x: Tensor, past: Tensor, dim: int, ends: Any) -> Tensor:
     total, shape = x.shape[dim], [n for k, n in enumerate(x.shape) if k != dim]
     if ends is None or total == 0:
         count = shape[0] if ends is None else len(ends) - 1
-        return (x if total else past).select(dim, -1).expand(count, *shape[1:])
+        return (x if total else past).select(dim, -1).expand(count, *shape[1:]).clone()
     last = x[0].index_select(dim - 1, (ends[1:].long() - 1).clamp(min=0)).movedim(dim - 1, 0)
     there = (ends[1:] > ends[:-1]).view(-1, *[1] * (last.dim() - 1))
     return torch.where(there, last, past.select(dim, -1))

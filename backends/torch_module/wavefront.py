@@ -3,7 +3,7 @@
 The system evaluates a front at every cell, and tells those on the grid from the halo; here the step sees the cells on
 the grid alone, as many as the front has. What it reads of earlier fronts, and of tensors over the grid, are arguments
 with the dimensions [B, cells, ..]; inside, they are read as tensors of their own, at the cell. Results are the tensors
-over the grid, not their fronts. Entry points: `is_wavefront`, `run`.
+over the grid, not their fronts. Entry points: `is_wavefront`, `run`, `known_by`.
 """
 
 from __future__ import annotations
@@ -80,9 +80,14 @@ def run(ctx: Context, loop: Loop) -> None:
         ctx.places[_base(tensor)] = Stored(Value(name, own, tensor.dtype))
 
 
+def known_by(name: str) -> str:
+    """The tensor that a computed one is found by: of a front the one over its grid, else itself."""
+    return name.removesuffix(".front")
+
+
 def _base(front: Tensor) -> str:
     """The tensor over the grid that a front is of."""
-    return front.name.removesuffix(".front")
+    return known_by(front.name)
 
 
 def _fronts(ctx: Context, loop: Loop) -> _Fronts:

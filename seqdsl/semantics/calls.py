@@ -300,19 +300,25 @@ def _ordered_free(node: Node) -> list[str]:
 
 
 def _bind(place: Place, inner: Scope, formal: tree.Formal, arg: Node, source: dict[str, str]) -> None:
-    """The argument as a tensor of the callee, over its mapped indices and the formal's."""
+    """The argument as a tensor of the callee, over its mapped indices and the formal's.
+
+    Where the formal's index is a second one of the axis, `k[s]` of an argument along `t`, it is a tensor over `t` as a name
+    for it would be: its values are made once, and one after another.
+    """
     names = [(i.name if isinstance(i, tree.NewIndex) else i).plain for i in formal.indices or ()]
     own = tuple(inner.indices[n] for n in names)
-    moved = {source[n]: build.index(i) for n, i in zip(names, own, strict=True) if n in source and source[n] != i}
+    others = {i for n, i in zip(names, own, strict=True) if n not in source}
+    given = tuple(i if source.get(n, i) in others else source[n] for n, i in zip(names, own, strict=True))
+    moved = {source[n]: build.index(i) for n, i in zip(names, given, strict=True) if n in source and source[n] != i}
     node = build.substitute(arg, moved)
-    mapped = tuple(i for i in _in_order(place, _ordered_free(node)) if i not in own)
+    mapped = tuple(i for i in _in_order(place, _ordered_free(node)) if i not in given)
     ref = Ref(inner.prefix + formal.name.plain, mapped, own, formal.name.plain)
     if formal.name.plain in inner.tensors:
         raise SeqError("name-clash", f"`{formal.name.plain}` is declared twice in the header", formal.span)
     inner.tensors[formal.name.plain] = ref
     place.scope.builder.tensors[ref.name] = Tensor(
         ref.name,
-        (*mapped, *own),
+        (*mapped, *given),
         expressions.PLACEHOLDER,
         "derived",
         node,

@@ -29,6 +29,7 @@ from seqdsl.verify.inputs import (
     draw_inputs,
     draw_integers,
     draw_sizes,
+    own_axis,
     reach,
     small_options,
     telling,
@@ -79,9 +80,12 @@ def test_claim(system: System, claim: Claim, *, count: int = 12, seed: int = 0) 
     worst, done, unmet, why = 0.0, 0, 0, "it could not be tried"
     fits = lambda sizes: _holds(target, claim.condition, sizes)  # noqa: E731
     special, streams = telling(target), (*STREAMS, reach(target))
+    along = own_axis(target, claim)
     for attempt in range(6 * count):
         stream = streams[attempt % len(streams)]
         fixed = {**(small_options(target, rng) if attempt % 2 else {}), **fixed_sizes(claim)}
+        if along is not None and attempt % 3:  # the claim's own axis is as long as the stream is else
+            fixed, stream = {along: stream, **fixed}, STREAMS[attempt % 5]
         try:
             sizes = draw_sizes(target, rng, stream=stream, fixed=fixed, fits=fits, most=ENTRIES)
         except SizeError as error:
@@ -190,8 +194,8 @@ def _causal(trial: Trial, claim: Claim, rng: np.random.Generator) -> tuple[float
         _cross(trial.system, claim, others, special, rng)
     before, found, length = trial.run(), [], max(trial.sizes[index], 1)
     cuts = rng.permutation(length).tolist()
-    # where the length was chosen for a constant (`reach`), that is what lies between the last but one position and the first
-    for cut in cuts[:MOST_CUTS] if length <= max(STREAMS) else [cuts[0], length - 2]:
+    # where the length was chosen for a constant (`reach`), that is what lies between the positions before the last and the first
+    for cut in (*(cuts[: MOST_CUTS - 1] if length <= max(STREAMS) else [cuts[0], length - 3]), max(length - 2, 0)):
         changed = {}
         for name, other in others.items():
             if (k := _axis_of(trial.system, name, index)) is not None:

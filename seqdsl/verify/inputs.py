@@ -262,14 +262,24 @@ def draw_integers(
     return found
 
 
+def own_axis(system: System, claim: Claim) -> str | None:
+    """The axis that a claim is about, if inputs give its length and it is not the stream."""
+    if claim.kind not in ("causal", "shift", "permutation"):
+        return None
+    axis = system.axis(claim.args[0])
+    return axis if axis != system.stream and system.indices[axis].size is None else None
+
+
 def reach(system: System) -> int:
-    """A length beyond the largest whole number up to `FARTHEST` that positions are compared with, or reads are away."""
+    """A length beyond the largest whole number up to `FARTHEST` that positions are compared with, or reads are away: two
+    positions from it on, or from the first one that is larger."""
     found = 0
     for tensor in system.derived():
         for node in walk(tensor.rhs) if tensor.rhs is not None else ():
             if node.dtype == "int" or node.op in ("lt", "le", "eq", "ne") and node.args[0].dtype == "int":
                 values = (build.value_of(a) for a in node.args)
-                found = max([found, *(abs(v) for v in values if isinstance(v, int) and abs(v) <= FARTHEST)])
+                after = node.op in ("lt", "le")
+                found = max([found, *(abs(v) + after for v in values if isinstance(v, int) and abs(v) <= FARTHEST)])
     return found + 2
 
 

@@ -17,7 +17,7 @@ from seqdsl.ir.initial import initial_values
 from seqdsl.ir.interpreter import interpret
 from seqdsl.ir.node import walk
 from seqdsl.ir.sizes import SizeError, Sizes
-from seqdsl.ir.system import System
+from seqdsl.ir.system import System, Tensor
 from seqdsl.verify.case import Case, once_for_each_case
 from seqdsl.verify.modules import (
     FLOAT32_VALUES,
@@ -227,30 +227,30 @@ def steps(emitted: Emitted) -> Check:
         sizes, inputs = drawn
         stream, module = str(system.stream), emitted.build(sizes, case.seed)
         tensors = [x.detach() for x in _tensors(system, inputs)]
-        whole, last = module(*tensors, return_state=True)
-        cut = case.seed % sizes[stream]
+        (whole, last), cut = module(*tensors, return_state=True), case.seed % sizes[stream]
         y, state = module(*_pieces(system, tensors, slice(0, cut)), return_state=True)
         parts = [_arrays(system, _tuple(y))]
         for t in range(cut, sizes[stream]):
-            here = [
-                x
-                if stream not in (axes := [system.axis(i) for i in u.indices])
-                else x.select(axes.index(stream) + 1, t)
-                for u, x in zip(system.inputs(), tensors, strict=True)
-            ]
+            here = [_position(system, u, x, t) for u, x in zip(system.inputs(), tensors, strict=True)]
             y, state = module.step(*here, state)
             own = [[system.axis(i) for i in system.tensors[n].indices] for n in system.outputs]
-            row = [o.unsqueeze(a.index(stream) + 1) if stream in a else o for o, a in zip(_tuple(y), own, strict=True)]
-            parts.append(_arrays(system, row))
+            row = (o.unsqueeze(a.index(stream) + 1) if stream in a else o for o, a in zip(_tuple(y), own, strict=True))
+            parts.append(_arrays(system, [*row]))
         wanted = join(system, stream, [_arrays(system, _tuple(whole))])
         _expect(case, sizes, join(system, stream, parts), wanted, f"stepped from {cut}, output", FLOAT64_VALUES)
-        pairs = zip(_leaves(state), _leaves(last), strict=True)
-        for n, (a, b) in enumerate(pairs):
-            a, b = (x.detach().resolve_conj() for x in (a, b))
-            _expect(case, sizes, {str(n): a}, {str(n): b}, f"stepped from {cut}, state", FLOAT64_VALUES)
+        after, wanted = ({str(n): x.detach().resolve_conj() for n, x in enumerate(_leaves(s))} for s in (state, last))
+        _expect(case, sizes, after, wanted, f"stepped from {cut}, state", FLOAT64_VALUES)
         return True
 
     return check
+
+
+def _position(system: System, given: Tensor, x: Any, t: int) -> Any:
+    """An input at one position: without the streamed axis, and of length 1 along another index of it."""
+    dims = [n + 1 for n, i in enumerate(given.indices) if system.axis(i) == system.stream]
+    for dim in dims[1:]:
+        x = x.narrow(dim, t, 1)
+    return x.select(dims[0], t) if dims else x
 
 
 def packable(system: System) -> bool:

@@ -72,6 +72,10 @@ def test_a_proof_of_causality_says_where_it_is_about_one_length(claim: str, body
 
 OPEN = [
     ("causal(i)", "y[t,i,c] = x + x[t,i+1]"),
+    ("causal(i)", "y[t,i,c] = x + x[t,i+1] * (i > 5)"),
+    ("causal(i)", "y[t,i,c] = where(i == 30, x[t,i+1], x)"),
+    ("causal(t)", "y[t,i,c] = x + x[t+1] * (t > 30)"),
+    ("causal(t)", "y[t,i,c] = x + where(2 * x > 100 - w[0], x[t+1], 0)"),
     ("causal(i)", "y[t,i,c] = softmax[i](x)"),
     ("causal(i)", "p[t,i,j,c] = softmax[j](x[t,j]); y[t,i,c] = sum[j | j <= i] p * x[t,j]"),
     ("causal(i)", "p[t,i,j,c] = softmax[j | j <= i](x[t,j]) - 0.1; y[t,i,c] = sum[j] p * x[t,j]"),
@@ -83,6 +87,7 @@ OPEN = [
     ("permutation(i)", "y[t,i,c] = cumsum[i](x)"),
     ("permutation(i)", "y[t,i,c] = where(i == 2, x, 0)"),
     ("permutation(i)", "y[t,i,c] = x * w[i]"),
+    ("permutation(i)", "y[t,i,c] = where(i > 20, 2, 1) * x"),
     ("shift(i)", "y[t,i,c] = x + x[t,i-1]"),
     ("shift(i)", "y[t,i,c] = x[t, (2 * i) % |i|]"),
     ("shift(i)", "y[t,i,c] = x[t, |i| - 1 - i]"),
@@ -94,6 +99,7 @@ OPEN = [
     ("causal(t), shift(t)", "y[t,i,c] = sum[s | s <= t] x[s] / (t + 1)"),
     ("linear(x)", "y[t,i,c] = x * x[t-1]"),
     ("linear(x)", "y[t,i,c] = x + 1e-9"),
+    ("linear(x)", "y[t,i,c] = x + relu(x / 4 - 9)"),
     ("linear(x)", "y[t,i,c] = abs(x + 1i * x)"),
     ("stable(y)", "y[t,i,c] = 1.001 * y[t-1] + x"),
     ("stable(y)", "y[t,i,c] = 0.9 * y[t-1] + 0.9 * y[t,i-1] + x"),

@@ -41,3 +41,24 @@ def test_a_call_whose_output_is_a_state_continues() -> None:
     y, state = module(*(x[:, :3] for x in here), return_state=True)
     assert set(state["h"]) == set(module.init_state(1, c=2)["h"]) == {"S", "h"}
     np.testing.assert_allclose(module(*(x[:, 3:] for x in here), state=state)[0], whole[3:], rtol=1e-12)
+
+
+ATTENTION = """
+mixer attend(q[t,c], k[s,c]) -> o[t,c]:
+    index s over t
+    p[t,s] = softmax[s | s <= t](sum[c] q * k)
+    o[t,c] = sum[s] p * k
+
+mixer caller(x[t,c]) -> y[t,c]:
+    y[t,c] = attend(x, tanh(x) + x[t-1])
+"""
+
+
+def test_what_is_given_to_a_second_index_is_kept_as_a_name_for_it_would_be() -> None:
+    x = torch.randn(2, 5, 3, dtype=torch.float64)
+    module = seqdsl.load(ATTENTION, "caller").module().double()
+    state, found = module.init_state(2, c=3), []
+    for row in x.unbind(1):
+        y, state = module.step(row, state)
+        found.append(y)
+    torch.testing.assert_close(torch.stack(found, 1), module(x))

@@ -162,6 +162,12 @@ def test_sixteen_bits_run_in_float32(width: int) -> None:
     assert g.grad is not None and g.grad.dtype == torch.bfloat16 and torch.isfinite(g.grad).all()
 
 
+def test_no_rows_of_a_state_with_complex_writes() -> None:
+    q, k, v = torch.ones(1, 3, 2, 0), torch.ones(1, 3, 1, 1), torch.ones(1, 3, 2, 4, dtype=torch.complex64)
+    o, final = chunk_linear_attention(q, k, v, torch.zeros(1, 1, 1, 1))
+    assert not o.any() and o.shape == (1, 3, 2, 4) and final.shape == (1, 2, 0, 4)
+
+
 def test_complex() -> None:
     q, k, v, a = (torch.randn(2, 66, 2, 3, dtype=torch.complex128) * 0.7 for _ in range(4))
     for decay in (a, a[..., :1]):

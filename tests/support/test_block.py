@@ -79,6 +79,11 @@ def test_the_order_of_the_matrices_is_noticed() -> None:
         )
 
 
+def test_no_rows_of_a_state_give_nothing() -> None:
+    q, k, decay = (torch.randn(1, 3, 2, 2, *more) for more in ((0,), (0,), (2, 0)))
+    assert not block_read(q, k, torch.ones(1, 1, 1, 1), decay)[0].any()
+
+
 def test_nothing_and_no_start_and_broadcast() -> None:
     w, u, x, a, start = drawn(9, 1, 2, 4, True)
     assert block_solve(w[:, :0], u[:, :0], x[:, :0], a[:, :0], start).shape == (2, 0, 2, 1, 3)

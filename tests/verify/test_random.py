@@ -117,6 +117,24 @@ FOUND = {
         "    S[t,d] = exp(g) * S[t-1] - 0.2 * u * r\n    o[t,d] = S[t-1]\n",
         "0:3",
     ),
+    "no rows at all of a state whose write has a factor without them": (
+        "mixer drawn(z[d,e], k[t,j,d], v[t,j,e], g[t,d,e], x[t,d,e]) -> o[t,e]:\n    S[|t|,d,e] = z\n"
+        "    S[t,d,e] = exp(g) * S[t+1] + (sum[j] k * v)\n    R[t,d,e] = exp(g) * R[t+1] + x\n    o[t,e] = sum[d] (S + R)\n",
+        "0:0",
+    ),
+    "an empty axis beside the stream in one softmax": (
+        "mixer drawn(c0[c], x[t,c]) -> y[t]:\n    index s over t\n    y[t] = logsumexp[s, c | s <= t](x[s]) / (t + 1)\n",
+        "0:0",
+    ),
+    "an input with two indices of the stream that nothing reads, one position at a time": (
+        "mixer drawn(A[n,m], x[n,e]) -> y[n,e]:\n    index m over n\n    y[n,e] = y[n-1] / 2 + x\n",
+        "3:1",
+    ),
+    "a sum over all depths so far, of what is stepped at each of them": (
+        "mixer drawn(x[t,c]; L = 3) -> y[t,c]:\n    index k over l\n    h[-1,t,c] = x\n"
+        "    S[l: L,t,c] = 0.5 * S[l,t-1] + h[l-1]\n    h[l,t,c] = sum[k | k <= l] S[k] / 4\n    y[t,c] = h[L-1]\n",
+        "3:1",
+    ),
     "a read of two recurrences that run backwards, both mirrored": (
         "mixer drawn(x[t,d], y[t,e], z[t,d], w[t,e], q[t,d,e]) -> o[t,e]:\n    A[t,d,e] = 0.9 * A[t+1] + x * y\n"
         "    B[t,d,e] = 0.7 * B[t+1] + z * w\n    o[t,e] = sum[d] q * (A + B)\n",

@@ -283,7 +283,7 @@ def chunk_linear_attention(
         start = torch.zeros((1, 1, 1, 1), dtype=dtype, device=q.device)
     lead = (x.shape[:3] for x in (q, k, v, decay))
     batch, time, heads = torch.broadcast_shapes(*lead, (start.shape[0], 1, start.shape[1]))
-    width = max(q.shape[-1], k.shape[-1])
+    (width,) = torch.broadcast_shapes(q.shape[-1:], k.shape[-1:])
     q, k = q.expand(batch, time, heads, width), k.expand(batch, time, heads, width)
     v, decay = v.expand(batch, time, heads, v.shape[-1]), decay.expand(batch, time, heads, decay.shape[-1])
     start = start.to(dtype).expand(batch, heads, width, v.shape[-1])
@@ -295,7 +295,7 @@ def chunk_linear_attention(
     traced = torch.compiler.is_compiling() or dtype.is_complex
     size = chunk if traced else min(chunk, max(8, 1 << max(time - 1, 0).bit_length()))
     if 0 in (batch, time, heads, width, v.shape[-1]):
-        o, final = (q @ k.mT @ v + decay.sum() * 0).to(dtype), start + k.sum() * 0
+        o, final = q.to(dtype) @ k.mT.to(dtype) @ v.to(dtype) + decay.sum() * 0, start + k.sum() * 0
     elif traced:
         o, final = _chunk_linear_attention_plain(q, k, v, decay, start, log=log, size=size, columns=columns)
     else:

@@ -173,7 +173,7 @@ def grid_scan(
         a.shape[:4], c.shape[:4], b.shape[:4], (given[0].shape[0], 1, *given[0].shape[1:3]),
         (given[1].shape[0], given[1].shape[1], 1, given[1].shape[2]),
     )  # fmt: skip
-    n, width = b.shape[-2], max(b.shape[-1], given[0].shape[-1], given[1].shape[-1])
+    n, (width,) = b.shape[-2], torch.broadcast_shapes(*(x.shape[-1:] for x in (b, *given)))
     own = 1 if a.shape[0] == c.shape[0] == 1 else batch  # the same matrices for all sequences: these are columns then
     still = a.shape[1:3] == c.shape[1:3] == (1, 1) and not torch.compiler.is_compiling()
     cells = (1, 1) if still else (rows, columns)

@@ -124,7 +124,7 @@ def matrix_scan(a: Tensor, b: Tensor, start: Tensor | None = None, *, reverse: b
     for given in (a, b, start):
         dtype = torch.promote_types(dtype, given.dtype)
     batch, time, heads = torch.broadcast_shapes(a.shape[:3], b.shape[:3], (start.shape[0], 1, start.shape[1]))
-    size, columns = a.shape[-1], max(b.shape[-1], start.shape[-1])
+    size, (columns,) = a.shape[-1], torch.broadcast_shapes(b.shape[-1:], start.shape[-1:])
     if a.shape[0] == 1 < batch:  # the same matrices for all sequences, which are columns beside each other then
         b = b.expand(batch, -1, -1, -1, columns).permute(1, 2, 3, 0, 4).flatten(3).unsqueeze(0)
         start = start.expand(batch, -1, -1, columns).permute(1, 2, 0, 3).flatten(2).unsqueeze(0)

@@ -31,10 +31,11 @@ class _OnlineSoftmax:
     def blocks(self, values: Tensor, side: int = 256) -> Iterator[tuple[int, int, int, int]]:
         """(first row, rows, first column, columns): row by row of blocks, those left out that `columns` proves empty."""
         height = min(side, max(self.rows, 1))
-        width = max(side, side * side // height) // max(values.shape[-self.joint : -1].numel(), 1)
+        each = values.shape[-self.joint : -1].numel()  # columns of the other dimensions that share the softmax
+        width = max(side, side * side // height) // max(each, 1)
         for row in range(0, self.rows, height):
             count = min(height, self.rows - row)
-            low, high = 0, values.shape[-1 - self.joint]
+            low, high = 0, values.shape[-1 - self.joint] if each else 0
             if self.columns is not None:
                 first, last = self.columns(row, row + count - 1)
                 low, high = max(low, first), min(high, last)

@@ -169,8 +169,8 @@ def segmented_read(
         dtype = torch.promote_types(dtype, x.dtype)
     lead = torch.broadcast_shapes(*(x.shape[:3] for x in (q, k, v, *factors)))
     batch, time, heads = lead
-    rows = max(q.shape[-1], k.shape[-1], *(x.shape[-2] for x in factors))
-    columns = max(v.shape[-1], *(x.shape[-1] for x in factors))
+    (rows,) = torch.broadcast_shapes(q.shape[-1:], k.shape[-1:], *(x.shape[-2:-1] for x in factors))
+    (columns,) = torch.broadcast_shapes(v.shape[-1:], *(x.shape[-1:] for x in factors))
     q, k = (x.to(dtype).expand(*lead, rows).transpose(0, 1).reshape(time, batch * heads, rows) for x in (q, k))
     v = v.to(dtype).expand(*lead, columns).transpose(0, 1).reshape(time, batch * heads, columns)
     factors = [

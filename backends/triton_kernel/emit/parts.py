@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from seqdsl.ir import build
-from seqdsl.ir.node import Node, exchanged, walk
-from seqdsl.ir.ops import bound
+from seqdsl.ir.node import Node, walk
+from seqdsl.ir.ops import bound, remake
 from seqdsl.ir.system import System, Tensor, sources
 
 from .numbers import is_fixed
@@ -141,9 +141,19 @@ class Parts:
                 indices = tuple(i for i in (*tensor.indices, *group.whole) if i in part.free)
                 made[part] = Tensor(label, tuple(dict.fromkeys(indices)), part.dtype, "derived", part)
             if parts and tensor.rhs is not None:
-                changed.append(replace(tensor, rhs=exchanged(tensor.rhs, {n: build.whole(t) for n, t in made.items()})))
+                reading: dict[Node, Node] = {n: build.whole(t) for n, t in made.items()}
+                changed.append(replace(tensor, rhs=self._exchanged(tensor.rhs, reading)))
         group.parts = tuple(t.name for t in made.values())
         return [*made.values(), *changed]
+
+    def _exchanged(self, node: Node, done: dict[Node, Node]) -> Node:
+        """An expression with its foreign parts exchanged, as `done` has them; not where a leaf is read, which may be at an
+        index that is such a part elsewhere."""
+        if node not in done:
+            leaf = is_fixed(node) or self.whole_leaf(node) or not node.args
+            args = node.args if leaf else tuple([self._exchanged(a, done) for a in node.args])
+            done[node] = node if args == node.args else remake(node, args)
+        return done[node]
 
 
 def read_outside(system: System, group: Group) -> tuple[str, ...]:

@@ -212,8 +212,8 @@ def fused_read(
     wide = any(x.dtype == torch.float64 or x.is_complex() for x in given)
     begun = 1 if start is None or starts is not None else start.shape[0]
     shape = _joint_shape(*(x.shape[:3] for x in given if x is not start), (begun, 1, 1))
-    keys = max(q.shape[-1], k.shape[-1], *(x.shape[-2] for x in given[3:]))
-    values = max(v.shape[-1], *(x.shape[-1] for x in given[3:]))
+    (keys,) = _joint_shape(q.shape[-1:], k.shape[-1:], *(x.shape[-2:-1] for x in given[3:]))
+    (values,) = _joint_shape(v.shape[-1:], *(x.shape[-1:] for x in given[3:]))
     if not _has_kernels(q) or wide or 0 in (*shape, keys, values) or keys > READ_KEYS:
         q = q if scale == 1.0 else q.to(torch.promote_types(q.dtype, torch.float32)) * scale
         run = partial(_read_by_pytorch, log=log, strict=strict, size=size)

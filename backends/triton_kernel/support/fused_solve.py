@@ -143,7 +143,7 @@ def fused_solve(
     begun = 1 if start is None or starts is not None else start.shape[0]
     batch, time, heads = _joint_shape(*lead, (begun, 1, 1))
     (ranks,) = _joint_shape(w.shape[3:4], u.shape[3:4], x.shape[3:4])
-    keys, values = max(w.shape[-1], u.shape[-1], decay.shape[-1]), x.shape[-1]
+    (keys,), values = _joint_shape(w.shape[-1:], u.shape[-1:], decay.shape[-1:]), x.shape[-1]
     if start is not None:
         heads, keys, values = max(heads, start.shape[1]), max(keys, start.shape[2]), max(values, start.shape[3])
     none = 0 in (batch, time, heads, ranks, keys, values)

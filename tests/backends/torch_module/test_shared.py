@@ -32,6 +32,10 @@ MIXERS: dict[str, tuple[str, str, str, tuple[tuple[int, ...], ...]]] = {
     b[t,s] = exp(p[t-s+|t|-1])
     y[t,c] = (sum[s] b * x[s]) / (sum[s] b)
 """, "m", "recurrent", ((13, 2), (25,))),
+    "the fronts of a grid": ("""mixer m(x[t,c], a[i,j]) -> y[t,c], p[i,j]:
+    p[i,j] = tanh(p[i-1] / 2) + 0.3 * p[i,j-1] + a
+    y[t,c] = x * y[t-1] + 1
+""", "m", "wavefront", ((13, 2), (3, 4))),
 }
 
 

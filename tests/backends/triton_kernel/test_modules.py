@@ -38,6 +38,13 @@ mixer columns(q[t,h,d], k[t,h,d], v[t,h,e], a[t,h,d], b[t,h,e], r[h,e], w[t,h]) 
     p[t,h,e]   = sum[d] q * Z
 """
 
+# An index is computed by PyTorch where it is a number, and is a subscript beside it.
+POSITIONS = """
+mixer positions(x[t,c]) -> y[t,c]:
+    S[t,c] = 0.5 * S[t-1] + x
+    y[t,c] = S * sqrt(t + 1)
+"""
+
 
 def _inputs(program: seqdsl.api.Program, time: int = 70) -> list[torch.Tensor]:
     torch.manual_seed(0)
@@ -47,7 +54,10 @@ def _inputs(program: seqdsl.api.Program, time: int = 70) -> list[torch.Tensor]:
     return [-torch.rand(shape, dtype=torch.float64) for shape in shapes]
 
 
-@pytest.mark.parametrize("source", [*MIXERS, STRANGE, COLUMNS], ids=lambda s: s.split("(")[0].replace("mixer", "").strip())
+WRITTEN = [STRANGE, COLUMNS, POSITIONS]
+
+
+@pytest.mark.parametrize("source", [*MIXERS, *WRITTEN], ids=lambda s: s.split("(")[0].replace("mixer", "").strip())
 def test_a_module_is_the_torch_module_on_the_cpu(source: str) -> None:
     program = seqdsl.load(source)
     inputs = _inputs(program)
