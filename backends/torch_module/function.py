@@ -218,7 +218,7 @@ def _finish(ctx: Context, results: list[str], steps: Stepping, late: list[str]) 
     record: dict[str, object] = {}
     paths = record_paths(e.name for e in steps.entries)
     for entry in steps.entries:
-        nest(record, paths[entry.name], _kept(ctx, entry))
+        nest(record, paths[entry.name], kept(ctx, entry))
     if ctx.past:
         record["position"] = ctx.total or total(ctx, str(ctx.system.stream))
         if ctx.pasts:
@@ -226,7 +226,7 @@ def _finish(ctx: Context, results: list[str], steps: Stepping, late: list[str]) 
     ctx.block.add(f"return {returned}, {literal(record)}")
 
 
-def _kept(ctx: Context, entry: StateEntry) -> str:
+def kept(ctx: Context, entry: StateEntry) -> str:
     """What the state keeps after the last position."""
     if entry.name in ctx.system.finals:
         final = ctx.system.tensors[ctx.system.finals[entry.name]]
