@@ -99,7 +99,9 @@ def explained(system: System, form: str) -> list[str]:
     text, target = _emitted(system, None, over, class_name="Module", form=form)
     found = _IMPORT.search(text)
     names = found[2].split(", ") if found else []
-    lines = [f"kernels of `{name}`" + (f", {NOTES[name]}" if name in NOTES else "") for name in names]
+    apart = sum(isinstance(g, Scanned) for g in over.groups)  # what stands beside them is for the CPU and float64
+    lines = [f"kernels of `{name}`" + (f", {NOTES[name]}" if name in NOTES else "") for name in names
+             if text.count(f"{name}(") > (apart if name == "fused_scan" else 0)]  # fmt: skip
     lines += [f"kernels written for the scores of `{tensor}`" for tensor in target.online.read]
     lines += [
         f"`{tensor}` is read in PyTorch where the table `{name}` needs a gradient" for tensor, name in target.online.tables.items()

@@ -24,6 +24,7 @@ from .affine import SENT, SLOPE, STATE, Affine
 from .step import Entry
 from .texts import Writer
 
+ROWS = "batch * T * D + lane + apart * along"  # of a tensor [B, T, lanes], from its first step on
 FORWARD, BACK = "tl.static_range(STEPS)", "tl.static_range(STEPS - 1, -1, -1)"
 
 
@@ -57,7 +58,7 @@ class _Kernel:
         self.add("batch = tl.cast(tl.program_id(0) // blocks, tl.int64)")
         self.add("part = tl.arange(0, ROWS)[:, None]")
         self.add("lane = tl.program_id(0) % blocks * BD + tl.arange(0, BD)[None, :]")
-        self.add("own = lane < D")
+        self.add("own, apart = lane < D, tl.cast(part * STEPS, tl.int64)")
         self.add("if PACKED:")
         self.add("row = table + piece * 5", 2)
         self.add("begin, end, stop, leading = tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3)", 2)
@@ -74,11 +75,12 @@ class _Kernel:
                 self.add(f"rest = rest // n{k}")
         for x in self.every:
             steps = [f"tl.cast(i{k}, tl.int64) * {x.name}_{k}" for k in range(lanes)]
+            steps += [f"apart * {x.name}_time"] if x.moves else []
             self.add(f"{x.name}_at = {' + '.join([x.name, f'batch * {x.name}_batch', *steps])}")
             if not x.moves:
                 self.add(f"{x.name}_now = {_wide(x, f'tl.load({x.name}_at, mask=own, other=0)')}")
         for x, _ in self.step.outputs if self.sent else ():
-            self.add(f"d_{x.name}_at = d_{x.name} + batch * T * D + lane")
+            self.add(f"d_{x.name}_at = d_{x.name} + {ROWS}")
 
     def chunks(self, back: bool = False) -> None:
         """The loop over chunks, whose rows are all loaded before any of them is used."""
@@ -87,8 +89,8 @@ class _Kernel:
             self.add("first = begin + ((end - begin - 1) // (ROWS * STEPS) - chunk) * (ROWS * STEPS)", 2)
         else:
             self.add("for first in range(begin, end, ROWS * STEPS):")
-        rows = [(x.name, f"{x.name}_at + tl.cast(place, tl.int64) * {x.name}_time") for x in self.every if x.moves]
-        rows += [(f"d_{x.name}", f"d_{x.name}_at + tl.cast(place, tl.int64) * along")
+        rows = [(x.name, f"{x.name}_at + place * {x.name}_time") for x in self.every if x.moves]
+        rows += [(f"d_{x.name}", f"d_{x.name}_at + place * along")
                  for x, _ in self.step.outputs if self.sent]  # fmt: skip
         for name, _ in rows:
             self.add(f"{name}_rows = ()", 2)
@@ -99,8 +101,8 @@ class _Kernel:
     def loop(self, order: str = FORWARD) -> None:
         """A loop over the steps of all parts."""
         self.add(f"for step in {order}:", 2)
-        self.add("place = first + part * STEPS + step", 3)
-        self.add("inside = own & (place < end)", 3)
+        self.add("place = tl.cast(first + step, tl.int64)", 3)
+        self.add("inside = own & (part * STEPS < end - first - step)", 3)
 
     def now(self, nodes: Iterable[Node]) -> None:
         """Operands at a position, in float32, of those that some expressions are made of."""
@@ -232,7 +234,7 @@ def _states(name: str, step: Affine) -> list[str]:
     kernel.begin("What reads the states of a piece of time; the states that enter its chunks, and the last one of a sequence.")
     kernel.carried("start", "leading, piece", "before")
     for x, _ in step.outputs:
-        kernel.add(f"{x.name}_at = {x.name} + batch * T * D + lane")
+        kernel.add(f"{x.name}_at = {x.name} + {ROWS}")
     kernel.chunks()
     kernel.maps()
     kernel.held()
@@ -244,7 +246,7 @@ def _states(name: str, step: Affine) -> list[str]:
         kernel.add(f"state = inputs[step] + {kernel.decayed('decays[step]', 'state')}", 3)
         kernel.now(nodes)
         for (x, _), text in zip(step.outputs, kernel.texts(nodes, state="state"), strict=True):
-            at = f"{x.name}_at + tl.cast(place, tl.int64) * along"
+            at = f"{x.name}_at + place * along"
             kernel.add(f"tl.store({at}, ({text}).to({x.name}.dtype.element_ty), mask=inside)", 3)
     kernel.add("if end == stop:")
     kernel.add("tl.store(last + sequence * D + lane, carry, mask=own)", 2)
@@ -252,7 +254,7 @@ def _states(name: str, step: Affine) -> list[str]:
 
 
 def _again(kernel: _Kernel, needed: bool) -> None:
-    """The loop over chunks against time: the decays in one, and if they are `needed` the states before each step."""
+    """The loop over chunks against time: the decays in one, and if they are `needed` the states between its steps."""
     kernel.chunks(back=True)
     if not needed:
         kernel.add("decays = ()", 2)
@@ -265,10 +267,10 @@ def _again(kernel: _Kernel, needed: bool) -> None:
     kernel.held()
     kernel.add("carry = tl.load(held + place, mask=own, other=0)", 2)
     kernel.enters("state", "carry")
-    kernel.add("states = ()", 2)
-    kernel.loop()
-    kernel.add("states = states + (state,)", 3)
+    kernel.add("states = (state,)", 2)
+    kernel.add(f"for step in {FORWARD}:", 2)
     kernel.add(f"state = inputs[step] + {kernel.decayed('decays[step]', 'state')}", 3)
+    kernel.add("states = states + (state,)", 3)
 
 
 def _source(kernel: _Kernel, more: Iterable[Node] = ()) -> None:
@@ -276,7 +278,7 @@ def _source(kernel: _Kernel, more: Iterable[Node] = ()) -> None:
     nodes = [kernel.step.source, *more]
     kernel.now(nodes)
     if STATE in {n for node in nodes for n in walk(node)}:
-        kernel.add(f"state = inputs[step] + {kernel.decayed('decays[step]', 'states[step]')}", 3)
+        kernel.add("state = states[step + 1]", 3)
     (source,) = kernel.texts(nodes[:1], state="state")
     kernel.add(f"source = tl.where(inside, {source}, 0.0)", 3)
 
@@ -317,7 +319,7 @@ def _adjoint(name: str, step: Affine) -> list[str]:
     kernel.add("arriving = carry")
     for x in step.gradients:
         if x.moves:
-            kernel.add(f"d_{x.name}_at = d_{x.name} + batch * T * D + lane")
+            kernel.add(f"d_{x.name}_at = d_{x.name} + {ROWS}")
         else:
             kernel.add(f"{x.name}_sum = tl.zeros([ROWS, BD], tl.float32)")
     _again(kernel, needed)
@@ -347,7 +349,7 @@ def _gradients(kernel: _Kernel) -> None:
     for x, text in zip(found, kernel.texts(list(found.values()), state="state", sent="sent", slope="slope"), strict=True):
         if x.moves:
             kernel.add(f"if WANTS_{x.name}:", 3)
-            at = f"d_{x.name}_at + tl.cast(place, tl.int64) * along"
+            at = f"d_{x.name}_at + place * along"
             kernel.add(f"tl.store({at}, ({text}).to(d_{x.name}.dtype.element_ty), mask=inside)", 4)
         else:
             kernel.add(f"{x.name}_sum = {x.name}_sum + tl.where(inside, {text}, 0.0)", 3)

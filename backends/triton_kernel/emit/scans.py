@@ -49,7 +49,8 @@ def over_scans(over: Grouped) -> Grouped:
     search = _Scans(system, groups=list(over.groups), plan=plan)
     for name in plan:
         search.take(system.tensors[name])
-    return replace(over, groups=tuple(search.groups))
+    taken = {n for g in search.groups for n in g.tensors}
+    return replace(over, groups=tuple(search.groups), kept={n: why for n, why in over.kept.items() if n not in taken})
 
 
 @dataclass

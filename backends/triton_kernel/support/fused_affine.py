@@ -14,11 +14,12 @@ import triton
 from torch import Tensor
 
 from .affine_kernels import _affine_follow, _affine_follow_logs, _affine_join, _affine_join_logs  # noqa: F401  # for kernels
+from .fused_chain import _power
 from .fused_recurrence import _recurrence_folded, _recurrence_gradients, _recurrence_spans, _Walk
 from .launching import OPS, _has_kernels, _on_device
 
 AFFINE_LANES, AFFINE_ROWS = 64, 16  # entries of a tile, and parts of a chunk of time side by side
-AFFINE_STEPS = 8  # steps of a part, whose rows are on their way at once: registers bound them
+AFFINE_STEPS = 4  # steps of a part, whose rows are on their way at once: registers bound them
 AFFINE_ENTRIES = 128  # of a tile for each warp
 AFFINE_PROGRAMS = 128  # time is cut into pieces where there are fewer
 
@@ -57,8 +58,8 @@ class _Tiles(NamedTuple):
 def _affine_tiles(walk: _Walk) -> _Tiles:
     """One piece where entries alone fill a device, else as many as do, of two chunks or more."""
     batch, time = walk.shape[:2]
-    lanes = min(AFFINE_LANES, triton.next_power_of_2(walk.width()))
-    rows = min(AFFINE_ROWS, max(2, triton.next_power_of_2(triton.cdiv(time, AFFINE_STEPS))))
+    lanes = min(AFFINE_LANES, _power(walk.width()))
+    rows = min(AFFINE_ROWS, max(2, _power(triton.cdiv(time, AFFINE_STEPS))))
     programs, chunk = batch * triton.cdiv(walk.width(), lanes), rows * AFFINE_STEPS
     count = 1 if programs >= AFFINE_PROGRAMS else min(triton.cdiv(2 * AFFINE_PROGRAMS, programs), triton.cdiv(time, 2 * chunk))
     return _Tiles(rows, lanes, *walk.cut(triton.cdiv(triton.cdiv(time, count), chunk) * chunk))
