@@ -21,7 +21,7 @@ from .texts import TEXTS
 
 # What the kernels call their own, and what they make of the name of a tensor.
 RESERVED = frozenset(
-    """tl triton T D LENGTH STEPS ROWS BD PACKED along table piece blocks batch part lane own apart row begin end stop leading
+    """tl triton HELD T D LENGTH STEPS ROWS BD PACKED along table piece blocks batch part lane own apart row begin end stop leading
     sequence rest chunk first place inside step carry whole total every_whole every_total decay given decays inputs
     state states before sent source slope last held trailing ends_whole first_whole first_total
     ends_total start d_start d_last arriving""".split()

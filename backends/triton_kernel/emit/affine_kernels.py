@@ -174,7 +174,7 @@ class _Kernel:
 
     def signature(self, name: str, tensors: list[str], flags: Iterable[str] = ()) -> list[str]:
         """The first lines; a launch gives arguments in this order."""
-        sizes = ["T", "D", "LENGTH", "along"]
+        sizes = ["HELD", "T", "D", "LENGTH", "along"]
         for x in self.step.operands:
             sizes += [f"{x.name}_{part}" for part in ("batch", "time", *range(self.step.lanes))]
         sizes += [f"n{k}" for k in range(1, self.step.lanes)] + list(self.step.numbers.values())
@@ -209,9 +209,11 @@ class _Kernel:
         self.add(f"carry = tl.load(ends_total + place, mask=own, other=0) + {self.decayed('whole', 'carry')}", 2)
 
     def held(self) -> None:
-        """Where the state that enters a chunk is kept."""
-        self.add("place = (batch * tl.num_programs(1) + piece) * (LENGTH // (ROWS * STEPS))", 2)
-        self.add("place = (place + (first - begin) // (ROWS * STEPS)) * D + lane", 2)
+        """Where the state that enters a chunk is kept. As sequences do not begin where chunks do, each has a row more."""
+        self.add("place = batch * HELD + first // (ROWS * STEPS)", 2)
+        self.add("if PACKED:", 2)
+        self.add("place = place + tl.where(along < 0, -sequence, sequence)  # the first in the order of the steps", 3)
+        self.add("place = place * D + lane", 2)
 
 
 def _wide(x: Entry, text: str) -> str:

@@ -43,26 +43,20 @@ class _Affine(NamedTuple):
 
 
 class _Tiles(NamedTuple):
-    """How one launch is cut: a tile, and the number and the length of the pieces of time."""
+    """How one launch is cut: entries side by side, and the number and the length of the pieces of time."""
 
-    rows: int
     lanes: int
     pieces: int
     length: int
-
-    def chunks(self) -> int:
-        """The most that a piece has."""
-        return self.length // (self.rows * AFFINE_STEPS)
 
 
 def _affine_tiles(walk: _Walk) -> _Tiles:
     """One piece where entries alone fill a device, else as many as do, of two chunks or more."""
     batch, time = walk.shape[:2]
     lanes = min(AFFINE_LANES, _power(walk.width()))
-    rows = min(AFFINE_ROWS, max(2, _power(triton.cdiv(time, AFFINE_STEPS))))
-    programs, chunk = batch * triton.cdiv(walk.width(), lanes), rows * AFFINE_STEPS
+    programs, chunk = batch * triton.cdiv(walk.width(), lanes), AFFINE_ROWS * AFFINE_STEPS
     count = 1 if programs >= AFFINE_PROGRAMS else min(triton.cdiv(2 * AFFINE_PROGRAMS, programs), triton.cdiv(time, 2 * chunk))
-    return _Tiles(rows, lanes, *walk.cut(triton.cdiv(triton.cdiv(time, count), chunk) * chunk))
+    return _Tiles(lanes, *walk.cut(triton.cdiv(triton.cdiv(time, count), chunk) * chunk))
 
 
 def _affine_launch(
@@ -71,16 +65,26 @@ def _affine_launch(
     """One kernel for all entries and pieces. The rows of `tensors` are those of the first step."""
     programs = walk.shape[0] * triton.cdiv(walk.width(), tiles.lanes)
     kernel[(programs, tiles.pieces)](
-        *(walk.first(x) for x in walk.operands), *tensors, table, *walk.arguments(tiles.length), *flags,
-        PACKED=table is not None, STEPS=AFFINE_STEPS, ROWS=tiles.rows, BD=tiles.lanes,
-        num_warps=max(1, tiles.rows * tiles.lanes // AFFINE_ENTRIES),
+        *(walk.first(x) for x in walk.operands), *tensors, table, _affine_held(walk), *walk.arguments(tiles.length), *flags,
+        PACKED=table is not None, STEPS=AFFINE_STEPS, ROWS=AFFINE_ROWS, BD=tiles.lanes,
+        num_warps=max(1, AFFINE_ROWS * tiles.lanes // AFFINE_ENTRIES),
     )  # fmt: skip
 
 
+def _affine_held(walk: _Walk) -> int:
+    """How many chunks there are: of packed sequences, each may have one that is begun."""
+    chunk = AFFINE_ROWS * AFFINE_STEPS
+    return (walk.shape[1] + chunk - 1) // chunk if walk.spans is None else walk.shape[1] // chunk + walk.spans.shape[0]
+
+
+def _affine_first(walk: _Walk, held: Tensor) -> Tensor:
+    """Where the first sequence has its first chunk: against time it is the last one, and rows of others are counted back."""
+    return held[:, walk.spans.shape[0] - 1 :] if walk.spans is not None and walk.reverse else held
+
+
 def _affine_outputs(walk: _Walk, start: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """What enters each chunk [B, pieces, chunks, lanes], the last state of each sequence, then the outputs [B, T, lanes]."""
-    tiles = _affine_tiles(walk)
-    held = start.new_empty(walk.shape[0], tiles.pieces, tiles.chunks(), walk.width(), dtype=torch.float32)
+    """What enters each chunk [B, chunks, lanes], the last state of each sequence, then the outputs [B, T, lanes]."""
+    held = start.new_empty(walk.shape[0], _affine_held(walk), walk.width(), dtype=torch.float32)
     found = [start.new_empty(walk.shape, dtype=dtype if narrow else torch.float32) for narrow in walk.plan.outputs]
     return [held, start.new_empty(start.shape, dtype=torch.float32), *found]
 
@@ -96,7 +100,7 @@ def _affine_run(walk: _Walk, start: Tensor, dtype: torch.dtype) -> list[Tensor]:
         if tiles.pieces > 1:
             _affine_launch(walk, walk.plan.ends, tiles, table, ends)
         rows = [walk.first(x) for x in found[2:]]
-        _affine_launch(walk, walk.plan.states, tiles, table, [start, *found[:2], *rows, *ends])
+        _affine_launch(walk, walk.plan.states, tiles, table, [start, _affine_first(walk, found[0]), found[1], *rows, *ends])
     return found
 
 
@@ -112,7 +116,7 @@ def _affine_adjoint(walk: _Walk, sent: Sequence[Tensor], held: Tensor, wanted: S
     found, ends = _recurrence_gradients(walk, wanted, tiles.pieces), _affine_maps(walk, tiles)
     last = sent[0].contiguous()
     start = last.new_empty(last.shape, dtype=torch.float32) if walk.spans is None else last.float().clone()
-    given = [held, last, *(walk.first(x.contiguous()) for x in sent[1:])]
+    given = [_affine_first(walk, held), last, *(walk.first(x.contiguous()) for x in sent[1:])]
     with _on_device(held):
         table = walk.table((tiles.pieces, tiles.length))
         if tiles.pieces > 1:

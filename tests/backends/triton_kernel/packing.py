@@ -205,7 +205,7 @@ def built(case: Packed, change: tuple[str, str] | None = None) -> tuple[Any, Mod
     module = backend.build_module(source, program.class_name, **_lengths(case))
     text = sys.modules[type(module).__module__]
     vars(text).update(_packed_with_states=lambda *given: True, _run_packed=None)
-    vars(text).update(NEWTON_PIECES=case.pieces, RECURRENCE_PIECE=case.piece)
+    vars(text).update(NEWTON_PIECES=case.pieces, RECURRENCE_PIECE=case.piece, AFFINE_ROWS=2)
     return module, text
 
 

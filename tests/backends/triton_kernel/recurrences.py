@@ -30,7 +30,7 @@ from tests.backends.triton_kernel.processes import ROOT, compile_in, interpret_i
 from tests.support.loops import relative
 
 UNNAMED = ROOT / "tests" / "unnamed"
-PYTORCH = ("ring_scan", "_tree_scan", "_tree_fold", "newton_scan")  # what must not be called
+PYTORCH = ("ring_scan", "_tree_scan", "_tree_fold", "newton_scan", "fused_scan")  # what must not be called
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ def compare(walk: Walk, dtype: torch.dtype, device: str, change: tuple[str, str]
     """Relative errors of outputs, last states and gradients; PyTorch's functions must not be called."""
     module, text = built(walk, change=change)
     exact, _ = built(walk, "torch")
-    assert any(f"fused_{kind}" in vars(text) for kind in ("ring", "fold", "newton"))
+    assert any(f"fused_{kind}" in vars(text) for kind in ("ring", "fold", "newton", "affine"))
     every = inputs(walk, dtype, extra=3)
     stepped = walk.program().system().stream in walk.sizes and "state" not in _refusal(exact, walk)
     state, given = None, every
@@ -246,7 +246,7 @@ def compare(walk: Walk, dtype: torch.dtype, device: str, change: tuple[str, str]
     narrow = {n: x.to(device, torch.float32) if isinstance(x, Tensor) and x.is_floating_point() else x
               for n, x in (state or {}).items()}  # fmt: skip
     wide = {n: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for n, x in narrow.items()}
-    vars(text)["NEWTON_PIECES"] = walk.pieces
+    vars(text).update(NEWTON_PIECES=walk.pieces, AFFINE_ROWS=4)
     with without(text, PYTORCH if walk.sizes["t"] > 1 else ()):
         fast = run(module, [_given(x, walk, device) for x in given], narrow if stepped else None)
     real = [x.to(device, torch.float64) if x.is_floating_point() else x.to(device) for x in given]
