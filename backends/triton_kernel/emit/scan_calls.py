@@ -14,6 +14,7 @@ from seqdsl.ir.ops import options
 from ...torch_module import expressions, function
 from ...torch_module.context import Block, Context, Stored
 from ...torch_module.names import tuple_text
+from ...torch_module.prologue import stepping
 from ...torch_module.values import BATCH, Value, plain, with_ones
 from .affine import STATE, Affine
 from .affine_kernels import kernels
@@ -55,7 +56,7 @@ def scan_call(ctx: Context, group: Scanned, leaf: Callable[[Node], Value], in_py
     ctx.block = Block(outer.indent + 1)
     in_pytorch(values, outputs)
     if group.lasting:
-        entry = next(e for e in function.stepping(system).entries if e.tensor == group.state and e.tail is build.ONE)
+        entry = next(e for e in stepping(system).entries if e.tensor == group.state and e.tail is build.ONE)
         ctx.block.add(f"{last} = {function.kept(ctx, entry)}")
     outer.lines += ctx.block.lines
     ctx.block = outer
@@ -93,4 +94,5 @@ def _text(name: str, step: Affine, narrow: list[bool]) -> str:
         *(f"    {which}={lines[1][4:-1]}," for which, lines in made.items()),
         ")",
     ]
-    return "\n\n\n".join([*("\n".join(lines) for lines in made.values()), "\n".join([*plan, f"{name} = fused_affine(_{name}_plan)"])])
+    plan.append(f"{name} = fused_affine(_{name}_plan)")
+    return "\n\n\n".join("\n".join(lines) for lines in (*made.values(), plan))

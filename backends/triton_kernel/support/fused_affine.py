@@ -72,9 +72,9 @@ def _affine_launch(
 
 
 def _affine_held(walk: _Walk) -> int:
-    """How many chunks there are: of packed sequences, each may have one that is begun."""
-    chunk = AFFINE_ROWS * AFFINE_STEPS
-    return (walk.shape[1] + chunk - 1) // chunk if walk.spans is None else walk.shape[1] // chunk + walk.spans.shape[0]
+    """How many chunks there are at most: each sequence may have one that is begun. One more, as a size of 1 would be built
+    into an exported graph."""
+    return walk.shape[1] // (AFFINE_ROWS * AFFINE_STEPS) + 1 + (1 if walk.spans is None else walk.spans.shape[0])
 
 
 def _affine_first(walk: _Walk, held: Tensor) -> Tensor:
@@ -91,7 +91,10 @@ def _affine_outputs(walk: _Walk, start: Tensor, dtype: torch.dtype) -> list[Tens
 
 def _affine_run(walk: _Walk, start: Tensor, dtype: torch.dtype) -> list[Tensor]:
     tiles, found = _affine_tiles(walk), _affine_outputs(walk, start, dtype)
-    if walk.spans is not None:  # of a sequence without positions that is its start
+    if walk.spans is None:  # what no chunk gives is still of one value
+        found[0][:, walk.shape[1] // (AFFINE_ROWS * AFFINE_STEPS) :] = 0
+    else:  # the last state of a sequence without positions is its start
+        found[0].zero_()
         found[1].copy_(start)
     start = start.contiguous()
     ends = _affine_maps(walk, tiles)

@@ -70,22 +70,22 @@ mixer quotient(k[t,c], v[t,c], w[c]) -> y[t,c]:
     y[t,c] = A / B
 """
 WALKS: dict[str, Walk] = {
-    "gates": Walk(GATED, {"t": 37, "c": 5}),
-    "gates of every second entry": Walk(GATED, {"t": 20, "c": 3}, apart=True),
-    "gates in pieces": Walk(GATED, {"t": 300, "c": 2}),
+    "gates": Walk(GATED, {"t": 21, "c": 5}),
+    "gates of every second entry": Walk(GATED, {"t": 9, "c": 3}, apart=True),
+    "gates in pieces": Walk(GATED, {"t": 70, "c": 2}),
     "one position": Walk(GATED, {"t": 1, "c": 3}),
-    "decays between 0 and 1": Walk(DECAYS, {"t": 150, "c": 3}),
-    "backwards, with what does not move": Walk(BACKWARDS, {"t": 140, "h": 2, "c": 3}),
-    "one entry": Walk(ALONE, {"t": 37}),
+    "decays between 0 and 1": Walk(DECAYS, {"t": 50, "c": 3}),
+    "backwards, with what does not move": Walk(BACKWARDS, {"t": 45, "h": 2, "c": 1}),
+    "one entry": Walk(ALONE, {"t": 20}),
     "an outer product": Walk(OUTER, {"t": 9, "h": 2, "d": 3, "e": 4}),
-    "resets": Walk(RESETS, {"t": 70, "c": 3}),
+    "resets": Walk(RESETS, {"t": 20, "c": 3}),
     "an average": Walk(AVERAGE, {"t": 20, "c": 3}),
     "a quotient of two states": Walk(QUOTIENT, {"t": 20, "c": 3}),
 }
 PACKED: dict[str, Packed] = {
     "packed gates": Packed(GATED, {"c": 5}),
     "packed, backwards": Packed(BACKWARDS, {"h": 1, "c": 3}, states=False, possible=True),
-    "packed decays between 0 and 1": Packed(DECAYS, {"c": 3}, ends=(0, 0, 30, 31, 31, 90)),
+    "packed decays between 0 and 1": Packed(DECAYS, {"c": 3}, ends=(0, 0, 20, 21, 21, 60)),
     "packed averages": Packed(AVERAGE, {"c": 3}),
 }
 PRECISIONS = {"gates": ("float32", "float16", "bfloat16"), "backwards, with what does not move": ("float32", "float16")}
@@ -95,7 +95,8 @@ MODULES = ("gates", "decays between 0 and 1")  # in pieces and packed
 MUTANTS: dict[str, tuple[str, str, str]] = {
     "pieces forget what was before": ("gates in pieces", "range(leading, piece):  # a few", "range(0):  # a few"),
     "pieces forget what is sent back": ("gates in pieces", "range(trailing - 1 - piece):", "range(0):"),
-    "parts begin where they end": ("gates", "state = first_total + _decayed(first_whole, carry)", "state = total + _decayed(whole, carry)"),
+    "parts begin where they end": ("gates", "state = first_total + _decayed(first_whole, carry)",
+                                   "state = total + _decayed(whole, carry)"),
     "chunks begin with nothing": ("gates in pieces", "tl.store(held + place, carry,", "tl.store(held + place, carry * 0,"),
     "steps behind the last one": ("gates", "decay = tl.where(inside, _log_sigmoid(f_now), 0.0)", "decay = _log_sigmoid(f_now)"),
     "a start gets no gradient": ("gates", "sequence * D + lane, arriving,", "sequence * D + lane, arriving * 0,"),
@@ -110,10 +111,20 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
 PACKED_MUTANTS: dict[str, tuple[str, str, str]] = {
     "sequences share a chunk": ("packed gates", "tl.where(along < 0, -sequence, sequence)", "0"),
     "against time sequences share one": ("packed, backwards", "tl.where(along < 0, -sequence, sequence)", "sequence"),
-    "a sequence ends with its first piece": ("packed decays between 0 and 1", "(piece - leading) * LENGTH + LENGTH - 1", "LENGTH - 1"),
+    "a sequence ends with its first piece": (
+        "packed decays between 0 and 1", "(piece - leading) * LENGTH + LENGTH - 1", "LENGTH - 1"),
     "nothing has no last state": ("packed gates", "found[1].copy_(start)", "pass"),
     "nothing sends nothing to its start": ("packed gates", "else last.float().clone()", "else torch.zeros_like(last)"),
 }
+# Much like another case, or long: only under --deep.
+DEEP = frozenset({
+    "gates, its operator", "gates, bfloat16", "backwards, with what does not move, float16", "gates in pieces, float32",
+    "resets", "resets, float32", "an outer product", "an outer product, float32", "a quotient of two states",
+    "a quotient of two states, float32", "packed averages", "packed gates", "a last state sends nothing",
+    "nothing has no last state",
+    "outputs send nothing through the state", "pieces forget what is sent back", "sequences share a chunk",
+    "nothing sends nothing to its start", "a decay is its logarithm", "a start gets no gradient",
+})  # fmt: skip
 
 
 def operator_errors(name: str) -> list[float]:
@@ -144,9 +155,10 @@ def kept_states(name: str) -> list[float]:
     return [(sum(saved) - len(given) * states) / states]
 
 
-def interpreted() -> dict[str, list[float]]:
+def interpreted(deep: bool) -> dict[str, list[float]]:
     """`case dtype` -> errors, from a process in which Triton interprets."""
-    return interpret_in("scans")
+    return interpret_in("scans", *(label for label, _ in _found() if deep or label.rpartition(", literally")[0] not in DEEP
+                                   and label not in DEEP))  # fmt: skip
 
 
 AHEAD = {"gates": GATED, "backwards": BACKWARDS, "decays": DECAYS, "an outer product": OUTER}
@@ -163,7 +175,7 @@ def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
                 continue
             kernel = getattr(plan, which)
             names = kernel.arg_names
-            tensors = names[: names.index("T")]
+            tensors = names[: names.index("HELD")]
             wide = ("start", "held", "last", "ends_whole", "ends_total", "d_last", "d_start")
             types = {**{n: "*fp32" if n in wide else "*bf16" for n in tensors}, "table": "*i32"}
             constants: dict[str, Any] = {"STEPS": text.AFFINE_STEPS, "ROWS": text.AFFINE_ROWS, "BD": text.AFFINE_LANES}
@@ -206,5 +218,5 @@ if __name__ == "__main__":
     answer(compiled, compiled_report, TABLE, tuple(TARGETS))
     torch.use_deterministic_algorithms(True)  # which fills fresh memory with NaN
     for label, find in _found():
-        if not sys.argv[1:] or label in sys.argv[1:] or label.rpartition(", ")[0] in sys.argv[1:]:
+        if not sys.argv[1:] or label in sys.argv[1:]:
             print(json.dumps([label, find()]), flush=True)
