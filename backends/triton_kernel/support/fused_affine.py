@@ -18,10 +18,10 @@ from .fused_chain import _power
 from .fused_recurrence import _recurrence_folded, _recurrence_gradients, _recurrence_spans, _Walk
 from .launching import OPS, _has_kernels, _on_device
 
-AFFINE_LANES, AFFINE_ROWS = 64, 16  # entries of a tile, and parts of a chunk of time side by side
-AFFINE_STEPS = 4  # steps of a part, whose rows are on their way at once: registers bound them
-AFFINE_ENTRIES = 128  # of a tile for each warp
-AFFINE_PROGRAMS = 128  # time is cut into pieces where there are fewer
+AFFINE_LANES, AFFINE_ROWS = 32, 8  # entries of a tile, and parts of a chunk of time side by side
+AFFINE_STEPS = 8  # steps of a part, whose rows are on their way at once: registers bound them
+AFFINE_ENTRIES = 64  # of a tile for each warp
+AFFINE_PROGRAMS = 256  # time is cut into pieces where there are fewer
 
 
 class _Affine(NamedTuple):

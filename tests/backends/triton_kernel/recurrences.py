@@ -246,7 +246,7 @@ def compare(walk: Walk, dtype: torch.dtype, device: str, change: tuple[str, str]
     narrow = {n: x.to(device, torch.float32) if isinstance(x, Tensor) and x.is_floating_point() else x
               for n, x in (state or {}).items()}  # fmt: skip
     wide = {n: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for n, x in narrow.items()}
-    vars(text).update(NEWTON_PIECES=walk.pieces, AFFINE_ROWS=4)
+    vars(text).update(NEWTON_PIECES=walk.pieces, AFFINE_ROWS=2)
     with without(text, PYTORCH if walk.sizes["t"] > 1 else ()):
         fast = run(module, [_given(x, walk, device) for x in given], narrow if stepped else None)
     real = [x.to(device, torch.float64) if x.is_floating_point() else x.to(device) for x in given]
