@@ -31,7 +31,7 @@ from .windows import Window
 @dataclass
 class Scanned(Group):
     """A state and what reads it at its own positions, in order. `stored` are those that something else needs at all
-    positions; `lasting`: does a module's state hold the last one of the first?"""
+    positions; `lasting`: is of the first nothing wanted but the last one, which a module's state holds?"""
 
     stored: tuple[str, ...] = ()
     lasting: bool = False
@@ -95,13 +95,13 @@ class _Scans(Sequenced):
                 wanted |= sources(system, tensor)
         space = system.tensors[state].indices
         stored = tuple(n for n in names if n in wanted)
-        return Scanned(names, space, (), stream=space[0], stored=stored, lasting=bool(last))
+        return Scanned(names, space, (), stream=space[0], stored=stored, lasting=bool(last) and state not in stored)
 
     def _reads(self, tensor: Tensor, group: Scanned) -> bool:
         """Does an equation read what the group computes, at its own place alone, and nothing that it cannot have?"""
         system = self.system
         taken = any(tensor.name in g.tensors for g in self.groups) or tensor.name in system.finals.values()
-        if taken or tensor.rhs is None or tensor.kind != "derived" or tensor.dtype != "real" or tensor.rhs.op == "affine_scan":
+        if taken or tensor.rhs is None or tensor.kind != "derived" or tensor.dtype != "real" or tensor.rhs.op in ("affine_scan", "read"):
             return False
         if tensor.indices != group.space or tensor.rhs in self.foreign(tensor.rhs):
             return False

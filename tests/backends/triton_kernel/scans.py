@@ -69,6 +69,12 @@ mixer quotient(k[t,c], v[t,c], w[c]) -> y[t,c]:
     B[t,c] = exp(-exp(w)) * B[t-1] + exp(k)
     y[t,c] = A / B
 """
+BASED = """
+mixer based(x[t,c], a[t,c], b[c]) -> y[t,c]:
+    S[-1,c] = b
+    S[t,c]  = a * S[t-1] + x
+    y[t,c]  = S + x
+"""
 WALKS: dict[str, Walk] = {
     "gates": Walk(GATED, {"t": 21, "c": 5}),
     "gates of every second entry": Walk(GATED, {"t": 9, "c": 3}, apart=True),
@@ -85,8 +91,9 @@ WALKS: dict[str, Walk] = {
 PACKED: dict[str, Packed] = {
     "packed gates": Packed(GATED, {"c": 5}),
     "packed, backwards": Packed(BACKWARDS, {"h": 1, "c": 3}, states=False, possible=True),
-    "packed decays between 0 and 1": Packed(DECAYS, {"c": 3}, ends=(0, 0, 20, 21, 21, 60)),
+    "packed decays between 0 and 1": Packed(DECAYS, {"c": 3}, ends=(0, 0, 20, 21, 21, 90)),
     "packed averages": Packed(AVERAGE, {"c": 3}),
+    "a packed base case": Packed(BASED, {"c": 3}, states=False, possible=True),
 }
 PRECISIONS = {"gates": ("float32", "float16", "bfloat16"), "backwards, with what does not move": ("float32", "float16")}
 MODULES = ("gates", "decays between 0 and 1")  # in pieces and packed
@@ -113,6 +120,8 @@ PACKED_MUTANTS: dict[str, tuple[str, str, str]] = {
     "against time sequences share one": ("packed, backwards", "tl.where(along < 0, -sequence, sequence)", "sequence"),
     "a sequence ends with its first piece": (
         "packed decays between 0 and 1", "(piece - leading) * LENGTH + LENGTH - 1", "LENGTH - 1"),
+    "a base case counts once": (
+        "a packed base case", "start.float().expand(shape)", "start.float() * (torch.arange(shape[0]) < 1).view(-1, 1)"),
     "nothing has no last state": ("packed gates", "found[1].copy_(start)", "pass"),
     "nothing sends nothing to its start": ("packed gates", "else last.float().clone()", "else torch.zeros_like(last)"),
 }
