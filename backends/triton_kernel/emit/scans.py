@@ -101,9 +101,9 @@ class _Scans(Sequenced):
         """Does an equation read what the group computes, at its own place alone, and nothing that it cannot have?"""
         system = self.system
         taken = any(tensor.name in g.tensors for g in self.groups) or tensor.name in system.finals.values()
-        if taken or tensor.rhs is None or tensor.kind != "derived" or tensor.dtype != "real" or tensor.rhs.op in ("affine_scan", "read"):
+        if taken or tensor.rhs is None or tensor.kind != "derived" or tensor.dtype != "real":
             return False
-        if tensor.indices != group.space or tensor.rhs in self.foreign(tensor.rhs):
+        if tensor.rhs.op == "read" or tensor.indices != group.space or tensor.rhs in self.foreign(tensor.rhs):
             return False
         own = {build.whole(system.tensors[n]) for n in group.tensors}
         inside = {n for n in self.inside(tensor.rhs) if n.op == "read"}

@@ -175,8 +175,10 @@ TABLE = Path(__file__).with_name("scans.txt")
 
 
 def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
-    """What every kernel of these recurrences takes, with operands in bfloat16."""
+    """What every kernel of these recurrences, or of those named, takes, with operands in bfloat16."""
     for name, source in AHEAD.items():
+        if sys.argv[3:] and name not in sys.argv[3:]:
+            continue
         _, text = built(Walk(source, {}))
         plan = next(x for n, x in vars(text).items() if n.endswith("_scan_plan"))
         for which, target, packed in product(("ends", "states", "slopes", "adjoint"), targets, (False, True)):
@@ -197,9 +199,9 @@ def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
             yield {"name": f"{name}{', packed,' if packed else ''} {which} {target}", **used}
 
 
-def compiled_report(targets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+def compiled_report(targets: tuple[str, ...], names: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
     """`kernel target` -> what it takes, from a process that compiles."""
-    return compile_in("scans", "--compile", ",".join(targets))
+    return compile_in("scans", "--compile", ",".join(targets), *names)
 
 
 def _found() -> Iterator[tuple[str, Callable[[], list[float]]]]:

@@ -1,7 +1,7 @@
 """Kernels that were written for affine recurrences: numerics under Triton's interpreter, and what compilers say.
 
 `scans.txt` is what this machine's Triton said of all targets when the kernels last changed: rewritten by
-`python -m tests.backends.triton_kernel.scans --table`. Here sm_90 is compiled again; `--deep` compiles all targets.
+`python -m tests.backends.triton_kernel.scans --table`. Here some are compiled again for sm_90; `--deep` compiles all targets.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def test_what_is_done_wrong_is_seen(name: str, errors: dict[str, list[float]]) -
 
 @pytest.fixture(scope="module")
 def made() -> dict[str, dict[str, Any]]:
-    return compiled_report(("sm_90",))
+    return compiled_report(("sm_90",), ("gates",))
 
 
 FEW = 16  # bytes that ptxas gives up for more warps side by side
@@ -87,7 +87,7 @@ def test_the_kernels_fit_a_hopper_gpu(made: dict[str, dict[str, Any]]) -> None:
 
 def test_the_table_has_every_kernel_on_every_target(made: dict[str, dict[str, Any]]) -> None:
     table = rows(TABLE.read_text(encoding="utf-8"))
-    assert set(table) == {f"{name.rpartition(' ')[0]} {target}" for name in made for target in TARGETS}
+    assert set(table) >= {f"{name.rpartition(' ')[0]} {target}" for name in made for target in TARGETS}
     assert all(row["spilled"] <= FEW and row["shared"] < 10_000 for row in table.values())
 
 
