@@ -75,6 +75,11 @@ mixer based(x[t,c], a[t,c], b[c]) -> y[t,c]:
     S[t,c]  = a * S[t-1] + x
     y[t,c]  = S + x
 """
+NAMED = """
+mixer named(total[t,c], place[t,c], sent[c], step[t,c]) -> first[t,c]:
+    state[t,c] = sigmoid(place) * state[t-1] + total * sent
+    first[t,c] = state * step + sent
+"""
 WALKS: dict[str, Walk] = {
     "gates": Walk(GATED, {"t": 21, "c": 5}),
     "gates of every second entry": Walk(GATED, {"t": 9, "c": 3}, apart=True),
@@ -84,6 +89,7 @@ WALKS: dict[str, Walk] = {
     "backwards, with what does not move": Walk(BACKWARDS, {"t": 45, "h": 2, "c": 1}),
     "one entry": Walk(ALONE, {"t": 20}),
     "an outer product": Walk(OUTER, {"t": 9, "h": 2, "d": 3, "e": 4}),
+    "names of the kernels' own": Walk(NAMED, {"t": 9, "c": 3}),
     "resets": Walk(RESETS, {"t": 20, "c": 3}),
     "an average": Walk(AVERAGE, {"t": 20, "c": 3}),
     "a quotient of two states": Walk(QUOTIENT, {"t": 20, "c": 3}),
