@@ -9,6 +9,7 @@ from __future__ import annotations
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Step, schedule
 from seqdsl.ir.node import read_names
+from seqdsl.ir.remember import once_for_each
 from seqdsl.ir.state import StateEntry, record_paths
 from seqdsl.ir.system import System, Tensor, sources
 
@@ -222,9 +223,8 @@ def _finish(ctx: Context, results: list[str], steps: Stepping, late: list[str]) 
         recurrence.compute(ctx, ctx.system.tensors[name])
     record: dict[str, object] = {}
     paths = record_paths(e.name for e in steps.entries)
-    exposed = _exposed(ctx.system)
     for entry in steps.entries:
-        nest(record, paths[entry.name], _kept(ctx, entry, exposed))
+        nest(record, paths[entry.name], kept(ctx, entry))
     if ctx.past:
         record["position"] = ctx.total or total(ctx, str(ctx.system.stream))
         if ctx.pasts:
@@ -232,9 +232,10 @@ def _finish(ctx: Context, results: list[str], steps: Stepping, late: list[str]) 
     ctx.block.add(f"return {returned}, {literal(record)}")
 
 
-def _kept(ctx: Context, entry: StateEntry, exposed: frozenset[str]) -> str:
+def kept(ctx: Context, entry: StateEntry) -> str:
     """What the state keeps after the last position, in memory of its own: a caller may write into the inputs and outputs of a
     call, and a part of a tensor would hold the whole of it."""
+    exposed = _exposed(ctx.system)
     if entry.name in ctx.system.finals:
         final = ctx.system.tensors[ctx.system.finals[entry.name]]
         place = ctx.places[final.name]
@@ -281,6 +282,7 @@ def _kept(ctx: Context, entry: StateEntry, exposed: frozenset[str]) -> str:
     return f"{text}.select({k + 1}, 0)" if entry.tail is build.ONE else text
 
 
+@once_for_each
 def _exposed(system: System) -> frozenset[str]:
     """The tensors that may be parts of an input or an output: through equations that compute nothing."""
     near: dict[str, set[str]] = {name: set() for name in system.tensors}

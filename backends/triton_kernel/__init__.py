@@ -6,7 +6,8 @@ launches kernels for CUDA and HIP tensors and is the torch function everywhere e
 16-bit inputs as they are and is told `scale`, `dots` and `dtype`. For normalised reads (attention) no kernel is written
 beforehand: `emit` writes three for the scores of each, into the module itself, one for what a step does with the states of
 a recurrence (`seqdsl.forms.one_position`), which runs where no gradient is asked for, and two for each group of equations
-over whole sequences (gates, norms, short windows) that saves passes over memory. What has no kernel stays in PyTorch, and
+over whole sequences (gates, norms, short windows) that saves passes over memory, and four for each affine recurrence with
+what its coefficients are made of and what reads its states entry by entry. What has no kernel stays in PyTorch, and
 `explained` says why. What every launch moves is counted from the kernels' text without a GPU (`count`).
 Architecture invariant: builds on `torch_module`, which knows nothing of it; the generated files import torch and triton.
 Entry points: `emit_module`, `build_module`, `companions`, `explained`, `count`.

@@ -28,6 +28,7 @@ from .emit.depth import over_depth
 from .emit.groups import grouped
 from .emit.parts import Group, Grouped
 from .emit.recurrences import Recurrences
+from .emit.scans import Scanned, over_scans
 from .emit.sequence_calls import Sequences
 from .emit.sequences import over_sequences
 from .emit.write import Online
@@ -54,7 +55,7 @@ def emit_module(
     """The text of a Python file with one class, which imports its kernels from the file that `companions` gives.
 
     `stepper` are the equations one position at a time, for which `step` has kernels written."""
-    found, over = _stepped(stepper), over_depth(over_sequences(needed(system)))
+    found, over = _stepped(stepper), _over(system)
     return _emitted(system, found, over, class_name=class_name, header=header, form=form)[0]
 
 
@@ -69,6 +70,11 @@ def _emitted(system: System, step: Grouped | None, over: Grouped, **named: str) 
         target = _target(system, step, over, kept)
         text = torch_module.emit_module(over.system, target=target, stepper=stepper, **named)
     return text, target
+
+
+def _over(system: System) -> Grouped:
+    """The equations over whole sequences, with the groups and the recurrences that have kernels."""
+    return over_scans(over_depth(over_sequences(needed(system))))
 
 
 def _stepped(system: System | None) -> Grouped | None:
@@ -89,11 +95,13 @@ def _target(system: System, step: Grouped | None, over: Grouped, refused: frozen
 
 def explained(system: System, form: str) -> list[str]:
     """What of a module runs in kernels of its own; of a normalised read that does not, why."""
-    over = over_depth(over_sequences(needed(system)))
+    over = _over(system)
     text, target = _emitted(system, None, over, class_name="Module", form=form)
     found = _IMPORT.search(text)
     names = found[2].split(", ") if found else []
-    lines = [f"kernels of `{name}`" + (f", {NOTES[name]}" if name in NOTES else "") for name in names]
+    apart = sum(isinstance(g, Scanned) for g in over.groups)  # what stands beside them is for the CPU and float64
+    lines = [f"kernels of `{name}`" + (f", {NOTES[name]}" if name in NOTES else "") for name in names
+             if text.count(f"{name}(") > (apart if name == "fused_scan" else 0)]  # fmt: skip
     lines += [f"kernels written for the scores of `{tensor}`" for tensor in target.online.read]
     lines += [
         f"`{tensor}` is read in PyTorch where the table `{name}` needs a gradient" for tensor, name in target.online.tables.items()
@@ -120,10 +128,19 @@ def _packed_explained(how: Packing) -> list[str]:
 def _group_explained(group: Group) -> str:
     """What a kernel computes over whole sequences, and what that saves."""
     names = ", ".join(f"`{n}`" for n in group.tensors)
+    if isinstance(group, Scanned):
+        return _scan_explained(group)
     held = f", with all of {', '.join(f'`{i}`' for i in group.whole)} in a tile" if group.whole else ""
     parts = f" after {', '.join(f'`{p}`' for p in group.parts)} in PyTorch" if group.parts else ""
     moved = "which moves {} tensors of that size, and PyTorch {}".format(*group.moved)
     return f"one kernel for {names}{held}{parts}, and one for the gradients: {moved}"
+
+
+def _scan_explained(group: Scanned) -> str:
+    """What the kernels of a recurrence compute, and which of it is in memory then."""
+    read = f", with {', '.join(f'`{n}`' for n in group.tensors[1:])}" if len(group.tensors) > 1 else ""
+    kept = "" if group.state in group.stored else f", and keep of `{group.state}` what enters each chunk of positions"
+    return f"kernels written for the scan of `{group.state}` and its coefficients{read}: they read each operand once{kept}"
 
 
 def _step_explained(system: System) -> list[str]:

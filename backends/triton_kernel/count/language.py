@@ -194,6 +194,12 @@ def _either(numbers: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def _scan(operands: tuple[Data, ...], axis: int, join: Any, reverse: bool = False) -> tuple[Data, ...]:
+    """A join of every entry with what is before it."""
+    join(*operands, *operands)
+    return operands
+
+
 def _same(x: Any, *_: Any, **__: Any) -> Any:
     return x
 
@@ -210,7 +216,7 @@ tl = SimpleNamespace(
     program_id=lambda axis: _index(Programs.current.program[axis]),
     num_programs=lambda axis: _index(Programs.current.grid[axis]),
     arange=lambda begin, end: np.arange(begin, end).view(Index),
-    zeros=lambda shape, dtype: _full(shape, 0, dtype), full=_full, zeros_like=lambda x: Data(_shape(x)),
+    zeros=lambda shape, dtype: _full(shape, 0, dtype), full=_full, zeros_like=lambda x: Data(_shape(x)), associative_scan=_scan,
     load=_load, store=_store, dot=_dot, trans=lambda x: Data(_shape(x)[::-1], x.dtype),
     sum=_reduce, max=_reduce, cumsum=lambda x, axis, reverse=False: _elementwise(x),
     where=_either(np.where), maximum=_either(np.maximum), minimum=_either(np.minimum), abs=_either(np.abs),

@@ -19,6 +19,8 @@ from .chain_adjoint import Adjoint
 from .chains import Chains, call, dims_text, leaves
 from .numbers import kinds
 from .parts import Group, read_outside, rights
+from .scan_calls import scan_call
+from .scans import Scanned
 from .windows import Window, exchanged_windows
 
 
@@ -59,6 +61,10 @@ class Sequences(Chains):
         return ctx.bind(str(node.attr).rpartition(".")[2], expressions.full(ctx, value, dims, node.dtype))
 
     def call(self, ctx: Context, group: Group) -> None:
+        if isinstance(group, Scanned):
+            scan_call(ctx, group, lambda node: self.value(ctx, node),
+                      lambda values, outputs: _in_pytorch(ctx, ctx.system, group, values, outputs), self.written)  # fmt: skip
+            return
         system = ctx.system if group.depth is None else group.depth.system
         stored = read_outside(system, group)
         parts = [exchanged_windows(system, right) for right in rights(system, group)]

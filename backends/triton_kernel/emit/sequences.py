@@ -35,7 +35,7 @@ MOST = 12  # tensors of its size that a kernel loads and stores: registers bound
 def over_sequences(system: System, still: frozenset[str] = frozenset()) -> Grouped:
     """The groups of a system, and of the equations that could have been in one, why they are not. Inside a loop, whose index
     stands `still`, what mentions it is in none, and neither are windows."""
-    operands = _Operands(_Sequences(system, still))
+    operands = _Operands(Sequenced(system, still))
     search = _Search(operands.outlined(), still)
     search.run()
     used = {n for g in search.groups for n in g.tensors}
@@ -61,7 +61,7 @@ def _inlined(system: System, tensors: dict[str, Tensor]) -> System:
 
 
 @dataclass
-class _Sequences(Parts):
+class Sequenced(Parts):
     """What kernels over whole sequences have text for."""
 
     still: frozenset[str] = frozenset()
@@ -131,7 +131,7 @@ class _Operands:
     """What projections are applied to, where that is an expression that a kernel computes, as tensors: `made` by the
     expression, `reading` the projections of them."""
 
-    parts: _Sequences
+    parts: Sequenced
     made: dict[Node, Tensor] = field(default_factory=dict)
     reading: dict[Node, Node] = field(default_factory=dict)
 
@@ -188,7 +188,7 @@ def _factors(node: Node) -> list[Node]:
 
 
 @dataclass
-class _Search(_Sequences):
+class _Search(Sequenced):
     groups: list[Group] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
 
@@ -217,7 +217,7 @@ class _Search(_Sequences):
         for other in [g for g in self.groups if self._related(g, found)]:
             joined = self._merged(other, found)
             groups = [joined, *(g for g in self.groups if g is not other)]
-            if self._possible(joined) and not _is_cyclic(self.system, groups, places):
+            if self._possible(joined) and not is_cyclic(self.system, groups, places):
                 self.groups.remove(other)
                 found = joined
         self.groups.append(found)
@@ -273,7 +273,7 @@ class _Search(_Sequences):
         return len(leaves) + len(stored), before
 
 
-def _is_cyclic(system: System, groups: list[Group], places: dict[str, int]) -> bool:
+def is_cyclic(system: System, groups: list[Group], places: dict[str, int]) -> bool:
     """Would a group need what PyTorch computes from it? Tensors of one step of the schedule count as one."""
     together = {n: f"group {k}" for k, g in enumerate(groups) for n in g.tensors}
     graph: dict[str, set[str]] = {}

@@ -27,7 +27,7 @@ from .numbers import kinds, told
 from .score import Leaf, Score, normal_form, score
 
 # What makes a function of kernels that were written.
-FUNCTIONS = ("fused_softmax", "fused_chain", "fused_sequence", "fused_ring", "fused_fold", "fused_newton")
+FUNCTIONS = ("fused_softmax", "fused_chain", "fused_sequence", "fused_ring", "fused_fold", "fused_newton", "fused_affine")
 
 
 @dataclass

@@ -37,7 +37,7 @@ class _Walk(NamedTuple):
     """What one launch works on: operands [B or 1, T or 1, lanes, each or 1], `sizes`, B, T, lanes, then integers, and where
     packed sequences begin and end, [N, 2], if there are several."""
 
-    plan: _Recurrence
+    plan: Any  # of this kind, or of one with the same fields
     operands: tuple[Tensor, ...]
     spans: Tensor | None
     sizes: list[int]

@@ -6,7 +6,7 @@ BASE = """
 mixer base(x[t,c], a[t,c], b[c]) -> y[t,c]:
     S[-1,c] = b
     S[t,c]  = a * S[t-1] + x
-    y[t,c]  = S + x
+    y[t,c]  = S
 """
 ACROSS = """
 mixer across(x[t,d], a[t,d]) -> y[t,d]:

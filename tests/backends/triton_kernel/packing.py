@@ -22,6 +22,7 @@ from torch import Tensor
 
 import seqdsl
 from backends.torch_module.runtime_packed import _select_state, _stack_states
+from backends.triton_kernel.support.launching import INTERPRETED
 from seqdsl.api import load_backend
 from tests.backends.triton_kernel import reads, recurrences
 from tests.backends.triton_kernel.packed_mixers import (
@@ -210,6 +211,8 @@ def built(case: Packed, change: tuple[str, str] | None = None) -> tuple[Any, Mod
     text = sys.modules[type(module).__module__]
     vars(text).update(_packed_with_states=lambda *given: True, _run_packed=None)
     vars(text).update(NEWTON_PIECES=case.pieces, RECURRENCE_PIECE=case.piece)
+    if INTERPRETED:
+        vars(text)["AFFINE_ROWS"] = 2
     return module, text
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 import seqdsl
+from backends.triton_kernel.support.launching import INTERPRETED
 from backends.triton_kernel.support.piece_kernels import _pieces_kernel
 from seqdsl.api import load_backend
 from tests.backends.triton_kernel.ahead import TARGETS, answer
@@ -30,7 +31,7 @@ from tests.backends.triton_kernel.processes import ROOT, compile_in, interpret_i
 from tests.support.loops import relative
 
 UNNAMED = ROOT / "tests" / "unnamed"
-PYTORCH = ("ring_scan", "_tree_scan", "_tree_fold", "newton_scan")  # what must not be called
+PYTORCH = ("ring_scan", "_tree_scan", "_tree_fold", "newton_scan", "fused_scan")  # what must not be called
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,8 @@ def built(walk: Walk, backend: str = "triton", change: tuple[str, str] | None = 
     found = load_backend(backend).load_class(source, program.class_name)
     text = sys.modules[found.__module__]
     vars(text).update(NEWTON_PIECES=walk.pieces, RECURRENCE_PIECE=walk.piece)
+    if INTERPRETED:
+        vars(text)["AFFINE_ROWS"] = 2
     return found(), text
 
 
@@ -235,7 +238,7 @@ def compare(walk: Walk, dtype: torch.dtype, device: str, change: tuple[str, str]
     """Relative errors of outputs, last states and gradients; PyTorch's functions must not be called."""
     module, text = built(walk, change=change)
     exact, _ = built(walk, "torch")
-    assert any(f"fused_{kind}" in vars(text) for kind in ("ring", "fold", "newton"))
+    assert any(f"fused_{kind}" in vars(text) for kind in ("ring", "fold", "newton", "affine"))
     every = inputs(walk, dtype, extra=3)
     stepped = walk.program().system().stream in walk.sizes and "state" not in _refusal(exact, walk)
     state, given = None, every

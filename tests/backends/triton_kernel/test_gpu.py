@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import seqdsl
-from tests.backends.triton_kernel import packing, reads, recurrences, sequences, steps
+from tests.backends.triton_kernel import packing, reads, recurrences, scans, sequences, steps
 from tests.backends.triton_kernel.cases import DTYPES, Attend, Case, Read, Rows, Scan, Solve, SolveRead, compare
 from tests.backends.triton_kernel.counts import MIXERS as SOURCES
 from tests.backends.triton_kernel.sequence_cases import HALVES, WHOLE
@@ -262,7 +262,14 @@ def test_recurrences(name: str) -> None:
     assert all(e < 1e-5 for e in found), found
 
 
-@pytest.mark.parametrize("name", packing.CASES)
+@pytest.mark.parametrize("name", scans.WALKS)
+def test_scans_with_their_coefficients(name: str) -> None:
+    for label in scans.PRECISIONS.get(name, ("float32",)):
+        found = recurrences.compare(scans.WALKS[name], DTYPES[label], device=DEVICE)
+        assert all(e < (1e-5 if label == "float32" else 1e-2) for e in found), (label, found)
+
+
+@pytest.mark.parametrize("name", [*packing.CASES, *scans.PACKED])
 def test_packed_sequences_of_every_kind(name: str) -> None:
-    found = packing.errors(packing.CASES[name], device=DEVICE)
+    found = packing.errors((packing.CASES | scans.PACKED)[name], device=DEVICE)
     assert all(e < 1e-5 for e in found), found
