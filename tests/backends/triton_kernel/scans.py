@@ -161,7 +161,8 @@ def operator_errors(name: str) -> list[float]:
 def kept_states(name: str) -> list[float]:
     """Of the tensors that are saved for the gradients, the entries in float32 beside the operands, for each of a state."""
     walk = WALKS[name]
-    module, _ = built(walk)
+    module, text = built(walk)
+    vars(text)["AFFINE_ROWS"] = 8  # as on a GPU
     saved: list[int] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: (saved.append(x.numel()), x)[1], lambda x: x):
         given = [x.requires_grad_() for x in inputs(walk, torch.float32)]
