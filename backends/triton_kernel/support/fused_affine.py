@@ -10,13 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from .affine_kernels import _affine_follow, _affine_follow_logs, _affine_join, _affine_join_logs  # noqa: F401  # for kernels
 from .fused_chain import _power
 from .fused_recurrence import _recurrence_folded, _recurrence_gradients, _recurrence_spans, _Walk
-from .launching import OPS, _has_kernels, _on_device
+from .launching import OPS, _cdiv, _has_kernels, _on_device
 
 AFFINE_LANES, AFFINE_ROWS = 32, 8  # entries of a tile, and parts of a chunk of time side by side
 AFFINE_STEPS = 8  # steps of a part, whose rows are on their way at once: registers bound them
@@ -54,16 +53,16 @@ def _affine_tiles(walk: _Walk) -> _Tiles:
     """One piece where entries alone fill a device, else as many as do, of two chunks or more."""
     batch, time = walk.shape[:2]
     lanes = min(AFFINE_LANES, _power(walk.width()))
-    programs, chunk = batch * triton.cdiv(walk.width(), lanes), AFFINE_ROWS * AFFINE_STEPS
-    count = 1 if programs >= AFFINE_PROGRAMS else min(triton.cdiv(2 * AFFINE_PROGRAMS, programs), triton.cdiv(time, 2 * chunk))
-    return _Tiles(lanes, *walk.cut(triton.cdiv(triton.cdiv(time, count), chunk) * chunk))
+    programs, chunk = batch * _cdiv(walk.width(), lanes), AFFINE_ROWS * AFFINE_STEPS
+    count = 1 if programs >= AFFINE_PROGRAMS else min(_cdiv(2 * AFFINE_PROGRAMS, programs), _cdiv(time, 2 * chunk))
+    return _Tiles(lanes, *walk.cut(_cdiv(_cdiv(time, count), chunk) * chunk))
 
 
 def _affine_launch(
     walk: _Walk, kernel: Any, tiles: _Tiles, table: Tensor | None, tensors: Sequence[Tensor], flags: Sequence[bool] = ()
 ) -> None:
     """One kernel for all entries and pieces. The rows of `tensors` are those of the first step."""
-    programs = walk.shape[0] * triton.cdiv(walk.width(), tiles.lanes)
+    programs = walk.shape[0] * _cdiv(walk.width(), tiles.lanes)
     kernel[(programs, tiles.pieces)](
         *(walk.first(x) for x in walk.operands), *tensors, table, _affine_held(walk), *walk.arguments(tiles.length), *flags,
         PACKED=table is not None, STEPS=AFFINE_STEPS, ROWS=AFFINE_ROWS, BD=tiles.lanes,

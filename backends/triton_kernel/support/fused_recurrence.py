@@ -8,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from .launching import OPS, _has_kernels, _on_device
+from .launching import OPS, _cdiv, _has_kernels, _on_device
 from .piece_kernels import _pieces_kernel
 
 RECURRENCE_LANES, RECURRENCE_WARPS = 64, 1  # entries of a program, side by side
@@ -62,14 +62,14 @@ class _Walk(NamedTuple):
 
     def pieces(self, steps: int) -> tuple[int, int]:
         """(number, length) of the pieces of time: one where lanes alone fill a device."""
-        time, programs = self.shape[1], self.shape[0] * triton.cdiv(self.width(), RECURRENCE_LANES)
-        count = 1 if programs >= 1024 else min(triton.cdiv(2048, programs), triton.cdiv(time, RECURRENCE_PIECE))
-        return self.cut(triton.cdiv(triton.cdiv(time, count), steps) * steps)
+        time, programs = self.shape[1], self.shape[0] * _cdiv(self.width(), RECURRENCE_LANES)
+        count = 1 if programs >= 1024 else min(_cdiv(2048, programs), _cdiv(time, RECURRENCE_PIECE))
+        return self.cut(_cdiv(_cdiv(time, count), steps) * steps)
 
     def cut(self, length: int) -> tuple[int, int]:
         """(number, length) of pieces that are no longer: of packed sequences, as many as there can be."""
         time = self.shape[1]
-        return (triton.cdiv(time, length) if self.spans is None else time // length + self.spans.shape[0]), length
+        return (_cdiv(time, length) if self.spans is None else time // length + self.spans.shape[0]), length
 
     def table(self, pieces: tuple[int, int], backwards: bool = False) -> Tensor | None:
         """What the kernels are told of the pieces of packed sequences; `backwards`: as steps are taken from the last one on."""
@@ -120,7 +120,7 @@ class _Walk(NamedTuple):
         flags: Sequence[bool] = (),
     ) -> None:  # fmt: skip
         """One kernel for all lanes and pieces. The rows of `tensors` are those of the first step."""
-        programs = self.shape[0] * triton.cdiv(self.width(), RECURRENCE_LANES)
+        programs = self.shape[0] * _cdiv(self.width(), RECURRENCE_LANES)
         given = [self.first(x) for x in self.operands]
         kernel[(programs, pieces[0])](
             *given, *tensors, table, *self.arguments(pieces[1]), *flags, PACKED=table is not None, STEPS=steps,

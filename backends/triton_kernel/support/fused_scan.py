@@ -3,11 +3,10 @@
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from ...torch_module.support.affine_scan import affine_scan
-from .launching import OPS, _has_kernels, _on_device, _one_device, _restarted
+from .launching import OPS, _cdiv, _has_kernels, _on_device, _one_device, _restarted
 from .scan_kernels import _scan_adjoint_kernel, _scan_ends_kernel, _scan_states_kernel
 
 SCAN_LANES, SCAN_WARPS = 64, 1  # channels of a program, side by side
@@ -37,10 +36,10 @@ def _scan_lanes(decay: Tensor, b: Tensor) -> tuple[Tensor, int, tuple[int, int, 
 
 def _scan_pieces(batch: int, time: int, lanes: int) -> tuple[int, int]:
     """(number, length) of the pieces of time: enough programs to fill a device, and one piece if channels alone do."""
-    programs = batch * triton.cdiv(lanes, SCAN_LANES)
-    count = 1 if programs >= 1024 else min(triton.cdiv(2048, programs), triton.cdiv(time, 8 * SCAN_STEPS))
-    length = triton.cdiv(triton.cdiv(time, count), SCAN_STEPS) * SCAN_STEPS
-    return triton.cdiv(time, length), length
+    programs = batch * _cdiv(lanes, SCAN_LANES)
+    count = 1 if programs >= 1024 else min(_cdiv(2048, programs), _cdiv(time, 8 * SCAN_STEPS))
+    length = _cdiv(_cdiv(time, count), SCAN_STEPS) * SCAN_STEPS
+    return _cdiv(time, length), length
 
 
 def _scan_launch(
@@ -52,7 +51,7 @@ def _scan_launch(
     decay, inner, strides = _scan_lanes(decay, x)
     count, length = _scan_pieces(batch, time, lanes)
     ends = x.new_empty(3, batch, count, lanes, dtype=torch.float32).unbind(0)
-    grid = (batch * triton.cdiv(lanes, SCAN_LANES), count)
+    grid = (batch * _cdiv(lanes, SCAN_LANES), count)
     sizes = (time, lanes, inner, length, *strides)
     tile = {"STEPS": SCAN_ADJOINT_STEPS if adjoint else SCAN_STEPS, "BD": SCAN_LANES, "num_warps": SCAN_WARPS}
     flags = {"LOG": log, "REVERSE": reverse}
