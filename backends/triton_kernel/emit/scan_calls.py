@@ -34,7 +34,7 @@ def scan_call(ctx: Context, group: Scanned, leaf: Callable[[Node], Value], in_py
     values = {node: leaf(node) if node.op == "read" else _part(ctx, node) for node in nodes}
     start = _start(ctx, state.rhs.args[2], (BATCH, *group.space[1:]))
     name = ctx.names.fresh(f"{system.name}_{group.state.rpartition('.')[2]}_scan")
-    written[name] = _text(name, step, [node is not STATE and n in ctx.unread for n, (_, node) in
+    written[name] = _text(name, step, [n in ctx.unread or node is STATE and group.lasting for n, (_, node) in
                                        zip(group.stored, step.outputs, strict=True)])  # fmt: skip
     outputs = {n: ctx.names.fresh(n) for n in group.stored}
     last = ctx.names.fresh(f"{group.state}_last") if group.lasting else "_"

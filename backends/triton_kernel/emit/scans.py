@@ -31,7 +31,7 @@ from .windows import Window
 @dataclass
 class Scanned(Group):
     """A state and what reads it at its own positions, in order. `stored` are those that something else needs at all
-    positions; `lasting`: is of the first nothing wanted but the last one, which a module's state holds?"""
+    positions; `lasting`: does nothing read the first in float32 but a module's state, which holds the last one?"""
 
     stored: tuple[str, ...] = ()
     lasting: bool = False
@@ -89,13 +89,15 @@ class _Scans(Sequenced):
         system, state = self.system, names[0]
         entries = [e for e in stepping(system).entries if e.tensor == state]
         last = [e for e in entries if e.tail is build.ONE and e.boundary is None and e.name not in system.finals]
-        wanted = {*system.outputs, *system.finals.values(), *(e.tensor for e in stepping(system).entries if e not in last)}
+        wanted = {*system.finals.values(), *(e.tensor for e in stepping(system).entries if e not in last)}
         for tensor in system.derived():
             if tensor.name not in names:
                 wanted |= sources(system, tensor)
+        lasting = bool(last) and state not in wanted  # as an output it may be narrow
+        wanted |= {*system.outputs}
         space = system.tensors[state].indices
         stored = tuple(n for n in names if n in wanted)
-        return Scanned(names, space, (), stream=space[0], stored=stored, lasting=bool(last) and state not in stored)
+        return Scanned(names, space, (), stream=space[0], stored=stored, lasting=lasting)
 
     def _reads(self, tensor: Tensor, group: Scanned) -> bool:
         """Does an equation read what the group computes, at its own place alone, and nothing that it cannot have?"""

@@ -101,7 +101,8 @@ PACKED: dict[str, Packed] = {
     "packed averages": Packed(AVERAGE, {"c": 3}),
     "a packed base case": Packed(BASED, {"c": 3}, states=False, possible=True),
 }
-PRECISIONS = {"gates": ("float32", "float16", "bfloat16"), "backwards, with what does not move": ("float32", "float16")}
+PRECISIONS = {"gates": ("float32", "float16", "bfloat16"), "an average": ("float32", "float16"),
+              "backwards, with what does not move": ("float32", "float16")}
 MODULES = ("gates", "decays between 0 and 1")  # in pieces and packed
 
 # What is done wrong: in which case, and what stands in the text in the place of what.
