@@ -11,7 +11,7 @@ and 6 K + 4 V with one for each key; for T rows the states before and after all 
 Where heads and columns make too few programs, time is cut: a first launch reads the writes and v once more, 2 K + 2 V,
 for the groups' first states, K V float32 numbers that are written and read. With groups of 512 rows that is 1.75 times
 the least at K = V = 128, and 2.55 with one decay for each key, where too few programs to fill a device wait for memory.
-Blocks of columns of one head are neighbours in the grid: what they share is to come from L2. Not measured on a device.
+Blocks of columns of one head are neighbours in the grid: what they share is to come from L2.
 """
 
 from functools import cache

@@ -5,7 +5,6 @@ entered, adds what the chunk's own rows give (A v) and takes the chunk into the 
 blocks of columns of one head, which read the same rows, are next to each other. Where heads and columns do not fill a
 device, time is cut into groups of chunks, whose first states `_states_kernel` finds. In the adjoint the walk goes
 backwards, with the gradients of the outputs in v's place: reads and writes change places, o becomes d_v, S becomes d_S.
-Compiled ahead of time and run by Triton's interpreter; not measured on a device yet.
 """
 
 import triton
