@@ -36,9 +36,13 @@ def _release(path: str) -> tuple[int, ...]:
 
 def _assemblers() -> Iterator[str]:
     """Where others may be than the one that Triton takes: its own for newer GPUs, a package's, a CUDA toolkit's."""
-    yield triton.knobs.nvidia.ptxas_blackwell.path
-    package = find_spec("nvidia")
-    for place in (package.submodule_search_locations or () if package is not None else ()):
+    newer = getattr(triton.knobs.nvidia, "ptxas_blackwell", None)
+    yield "" if newer is None else newer.path
+    try:
+        package = find_spec("nvidia")
+    except ValueError:  # something else has that name
+        package = None
+    for place in () if package is None else package.submodule_search_locations or ():
         yield from map(str, sorted(Path(place).glob("cu*/bin/ptxas")))
     yield from (str(Path(place) / "bin" / "ptxas") for place in (os.environ.get("CUDA_HOME"), "/usr/local/cuda") if place)
     yield shutil.which("ptxas") or ""
