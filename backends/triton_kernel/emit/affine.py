@@ -15,9 +15,7 @@ from seqdsl.ir.node import Node, exchanged, walk
 
 from ...torch_module.names import Names
 from .derivatives import Refused, pulled
-from .numbers import is_fixed, named
-from .step import Entry
-from .texts import TEXTS
+from .step import Entry, check, own_name
 
 # What the kernels call their own, and what they make of the name of a tensor.
 RESERVED = frozenset(
@@ -86,11 +84,11 @@ def affine(
     leaves), the decay and the input. An output's node stands for what it is sent back. Raises `Refused`."""
     wanted = {"i": 8, "n": 8, "part_": 999}
     taken = Names(RESERVED | {f"{name}{k}" for name, count in wanted.items() for k in range(count)})
-    name = _named(taken, state[0].rpartition(".")[2])
-    given = tuple(Entry(_named(taken, n), leaf, moves) for n, leaf, moves in operands)
+    name = own_name(taken, state[0].rpartition(".")[2], FORMS)
+    given = tuple(Entry(own_name(taken, n, FORMS), leaf, moves) for n, leaf, moves in operands)
     made = []
     for n, node in outputs:
-        own = name if node is state[1] else _named(taken, n.rpartition(".")[2])
+        own = name if node is state[1] else own_name(taken, n.rpartition(".")[2], FORMS)
         made.append((Entry(own, build.read(f"@d_{own}", [], "real")), exchanged(node, {state[1]: STATE})))
     if any(x.kind == "complex" for x in given):
         raise Refused("complex operands")
@@ -98,29 +96,5 @@ def affine(
     leaves = {STATE, SENT, SLOPE, *(x.node for x in given), *(x.node for x, _ in made)}
     every = [found.decay, found.given, found.source, *(node for _, node in made), *found.gradients.values()]
     for node in every:
-        _check(found, node, leaves, taken)
+        check(found.numbers, node, leaves, taken)
     return found
-
-
-def _named(taken: Names, wanted: str) -> str:
-    """A name with which none of the kernels' variables is another's."""
-    number, base = 1, taken.passing(wanted)
-    name = base
-    while any(form.format(name) in taken.taken for form in FORMS):
-        number += 1
-        name = taken.passing(f"{wanted}_{number}")
-    taken.taken |= {form.format(name) for form in FORMS}
-    return name
-
-
-def _check(found: Affine, node: Node, leaves: set[Node], taken: Names) -> None:
-    """Note the numbers below a node, and refuse what kernels have no text for."""
-    if node in leaves or node.op == "const":
-        return
-    if is_fixed(node) and any(n.op in ("size", "option") for n in walk(node)):
-        found.numbers.setdefault(node, named(taken, node))
-        return
-    if node.op not in TEXTS:
-        raise Refused(f"`{node.op}` in a step, or in its derivative")
-    for arg in node.args:
-        _check(found, arg, leaves, taken)

@@ -88,8 +88,8 @@ def step(
     wanted = list(states)
     numbered = {"n": 8, "i": 8, "s": 8, "p": 100, "part_": 999}
     taken = Names(RESERVED | {f"{name}{k}" for name, count in numbered.items() for k in range(count)})
-    own = tuple(Entry(_named(taken, name), leaf) for name, leaf, _ in wanted)
-    given = tuple(Entry(_named(taken, name), leaf, moves) for name, leaf, moves in operands)
+    own = tuple(Entry(own_name(taken, name), leaf) for name, leaf, _ in wanted)
+    given = tuple(Entry(own_name(taken, name), leaf, moves) for name, leaf, moves in operands)
     kinds = {s.kind for s in own}
     if kinds not in ({"real"}, {"bool"}):
         raise Refused(f"states that are {' and '.join(sorted(kinds))}")
@@ -99,38 +99,33 @@ def step(
     after = tuple(multiplied(node, leaves) for _, _, node in wanted)
     found = Step(own, after, given, max(lanes, 1), earlier, tuple(multiplied(node, leaves) for node in joined))
     for node in (*found.after, *found.joined):
-        _check(found, node, leaves, taken)
+        check(found.numbers, node, leaves, taken)
     if kinds == {"real"}:
         for node in found.sent({s.node: s.node for s in own}).values():
-            _check(found, node, leaves, taken)
+            check(found.numbers, node, leaves, taken)
     return found
 
 
-def _named(taken: Names, wanted: str) -> str:
-    """A name with which none of the kernels' variables is another's."""
-    name = taken.passing(wanted)
-    number = 1
-    while any(form.format(name) in taken.taken for form in FORMS):
+def own_name(taken: Names, wanted: str, forms: tuple[str, ...] = FORMS) -> str:
+    """A name with which none of the kernels' variables, made of it by `forms`, is another's."""
+    number, base = 1, taken.passing(wanted)
+    name = base
+    while any(form.format(name) in taken.taken for form in forms):
         number += 1
         name = taken.passing(f"{wanted}_{number}")
-    taken.taken |= {form.format(name) for form in FORMS}
+    taken.taken |= {form.format(name) for form in forms}
     return name
 
 
-def _check(found: Step, node: Node, leaves: set[Node], taken: Names) -> None:
-    """Note the numbers below a node, and refuse what kernels have no text for."""
+def check(numbers: dict[Node, str], node: Node, leaves: set[Node], taken: Names) -> None:
+    """Note the numbers below a node, those made of sizes and options, and refuse what kernels have no text for."""
     if node in leaves or node.op == "const":
         return
-    if _is_number(node):
-        if node not in found.numbers:
-            found.numbers[node] = named(taken, node)
+    if is_fixed(node) and any(n.op in ("size", "option") for n in walk(node)):
+        if node not in numbers:
+            numbers[node] = named(taken, node)
         return
     if node.op not in TEXTS:
         raise Refused(f"`{node.op}` in a step, or in its derivative")
     for arg in node.args:
-        _check(found, arg, leaves, taken)
-
-
-def _is_number(node: Node) -> bool:
-    """Is it one made of sizes and options, and not of constants alone?"""
-    return any(n.op in ("size", "option") for n in walk(node)) and is_fixed(node)
+        check(numbers, arg, leaves, taken)
