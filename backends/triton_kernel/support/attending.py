@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .assembler import _is_hopper
 from .attend_kernels import _states_kernel
 from .launching import _block, _cdiv, _dot_precision, _tiles_of
 from .tuning import _tuned
@@ -29,7 +30,7 @@ CHUNK = 64
 LEVELS = CHUNK.bit_length() - 1
 PAIRS = CHUNK * (CHUNK + 16) // 2  # of its rows that are kept
 # Largest tiles (keys, values), warps and stages (0: the compiler's own) of each kernel for 16-bit operands; float32 operands
-# take half the width along both. For sm_90 and later, of tiles that spill nothing there those that an H200 was quickest with.
+# take half the width along both. For Hopper GPUs, of tiles that spill nothing there those that an H200 was quickest with.
 ATTEND_TILES = {
     "weights": (32, 0, 4, 0),
     "states": (64, 64, 4, 0),
@@ -80,8 +81,7 @@ def _attend_choices(device: torch.device, dtype: torch.dtype, apart: int = 0, be
 
 def _attend_tile(name: str, q: Tensor, v: Tensor) -> dict[str, Any]:
     """The arguments of a launch that set its tile."""
-    tiles = HOPPER_TILES if _tiles_of(q.device) == "sm_90" else ATTEND_TILES
-    keys, values, warps, stages = tiles[name]
+    keys, values, warps, stages = (HOPPER_TILES if _is_hopper(q) else ATTEND_TILES)[name]
     if q.dtype == torch.float32:
         keys, values = keys // 2, values // 2
     found = {"C": CHUNK, "PRECISION": _dot_precision(), "num_warps": warps}

@@ -109,6 +109,8 @@ DEEP = frozenset({
     "packed, plain decays for many keys", "packed with states, plain decays for each key", "solve of one position",
     "solve of three ranks, weak decays for each key", "solve of 200 keys, a decay for each",
     "solve and read, 256 keys, a decay for each", "solve and read of 136 keys, packed with states",
+    "read, packed with states, two factors, strictly", "solve and read of 520 keys, packed with states",
+    "packed with states, many keys, read before", "packed with last states alone",
     "read, packed with states, float16", "solve and read, packed with states, a decay for each key, float16",
     "read, a decay for each column, and a factor for each entry, float16", "many keys, read before the step, float16",
     "scan in two pieces, a decay for each inner lane, float16", "packed, a decay for each key, read before, float16",

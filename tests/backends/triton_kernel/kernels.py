@@ -54,7 +54,7 @@ def _attend(kernel: Any, tile: str, by: str = "", width: int = 128, **constants:
     (size, options), (others, elsewhere) = made
     name = f"{tile} {by}".strip()
     KERNELS[name] = (kernel, ATTEND, {**more, **size, **constants}, options)
-    ELSEWHERE[name] = dict.fromkeys(("sm_80", "gfx942"), {**others, **{o: elsewhere.get(o, 0) for o in options}})
+    ELSEWHERE[name] = dict.fromkeys(("sm_80", "sm_100", "gfx942"), {**others, **{o: elsewhere.get(o, 0) for o in options}})
 
 
 def _walk(by: str, reverse: bool, width: int, packed: bool = False) -> None:

@@ -139,7 +139,8 @@ DEEP = frozenset({
     "a quotient of two states, float32", "packed averages", "packed gates", "a last state sends nothing",
     "nothing has no last state",
     "outputs send nothing through the state", "pieces forget what is sent back", "sequences share a chunk",
-    "nothing sends nothing to its start", "a decay is its logarithm", "a start gets no gradient",
+    "nothing sends nothing to its start", "a decay is its logarithm", "a start gets no gradient", "a sum that goes on outside",
+    "a sequence ends with its first piece",
 })  # fmt: skip
 
 
