@@ -127,9 +127,9 @@ def _packed_explained(how: Packing) -> list[str]:
 
 def _group_explained(group: Group) -> str:
     """What a kernel computes over whole sequences, and what that saves."""
-    names = ", ".join(f"`{n}`" for n in group.tensors)
     if isinstance(group, Scanned):
         return _scan_explained(group)
+    names = ", ".join(f"`{n}`" for n in group.tensors)
     held = f", with all of {', '.join(f'`{i}`' for i in group.whole)} in a tile" if group.whole else ""
     parts = f" after {', '.join(f'`{p}`' for p in group.parts)} in PyTorch" if group.parts else ""
     moved = "which moves {} tensors of that size, and PyTorch {}".format(*group.moved)

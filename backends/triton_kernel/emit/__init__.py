@@ -13,7 +13,8 @@ Five kinds of things have kernels of their own:
   and `windows` which sums are over a window of positions, `chain` and `chain_adjoint` write the two kernels,
   `sequence_calls` calls them.
 `parts` holds what a kernel computes of an equation and what not, `texts` spells expressions for all of them, `normal`
-writes operators through others, `derivatives` differentiates, `numbers` are what a call tells the kernels.
+writes operators through others, `derivatives` differentiates, `numbers` are what a call tells the kernels, `walking` is what those
+of recurrences begin with.
 Architecture invariant: knows no mixer; a
 score is any elementwise expression of what varies along its rows, along its columns, or along neither, and of products
 summed over one feature axis; a group is elementwise but for reductions over the axes of its states.

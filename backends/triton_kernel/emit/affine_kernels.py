@@ -13,7 +13,6 @@ sequences are those of `piece_kernels`. Entry point: `kernels`.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -23,6 +22,7 @@ from ...torch_module.values import ATOM
 from .affine import SENT, SLOPE, STATE, Affine
 from .step import Entry
 from .texts import Writer
+from .walking import lane_lines, piece_lines, signature
 
 ROWS = "batch * T * D + lane + apart * along"  # of a tensor [B, T, lanes], from its first step on
 FORWARD, BACK = "tl.static_range(STEPS)", "tl.static_range(STEPS - 1, -1, -1)"
@@ -59,20 +59,8 @@ class _Kernel:
         self.add("part = tl.arange(0, ROWS)[:, None]")
         self.add("lane = tl.program_id(0) % blocks * BD + tl.arange(0, BD)[None, :]")
         self.add("own, apart = lane < D, tl.cast(part * STEPS, tl.int64)")
-        self.add("if PACKED:")
-        self.add("row = table + piece * 5", 2)
-        self.add("begin, end, stop, leading = tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3)", 2)
-        self.add("sequence = tl.load(row + 4).to(tl.int64)", 2)
-        self.add("else:")
-        self.add("begin, stop, leading, sequence = piece * LENGTH, T, 0, batch", 2)
-        self.add("end = tl.minimum(begin + LENGTH, T)", 2)
         lanes = self.step.lanes
-        if lanes > 1:
-            self.add("rest = lane")
-        for k in reversed(range(lanes)):
-            self.add(f"i{k} = {'lane' if lanes == 1 else 'rest' if k == 0 else f'rest % n{k}'}")
-            if k:
-                self.add(f"rest = rest // n{k}")
+        self.lines += [*piece_lines(), *lane_lines(lanes)]
         for x in self.every:
             steps = [f"tl.cast(i{k}, tl.int64) * {x.name}_{k}" for k in range(lanes)]
             steps += [f"apart * {x.name}_time"] if x.moves else []
@@ -174,14 +162,9 @@ class _Kernel:
 
     def signature(self, name: str, tensors: list[str], flags: Iterable[str] = ()) -> list[str]:
         """The first lines; a launch gives arguments in this order."""
+        step, constants = self.step, [*flags, "PACKED", "STEPS", "ROWS", "BD"]
         sizes = ["HELD", "T", "D", "LENGTH", "along"]
-        for x in self.step.operands:
-            sizes += [f"{x.name}_{part}" for part in ("batch", "time", *range(self.step.lanes))]
-        sizes += [f"n{k}" for k in range(1, self.step.lanes)] + list(self.step.numbers.values())
-        given = [[*(x.name for x in self.step.operands), *tensors, "table"], sizes,
-                 [f"{f}: tl.constexpr" for f in (*flags, "PACKED", "STEPS", "ROWS", "BD")]]  # fmt: skip
-        lines = [f"    {line}" for names in given for line in textwrap.wrap(", ".join(names) + ",", 114)]
-        return ["@triton.jit", f"def {name}(", *lines, "):  # fmt: skip", *self.lines]
+        return [*signature(name, tensors, sizes, step.operands, step.lanes, step.numbers, constants), *self.lines]
 
     def run_maps(self, back: bool = False) -> None:
         """Join the maps of a chunk's parts to that of the chunks before it."""

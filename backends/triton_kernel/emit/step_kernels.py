@@ -15,7 +15,6 @@ steps, where its sequence ends, the first piece of that, and its number. Entry p
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -25,6 +24,7 @@ from seqdsl.ir.node import Node
 from ...torch_module.values import ATOM
 from .step import Entry, Step
 from .texts import Writer
+from .walking import lane_lines, piece_lines, signature
 
 
 def kernels(name: str, step: Step) -> dict[str, list[str]]:
@@ -60,16 +60,8 @@ class _Kernel:
         self.add("batch = tl.cast(tl.program_id(0) // blocks, tl.int64)")
         self.add("lane = tl.program_id(0) % blocks * BD + tl.arange(0, BD)")
         self.add("own = lane < D")
-        self.piece()
         lanes = self.step.lanes
-        if lanes > 1:
-            self.add("rest = lane")
-        for k in reversed(range(lanes)):
-            if lanes == 1 or k == 0:
-                self.add(f"i{k} = {'lane' if lanes == 1 else 'rest'}")
-            else:
-                self.add(f"i{k} = rest % n{k}")
-                self.add(f"rest = rest // n{k}")
+        self.lines += [*piece_lines(entry=True), *lane_lines(lanes)]
         for x in self.step.operands:
             steps = [f"tl.cast(i{k}, tl.int64) * {x.name}_{k}" for k in range(lanes)]
             self.add(f"{x.name}_at = {' + '.join([x.name, f'batch * {x.name}_batch', *steps])}")
@@ -77,17 +69,6 @@ class _Kernel:
                 self.add(f"{x.name}_now = {self.loaded(x, f'{x.name}_at', 'own')}")
         for s in rows:
             self.add(f"{s.name}_at = {s.name} + batch * (T + 1) * D + lane")
-
-    def piece(self) -> None:
-        """Its steps, where its sequence ends, the first piece of that, which of all it is, and in which row its start is."""
-        self.add("if PACKED:")
-        self.add("row = table + piece * 5", 2)
-        self.add("begin, end, stop, leading = tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3)", 2)
-        self.add("sequence = tl.load(row + 4).to(tl.int64)", 2)
-        self.add("entry = T + sequence", 2)
-        self.add("else:")
-        self.add("begin, stop, leading, sequence = piece * LENGTH, T, 0, batch", 2)
-        self.add("end, entry = tl.minimum(begin + LENGTH, T), -1", 2)
 
     def loaded(self, x: Entry, place: str, mask: str) -> str:
         """Entries, 0 outside; reals in float32."""
@@ -118,14 +99,9 @@ class _Kernel:
 
     def signature(self, name: str, tensors: list[str], flags: list[str]) -> list[str]:
         """The first lines; a launch gives arguments in this order."""
+        step, constants = self.step, [*flags, "PACKED", "STEPS", "BD"]
         sizes = ["T", "D", "LENGTH", "along"]
-        for x in self.step.operands:
-            sizes += [f"{x.name}_{part}" for part in ("batch", "time", *range(self.step.lanes))]
-        sizes += [f"n{k}" for k in range(1, self.step.lanes)] + list(self.step.numbers.values())
-        given = [[*(x.name for x in self.step.operands), *tensors, "table"], sizes,
-                 [f"{f}: tl.constexpr" for f in (*flags, "PACKED", "STEPS", "BD")]]  # fmt: skip
-        lines = [f"    {line}" for names in given for line in textwrap.wrap(", ".join(names) + ",", 114)]
-        return ["@triton.jit", f"def {name}(", *lines, "):  # fmt: skip", *self.lines]
+        return [*signature(name, tensors, sizes, step.operands, step.lanes, step.numbers, constants), *self.lines]
 
     def steps(self, at: str, more: Iterable[tuple[str, str, Entry]] = ()) -> None:
         """The loop over the piece's steps, some of whose rows are loaded before any of them is used. `at` is a step's place

@@ -48,6 +48,15 @@ def _assemblers() -> Iterator[str]:
     yield shutil.which("ptxas") or ""
 
 
+def _assemble_with(path: str) -> None:
+    """From here on, in this process, Triton assembles with the ptxas there."""
+    from triton.backends.nvidia import compiler
+
+    triton.knobs.nvidia.ptxas = path
+    compiler.get_ptxas_version.cache_clear()  # what was assembled is kept by it
+    compiler.CUDABackend.hash.cache_clear()
+
+
 @cache
 def _assembles_soundly() -> bool:
     """Does Triton assemble for Hopper with a sound ptxas? It does from here on, in this process, if there is one, unless
@@ -63,11 +72,7 @@ def _assembles_soundly() -> bool:
             " the package nvidia-cuda-nvcc 13.3 or newer, has a ptxas that does not.", RuntimeWarning, stacklevel=4,
         )  # fmt: skip
         return False
-    from triton.backends.nvidia import compiler
-
-    triton.knobs.nvidia.ptxas = found
-    compiler.get_ptxas_version.cache_clear()  # what was assembled is kept by it
-    compiler.CUDABackend.hash.cache_clear()
+    _assemble_with(found)
     return True
 
 

@@ -133,20 +133,19 @@ def _walk_tile(by_head: bool, planes: int, keys: int, values: int, like: torch.d
     block, most, columns = (32, 2, 16) if wide else (WALK_SLAB, 4, 64)
     block = _block(keys, block)
     slabs = _cdiv(_cdiv(keys, block), _cdiv(keys, most * block))
-    if tiles == "sm_90" and not wide:
-        warps = 4 if by_head or slabs == 2 else 8
-        stages = 1 if by_head and slabs > 1 else 2
-        if by_head and slabs > 2:  # it finds A, too
-            columns //= 2
-        if planes * _cdiv(values, columns) < WALK_PROGRAMS:
-            columns //= 2
-            warps, stages = (4, 3) if slabs == 2 or by_head and slabs == 1 else (warps, stages)
+    if by_head and slabs > 2:  # it finds A, too
+        columns //= 2
+    few = planes * _cdiv(values, columns) < WALK_PROGRAMS
+    if few or tiles != "sm_90":
+        columns //= 2
+    if wide or tiles == "hip":
+        warps, stages = 4, 1
+    elif tiles != "sm_90":
+        warps, stages = 8, 2
+    elif few and (slabs == 2 or by_head and slabs == 1):
+        warps, stages = 4, 3
     else:
-        if by_head and slabs > 2:
-            columns //= 2
-        if tiles != "sm_90" or planes * _cdiv(values, columns) < WALK_PROGRAMS:
-            columns //= 2
-        warps, stages = (4, 1) if wide or tiles == "hip" else (8, 2)
+        warps, stages = 4 if by_head or slabs == 2 else 8, 1 if by_head and slabs > 1 else 2
     return {"BK": block, "SLABS": slabs, "BV": _block(values, columns), "num_warps": warps, "num_stages": stages}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from .affine_kernels import _affine_follow, _affine_follow_logs, _affine_join, _affine_join_logs  # noqa: F401  # for kernels
 from .fused_chain import _power
 from .fused_recurrence import _recurrence_folded, _recurrence_gradients, _recurrence_spans, _Walk
-from .launching import OPS, _cdiv, _has_kernels, _on_device
+from .launching import OPS, _cdiv, _has_kernels, _on_device, _piece_length
 
 AFFINE_LANES, AFFINE_ROWS = 32, 8  # entries of a tile, and parts of a chunk of time side by side
 AFFINE_STEPS = 8  # steps of a part, whose rows are on their way at once: registers bound them
@@ -54,8 +54,7 @@ def _affine_tiles(walk: _Walk) -> _Tiles:
     batch, time = walk.shape[:2]
     lanes = min(AFFINE_LANES, _power(walk.width()))
     programs, chunk = batch * _cdiv(walk.width(), lanes), AFFINE_ROWS * AFFINE_STEPS
-    count = 1 if programs >= AFFINE_PROGRAMS else min(_cdiv(2 * AFFINE_PROGRAMS, programs), _cdiv(time, 2 * chunk))
-    return _Tiles(lanes, *walk.cut(_cdiv(_cdiv(time, count), chunk) * chunk))
+    return _Tiles(lanes, *walk.cut(_piece_length(time, programs, AFFINE_PROGRAMS, 2 * chunk, chunk)))
 
 
 def _affine_launch(

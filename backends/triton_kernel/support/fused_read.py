@@ -9,7 +9,17 @@ from torch import Tensor
 from ...torch_module.support.chunk_linear_attention import chunk_linear_attention
 from ...torch_module.support.segmented_read import segmented_read
 from .attending import _sequences_of
-from .launching import OPS, _cdiv, _has_kernels, _joint_shape, _on_device, _one_device, _restarted, _unasked
+from .launching import (
+    OPS,
+    _cdiv,
+    _has_kernels,
+    _joint_shape,
+    _on_device,
+    _one_device,
+    _piece_length,
+    _restarted,
+    _unasked,
+)
 from .packed_rows import _alone, _Packed, _packed
 from .read_kernels import _read_adjoint_kernel, _read_ends_kernel, _read_states_kernel
 
@@ -33,8 +43,7 @@ def _read_tile(keys: int, values: int) -> dict[str, int]:
 
 def _read_pieces(programs: int, time: int) -> tuple[int, int]:
     """(number, length) of the pieces of time, whole segments."""
-    count = 1 if programs >= 512 else min(_cdiv(1024, programs), _cdiv(time, 4 * READ_SEGMENT))
-    length = _cdiv(_cdiv(time, count), READ_SEGMENT) * READ_SEGMENT
+    length = _piece_length(time, programs, 512, 4 * READ_SEGMENT, READ_SEGMENT)
     return _cdiv(time, length), length
 
 

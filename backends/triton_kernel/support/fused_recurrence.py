@@ -8,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from .launching import OPS, _cdiv, _has_kernels, _on_device
+from .launching import OPS, _cdiv, _has_kernels, _on_device, _piece_length
 from .piece_kernels import _pieces_kernel
 
 RECURRENCE_LANES, RECURRENCE_WARPS = 64, 1  # entries of a program, side by side
@@ -62,9 +62,8 @@ class _Walk(NamedTuple):
 
     def pieces(self, steps: int) -> tuple[int, int]:
         """(number, length) of the pieces of time: one where lanes alone fill a device."""
-        time, programs = self.shape[1], self.shape[0] * _cdiv(self.width(), RECURRENCE_LANES)
-        count = 1 if programs >= 1024 else min(_cdiv(2048, programs), _cdiv(time, RECURRENCE_PIECE))
-        return self.cut(_cdiv(_cdiv(time, count), steps) * steps)
+        programs = self.shape[0] * _cdiv(self.width(), RECURRENCE_LANES)
+        return self.cut(_piece_length(self.shape[1], programs, 1024, RECURRENCE_PIECE, steps))
 
     def cut(self, length: int) -> tuple[int, int]:
         """(number, length) of pieces that are no longer: of packed sequences, as many as there can be."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...torch_module.support.affine_scan import affine_scan
-from .launching import OPS, _cdiv, _has_kernels, _on_device, _one_device, _restarted
+from .launching import OPS, _cdiv, _has_kernels, _on_device, _one_device, _piece_length, _restarted
 from .scan_kernels import _scan_adjoint_kernel, _scan_ends_kernel, _scan_states_kernel
 
 SCAN_LANES, SCAN_WARPS = 64, 1  # channels of a program, side by side
@@ -36,9 +36,7 @@ def _scan_lanes(decay: Tensor, b: Tensor) -> tuple[Tensor, int, tuple[int, int, 
 
 def _scan_pieces(batch: int, time: int, lanes: int) -> tuple[int, int]:
     """(number, length) of the pieces of time: enough programs to fill a device, and one piece if channels alone do."""
-    programs = batch * _cdiv(lanes, SCAN_LANES)
-    count = 1 if programs >= 1024 else min(_cdiv(2048, programs), _cdiv(time, 8 * SCAN_STEPS))
-    length = _cdiv(_cdiv(time, count), SCAN_STEPS) * SCAN_STEPS
+    length = _piece_length(time, batch * _cdiv(lanes, SCAN_LANES), 1024, 8 * SCAN_STEPS, SCAN_STEPS)
     return _cdiv(time, length), length
 
 

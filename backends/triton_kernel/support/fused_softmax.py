@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...torch_module.support.online_softmax import online_softmax
-from .launching import OPS, _block, _dot_precision, _has_kernels, _on_device, _one_device, _rows_fit, _tiles_of
+from .launching import OPS, _block, _cdiv, _dot_precision, _has_kernels, _on_device, _one_device, _rows_fit, _tiles_of
 from .softmax_kernels import _delta_kernel
 from .tuning import _tuned
 
@@ -95,10 +95,6 @@ def _softmax_packed(packed: bool, table: str) -> dict[str, bool]:
     return {"PACKED": packed, "KEEPS": packed and table == "sm_90"}
 
 
-def _softmax_blocks(length: int, block: int) -> int:
-    return (length + block - 1) // block
-
-
 @cache
 def _softmax_steps(plan: _Softmax) -> tuple[tuple[int, int, int], ...]:
     """Of each stride that the kernels take: which tensor's, of which dimension, and which of the sizes that is; -1 of a table."""
@@ -158,7 +154,7 @@ class _Call(NamedTuple):
         """The kernel for every block of its side and every leading position of it."""
         side, kept = ("column", self.plan.kept) if which == "columns" else ("row", self.plan.lead)
         constants = self.constants(which)
-        programs = _softmax_blocks(self.length(side), constants["BS" if side == "column" else "BT"]) * self.length("batch")
+        programs = _cdiv(self.length(side), constants["BS" if side == "column" else "BT"]) * self.length("batch")
         for d in kept:
             programs *= self.length(d)
         spans = [self.spans[side == "column"]] if self.plan.packed else []
@@ -194,7 +190,7 @@ def _gradient_empty(call: _Call, leaf: _Leaf, x: Tensor, wanted: bool) -> Tensor
     axes = _gradient_axes(call.plan, leaf)
     shape = [x.shape[-1] if a == "feature" else call.length(a) for a in axes if a != "block"]
     if "block" in axes:
-        shape.append(_softmax_blocks(call.length("row"), call.constants("rows")["BT"]))
+        shape.append(_cdiv(call.length("row"), call.constants("rows")["BT"]))
     pairs = "row" in axes and "column" in axes
     whole = set(axes) == set(leaf.axes())
     dtype = x.dtype if whole and (pairs or leaf.width) else torch.float32
@@ -295,7 +291,7 @@ def _softmax_adjoint(
             d_o = d_o.to(call.values.dtype).movedim(-2, 1).contiguous()
             o, delta = o.movedim(-2, 1).contiguous(), torch.empty_like(level)
             heads = math.prod(call.length(d) for d in plan.lead)
-            programs = _softmax_blocks(rows, 64) * heads * call.length("batch")
+            programs = _cdiv(rows, 64) * heads * call.length("batch")
             _delta_kernel[(programs,)](
                 d_o, o, d_level.contiguous(), delta, rows, heads, E=width, BE=_block(width, 256), BT=64
             )

@@ -76,6 +76,13 @@ def _cdiv(size: int, part: int) -> int:
     return -(-size // part)
 
 
+def _piece_length(time: int, programs: int, full: int, least: int, unit: int) -> int:
+    """How long pieces of time are, in whole units: one piece where so many programs are a full device, else as many pieces as
+    make twice that, of `least` steps or more."""
+    count = 1 if programs >= full else min(_cdiv(2 * full, programs), _cdiv(time, least))
+    return _cdiv(_cdiv(time, count), unit) * unit
+
+
 def _block(size: int, most: int) -> int:
     """The tile's length along an axis: a power of two, at least the 16 that products of tiles want."""
     return max(16, min(most, 1 << max(size - 1, 0).bit_length()))

@@ -48,11 +48,10 @@ def taken(source: Any, target: str, options: dict[str, int]) -> dict[str, Any]:
     """The same of what is compiled, with all that a launch says of it."""
     import triton
     from triton.backends.compiler import GPUTarget
-    from triton.backends.nvidia import compiler
 
-    triton.knobs.nvidia.ptxas = _assemblers()[target == "sm_90"]
-    compiler.get_ptxas_version.cache_clear()
-    compiler.CUDABackend.hash.cache_clear()
+    from backends.triton_kernel.support.assembler import _assemble_with
+
+    _assemble_with(_assemblers()[target == "sm_90"])
     made = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
     text = made.asm.get("ptx") or made.asm["amdgcn"]
     used = _amd(text) if target.startswith("gfx") else _nvidia(made.asm["cubin"])

@@ -22,7 +22,6 @@ from torch import Tensor
 
 import seqdsl
 from backends.torch_module.runtime_packed import _select_state, _stack_states
-from backends.triton_kernel.support.launching import INTERPRETED
 from seqdsl.api import load_backend
 from tests.backends.triton_kernel import reads, recurrences
 from tests.backends.triton_kernel.packed_mixers import (
@@ -37,7 +36,7 @@ from tests.backends.triton_kernel.packed_mixers import (
     SHIFTS,
     THROUGH,
 )
-from tests.backends.triton_kernel.processes import interpret_in, unless_stopped
+from tests.backends.triton_kernel.processes import in_pieces, interpret_in, unless_stopped
 from tests.backends.triton_kernel.recurrences import UNNAMED
 from tests.backends.triton_kernel.sequence_cases import WHOLE
 from tests.support.loops import relative
@@ -210,10 +209,7 @@ def built(case: Packed, change: tuple[str, str] | None = None) -> tuple[Any, Mod
     module = backend.build_module(source, program.class_name, **_lengths(case))
     text = sys.modules[type(module).__module__]
     vars(text).update(_packed_with_states=lambda *given: True, _run_packed=None)
-    vars(text).update(NEWTON_PIECES=case.pieces, RECURRENCE_PIECE=case.piece)
-    if INTERPRETED:
-        vars(text)["AFFINE_ROWS"] = 2
-    return module, text
+    return module, in_pieces(text, case.pieces, case.piece)
 
 
 def _lengths(case: Packed) -> dict[str, int]:

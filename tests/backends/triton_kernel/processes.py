@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -29,6 +30,15 @@ def interpret_in(module: str, *arguments: str) -> dict[str, Any]:
 def each(names: Iterable[str], deep: Collection[str]) -> list[Any]:
     """The names of cases, some of which are run under `--deep` alone: they are much like others."""
     return [pytest.param(name, marks=pytest.mark.deep) if name in deep else name for name in names]
+
+
+def in_pieces(text: ModuleType, pieces: int, piece: int) -> ModuleType:
+    """A file of kernels that cuts time into pieces of so many steps at least, solves as many side by side, and, interpreted,
+    takes small chunks of affine recurrences."""
+    vars(text).update(NEWTON_PIECES=pieces, RECURRENCE_PIECE=piece)
+    if os.environ.get("TRITON_INTERPRET"):
+        vars(text)["AFFINE_ROWS"] = 2
+    return text
 
 
 def compile_in(module: str, *arguments: str) -> Rows:

@@ -21,13 +21,12 @@ import torch
 from torch import Tensor
 
 import seqdsl
-from backends.triton_kernel.support.launching import INTERPRETED
 from backends.triton_kernel.support.piece_kernels import _pieces_kernel
 from seqdsl.api import load_backend
 from tests.backends.triton_kernel.ahead import TARGETS, answer
 from tests.backends.triton_kernel.ahead import compiled as compile_one
 from tests.backends.triton_kernel.cases import DTYPES, _guarded
-from tests.backends.triton_kernel.processes import ROOT, compile_in, interpret_in, unless_stopped
+from tests.backends.triton_kernel.processes import ROOT, compile_in, in_pieces, interpret_in, unless_stopped
 from tests.support.loops import relative
 
 UNNAMED = ROOT / "tests" / "unnamed"
@@ -172,11 +171,7 @@ def built(walk: Walk, backend: str = "triton", change: tuple[str, str] | None = 
         assert change[0] in source, source
         source = source.replace(*change)
     found = load_backend(backend).load_class(source, program.class_name)
-    text = sys.modules[found.__module__]
-    vars(text).update(NEWTON_PIECES=walk.pieces, RECURRENCE_PIECE=walk.piece)
-    if INTERPRETED:
-        vars(text)["AFFINE_ROWS"] = 2
-    return found(), text
+    return found(), in_pieces(sys.modules[found.__module__], walk.pieces, walk.piece)
 
 
 def inputs(walk: Walk, dtype: torch.dtype, extra: int = 0) -> list[Tensor]:
