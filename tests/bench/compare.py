@@ -1,7 +1,7 @@
 """Generated modules against what one would write by hand: `python -m tests.bench.compare [results.json]`.
 
 CPU, float32, two threads, B 1, H 4, K and V 64 but for the entrywise ones; forward, and forward with backward;
-interleaved, medians of the rounds' ratios; each case in a process of its own. Baselines: (a) a differentiable loop over
+interleaved, medians of the rounds' ratios over three processes of each case's own. Baselines: (a) a differentiable loop over
 unbind, (b) torch's associative_scan, (c) the naive chunk forms of fla-core, (d) torch's own attention and GRU, where they
 compute the same. One that is not installed is left out, and said so. Never a test.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,7 @@ from torch import Tensor
 import seqdsl
 from tests.bench import baselines
 from tests.bench.memory import gla_both, gla_both_by_autograd, gla_both_in_segments, gla_forward, in_segments
-from tests.bench.timing import fit_exponent, interleaved, machine_facts, peak_memory
+from tests.bench.timing import Timing, fit_exponent, interleaved, machine_facts, peak_memory
 
 Run = Callable[..., Any]
 # gla's neighbour that no paper has: it forgets by the columns of the state.
@@ -46,7 +46,10 @@ CELL = """mixer cell(z[t,n], r[t,n], g[t,n], u[n], v[n], w[n]) -> h[t,n]:
     c[t,n] = tanh(g + w * b * h[t-1])
     h[t,n] = (1 - a) * h[t-1] + a * c
 """
-ROUNDS = 9
+# Where a process's heap begins decides whether a large output is memory that it already holds, or 4 KiB pages that the
+# kernel must fetch one by one: that doubles or halves a scan's time, for all rounds of the process.
+PROCESSES = 3
+ROUNDS = 5  # in each of them
 
 
 @dataclass(frozen=True)
@@ -242,24 +245,27 @@ def tasks(case: Case, *, backward: bool) -> dict[str, Callable[[], object]]:
     return {name: task(run) for name, run in case.runs.items()}
 
 
-def measured(case: Case) -> list[dict[str, Any]]:
-    """One row for each baseline and direction; each baseline is interleaved with ours alone, so that none pays for the
+Row = tuple[str, str, str]  # of the table: the case, the direction, what it is measured against
+
+
+def measured(case: Case) -> dict[Row, Timing]:
+    """The rounds of each baseline and direction; each baseline is interleaved with ours alone, so that none pays for the
     memory that another one has left behind."""
-    rows = []
+    found = {}
     for backward in (False, True):
         runs = tasks(case, backward=backward)
         for other in [r for r in case.runs if r != "seqdsl"]:
             timing = interleaved({"seqdsl": runs["seqdsl"], other: runs[other]}, rounds=ROUNDS)
-            rows.append(
-                {
-                    "case": case.name,
-                    "what": "forward+backward" if backward else "forward",
-                    "ms": timing.medians()["seqdsl"] * 1e3,
-                    "against": other,
-                    "ratio": timing.ratio(other, "seqdsl"),
-                }
-            )
-    return rows
+            found[case.name, "forward+backward" if backward else "forward", other] = timing
+    return found
+
+
+def summed_up(row: Row, timings: Sequence[Timing]) -> dict[str, Any]:
+    """The medians over all rounds of all processes."""
+    case, what, other = row
+    timing = Timing({name: [s for each in timings for s in each.seconds[name]] for name in ("seqdsl", other)})
+    ms, ratio = timing.medians()["seqdsl"] * 1e3, timing.ratio(other, "seqdsl")
+    return {"case": case, "what": what, "ms": ms, "against": other, "ratio": ratio}
 
 
 def growth() -> dict[str, float]:
@@ -312,8 +318,8 @@ CASES: list[Callable[[], Case]] = [
 ]
 
 
-def alone(case: Callable[[], Case]) -> list[dict[str, Any]]:
-    """The rows of a case; to be run in a process of its own."""
+def alone(case: Callable[[], Case]) -> dict[Row, Timing]:
+    """What is measured of a case; to be run in a process of its own."""
     torch.set_num_threads(2)
     torch.manual_seed(0)
     return measured(case())
@@ -322,10 +328,12 @@ def alone(case: Callable[[], Case]) -> list[dict[str, Any]]:
 def main() -> None:
     """The table, and JSON with the machine's facts where a path is given."""
     torch.set_num_threads(2)
-    # What a case costs depends on the heap that the ones before it leave behind: each has a process of its own.
+    # What a case costs depends on the heap that the ones before it leave behind: none shares a process with another.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as processes:
-        found = processes.map(alone, CASES)
-        rows = [row for each in track(found, "timing", total=len(CASES), transient=True) for row in each]
+        runs = [case for case in CASES for _ in range(PROCESSES)]
+        found = list(track(processes.map(alone, runs), "timing", total=len(runs), transient=True))
+    cases = zip(*[iter(found)] * PROCESSES, strict=True)  # the processes of a case, case by case
+    rows = [summed_up(row, [each[row] for each in case]) for case in cases for row in case[0]]
     table = Table(box=None, min_width=100)
     for column in ("case", "what", "ours, ms", "against", "times faster"):
         table.add_column(column, justify="right" if column in ("ours, ms", "times faster") else "left")
