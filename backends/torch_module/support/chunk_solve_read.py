@@ -33,10 +33,20 @@ class _ChunkSolveRead(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        w: Tensor, u: Tensor, x: Tensor, q: Tensor, decay: Tensor, start: Tensor, log: bool, after: bool, size: int
+        w: Tensor,
+        u: Tensor,
+        x: Tensor,
+        q: Tensor,
+        decay: Tensor,
+        start: Tensor,
+        log: bool,
+        after: bool,
+        size: int,
+        keep: bool,
     ) -> tuple[Tensor, ...]:
-        flags: dict[str, Any] = {"log": log, "after": after, "size": size}
         lanes, parts = segments(w.shape[0], w.shape[1], w.shape[2], size, x.device)
+        alone = len(parts) == 1 and len(lanes) == 1
+        flags: dict[str, Any] = {"log": log, "after": after, "size": size, "keep": keep and alone}
         o, y = (x.new_empty(x.shape, dtype=start.dtype) for _ in range(2))
         starts, final = start.new_empty(len(parts), *start.shape), start.new_empty(start.shape)
         saved: list[Tensor] = []
@@ -45,18 +55,18 @@ class _ChunkSolveRead(torch.autograd.Function):
             for n, t in enumerate(parts):
                 starts[n, b, h] = state
                 part = [g[b, t, h] for g in (w, u, x, q, decay)]
-                reads, rows, *saved = _chunk_solve_read_segment(part, state, **flags)
+                reads, rows, states, *saved = _chunk_solve_read_segment(part, state, **flags)
                 for whole, chunks in ((o, reads), (y, rows)):
                     from_chunks(chunks, part[0].shape[1], start.dtype, out=whole[b, t, h])
-                state = saved[0][-1].view(state.shape)
+                state = states[-1].view(state.shape)
             final[b, h] = state
-        if len(parts) == 1 and len(lanes) == 1:
-            return o, final, y, rows, *saved
+        if saved:
+            return o, final, y, rows, states, *saved
         return o, final, y, starts
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        *given, ctx.log, ctx.after, ctx.size = inputs
+        *given, ctx.log, ctx.after, ctx.size, _ = inputs
         ctx.mark_non_differentiable(*output[3:])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*given, *output[3:])
@@ -70,7 +80,7 @@ class _ChunkSolveRead(torch.autograd.Function):
         d_final = torch.zeros_like(start) if grads[1] is None else grads[1]
         if torch.is_grad_enabled():
             pull = torch.func.vjp(lambda *given: _chunk_solve_read_plain(*given, **flags), *given)[1]
-            return *pull((d_o, d_final, torch.zeros_like(d_o) if grads[2] is None else grads[2])), None, None, None
+            return *pull((d_o, d_final, torch.zeros_like(d_o) if grads[2] is None else grads[2])), *[None] * 4
         found = [g.new_empty(g.shape) for g in given]
         lanes, parts = segments(w.shape[0], w.shape[1], w.shape[2], ctx.size, x.device)
         for b, h in lanes:
@@ -80,13 +90,13 @@ class _ChunkSolveRead(torch.autograd.Function):
                 saved = kept
                 if len(kept) == 1:
                     part = [g[here] for g in given[:5]]
-                    _, *saved = _chunk_solve_read_segment(part, kept[0][n, b, h], **flags)
+                    _, *saved = _chunk_solve_read_segment(part, kept[0][n, b, h], **flags, keep=True)
                 given_here = d_o[here], d_state, None if grads[2] is None else grads[2][here]
                 *d_part, d_state = _chunk_solve_read_adjoint(*given_here, *saved, **flags)
                 for whole, chunks in zip(found[:5], d_part, strict=True):
                     from_chunks(chunks, d_o[here].shape[1], whole.dtype, out=whole[here])
             found[5][b, h] = d_state
-        return *found, None, None, None
+        return *found, *[None] * 4
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
@@ -100,32 +110,45 @@ class _ChunkSolveRead(torch.autograd.Function):
         return (*results, *found[3:]), (0, 0, 0, *[None] * len(found[3:]))
 
 
-def _chunk_solve_read_segment(part: list[Tensor], start: Tensor, *, log: bool, after: bool, size: int) -> list[Tensor]:
-    """o and y [N, B, H, C, V], the states between the chunks [N+1, B H, K, V], and what else the adjoint wants."""
-    dtype = start.dtype
+def _chunk_solve_read_segment(
+    part: list[Tensor], start: Tensor, *, log: bool, after: bool, size: int, keep: bool
+) -> list[Tensor]:
+    """o and y [N, B, H, C, V], the states between the chunks [N+1, B H, K, V], and what else the adjoint wants if it is
+    to be kept."""
     batch, heads, width, columns = start.shape
-    left, right, given, reader = (to_chunks(g, size, 0, dtype) for g in part[:4])
-    decays = to_chunks(part[4], size, 0.0 if log else 1.0, dtype).flatten(0, 2)
-    shape = given.shape
-    left, right, given, reader = (g.flatten(0, 2) for g in (left, right, given, reader))
-    pairs, weights, leads, reads, writes, total, *kept = feedback_factors(
-        left, reader, right, decays, log=log, after=after
+    count = -(-part[0].shape[1] // size)
+    alone, answers, weights, reads, writes, total, saved = _chunk_solve_read_solved(
+        part, start.dtype, log=log, after=after, size=size, keep=keep
     )
-    inverse = unit_inverse(pairs.neg_())
-    alone, answers = torch.bmm(inverse, given), torch.bmm(inverse, leads)
     step = torch.bmm(writes.mT, answers)
     step.diagonal(dim1=1, dim2=2).add_(total)
-    states = start.new_empty(shape[0] + 1, batch * heads, width, columns)
+    states = start.new_empty(count + 1, batch * heads, width, columns)
     states[0] = start.flatten(0, 1)
     torch.bmm(writes.mT, alone, out=states[1:].flatten(0, 1))
-    steps = step.unflatten(0, (shape[0], -1)).unbind(0)
+    steps = step.unflatten(0, (count, -1)).unbind(0)
     for one, entering, following in zip(steps, states[:-1].unbind(0), states[1:].unbind(0), strict=True):
         following.baddbmm_(one, entering)
     before = states[:-1].flatten(0, 1)
     y = alone.baddbmm_(answers, before)
     o = torch.bmm(weights, y).baddbmm_(reads, before)
-    saved = [left, right, reader, decays, inverse, weights, answers, reads, writes, step, *kept]
-    return [o.view(shape), y.view(shape), states, *saved]
+    shape = count, batch, heads, size, columns
+    return [o.view(shape), y.view(shape), states, *([answers, weights, reads, writes, step, *saved] if keep else [])]
+
+
+def _chunk_solve_read_solved(
+    part: list[Tensor], dtype: torch.dtype, *, log: bool, after: bool, size: int, keep: bool
+) -> tuple[Any, ...]:
+    """y where no state enters, what it adds for each row of the state, the factors of the reads and writes, and what the
+    adjoint wants; what only leads to them is given back here."""
+    left, right, given, reader = (to_chunks(g, size, 0, dtype).flatten(0, 2) for g in part[:4])
+    decays = to_chunks(part[4], size, 0.0 if log else 1.0, dtype).flatten(0, 2)
+    pairs, weights, leads, reads, writes, total, *kept = feedback_factors(
+        left, reader, right, decays, log=log, after=after, keep=keep
+    )
+    inverse = unit_inverse(pairs.neg_())
+    alone, answers = torch.bmm(inverse, given), torch.bmm(inverse, leads)
+    saved = [left, right, reader, decays, inverse, *kept] if keep else []
+    return alone, answers, weights, reads, writes, total, saved
 
 
 def _chunk_solve_read_adjoint(
@@ -140,7 +163,7 @@ def _chunk_solve_read_adjoint(
     size: int,
 ) -> tuple[Tensor, ...]:
     """Gradients of w, u, x, q, decay in chunks, and of the start. With the r of the class: dx = r, dG = r y^T."""
-    left, right, reader, decays, inverse, weights, answers, reads, writes, step, *kept = saved
+    answers, weights, reads, writes, step, left, right, reader, decays, inverse, *kept = saved
     dtype, lead, solved = states.dtype, y.shape[:3], y.flatten(0, 2)
     d_out = to_chunks(d_o, size, 0, dtype).flatten(0, 2)
     given = torch.bmm(weights.mT, d_out)
@@ -215,7 +238,9 @@ def chunk_solve_read(
     if torch.compiler.is_compiling() or dtype.is_complex or 0 in (batch, time, heads, width, columns):
         o, final, y = _chunk_solve_read_plain(w, u, x, q, decay, start, log=log, after=after, size=chunk)
     else:
-        found = _ChunkSolveRead.apply(w, u, x, q, decay, start, log, after, size)  # type: ignore[no-untyped-call]
+        keep = torch.is_grad_enabled() and any(g.requires_grad for g in (w, u, x, q, decay, start))
+        inputs = w, u, x, q, decay, start, log, after, size, keep
+        found = _ChunkSolveRead.apply(*inputs)  # type: ignore[no-untyped-call]
         o, final, y = found[:3]
     if strict and time:
         o = torch.cat([torch.einsum("bthk,bhkv->bthv", first, start), o[:, :-1]], 1)

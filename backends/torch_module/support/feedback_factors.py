@@ -13,11 +13,12 @@ USES = ("block_rows", "decayed_factors", "decayed_factors_adjoint", "segment_pro
 
 
 def feedback_factors(
-    w: Tensor, q: Tensor, u: Tensor, decay: Tensor, *, log: bool, after: bool
+    w: Tensor, q: Tensor, u: Tensor, decay: Tensor, *, log: bool, after: bool, keep: bool
 ) -> tuple[Tensor, ...]:
     """Pairs G[i, j] = (w_i . u_j) prod a_l over j < l <= i (l < i unless `after`), to be read where j < i; weights
     A[i, j] = (q_i . u_j) prod a_l over j < l <= i; w and q times the decays since the chunk's start; u times those to
-    its end; the chunk's total; and what feedback_factors_adjoint wants kept.
+    its end; the chunk's total; and what feedback_factors_adjoint wants kept. Unless told to `keep` its inputs for that, it
+    may overwrite them.
 
     Shapes:  w, q, u [M, C, K], decay [M, C, 1 or K], C a power of two, at least 8 -> pairs, weights [M, C, C],
              three of [M, C, K], total [M, 1 or K], ..
@@ -35,10 +36,16 @@ def feedback_factors(
     spans = segment_products(a, log=log)
     prefix = (a.cumsum(-1).exp_() if log else a.cumprod(-1)).unsqueeze(-1)
     inner, outer = torch.bmm(w, u.mT), torch.bmm(q, u.mT)
-    pairs = inner * _feedback_factors_before(spans, 0, after)
-    leads = w * _feedback_factors_before(prefix, 1, after)
-    kept = inner, outer, spans, prefix
-    return pairs, outer * spans, leads, q * prefix, u * spans[:, -1].unsqueeze(-1), prefix[:, -1], *kept
+    factors = [
+        (inner, _feedback_factors_before(spans, 0, after)),
+        (outer, spans),
+        (w, _feedback_factors_before(prefix, 1, after)),
+        (q, prefix),
+        (u, spans[:, -1].unsqueeze(-1)),
+    ]
+    if keep:
+        return *(x * left for x, left in factors), prefix[:, -1], inner, outer, spans, prefix
+    return *(x.mul_(left) for x, left in factors), prefix[:, -1]
 
 
 def _feedback_factors_before(products: Tensor, first: float, after: bool) -> Tensor:

@@ -19,8 +19,8 @@ def unit_inverse(below: Tensor) -> Tensor:
     half = size // 2
     blocks = below.unflatten(1, (2, half)).unflatten(3, (2, half)).diagonal(dim1=1, dim2=3)
     first, second = unit_inverse(blocks.permute(0, 3, 1, 2).flatten(0, 1)).unflatten(0, (count, 2)).unbind(1)
-    inverse = below.new_zeros(below.shape)
-    inverse[:, :half, :half], inverse[:, half:, half:] = first, second
+    inverse = below.new_empty(below.shape)
+    inverse[:, :half, :half], inverse[:, :half, half:], inverse[:, half:, half:] = first, 0, second
     rest = torch.bmm(below[:, half:, :half], first)
     joint = torch.bmm(second, rest).neg_()
     # (I + L_22) joint + L_21 first should be 0.
