@@ -76,10 +76,13 @@ def test_grid(name: str, up: bool, left: bool, shape: tuple[int, int]) -> None:
     leaves = [x.requires_grad_() for x in (*operands, *(s for h in halos for s in h if s is not None and s.numel()))]
     blanks = [torch.zeros(2, 1, 3, dtype=F64)] * 2
     found = wavefront(step, blanks, halos, reads, operands, shape, slope=slope, margins=margins, up=up, left=left)
+    with torch.no_grad():
+        in_place = wavefront(step, blanks, halos, reads, operands, shape, slope=slope, margins=margins, up=up, left=left)
     wanted = loop(halos, reads, operands, shape, margins, up, left)
     weights = [torch.randn(2, *shape, 3, dtype=F64) for _ in wanted]
-    for a, b in zip(found, wanted, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-13)
+    for a, b, c in zip(found, in_place, wanted, strict=True):
+        torch.testing.assert_close(a, c, rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(b, c, rtol=1e-13, atol=1e-13)
     gradients = [
         torch.autograd.grad(sum((y * w).sum() for y, w in zip(ys, weights, strict=True)), leaves, materialize_grads=True)
         for ys in (found, wanted)

@@ -6,6 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .wavefront_in_place import wavefront_in_place
+
+USES = ("wavefront_in_place",)
+
 # (what is read of earlier cells, the operands at the cells) -> the states at the cells, each [B, cells, ...]
 _WavefrontStep = Callable[[Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]]
 
@@ -143,6 +147,10 @@ def wavefront(
         return _wavefront_empty(blanks, [*operands, *(s for sides in halos for s in sides if s is not None)], shape)
     turned, device = (up, left), blanks[0].device
     bounds = _wavefront_bounds(shape, slope, margins)
+    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    if not (torch.is_grad_enabled() or traced) and shape[1] > slope:
+        spans = [(w, low, high - low) for w, (_, low, high, _) in enumerate(bounds) if low < high]
+        return wavefront_in_place(step, blanks, halos, reads, operands, shape, spans, slope, margins, turned)
     order, back = _wavefront_orders(bounds, shape, slope, margins, turned, device)
     sizes = [high - low for _, low, high, _ in bounds if low < high]
     cells = [x.expand(x.shape[0], *shape, *x.shape[3:]).flatten(1, 2) for x in operands]

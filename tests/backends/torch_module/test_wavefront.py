@@ -43,7 +43,10 @@ def tensors_of(text: str, rows: int, columns: int) -> list[torch.Tensor]:
 
 
 def results(module: Any, inputs: list[torch.Tensor], state: Any = None, *, steppable: bool = True) -> list[torch.Tensor]:
-    """Outputs, the state after them, and the gradients of a loss that sees each entry differently."""
+    """Outputs, the state after them, outputs of a call without gradients, and those of a loss that sees each entry
+    differently."""
+    with torch.no_grad():
+        alone = as_tuple(module(*inputs, state=state) if steppable else module(*inputs))
     y, after = module(*inputs, state=state, return_state=True) if steppable else (module(*inputs), {})
     found = [*as_tuple(y), *(x for x in flatten(after).values() if isinstance(x, torch.Tensor))]
     held = [x for x in flatten(state or {}).values() if isinstance(x, torch.Tensor)]
@@ -51,7 +54,7 @@ def results(module: Any, inputs: list[torch.Tensor], state: Any = None, *, stepp
     real = [x for x in found if x.is_floating_point() and x.requires_grad]
     loss = sum(((x * torch.arange(1, x.numel() + 1).view_as(x).cos()).sum() for x in real), torch.zeros(()))
     grads = torch.autograd.grad(loss, leaves, materialize_grads=True, allow_unused=True) if real else ()
-    return [*found, *grads]
+    return [*found, *alone, *grads]
 
 
 def as_leaves(state: Any) -> Any:
@@ -196,6 +199,11 @@ MUTANTS = {
     "base cases that are not turned round": ("columns - 1 - column if left else column", "column"),
     "a corner from the row before": ("part, place = 1, (row + lead)", "part, place = 0, (row + lead)"),
     "a corner from the wrong side": ("column - columns + (before if row < 0 else 0)", "column - columns"),
+    "a place that is read one too late": ("wholes[n], slope, d * width + e", "wholes[n], slope, d * width + e - 1"),
+    "states a place further": ("low * width + w - slope * low", "low * width + w + 1 - slope * low"),
+    "rows above that are not turned round": ("above.flip(2) if turned[1] else above", "above"),
+    "columns beside that are not turned round": ("first.flip(1) if turned[0] else first", "first"),
+    "states that are not turned back": ("[x.flip(flips) if flips else x for x in inner]", "inner"),
     "no halo": ("if all(side is None for side in sides):", "if True:"),
 }  # fmt: skip
 
