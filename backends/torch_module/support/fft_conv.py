@@ -5,48 +5,55 @@ from typing import Any
 import torch
 from torch import Tensor
 
-FFT_NUMBERS = 1 << 20  # in the transforms of a block of channels and rows: the spectra stay in cache
+FFT_NUMBERS = 1 << 19  # in the transforms of a block of channels and rows: the spectra stay in cache
 
 
 class _FftConv(torch.autograd.Function):
-    """Keeps x and w only: their transforms are made again in the backward pass, and no complex graph is stored.
+    """Keeps x and w, and the transforms of a kernel that all sequences share; those of x are made again in the backward
+    pass, and no complex graph is stored.
 
     One signal, x [B, T, 1], may meet many kernels: it is transformed once for a block of them.
     """
 
     @staticmethod
-    def forward(x: Tensor, w: Tensor) -> Tensor:
+    def forward(x: Tensor, w: Tensor, keep: bool) -> tuple[Tensor, ...]:
         size, dtype = _fft_conv_size(x.shape[1], w.shape[1]), torch.promote_types(x.dtype, w.dtype)
         y = torch.empty(x.shape[0], w.shape[2], x.shape[1], dtype=dtype, device=x.device)
         rows, lanes = _fft_blocks(y.mT, size)
+        kept = []
         for lane in lanes:
             shared = _spectrum(w[..., lane], size, dtype) if len(w) == 1 else None
+            if keep and shared is not None:
+                kept.append(shared)
             for row in rows:
                 spectrum = _spectrum(_lanes_of(x, lane)[row], size, dtype)
                 kernel = _spectrum(w[row, :, lane], size, dtype) if shared is None else shared
                 y[row, lane] = _sequence(_times(spectrum, kernel), size, dtype)[..., : x.shape[1]]
-        return y.mT
+        return y.mT, *kept
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*inputs[:2], *output[1:])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         """A correlation is a convolution with the conjugate spectrum: d_x = grad * w, d_w = sum over B of grad * x."""
-        x, w = ctx.saved_tensors
+        x, w, *kept = ctx.saved_tensors
         grad = grads[0]
-        wants_x, wants_w = ctx.needs_input_grad
+        wants_x, wants_w, _ = ctx.needs_input_grad
         if torch.is_grad_enabled():
             d_x = _fft_conv_plain(grad, w, x.shape[1], conj=True).sum_to_size(x.shape) if wants_x else None
             d_w = _fft_conv_plain(grad, x, w.shape[1], conj=True).sum_to_size(w.shape) if wants_w else None
-            return d_x, d_w
+            return d_x, d_w, None
         size, dtype = _fft_conv_size(x.shape[1], w.shape[1]), grad.dtype
         d_x, d_w = (torch.empty_like(y.mT, dtype=dtype, memory_format=torch.contiguous_format) for y in (x, w))
         rows, lanes = _fft_blocks(grad, size)
         signals = None  # where one signal meets all kernels: the sum over these
-        for lane in lanes:
-            shared = _spectrum(w[..., lane], size, dtype) if len(w) == 1 and wants_x else None
+        for n, lane in enumerate(lanes):
+            shared = None
+            if len(w) == 1 and wants_x:
+                shared = kept[n] if kept else _spectrum(w[..., lane], size, dtype)
             total: Tensor | None = None
             for row in rows:
                 given = _spectrum(grad[row, :, lane], size, dtype)
@@ -69,18 +76,18 @@ class _FftConv(torch.autograd.Function):
                 d_w[:, lane] = _sequence(total, size, dtype)[..., : w.shape[1]]
         if signals is not None:
             d_x = _sequence(signals, size, dtype)[..., : x.shape[1]]
-        return d_x.mT if wants_x else None, d_w.mT if wants_w else None
+        return d_x.mT if wants_x else None, d_w.mT if wants_w else None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, w: Tensor) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, w: Tensor, keep: bool) -> tuple[Any, Any]:
         """The mapped axis joins the channels."""
         x, w = (
             y.unsqueeze(2).expand(*y.shape[:2], info.batch_size, -1) if dim is None else y.movedim(dim, 2)
-            for y, dim in zip((x, w), in_dims, strict=True)
+            for y, dim in zip((x, w), in_dims[:2], strict=True)
         )
         x = x.expand(*x.shape[:3], w.shape[3])
-        y = _FftConv.apply(x.flatten(2), w.flatten(2))  # type: ignore[no-untyped-call]
-        return y.unflatten(2, (info.batch_size, -1)), 2
+        y, *kept = _FftConv.apply(x.flatten(2), w.flatten(2), keep)  # type: ignore[no-untyped-call]
+        return (y.unflatten(2, (info.batch_size, -1)), *kept), (2, *[None] * len(kept))
 
 
 def _fft_conv_size(first: int, second: int) -> int:
@@ -143,5 +150,6 @@ def fft_conv(x: Tensor, w: Tensor) -> Tensor:
         return torch.zeros_like(x.expand(-1, -1, kernel.shape[2])) + w.to(dtype).sum() * 0
     if torch.compiler.is_compiling():
         return _fft_conv_plain(x, kernel, x.shape[1], conj=False)
-    y: Tensor = _FftConv.apply(x, kernel)  # type: ignore[no-untyped-call]
+    keep = torch.is_grad_enabled() and x.requires_grad
+    y: Tensor = _FftConv.apply(x, kernel, keep)[0]  # type: ignore[no-untyped-call]
     return y

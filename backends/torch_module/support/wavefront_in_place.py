@@ -52,8 +52,8 @@ def wavefront_in_place(
 
 def _wavefront_slices(x: Tensor, slope: int, back: int = 0) -> Callable[[int, int], Tensor]:
     """Of a grid [B, I, J, ...]: the front of `count` cells from the place `cell` on, so far back, [B, count, ...]."""
-    (batch, _, _, *rest), (over, down, across, *strides) = x.shape, x.stride()
-    apart = (over, down - slope * across, *strides)
+    (batch, _, columns, *rest), (over, _, across, *strides) = x.shape, x.stride()
+    apart = (over, (columns - slope) * across, *strides)
     begin = x.storage_offset() - back * across
 
     def front(cell: int, count: int) -> Tensor:
