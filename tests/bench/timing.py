@@ -20,6 +20,9 @@ from pathlib import Path
 import torch
 
 
+BLOCK = 0.02
+
+
 @dataclass(frozen=True)
 class Timing:
     """Seconds of every round, by candidate."""
@@ -39,20 +42,26 @@ class Timing:
 
 
 def interleaved(candidates: dict[str, Callable[[], object]], rounds: int = 7) -> Timing:
-    """Run the candidates in turn, round after round, after one untimed run of each.
+    """Run the candidates in turn, round after round, after two untimed runs of each; a short one is run `BLOCK` seconds
+    long in its turn, and its mean is what counts: alone, a millisecond is mostly what the one before has left in the caches.
 
     Each round has another order: what runs after one that has filled memory with garbage is slower.
     """
-    for run in candidates.values():
-        run()
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    counts = {name: math.ceil(BLOCK / min(_seconds(run), _seconds(run))) for name, run in candidates.items()}
     draw = random.Random(0)
     for _ in range(rounds):
         for name, run in draw.sample(list(candidates.items()), len(candidates)):
-            begin = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - begin)
+            seconds[name].append(_seconds(run, counts[name]))
     return Timing(seconds)
+
+
+def _seconds(run: Callable[[], object], count: int = 1) -> float:
+    """The mean of so many runs."""
+    begin = time.perf_counter()
+    for _ in range(count):
+        run()
+    return (time.perf_counter() - begin) / count
 
 
 def fit_exponent(ts: Sequence[float], seconds: Sequence[float]) -> float:
