@@ -83,7 +83,7 @@ def _newton_solved(
         count = min(abreast, (time - first) // size)
         part = [x if x.shape[1] != time else x[:, first : first + count * size] for x in operands]
         heads = [s.expand(s.shape[0], count, *s.shape[2:]) for s in starts]
-        states, exact = _newton_pieces(step, heads, part, size, mixing, low_rank)
+        states, exact = _newton_pieces(step, heads, part, size, mixing, low_rank, guess=True)
         if exact < count:
             states = [s[:, : exact * size] for s in states]
             size //= 2
@@ -100,11 +100,18 @@ def _newton_solved(
 
 
 def _newton_pieces(
-    step: _NewtonStep, heads: Sequence[Tensor], operands: list[Tensor], size: int, mixing: bool, low_rank: bool
+    step: _NewtonStep,
+    heads: Sequence[Tensor],
+    operands: list[Tensor],
+    size: int,
+    mixing: bool,
+    low_rank: bool,
+    guess: bool = False,
 ) -> tuple[list[Tensor], int]:
     """States over the pieces that begin at `heads`, and how many hold: all where these converge, else the exact ones.
 
-    The first two corrections copy the ends, and so do later ones while that gains a factor of ten; the others are
+    A guess is half a sweep: where a piece ends if its second half began at the head; a step forgets, as a rule. The first
+    two corrections copy the ends, and so do later ones while that gains a factor of ten; the others are
     Newton's, d[n+1] = r[n] + P[n] d[n] with the defects r and the products P of a piece's slopes, unless these are wide
     matrices of full rank. A step is entrywise, where lanes (the last dimension) are not mixed: when at most a quarter of
     them have not converged, only these go on.
@@ -119,6 +126,12 @@ def _newton_pieces(
     changes: list[float] = []
     defects: list[float] = []
     narrow = _newton_is_narrow(heads, low_rank)
+    if guess:
+        states = list(heads)
+        for i in range(size // 2, size):
+            states, _ = step(states, [column[i] for column in columns], False)
+        heads = [torch.cat([head[:, :1], end[:, :-1]], 1) for head, end in zip(heads, states, strict=True)]
+        _NEWTON["iterations"] += 1
     while True:
         slow = len(defects) >= 2 and not defects[-1] <= 0.1 * defects[-2]
         slow = slow and (not mixing or low_rank or narrow)
