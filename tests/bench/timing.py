@@ -19,8 +19,7 @@ from pathlib import Path
 
 import torch
 
-
-BLOCK = 0.02
+BLOCK = 0.02  # seconds
 
 
 @dataclass(frozen=True)
@@ -42,13 +41,16 @@ class Timing:
 
 
 def interleaved(candidates: dict[str, Callable[[], object]], rounds: int = 7) -> Timing:
-    """Run the candidates in turn, round after round, after two untimed runs of each; a short one is run `BLOCK` seconds
+    """Run the candidates in turn, round after round, after an untimed run of each; a short one is run `BLOCK` seconds
     long in its turn, and its mean is what counts: alone, a millisecond is mostly what the one before has left in the caches.
 
     Each round has another order: what runs after one that has filled memory with garbage is slower.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    counts = {name: math.ceil(BLOCK / min(_seconds(run), _seconds(run))) for name, run in candidates.items()}
+    counts = {}
+    for name, run in candidates.items():
+        first = _seconds(run)
+        counts[name] = 1 if first > 10 * BLOCK else math.ceil(BLOCK / _seconds(run))
     draw = random.Random(0)
     for _ in range(rounds):
         for name, run in draw.sample(list(candidates.items()), len(candidates)):
