@@ -1,5 +1,6 @@
 """Linear attention whose decays go with the columns of the state, chunk by chunk."""
 
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -26,14 +27,14 @@ USES = (
 
 
 def chunk_column_attention(
-    q: Tensor, k: Tensor, v: Tensor, decay: Tensor, start: Tensor, *, log: bool, size: int, keep: bool
-) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    """o [B, T, H, V], final [B, H, K, V], and what the adjoint wants if it is to be kept.
+    q: Tensor, k: Tensor, v: Tensor, decay: Tensor, start: Tensor, o: Tensor, *, log: bool, size: int, keep: bool
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Write o [B, T, H, V]; the final state [B, H, K, V], and what the adjoint wants if it is to be kept.
 
     The weights (q k^T) do not know the decay: it acts on what they sum, so a chunk is a row-decayed product whose
     unknowns are the outputs, and its adjoint is the row-decayed product itself.
     """
-    batch, time, heads, width = q.shape
+    batch, _, heads, width = q.shape
     dtype = start.dtype
     q_chunks, k_chunks = (to_chunks(x, size, 0, dtype).flatten(0, 2) for x in (q, k))
     values, decays = to_rows(v, size, 0, dtype), to_rows(decay, size, 0.0 if log else 1.0, dtype)
@@ -51,25 +52,23 @@ def chunk_column_attention(
     weights = torch.bmm(q_chunks, k_chunks.mT)
     entering = torch.bmm(q_chunks, states[:-1].flatten(0, 1))
     kept = (q_chunks, k_chunks, values, decays, weights, entering.clone(), states) if keep else ()
-    o = column_reads(weights, entering, v_rows, a_rows, log_blocks)
+    from_rows(column_reads(weights, entering, v_rows, a_rows, log_blocks).view(values.shape), o)
     final = states[-1].view(batch, heads, width, -1).clone()
-    return from_rows(o.view(values.shape), time, dtype), final, kept + ((log_blocks,) if keep and log_blocks is not None else ())
+    return final, kept + ((log_blocks,) if keep and log_blocks is not None else ())
 
 
 def chunk_column_attention_adjoint(
-    q: Tensor,
-    v: Tensor,
-    decay: Tensor,
     d_o: Tensor,
     d_final: Tensor,
-    saved: list[Tensor] | tuple[Tensor, ...],
+    saved: Sequence[Tensor],
+    found: list[Tensor],
     *,
     log: bool,
     size: int,
-) -> tuple[Tensor, ...]:
-    """Gradients of q, k, v, decay and start."""
+) -> Tensor:
+    """Write the gradients of q, k, v and decay into `found`; that of the start."""
     q_chunks, k_chunks, values, decays, weights, entering, states, *log_blocks = saved
-    time, (count, batch, heads) = q.shape[1], values.shape[1:4]
+    count, batch, heads = values.shape[1:4]
     d_rows = to_rows(d_o, size, 0, states.dtype).flatten(1, 3)
     v_rows, a_rows = values.flatten(1, 3), decays.flatten(1, 3)
     d_weights, d_entering, writes, total = decayed_factors(d_rows, v_rows, a_rows, *log_blocks)
@@ -87,11 +86,8 @@ def chunk_column_attention_adjoint(
     )
     if log:
         d_a.mul_(a_rows)
-    lead = (count, batch, heads, size, -1)
-    return (
-        from_chunks(d_q.view(lead), time, q.dtype),
-        from_chunks(d_k.view(lead), time, q.dtype),
-        from_rows(d_v.view(values.shape), time, v.dtype),
-        from_rows(d_a.view(values.shape), time, decay.dtype),
-        d_states[0].view(d_final.shape),
-    )
+    for d, into in zip((d_q, d_k), found[:2], strict=True):
+        from_chunks(d.view(count, batch, heads, size, -1), into)
+    for d, into in zip((d_v, d_a), found[2:], strict=True):
+        from_rows(d.view(values.shape), into)
+    return d_states[0].view(d_final.shape)

@@ -1,5 +1,6 @@
 """Linear attention with decays, chunk by chunk: products inside a chunk, one state between two chunks."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from .from_chunks import from_chunks
 from .from_rows import from_rows
 from .prefix_products import prefix_products
 from .segment_products import segment_products
-from .segments import segments
+from .segments import KEPT, segments
 from .shared_factors import shared_factors
 from .shared_factors_adjoint import shared_factors_adjoint
 from .suffix_products import suffix_products
@@ -43,8 +44,8 @@ USES = (
 
 
 class _ChunkLinearAttention(torch.autograd.Function):
-    """Keeps the inputs, and of one segment its weights, of several the states at their starts: the adjoint forms a
-    segment's weights again. No gradient passes through an exp.
+    """Keeps the inputs and the states where segments start, and of few positions the weights of their chunks: of more the
+    adjoint forms a segment's weights again. No gradient passes through an exp.
 
     M = N B H chunks of a segment are worked on at once; the only loop goes over its N states. The adjoint has the same
     shape.
@@ -63,20 +64,19 @@ class _ChunkLinearAttention(torch.autograd.Function):
         keep: bool,
     ) -> tuple[Tensor, ...]:
         chunks = chunk_column_attention if columns else _chunk_linear_attention_chunks
-        lanes, parts = segments(q.shape[0], q.shape[1], q.shape[2], size, q.device)
-        if len(parts) == 1 and len(lanes) == 1:
-            o, final, saved = chunks(q, k, v, decay, start, log=log, size=size, keep=keep)
-            return o, final, *saved
+        lanes, parts = segments(q, size)
         o, final = v.new_empty(v.shape, dtype=start.dtype), start.new_empty(start.shape)
         starts = start.new_empty(len(parts), *start.shape)
+        saved: list[Tensor] = []
         for b, h in lanes:
             state = start[b, h]
             for n, t in enumerate(parts):
                 starts[n, b, h] = state
                 part = q[b, t, h], k[b, t, h], v[b, t, h], decay[b, t, h]
-                o[b, t, h], state, _ = chunks(*part, state, log=log, size=size, keep=False)
+                state, kept = chunks(*part, state, o[b, t, h], log=log, size=size, keep=keep)
+                saved += kept
             final[b, h] = state
-        return o, final, starts
+        return o, final, starts, *saved
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -87,7 +87,7 @@ class _ChunkLinearAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        q, k, v, decay, start, *kept = ctx.saved_tensors
+        q, k, v, decay, start, starts, *kept = ctx.saved_tensors
         d_o = torch.zeros_like(v, dtype=start.dtype) if grads[0] is None else grads[0]
         d_final = torch.zeros_like(start) if grads[1] is None else grads[1]
         flags = {"log": ctx.log, "size": ctx.size}
@@ -100,20 +100,18 @@ class _ChunkLinearAttention(torch.autograd.Function):
         chunks, adjoint = _chunk_linear_attention_chunks, _chunk_linear_attention_adjoint
         if ctx.columns:
             chunks, adjoint = chunk_column_attention, chunk_column_attention_adjoint
-        lanes, parts = segments(q.shape[0], q.shape[1], q.shape[2], ctx.size, q.device)
-        if len(parts) == 1 and len(lanes) == 1:
-            *_, saved = (kept,) if kept else chunks(q, k, v, decay, start, **flags, keep=True)
-            return *adjoint(q, v, decay, d_o, d_final, saved, **flags), None, None, None, None
+        lanes, parts = segments(q, ctx.size)
         found = [x.new_empty(x.shape) for x in (q, k, v, decay, start)]
-        for b, h in lanes:
+        each = len(kept) // (len(lanes) * len(parts))
+        for b, h in reversed(lanes):
             d_state = d_final[b, h]
             for n in range(len(parts) - 1, -1, -1):
                 here = b, parts[n], h
-                part = q[here], k[here], v[here], decay[here]
-                *_, saved = chunks(*part, kept[0][n, b, h], **flags, keep=True)
-                *d_part, d_state = adjoint(part[0], part[2], part[3], d_o[here], d_state, saved, **flags)
-                for whole, d in zip(found[:4], d_part, strict=True):
-                    whole[here] = d
+                saved: Sequence[Tensor] = [kept.pop() for _ in range(each)][::-1]
+                if not saved:
+                    part = q[here], k[here], v[here], decay[here]
+                    _, saved = chunks(*part, starts[n, b, h], torch.empty_like(part[2]), **flags, keep=True)
+                d_state = adjoint(d_o[here], d_state, saved, [x[here] for x in found[:4]], **flags)
             found[4][b, h] = d_state
         return *found, None, None, None, None
 
@@ -130,10 +128,10 @@ class _ChunkLinearAttention(torch.autograd.Function):
 
 
 def _chunk_linear_attention_chunks(
-    q: Tensor, k: Tensor, v: Tensor, decay: Tensor, start: Tensor, *, log: bool, size: int, keep: bool
-) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    """o [B, T, H, V], final [B, H, K, V], and what the adjoint wants if it is to be kept."""
-    batch, time, heads, width = q.shape
+    q: Tensor, k: Tensor, v: Tensor, decay: Tensor, start: Tensor, o: Tensor, *, log: bool, size: int, keep: bool
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Write o [B, T, H, V]; the final state [B, H, K, V], and what the adjoint wants if it is to be kept."""
+    batch, _, heads, width = q.shape
     dtype = start.dtype
     split = to_chunks if decay.shape[-1] == 1 else to_rows
     q_chunks, k_chunks = split(q, size, 0, dtype), split(k, size, 0, dtype)
@@ -159,26 +157,22 @@ def _chunk_linear_attention_chunks(
     torch.bmm(writes.mT, v_flat, out=states[1:].flatten(0, 1))
     lead = count, batch * heads, -1, 1
     chunk_states(states, total.view(lead), None if log_total is None else log_total.view(lead))
-    o = torch.bmm(weights, v_flat).baddbmm_(reads, states[:-1].flatten(0, 1))
+    from_chunks(torch.bmm(weights, v_flat).baddbmm_(reads, states[:-1].flatten(0, 1)).view(values.shape), o)
     final = states[-1].view(batch, heads, width, -1).clone()
-    saved = (q_chunks, k_chunks, values, decays, weights, reads, writes, total, states, *kept) if keep else ()
-    return from_chunks(o.view(values.shape), time, dtype), final, saved
+    return final, (q_chunks, k_chunks, values, decays, weights, reads, writes, total, states, *kept) if keep else ()
 
 
 def _chunk_linear_attention_adjoint(
-    q: Tensor,
-    v: Tensor,
-    decay: Tensor,
     d_o: Tensor,
     d_final: Tensor,
-    saved: list[Tensor] | tuple[Tensor, ...],
+    saved: Sequence[Tensor],
+    found: list[Tensor],
     *,
     log: bool,
     size: int,
-) -> tuple[Tensor, ...]:
-    """Gradients of q, k, v, decay and start."""
+) -> Tensor:
+    """Write the gradients of q, k, v and decay into `found`; that of the start."""
     q_chunks, k_chunks, values, decays, weights, reads, writes, total, states, *kept = saved
-    time = q.shape[1]
     count, batch, heads = values.shape[:3]
     d_out = to_chunks(d_o, size, 0, states.dtype).flatten(0, 2)
     d_states = torch.empty_like(states)
@@ -188,27 +182,25 @@ def _chunk_linear_attention_adjoint(
     entering, d_leaving = states[:-1].flatten(0, 1), d_states[1:].flatten(0, 1)
     v_flat = values.flatten(0, 2)
     d_v = torch.bmm(weights.mT, d_out).baddbmm_(writes, d_leaving)
+    from_chunks(d_v.view(values.shape), found[2])
     d_weights = torch.bmm(d_out, v_flat.mT)
     d_reads = torch.bmm(d_out, entering.mT)
     d_writes = torch.bmm(v_flat, d_leaving.mT)
     d_total = (entering * d_leaving).sum(-1)
     given = d_weights, d_reads, d_writes, d_total
-    join = from_chunks if decay.shape[-1] == 1 else from_rows
-    if decay.shape[-1] == 1:
+    shared = decays.dim() == values.dim()
+    if shared:
         d_q, d_k, d_a = shared_factors_adjoint(q_chunks.flatten(0, 2), k_chunks.flatten(0, 2), tuple(kept), *given)
-        a = decays.exp() if log else None
     else:
         rows = q_chunks.flatten(1, 3), k_chunks.flatten(1, 3), decays.flatten(1, 3)
         d_q, d_k, d_a = decayed_factors_adjoint(*rows, *given, *kept)
-        a = decays if log else None
     d_a = d_a.view(decays.shape)
-    return (
-        join(d_q.view(q_chunks.shape), time, q.dtype),
-        join(d_k.view(q_chunks.shape), time, q.dtype),
-        from_chunks(d_v.view(values.shape), time, v.dtype),
-        join(d_a if a is None else d_a.mul_(a), time, decay.dtype),
-        d_states[0].view(d_final.shape),
-    )
+    if log:
+        d_a.mul_(decays.exp() if shared else decays)
+    join = from_chunks if shared else from_rows
+    for d, like, into in ((d_q, q_chunks, found[0]), (d_k, k_chunks, found[1]), (d_a, decays, found[3])):
+        join(d.view(like.shape), into)
+    return d_states[0].view(d_final.shape)
 
 
 def _chunk_linear_attention_plain(
@@ -294,12 +286,15 @@ def chunk_linear_attention(
     columns = columns and decay.shape[-1] > 1
     traced = torch.compiler.is_compiling() or dtype.is_complex
     size = chunk if traced else min(chunk, max(8, 1 << max(time - 1, 0).bit_length()))
+    if not traced and decay.shape[-1] == 1 and width * v.shape[-1] <= 64 * 64 and q.device.type == "cpu":
+        size = min(size, 32)  # what the weights then save is more than what twice as many states of this size cost
     if 0 in (batch, time, heads, width, v.shape[-1]):
         o, final = q.to(dtype) @ k.mT.to(dtype) @ v.to(dtype) + decay.sum() * 0, start + k.sum() * 0
     elif traced:
         o, final = _chunk_linear_attention_plain(q, k, v, decay, start, log=log, size=size, columns=columns)
     else:
         keep = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, decay, start))
+        keep = keep and (q.device.type != "cpu" or batch * time * heads <= KEPT)
         given = q, k, v, decay, start, log, size, columns, keep
         o, final = _ChunkLinearAttention.apply(*given)[:2]  # type: ignore[no-untyped-call]
     if strict:

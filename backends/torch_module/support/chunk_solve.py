@@ -80,7 +80,9 @@ def _chunk_solve_join(rows: Tensor, like: Tensor, size: int) -> Tensor:
     """[M, C R, D] -> [B, T, H, R, D] with the other lengths of `like`."""
     batch, time, heads, ranks, _ = like.shape
     chunks = rows.unflatten(1, (size, ranks)).transpose(1, 2).unflatten(0, (-1, batch, heads)).flatten(2, 3)
-    return torch.unflatten(from_chunks(chunks, time, rows.dtype), 2, (heads, ranks))
+    joined = rows.new_empty(batch, time, heads * ranks, rows.shape[2])
+    from_chunks(chunks, joined)
+    return torch.unflatten(joined, 2, (heads, ranks))
 
 
 def _chunk_solve_chunks(
@@ -145,9 +147,10 @@ def _chunk_solve_adjoint(
         left, right, decays, tuple(kept), d_pairs, d_reads, d_writes, d_total, log=log, after=after
     )
     batch, heads = states.shape[1] // w.shape[2], w.shape[2]
-    d_decay = from_chunks(d_decay.unflatten(0, (-1, batch, heads)), w.shape[1], dtype)
+    d_decays = torch.empty(decay.shape, dtype=dtype, device=decay.device)
+    from_chunks(d_decay.unflatten(0, (-1, batch, heads)), d_decays)
     joined = (_chunk_solve_join(_chunk_solve_rows(g), w, size) for g in (d_left, d_right))
-    return *joined, _chunk_solve_join(d_x, d_y, size), d_decay, d_states[0].unflatten(0, (batch, heads))
+    return *joined, _chunk_solve_join(d_x, d_y, size), d_decays, d_states[0].unflatten(0, (batch, heads))
 
 
 def _chunk_solve_plain(

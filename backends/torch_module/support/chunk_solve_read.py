@@ -9,7 +9,7 @@ from .chunk_linear_attention import chunk_linear_attention
 from .chunk_solve import chunk_solve
 from .feedback_factors import feedback_factors, feedback_factors_adjoint
 from .from_chunks import from_chunks
-from .segments import segments
+from .segments import KEPT, segments
 from .to_chunks import to_chunks
 from .unit_inverse import unit_inverse
 
@@ -28,7 +28,7 @@ class _ChunkSolveRead(torch.autograd.Function):
     """Inside a chunk (I - G) y = x + W S and o = A y + Q S, with S the state that enters it; S' = total S + U^T y.
 
     The adjoint runs one recurrence too: dS = total dS' + W^T r + Q^T do, with r = (I - G)^-T (dy + A^T do + U dS'). It
-    keeps all of one segment, and of several the states at their starts, as _ChunkLinearAttention.
+    keeps what _ChunkLinearAttention keeps.
     """
 
     @staticmethod
@@ -44,9 +44,7 @@ class _ChunkSolveRead(torch.autograd.Function):
         size: int,
         keep: bool,
     ) -> tuple[Tensor, ...]:
-        lanes, parts = segments(w.shape[0], w.shape[1], w.shape[2], size, x.device)
-        alone = len(parts) == 1 and len(lanes) == 1
-        flags: dict[str, Any] = {"log": log, "after": after, "size": size, "keep": keep and alone}
+        lanes, parts = segments(w, size)
         o, y = (x.new_empty(x.shape, dtype=start.dtype) for _ in range(2))
         starts, final = start.new_empty(len(parts), *start.shape), start.new_empty(start.shape)
         saved: list[Tensor] = []
@@ -55,14 +53,15 @@ class _ChunkSolveRead(torch.autograd.Function):
             for n, t in enumerate(parts):
                 starts[n, b, h] = state
                 part = [g[b, t, h] for g in (w, u, x, q, decay)]
-                reads, rows, states, *saved = _chunk_solve_read_segment(part, state, **flags)
-                for whole, chunks in ((o, reads), (y, rows)):
-                    from_chunks(chunks, part[0].shape[1], start.dtype, out=whole[b, t, h])
+                reads, rows, states, *rest = _chunk_solve_read_segment(
+                    part, state, log=log, after=after, size=size, keep=keep
+                )
+                from_chunks(reads, o[b, t, h])
+                from_chunks(rows, y[b, t, h])
+                saved += [rows, states, *rest] if keep else []
                 state = states[-1].view(state.shape)
             final[b, h] = state
-        if saved:
-            return o, final, y, rows, states, *saved
-        return o, final, y, starts
+        return o, final, y, starts, *saved
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -73,7 +72,7 @@ class _ChunkSolveRead(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        w, u, x, q, decay, start, *kept = ctx.saved_tensors
+        w, u, x, q, decay, start, starts, *kept = ctx.saved_tensors
         given = w, u, x, q, decay, start
         flags = {"log": ctx.log, "after": ctx.after, "size": ctx.size}
         d_o = torch.zeros_like(x, dtype=start.dtype) if grads[0] is None else grads[0]
@@ -82,19 +81,20 @@ class _ChunkSolveRead(torch.autograd.Function):
             pull = torch.func.vjp(lambda *given: _chunk_solve_read_plain(*given, **flags), *given)[1]
             return *pull((d_o, d_final, torch.zeros_like(d_o) if grads[2] is None else grads[2])), *[None] * 4
         found = [g.new_empty(g.shape) for g in given]
-        lanes, parts = segments(w.shape[0], w.shape[1], w.shape[2], ctx.size, x.device)
-        for b, h in lanes:
+        lanes, parts = segments(w, ctx.size)
+        each = len(kept) // (len(lanes) * len(parts))
+        for b, h in reversed(lanes):
             d_state = d_final[b, h]
             for n in range(len(parts) - 1, -1, -1):
                 here = b, parts[n], h
-                saved = kept
-                if len(kept) == 1:
+                saved = [kept.pop() for _ in range(each)][::-1]
+                if not saved:
                     part = [g[here] for g in given[:5]]
-                    _, *saved = _chunk_solve_read_segment(part, kept[0][n, b, h], **flags, keep=True)
+                    _, *saved = _chunk_solve_read_segment(part, starts[n, b, h], **flags, keep=True)
                 given_here = d_o[here], d_state, None if grads[2] is None else grads[2][here]
                 *d_part, d_state = _chunk_solve_read_adjoint(*given_here, *saved, **flags)
                 for whole, chunks in zip(found[:5], d_part, strict=True):
-                    from_chunks(chunks, d_o[here].shape[1], whole.dtype, out=whole[here])
+                    from_chunks(chunks, whole[here])
             found[5][b, h] = d_state
         return *found, *[None] * 4
 
@@ -239,6 +239,7 @@ def chunk_solve_read(
         o, final, y = _chunk_solve_read_plain(w, u, x, q, decay, start, log=log, after=after, size=chunk)
     else:
         keep = torch.is_grad_enabled() and any(g.requires_grad for g in (w, u, x, q, decay, start))
+        keep = keep and (x.device.type != "cpu" or batch * time * heads <= KEPT)
         inputs = w, u, x, q, decay, start, log, after, size, keep
         found = _ChunkSolveRead.apply(*inputs)  # type: ignore[no-untyped-call]
         o, final, y = found[:3]

@@ -127,10 +127,10 @@ def _newton_pieces(
     defects: list[float] = []
     narrow = _newton_is_narrow(heads, low_rank)
     if guess:
-        states = list(heads)
+        ends: Sequence[Tensor] = heads
         for i in range(size // 2, size):
-            states, _ = step(states, [column[i] for column in columns], False)
-        heads = [torch.cat([head[:, :1], end[:, :-1]], 1) for head, end in zip(heads, states, strict=True)]
+            ends, _ = step(ends, [column[i] for column in columns], False)
+        heads = [torch.cat([head[:, :1], end[:, :-1]], 1) for head, end in zip(heads, ends, strict=True)]
         _NEWTON["iterations"] += 1
     while True:
         slow = len(defects) >= 2 and not defects[-1] <= 0.1 * defects[-2]

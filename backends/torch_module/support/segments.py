@@ -1,21 +1,24 @@
 """Which part of a batch of long sequences is worked on at once."""
 
-import torch
+from torch import Tensor
+
+POSITIONS = 4096  # of all sequences and heads together, in a part
+KEPT = 32768  # of which an adjoint finds kept what it wants of them
 
 
-def segments(
-    batch: int, time: int, heads: int, size: int, device: torch.device
-) -> tuple[list[tuple[slice, slice]], list[slice]]:
-    """(batch, heads) slices, and slices of time: up to 512 chunks are taken as one, and so is everything off the CPU.
+def segments(x: Tensor, size: int) -> tuple[list[tuple[slice, slice]], list[slice]]:
+    """(batch, heads) slices, and slices of time, in whole chunks: parts of `POSITIONS`, or all at once off the CPU.
 
-    More are cut into parts of about 64 whole chunks. What these need is reused while it is in the cache, and from memory
-    that the allocator keeps; operations on large fresh tensors wait for the kernel to fill pages with zeros. And what
-    an adjoint wants of a part can be computed again where it is needed, so that it never exists for all of them.
+    What a part needs is reused by the next one while it is in the cache, and from memory that the allocator keeps;
+    operations on large fresh tensors wait for memory, and for the kernel to fill pages with zeros. And of more than
+    `KEPT` positions what an adjoint wants is computed again, part by part, so that it never exists for all of them.
+    Shapes:  x [B, T, H, ..]
     """
-    if device.type != "cpu" or batch * heads * (time // size) <= 512:
+    batch, time, heads = x.shape[:3]
+    if x.device.type != "cpu" or batch * heads * time <= POSITIONS:
         return [(slice(None), slice(None))], [slice(0, time)]
-    wide = min(heads, 64)
-    deep = min(batch, 64 // wide)
-    long = size * max(1, 64 // (wide * deep))
+    wide = min(heads, POSITIONS // size)
+    deep = min(batch, POSITIONS // size // wide)
+    long = size * max(1, POSITIONS // size // (wide * deep))
     lanes = [(slice(b, b + deep), slice(h, h + wide)) for b in range(0, batch, deep) for h in range(0, heads, wide)]
     return lanes, [slice(t, min(t + long, time)) for t in range(0, time, long)]
