@@ -22,7 +22,7 @@ from seqdsl.syntax import tree
 _REMEDY = {  # what makes a name of a kind known
     "name": "give it an equation, or make it an input, a param or an option",
     "tensor": "give it an equation, or make it an input or a param",
-    "index": "give it a size where it is made, `{}: N`",
+    "index": "give it a size where it is made, `{0}: N`; or an axis that is there already, `index {0} over t`",
     "size": "make it an option, after `;` in the header",
     "field": "the fields are those of the monoid's header",
     "function": "import it, or declare it with `fn`",

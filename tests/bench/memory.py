@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 import seqdsl
 from tests.bench import baselines
-
-SEGMENT = 1024
 
 
 def gla_inputs(length: int) -> list[Tensor]:
@@ -43,24 +39,6 @@ def differentiated(call: Callable[..., Tensor], length: int) -> Callable[[], obj
 def gla_both(length: int) -> Callable[[], object]:
     """gla in chunks, forward and backward."""
     return differentiated(seqdsl.load("gla", "gla").module("chunkwise"), length)
-
-
-def gla_both_in_segments(length: int) -> Callable[[], object]:
-    """The same over segments of time, each computed again for its backward: the state goes from one to the next."""
-    return differentiated(in_segments(seqdsl.load("gla", "gla").module("chunkwise")), length)
-
-
-def in_segments(module: Any) -> Callable[..., Tensor]:
-    """The module over one segment of time after another; what is kept for the backward is the state before each."""
-
-    def call(*inputs: Tensor) -> Tensor:
-        state, outputs = None, []
-        for pieces in zip(*(x.split(SEGMENT, 1) for x in inputs), strict=True):
-            y, state = checkpoint(module, *pieces, state=state, return_state=True, use_reentrant=False)
-            outputs.append(y)
-        return torch.cat(outputs, 1)
-
-    return call
 
 
 def gla_both_by_autograd(length: int) -> Callable[[], object]:

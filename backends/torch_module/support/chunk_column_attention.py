@@ -80,7 +80,7 @@ def chunk_column_attention_adjoint(
     d_q = torch.bmm(d_weights, k_chunks).baddbmm_(d_entering, before.mT)
     d_k = torch.bmm(d_weights.mT, q_chunks).baddbmm_(writes, d_leaving.mT)
     d_writes = torch.bmm(k_chunks, d_leaving)
-    d_total = (before * d_leaving).sum(-2)
+    d_total = d_leaving.mul_(before).sum(-2)
     _, d_v, d_a = decayed_factors_adjoint(
         d_rows, v_rows, a_rows, weights, entering, d_writes, d_total, *log_blocks
     )

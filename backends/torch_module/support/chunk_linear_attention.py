@@ -159,7 +159,11 @@ def _chunk_linear_attention_chunks(
     chunk_states(states, total.view(lead), None if log_total is None else log_total.view(lead))
     from_chunks(torch.bmm(weights, v_flat).baddbmm_(reads, states[:-1].flatten(0, 1)).view(values.shape), o)
     final = states[-1].view(batch, heads, width, -1).clone()
-    return final, (q_chunks, k_chunks, values, decays, weights, reads, writes, total, states, *kept) if keep else ()
+    if not keep:
+        return final, ()
+    # Of a shared decay, products and spans give the factors back for less than it takes to fetch them from memory.
+    factors = () if decay.shape[-1] == 1 else (weights, reads, writes)
+    return final, (q_chunks, k_chunks, values, decays, total, states, *factors, *kept)
 
 
 def _chunk_linear_attention_adjoint(
@@ -172,8 +176,15 @@ def _chunk_linear_attention_adjoint(
     size: int,
 ) -> Tensor:
     """Write the gradients of q, k, v and decay into `found`; that of the start."""
-    q_chunks, k_chunks, values, decays, weights, reads, writes, total, states, *kept = saved
+    q_chunks, k_chunks, values, decays, total, states, *kept = saved
     count, batch, heads = values.shape[:3]
+    shared = decays.dim() == values.dim()
+    if shared:
+        products, spans, prefix = kept
+        weights, reads = products * spans, q_chunks.flatten(0, 2) * prefix
+        writes = k_chunks.flatten(0, 2) * spans[:, -1].unsqueeze(-1)
+    else:
+        weights, reads, writes, *kept = kept
     d_out = to_chunks(d_o, size, 0, states.dtype).flatten(0, 2)
     d_states = torch.empty_like(states)
     torch.bmm(reads.mT, d_out, out=d_states[:-1].flatten(0, 1))
@@ -186,9 +197,8 @@ def _chunk_linear_attention_adjoint(
     d_weights = torch.bmm(d_out, v_flat.mT)
     d_reads = torch.bmm(d_out, entering.mT)
     d_writes = torch.bmm(v_flat, d_leaving.mT)
-    d_total = (entering * d_leaving).sum(-1)
+    d_total = d_leaving.mul_(entering).sum(-1)
     given = d_weights, d_reads, d_writes, d_total
-    shared = decays.dim() == values.dim()
     if shared:
         d_q, d_k, d_a = shared_factors_adjoint(q_chunks.flatten(0, 2), k_chunks.flatten(0, 2), tuple(kept), *given)
     else:

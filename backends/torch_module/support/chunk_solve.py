@@ -140,7 +140,7 @@ def _chunk_solve_adjoint(
     d_pairs = torch.bmm(d_x, solved.mT).unflatten(2, (size, ranks)).unflatten(1, (size, ranks)).permute(0, 2, 4, 1, 3)
     d_reads = torch.bmm(d_x, entering.mT).unflatten(1, (size, ranks)).transpose(1, 2)
     d_writes = torch.bmm(solved, d_leaving.mT).unflatten(1, (size, ranks)).transpose(1, 2)
-    d_total = (entering * d_leaving).sum(-1)
+    d_total = d_leaving.mul_(entering).sum(-1)
     left, right = _chunk_solve_split(w, size, dtype), _chunk_solve_split(u, size, dtype)
     decays = to_chunks(decay, size, 0.0 if log else 1.0, dtype).flatten(0, 2)
     d_left, d_right, d_decay = pair_factors_adjoint(

@@ -180,7 +180,7 @@ def _chunk_solve_read_adjoint(
     d_x = torch.bmm(inverse.mT, given.baddbmm_(writes, d_leaving))
     d_pairs, d_weights = torch.bmm(d_x, solved.mT), torch.bmm(d_out, solved.mT)
     d_leads, d_reads = torch.bmm(d_x, entering.mT), torch.bmm(d_out, entering.mT)
-    d_given = [d_pairs, d_weights, d_leads, d_reads, torch.bmm(solved, d_leaving.mT), (entering * d_leaving).sum(-1)]
+    d_given = [d_pairs, d_weights, d_leads, d_reads, torch.bmm(solved, d_leaving.mT), d_leaving.mul_(entering).sum(-1)]
     d_w, d_q, d_u, d_decay = feedback_factors_adjoint(left, reader, right, decays, kept, d_given, log=log, after=after)
     chunks = (d.unflatten(0, lead) for d in (d_w, d_u, d_x, d_q, d_decay))
     return *chunks, d_states[0].view(d_final.shape)
