@@ -50,7 +50,7 @@ def interleaved(candidates: dict[str, Callable[[], object]], rounds: int = 7) ->
     counts = {}
     for name, run in candidates.items():
         first = _seconds(run)
-        counts[name] = 1 if first > 10 * BLOCK else math.ceil(BLOCK / _seconds(run))
+        counts[name] = 1 if first > 50 * BLOCK else math.ceil(BLOCK / _seconds(run))
     draw = random.Random(0)
     for _ in range(rounds):
         for name, run in draw.sample(list(candidates.items()), len(candidates)):
