@@ -6,7 +6,7 @@ a read and the state behind it are two results of one call. Entry points: `read`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from seqdsl.ir import build
 from seqdsl.ir.node import Node
@@ -60,14 +60,15 @@ def without_number(ctx: Context, node: Node) -> tuple[Node, str]:
         return node, ""
     factor = build.quotient(*numbers)
     value = expressions.emit(ctx, factor if sign > 0 else build.neg(factor))
-    return (build.quotient(plain_ups, plain_downs), value.text) if value.static else (node, "")
+    real = value.static and value.dtype != "complex"
+    return (build.quotient(plain_ups, plain_downs), value.text) if real else (node, "")
 
 
 def _reading(ctx: Context, node: Node) -> tuple[list[Value], str]:
     """The operands of a read or a state, and what a stand-in is told beyond them."""
-    if not ctx.target.call(ATTENTION).narrow:
-        return [scans.operand(ctx, x) for x in node.args], ""
     first, number = without_number(ctx, node.args[0]) if node.op == "decayed_read" else (node.args[0], "")
+    if not ctx.target.call(ATTENTION).narrow:
+        return [scans.operand(ctx, x) for x in (first, *node.args[1:])], f", scale={number}" if number else ""
     tensor = ctx.system.tensors.get(ctx.current)
     alone = tensor is not None and tensor.rhs is node and tensor.name in ctx.unread
     more = ", dots=out_dtype" + (f", scale={number}" if number else "") + (", dtype=out_dtype" if alone else "")
@@ -132,8 +133,14 @@ def _call(
     ctx.call(", ".join(names), function, [*texts, flags.removeprefix(", ")], ctx.shape((*lead, *heads, *columns)))
     batched = scans.is_batched(node, [q, k, v, a])
     read = scans.restored(ctx, names[0], lead, [heads, columns], node.dtype, batched)
-    final = scans.restored(ctx, names[1], (BATCH,), [heads, rows, columns], node.dtype, batched)
-    return read, final
+    own = _own_dtype(k, v, a, start)
+    text = names[1] if own == node.dtype else f"torch.real({names[1]})"
+    return read, scans.restored(ctx, text, (BATCH,), [heads, rows, columns], own, batched)
+
+
+def _own_dtype(*operands: Value) -> str:
+    """Of the state, which may be real where what reads it is complex."""
+    return "complex" if any(x.dtype == "complex" for x in operands) else "real"
 
 
 def _spelled(ctx: Context, value: Value, wanted: tuple[str, ...]) -> Value:
@@ -153,7 +160,8 @@ def read(ctx: Context, node: Node) -> Value:
     layout = layout_of(ctx, node, q, k, v, a, start)
     own = {*k.dims, *v.dims, *a.dims, *start.dims, layout.time, BATCH, *layout.rows}
     extra = [d for d in q.dims if d not in own]
-    if extra and not layout.columns:  # no call of linear attention
+    through_states = bool(extra) and not layout.columns
+    if through_states or (layout.mixed and not ctx.target.call(MIXED).narrow):  # no call of linear attention
         (q, k, v, a, start), more = [scans.operand(ctx, x) for x in node.args], ""
     if layout.mixed:
         a, times = _factored(ctx, node.args[3], layout)
@@ -164,12 +172,12 @@ def read(ctx: Context, node: Node) -> Value:
     more = (", strict=True" if given["strict"] else "") + more
     if chunk != 64 and not layout.mixed:
         more += f", chunk={chunk}"
-    if extra and not layout.columns:
+    if through_states:
         return _through_states(ctx, node, q, k, v, a, start)
     read, final = _call(ctx, node, q, k, v, a, start, layout, more)
     for d in extra:  # the state does not vary along what only the reads have
         final = Value(
-            f"{final.at(ATOM)}.select({final.dims.index(d)}, 0)", tuple(x for x in final.dims if x != d), node.dtype
+            f"{final.at(ATOM)}.select({final.dims.index(d)}, 0)", tuple(x for x in final.dims if x != d), final.dtype
         )
     ctx.caches[0].setdefault(shared(ctx, node), final)
     if read.text.isidentifier():
@@ -181,7 +189,7 @@ def _through_states(ctx: Context, node: Node, q: Value, k: Value, v: Value, a: V
     """Many reads of one small state: the states themselves, then the product with the reads."""
     time, rows = node.attr[0][0], node.attr[1]
     states, begin = _states(ctx, node, k, v, a, start, time)
-    ctx.caches[0].setdefault(shared(ctx, node), Value(f"({_last(ctx, states, begin, time)})", begin.dims, node.dtype))
+    ctx.caches[0].setdefault(shared(ctx, node), Value(f"({_last(ctx, states, begin, time)})", begin.dims, states.dtype))
     if options(node)["strict"]:
         number = history.numbers(ctx) if ctx.ends and ctx.on_stream(time) else "None"
         states = Value(f"{ctx.helper('_states_before')}({begin.text}, {states.text}, {number})", states.dims, node.dtype)
@@ -214,11 +222,11 @@ def product_of_states(ctx: Context, node: Node) -> Value:
 
 def _states(ctx: Context, node: Node, k: Value, v: Value, a: Value, start: Value, time: str) -> tuple[Value, Value]:
     """Every state, and the one before the first."""
-    dims = ctx.ordered(merge(k.dims, v.dims))
-    product = Value(f"{spread(k, dims).at(PRODUCT)} * {spread(v, dims).at(PRODUCT + 1)}", dims, node.dtype, PRODUCT)
+    dims, own = ctx.ordered(merge(k.dims, v.dims)), _own_dtype(k, v, a, start)
+    product = Value(f"{spread(k, dims).at(PRODUCT)} * {spread(v, dims).at(PRODUCT + 1)}", dims, own, PRODUCT)
     write = k if build.value_of(node.args[-3]) == 1 else product
-    states = ctx.bind(f"{ctx.current}_states", scans.affine(ctx, node, a, write, start))
-    rest, start = (BATCH, *states.dims[2:]), expressions.convert(ctx, start, node.dtype)
+    states = ctx.bind(f"{ctx.current}_states", replace(scans.affine(ctx, node, a, write, start), dtype=own))
+    rest, start = (BATCH, *states.dims[2:]), expressions.convert(ctx, start, own)
     return states, expressions.full(ctx, start, rest, start.dtype)
 
 

@@ -48,6 +48,7 @@ def _reader(ctx: Context, node: Node) -> Node | None:
         for other in walk(tensor.rhs) if tensor.rhs is not None else ():
             if (
                 other.op == "decayed_read"
+                and other.dtype == node.dtype
                 and other.args[1:] == (node.args[1], y, *node.args[3:])
                 and other.attr[:2] == node.attr[:2]
                 and all(options(other)[k] == given[k] for k in ("log", "chunk"))

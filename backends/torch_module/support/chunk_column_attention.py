@@ -27,7 +27,17 @@ USES = (
 
 
 def chunk_column_attention(
-    q: Tensor, k: Tensor, v: Tensor, decay: Tensor, start: Tensor, o: Tensor, *, log: bool, size: int, keep: bool
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    decay: Tensor,
+    start: Tensor,
+    o: Tensor,
+    *,
+    log: bool,
+    size: int,
+    scale: float,
+    keep: bool,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Write o [B, T, H, V]; the final state [B, H, K, V], and what the adjoint wants if it is to be kept.
 
@@ -37,6 +47,7 @@ def chunk_column_attention(
     batch, _, heads, width = q.shape
     dtype = start.dtype
     q_chunks, k_chunks = (to_chunks(x, size, 0, dtype).flatten(0, 2) for x in (q, k))
+    q_chunks.mul_(scale)
     values, decays = to_rows(v, size, 0, dtype), to_rows(decay, size, 0.0 if log else 1.0, dtype)
     count = values.shape[1]
     log_blocks = decays.sum(0).flatten(0, 2) if log else None
@@ -65,6 +76,7 @@ def chunk_column_attention_adjoint(
     *,
     log: bool,
     size: int,
+    scale: float,
 ) -> Tensor:
     """Write the gradients of q, k, v and decay into `found`; that of the start."""
     q_chunks, k_chunks, values, decays, weights, entering, states, *log_blocks = saved
@@ -86,7 +98,7 @@ def chunk_column_attention_adjoint(
     )
     if log:
         d_a.mul_(a_rows)
-    for d, into in zip((d_q, d_k), found[:2], strict=True):
+    for d, into in zip((d_q.mul_(scale), d_k), found[:2], strict=True):
         from_chunks(d.view(count, batch, heads, size, -1), into)
     for d, into in zip((d_v, d_a), found[2:], strict=True):
         from_rows(d.view(values.shape), into)

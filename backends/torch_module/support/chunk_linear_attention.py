@@ -61,6 +61,7 @@ class _ChunkLinearAttention(torch.autograd.Function):
         log: bool,
         size: int,
         columns: bool,
+        scale: float,
         keep: bool,
     ) -> tuple[Tensor, ...]:
         chunks = chunk_column_attention if columns else _chunk_linear_attention_chunks
@@ -73,14 +74,14 @@ class _ChunkLinearAttention(torch.autograd.Function):
             for n, t in enumerate(parts):
                 starts[n, b, h] = state
                 part = q[b, t, h], k[b, t, h], v[b, t, h], decay[b, t, h]
-                state, kept = chunks(*part, state, o[b, t, h], log=log, size=size, keep=keep)
+                state, kept = chunks(*part, state, o[b, t, h], log=log, size=size, scale=scale, keep=keep)
                 saved += kept
             final[b, h] = state
         return o, final, starts, *saved
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        *given, ctx.log, ctx.size, ctx.columns, _ = inputs
+        *given, ctx.log, ctx.size, ctx.columns, ctx.scale, _ = inputs
         ctx.mark_non_differentiable(*output[2:])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*given, *output[2:])
@@ -90,13 +91,13 @@ class _ChunkLinearAttention(torch.autograd.Function):
         q, k, v, decay, start, starts, *kept = ctx.saved_tensors
         d_o = torch.zeros_like(v, dtype=start.dtype) if grads[0] is None else grads[0]
         d_final = torch.zeros_like(start) if grads[1] is None else grads[1]
-        flags = {"log": ctx.log, "size": ctx.size}
+        flags = {"log": ctx.log, "size": ctx.size, "scale": ctx.scale}
         if torch.is_grad_enabled():
             plain = _chunk_linear_attention_plain
             pull = torch.func.vjp(
                 lambda *given: plain(*given, **flags, columns=ctx.columns), q, k, v, decay, start
             )[1]
-            return *pull((d_o, d_final)), None, None, None, None
+            return *pull((d_o, d_final)), *[None] * 5
         chunks, adjoint = _chunk_linear_attention_chunks, _chunk_linear_attention_adjoint
         if ctx.columns:
             chunks, adjoint = chunk_column_attention, chunk_column_attention_adjoint
@@ -113,7 +114,7 @@ class _ChunkLinearAttention(torch.autograd.Function):
                     _, saved = chunks(*part, starts[n, b, h], torch.empty_like(part[2]), **flags, keep=True)
                 d_state = adjoint(d_o[here], d_state, saved, [x[here] for x in found[:4]], **flags)
             found[4][b, h] = d_state
-        return *found, None, None, None, None
+        return *found, *[None] * 5
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
@@ -128,13 +129,23 @@ class _ChunkLinearAttention(torch.autograd.Function):
 
 
 def _chunk_linear_attention_chunks(
-    q: Tensor, k: Tensor, v: Tensor, decay: Tensor, start: Tensor, o: Tensor, *, log: bool, size: int, keep: bool
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    decay: Tensor,
+    start: Tensor,
+    o: Tensor,
+    *,
+    log: bool,
+    size: int,
+    scale: float,
+    keep: bool,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Write o [B, T, H, V]; the final state [B, H, K, V], and what the adjoint wants if it is to be kept."""
     batch, _, heads, width = q.shape
     dtype = start.dtype
     split = to_chunks if decay.shape[-1] == 1 else to_rows
-    q_chunks, k_chunks = split(q, size, 0, dtype), split(k, size, 0, dtype)
+    q_chunks, k_chunks = split(q, size, 0, dtype).mul_(scale), split(k, size, 0, dtype)
     decays = split(decay, size, 0.0 if log else 1.0, dtype)
     values = to_chunks(v, size, 0, dtype)
     count = values.shape[0]
@@ -174,6 +185,7 @@ def _chunk_linear_attention_adjoint(
     *,
     log: bool,
     size: int,
+    scale: float,
 ) -> Tensor:
     """Write the gradients of q, k, v and decay into `found`; that of the start."""
     q_chunks, k_chunks, values, decays, total, states, *kept = saved
@@ -208,7 +220,7 @@ def _chunk_linear_attention_adjoint(
     if log:
         d_a.mul_(decays.exp() if shared else decays)
     join = from_chunks if shared else from_rows
-    for d, like, into in ((d_q, q_chunks, found[0]), (d_k, k_chunks, found[1]), (d_a, decays, found[3])):
+    for d, like, into in ((d_q.mul_(scale), q_chunks, found[0]), (d_k, k_chunks, found[1]), (d_a, decays, found[3])):
         join(d.view(like.shape), into)
     return d_states[0].view(d_final.shape)
 
@@ -222,10 +234,11 @@ def _chunk_linear_attention_plain(
     *,
     log: bool,
     size: int,
+    scale: float,
     columns: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The same in operations that can be traced, mapped and differentiated any number of times."""
-    q, k, v, decay = (x.to(start.dtype) for x in (q, k, v, decay))
+    q, k, v, decay = (x.to(start.dtype) for x in (q * scale, k, v, decay))
     batch, time, heads, width = q.shape
     count = (time + 2 * size - 1) // size  # one more than needed: a size of 1 would be built into an exported graph
     at = torch.arange(count, device=q.device)[:, None] * size + torch.arange(size, device=q.device)
@@ -266,8 +279,9 @@ def chunk_linear_attention(
     strict: bool = False,
     columns: bool = False,
     chunk: int = 64,
+    scale: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """S[t] = a[t] S[t-1] + k[t] v[t]^T; o[t] = q[t]^T S[t], or strictly q[t]^T S[t-1]; final = S[T-1].
+    """S[t] = a[t] S[t-1] + k[t] v[t]^T; o[t] = scale q[t]^T S[t], or strictly scale q[t]^T S[t-1]; final = S[T-1].
 
     Shapes:  q, k [B, T, H, K], v [B, T, H, V], decay [B, T, H, 1] (all channels), [B, T, H, K] (rows of S), with
              `columns` [B, T, H, V] (columns of S), or None for 1; each axis may be 1; start [B, H, K, V] or None
@@ -301,13 +315,13 @@ def chunk_linear_attention(
     if 0 in (batch, time, heads, width, v.shape[-1]):
         o, final = q.to(dtype) @ k.mT.to(dtype) @ v.to(dtype) + decay.sum() * 0, start + k.sum() * 0
     elif traced:
-        o, final = _chunk_linear_attention_plain(q, k, v, decay, start, log=log, size=size, columns=columns)
+        o, final = _chunk_linear_attention_plain(q, k, v, decay, start, log=log, size=size, scale=scale, columns=columns)
     else:
         keep = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, decay, start))
         keep = keep and (q.device.type != "cpu" or batch * time * heads <= KEPT)
-        given = q, k, v, decay, start, log, size, columns, keep
+        given = q, k, v, decay, start, log, size, columns, scale, keep
         o, final = _ChunkLinearAttention.apply(*given)[:2]  # type: ignore[no-untyped-call]
     if strict:
-        before = torch.einsum("bthk,bhkv->bthv", first, start)
+        before = torch.einsum("bthk,bhkv->bthv", first * scale, start)
         o = torch.cat([before, o[:, :-1]], 1)[:, :time] if time else o
     return o, final
