@@ -24,7 +24,12 @@ def gradient(place: Place, call: tree.Call) -> Node:
         or declared is None
         or isinstance(declared[1], tree.Monoid)
     ):
-        raise SeqError("bad-gradient", "`grad[W]` is applied to the call of a `fn` or mixer", call.span)
+        raise SeqError(
+            "bad-gradient",
+            "`grad[W]` is applied to the call of a `fn` or mixer",
+            call.span,
+            help="give the loss a name, `fn loss(W[d,e], k[d], v[e]) = ..`, and take `grad[W](loss(W[t-1], k, v))`",
+        )
     callee = declared[1]
     if wanted.plain not in {p.name.plain for p in callee.params}:
         raise SeqError(
