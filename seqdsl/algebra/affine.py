@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from seqdsl.algebra.interval import Bounds
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, Step
 from seqdsl.ir.node import Node, read_names, reads, rebuild, rebuild_reads, walk
@@ -337,7 +338,17 @@ def log_of(decay: Node, system: System | None = None) -> Node | None:
             return build.where(decay.args[0], yes, no) if yes is not None and no is not None else None
         case "read" if system is not None and (opened := _cheap_definition(system, decay)) is not None:
             return log_of(opened, system)
+        case _ if system is not None and _is_positive_table(system, decay):
+            one_less = decay.op == "sub" and decay.args[0] is build.ONE
+            return build.make("log1p", build.neg(decay.args[1])) if one_less else build.make("log", decay)
     return None
+
+
+def _is_positive_table(system: System, decay: Node) -> bool:
+    """Numbers that are no one's to change, above 0: through a logarithm no gradient comes back that would be infinite where
+    a positive gate underflows."""
+    low = Bounds(system).of(decay)[0] if not any(reads(decay)) else None
+    return low is not None and low > 0
 
 
 def _exponent_of(decay: Node, system: System) -> Node | None:

@@ -32,7 +32,7 @@ from seqdsl.api import Program, load_backend
 from seqdsl.ir.sizes import SizeError, Sizes, bind
 from seqdsl.ir.system import System
 from seqdsl.verify.inputs import draw_sizes, entries
-from seqdsl.verify.modules import module_sizes
+from seqdsl.verify.modules import has_state, module_sizes
 from tests.backends.triton_kernel.ahead import TARGETS
 
 BATCH, TIME = 2, 192  # three chunks
@@ -130,7 +130,7 @@ def _parts(system: System, module: Any, inputs: list[Tensor]) -> dict[str, Calla
             _, state = module(*inputs, return_state=True)
             module.step(*(x.select(k[0], 0) if k else x for x, k in zip(inputs, along, strict=True)), state)
 
-    return {"forward": forward, "backward": backward, **({"step": step} if hasattr(module, "step") else {})}
+    return {"forward": forward, "backward": backward, **({"step": step} if has_state(system) else {})}
 
 
 class _Driver:
