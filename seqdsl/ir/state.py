@@ -232,8 +232,10 @@ def _merge(old: StateEntry | None, new: StateEntry) -> StateEntry:
 def _needs(system: System, stream: str, reader: Tensor, read: Node, facts: tuple[Node, ...]) -> Iterator[StateEntry]:
     tensor = system.tensors[str(read.attr)]
     for position, own in enumerate(tensor.indices):
-        if system.axis(own) != stream or tensor.kind in ("param", "const"):
+        if system.axis(own) != stream:
             continue
+        if tensor.kind in ("param", "const"):
+            raise NotSteppable(reader.name, read)  # it has entries for one length of sequences
         subscript = read.args[position]
         if own != stream:  # declared over a second index: an input is cached whole
             both = stream in tensor.indices  # a weight w[t, s]: what it needs is checked at its own equation

@@ -466,6 +466,14 @@ def test_22_steppable(line: str, steppable: bool) -> None:
         assert steppable
 
 
+@pytest.mark.parametrize("table", ["const w[t] = 2", "param w[t] = normal(0, 1)", "param w[t,s] = normal(0, 1)"])
+def test_22_a_table_along_the_stream_is_of_one_length(table: str) -> None:
+    read = "sum[s | s <= t] w * x[s]" if "s]" in table else "w * x"
+    with pytest.raises(NotSteppable) as error:
+        state_record(load_system(one(table, f"y[t] = {read}")))
+    assert error.value.read is not None and error.value.read.attr == "w"
+
+
 def test_19_a_base_case_that_needs_what_follows() -> None:
     lines = ("y[-1,c] = y[0,c]", "y[t,c] = y[t-1] + x")
     refuse(body(*lines), "not-well-founded", lines[0], "the base case of `y` at `t = -1`")
