@@ -61,6 +61,10 @@ class _Leaf(NamedTuple):
     def axes(self) -> tuple[str, ...]:
         return _axes(self.dims)
 
+    def feature(self) -> int:
+        """Which dimension that is, from behind."""
+        return self.axes().index("feature") - len(self.axes())
+
 
 class _Softmax(NamedTuple):
     """One normalised read: its leading dimensions, those that its columns have, its tensors, and its kernels.
@@ -142,8 +146,8 @@ class _Call(NamedTuple):
 
     def constants(self, kernel: str) -> dict[str, Any]:
         """Widths and tiles."""
-        wide = [(leaf.width, x) for leaf, x in zip(self.plan.leaves, self.tensors, strict=True) if leaf.width]
-        widths = {name: int(x.shape[-1]) for name, x in wide}
+        wide = [(leaf, x) for leaf, x in zip(self.plan.leaves, self.tensors, strict=True) if leaf.width]
+        widths = {leaf.width: int(x.shape[leaf.feature()]) for leaf, x in wide}
         size = max((x.element_size() for _, x in wide), default=4)
         table = _tiles_of(self.tensors[0].device)
         found = {**_softmax_constants(kernel, tuple(widths.items()), size, table), "PRECISION": _dot_precision()}
@@ -188,7 +192,7 @@ def _gradient_empty(call: _Call, leaf: _Leaf, x: Tensor, wanted: bool) -> Tensor
     if not wanted and not leaf.width:
         return x.new_empty(0)
     axes = _gradient_axes(call.plan, leaf)
-    shape = [x.shape[-1] if a == "feature" else call.length(a) for a in axes if a != "block"]
+    shape = [x.shape[leaf.feature()] if a == "feature" else call.length(a) for a in axes if a != "block"]
     if "block" in axes:
         shape.append(_cdiv(call.length("row"), call.constants("rows")["BT"]))
     pairs = "row" in axes and "column" in axes
@@ -331,7 +335,7 @@ def fused_softmax(plan: _Softmax) -> Callable[..., tuple[Tensor, Tensor]]:
         given = [values if leaf.operand < 0 else operands[leaf.operand][0] for leaf in plan.leaves]
         _one_device([values, *given])
         wide = any(x.dtype == torch.float64 for x in (values, *(x for x, _, _ in operands)))
-        widths = [x.shape[-1] for leaf, x in zip(plan.leaves, given, strict=True) if leaf.width]
+        widths = [x.shape[leaf.feature()] for leaf, x in zip(plan.leaves, given, strict=True) if leaf.width]
         sizes = [*lead, rows, values.shape[-2]]
         learned = any(x.requires_grad for leaf, x in zip(plan.leaves, given, strict=True) if not leaf.side)
         able = _has_kernels(values) and not wide and not (learned and torch.is_grad_enabled())
@@ -373,5 +377,5 @@ def _features(x: Tensor, leaf: _Leaf, dtype: torch.dtype, lead: tuple[str, ...])
     if leaf.operand < 0:
         x = x.squeeze([k + 1 for k, d in enumerate(lead) if d not in axes])
     x = x.to(dtype)
-    apart = [x.stride(axes.index(a)) for a in ("row", "column") if a in axes]
-    return x if x.stride(-1) == 1 and _rows_fit(128, *apart, 1) else x.contiguous()
+    apart, at = [x.stride(axes.index(a)) for a in ("row", "column") if a in axes], leaf.feature()
+    return x if x.stride(at) == 1 and _rows_fit(128, *apart, 1) else x.movedim(at, -1).contiguous().movedim(-1, at)

@@ -58,6 +58,8 @@ READS: dict[str, Read] = {
     "causal": _read(_causal("causal", DOT), t=150, d=20, e=17),
     "full": _read("mixer full(q[t,h,d], k[s,h,d], v[s,h,e]) -> o[t,h,e]:\n"
                   "    o[t,h,e] = sum[s] softmax[s](sum[d] q * k) * v\n", t=37, s=71),
+    "features before positions": _read("mixer features(q[t,h,d], k[h,d,s], v[s,h,e]) -> o[t,h,e]:\n"
+                                       "    o[t,h,e] = sum[s] softmax[s](sum[d] q * k / sqrt(|d|)) * v\n", t=37, s=71, d=20, e=17),
     "one position": _read(_causal("one", DOT), t=1, d=3, e=2),
     "strictly later": _read(_causal("later", DOT, guard="s > t")),
     "window": _read(_causal("window", DOT, guard="t - 40 < s <= t"), t=170, h=1),
