@@ -160,9 +160,16 @@ def main() -> None:
         return
     rows = [row for row in rows if "key" in row]  # which mixer launches what is found anew
     rows += found_in_processes(given.targets, given.rows)
-    rows = list({row.get("key") or row["mixer"]: row for row in rows}.values())
+    rows = _current({row.get("key") or row["mixer"]: row for row in rows}.values())
     TABLE.write_text(table_text(rows), encoding="utf-8")
     print(summary(rows), *faults(rows), sep="\n")
+
+
+def _current(rows: Iterable[Row]) -> list[Row]:
+    """Without kernels that no mixer launches any more."""
+    rows = list(rows)
+    keys = {key for row in rows for key in row.get("kernels", ())}
+    return [row for row in rows if row.get("key") in {None, *keys}]
 
 
 def found_in_processes(targets: Iterable[str] = ORDER, place: Path | None = None) -> Iterator[Row]:

@@ -1,7 +1,7 @@
 """Every kernel that the library launches compiles for every target, fits it, and keeps in registers what it must.
 
-`library.txt` is what this machine's Triton said of as many as its first lines say, some of the library's mixers, most of
-them for sm_90 alone, without their steps: rewritten, for all, by `python -m tests.backends.triton_kernel.library_ahead`.
+`library.txt` is what this machine's Triton said of the library's mixers, for as many targets as its first lines say: of
+sm_90 all of it; rewritten by `python -m tests.backends.triton_kernel.library_ahead`.
 Here a few mixers are compiled again for sm_90; `--deep` goes through the whole library for all targets.
 """
 
