@@ -276,7 +276,7 @@ IN_TEXTS = [
         "a gate's gradient without the chunks' totals",
         "gated",
         "chunkwise",
-        text=text(("d_total = (entering * d_leaving).sum(-1)", "d_total = 0 * (entering * d_leaving).sum(-1)")),
+        text=text(("d_total = d_leaving.mul_(entering).sum(-1)", "d_total = 0 * d_leaving.mul_(entering).sum(-1)")),
     ),
     Mutant(
         "exponentials of negative sums of decays",
