@@ -9,7 +9,7 @@ import torch
 
 from backends.torch_module.support import chunk_linear_attention as attention
 from backends.torch_module.support import chunk_solve_read as solve_read
-from backends.torch_module.support.segments import segments
+from backends.torch_module.support import segments as cut
 
 from .loops import attention_loop, check_against, decays, normal
 from .test_solve_read import both_loop
@@ -20,7 +20,7 @@ SHAPES = [(1, 8 * 520 + 5, 1), (2, 419, 5), (3, 33, 70), (130, 40, 1)]  # B, T, 
 @pytest.mark.parametrize(("batch", "time", "heads"), [*SHAPES, (1, 0, 3), (1, 8, 1), (1, 64 * 64, 96)])
 def test_segments_cover_everything_once(batch: int, time: int, heads: int) -> None:
     for size in (8, 64):
-        lanes, parts = segments(torch.empty(batch, time, heads), size)
+        lanes, parts = cut.segments(torch.empty(batch, time, heads), size)
         seen = torch.zeros(batch, time, heads)
         for b, h in lanes:
             for t in parts:
@@ -28,15 +28,14 @@ def test_segments_cover_everything_once(batch: int, time: int, heads: int) -> No
                 assert seen[b, t, h].numel() == 0 or t.start % size == 0
         assert torch.equal(seen, torch.ones_like(seen))
     if (batch, time, heads) in SHAPES:
-        assert math.prod(map(len, segments(torch.empty(batch, time, heads), 8))) > 1
-    assert segments(torch.empty(batch, time, heads, device="meta"), 8)[1] == [slice(0, time)]
+        assert math.prod(map(len, cut.segments(torch.empty(batch, time, heads), 8))) > 1
+    assert cut.segments(torch.empty(batch, time, heads, device="meta"), 8)[1] == [slice(0, time)]
 
 
 @pytest.fixture(params=[0, 32768])
 def _kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What an adjoint wants is computed again, or kept."""
-    for module in (attention, solve_read):
-        monkeypatch.setattr(module, "KEPT", request.param)
+    monkeypatch.setattr(cut, "KEPT", request.param)
 
 
 @pytest.mark.usefixtures("_kept")

@@ -16,7 +16,7 @@ from .from_chunks import from_chunks
 from .from_rows import from_rows
 from .prefix_products import prefix_products
 from .segment_products import segment_products
-from .segments import KEPT, segments
+from .segments import is_kept, segments
 from .shared_factors import shared_factors
 from .shared_factors_adjoint import shared_factors_adjoint
 from .suffix_products import suffix_products
@@ -317,9 +317,7 @@ def chunk_linear_attention(
     elif traced:
         o, final = _chunk_linear_attention_plain(q, k, v, decay, start, log=log, size=size, scale=scale, columns=columns)
     else:
-        keep = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, decay, start))
-        keep = keep and (q.device.type != "cpu" or batch * time * heads <= KEPT)
-        given = q, k, v, decay, start, log, size, columns, scale, keep
+        given = q, k, v, decay, start, log, size, columns, scale, is_kept(q, k, v, decay, start)
         o, final = _ChunkLinearAttention.apply(*given)[:2]  # type: ignore[no-untyped-call]
     if strict:
         before = torch.einsum("bthk,bhkv->bthv", first * scale, start)

@@ -9,7 +9,7 @@ from .chunk_linear_attention import chunk_linear_attention
 from .chunk_solve import chunk_solve
 from .feedback_factors import feedback_factors, feedback_factors_adjoint
 from .from_chunks import from_chunks
-from .segments import KEPT, segments
+from .segments import is_kept, segments
 from .to_chunks import to_chunks
 from .unit_inverse import unit_inverse
 
@@ -238,9 +238,7 @@ def chunk_solve_read(
     if torch.compiler.is_compiling() or dtype.is_complex or 0 in (batch, time, heads, width, columns):
         o, final, y = _chunk_solve_read_plain(w, u, x, q, decay, start, log=log, after=after, size=chunk)
     else:
-        keep = torch.is_grad_enabled() and any(g.requires_grad for g in (w, u, x, q, decay, start))
-        keep = keep and (x.device.type != "cpu" or batch * time * heads <= KEPT)
-        inputs = w, u, x, q, decay, start, log, after, size, keep
+        inputs = w, u, x, q, decay, start, log, after, size, is_kept(w, u, x, q, decay, start)
         found = _ChunkSolveRead.apply(*inputs)  # type: ignore[no-untyped-call]
         o, final, y = found[:3]
     if strict and time:

@@ -1,5 +1,6 @@
 """Which part of a batch of long sequences is worked on at once."""
 
+import torch
 from torch import Tensor
 
 POSITIONS = 4096  # of all sequences and heads together, in a part
@@ -22,3 +23,9 @@ def segments(x: Tensor, size: int) -> tuple[list[tuple[slice, slice]], list[slic
     long = size * max(1, POSITIONS // size // (wide * deep))
     lanes = [(slice(b, b + deep), slice(h, h + wide)) for b in range(0, batch, deep) for h in range(0, heads, wide)]
     return lanes, [slice(t, min(t + long, time)) for t in range(0, time, long)]
+
+
+def is_kept(x: Tensor, *others: Tensor) -> bool:
+    """Will an adjoint find kept what it wants of all segments? x [B, T, H, ..] says how many positions there are."""
+    wanted = torch.is_grad_enabled() and any(g.requires_grad for g in (x, *others))
+    return wanted and (x.device.type != "cpu" or x.shape[:3].numel() <= KEPT)

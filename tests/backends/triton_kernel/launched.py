@@ -30,10 +30,10 @@ from backends.torch_module.names import safe
 from backends.triton_kernel.count import launches
 from seqdsl.api import Program, load_backend
 from seqdsl.ir.sizes import SizeError, Sizes, bind
-from seqdsl.ir.state import NotSteppable, state_record
+from seqdsl.ir.state import needed
 from seqdsl.ir.system import System
 from seqdsl.verify.inputs import draw_sizes, entries
-from seqdsl.verify.modules import module_sizes
+from seqdsl.verify.modules import has_state, module_sizes
 from tests.backends.triton_kernel.ahead import TARGETS
 
 BATCH, TIME = 2, 192  # three chunks
@@ -131,15 +131,7 @@ def _parts(system: System, module: Any, inputs: list[Tensor]) -> dict[str, Calla
             _, state = module(*inputs, return_state=True)
             module.step(*(x.select(k[0], 0) if k else x for x, k in zip(inputs, along, strict=True)), state)
 
-    return {"forward": forward, "backward": backward, **({"step": step} if _is_steppable(system) else {})}
-
-
-def _is_steppable(system: System) -> bool:
-    try:
-        state_record(system)
-    except NotSteppable:
-        return False
-    return system.stream is not None
+    return {"forward": forward, "backward": backward, **({"step": step} if has_state(needed(system)) else {})}
 
 
 class _Driver:
