@@ -31,6 +31,7 @@ LEVELS = CHUNK.bit_length() - 1
 PAIRS = CHUNK * (CHUNK + 16) // 2  # of its rows that are kept
 # Largest tiles (keys, values), warps and stages (0: the compiler's own) of each kernel for 16-bit operands; float32 operands
 # take half the width along both. For Hopper GPUs, of tiles that spill nothing there those that an H200 was quickest with.
+# After a comma: of operands that would spill with the kernel's own.
 ATTEND_TILES = {
     "weights": (32, 0, 4, 0),
     "states": (64, 64, 4, 0),
@@ -42,9 +43,12 @@ ATTEND_TILES = {
 }
 HOPPER_TILES = ATTEND_TILES | {
     "weights": (64, 0, 4, 2),
+    "weights, 16-bit decays": (32, 0, 4, 2),
+    "states, narrow": (64, 64, 4, 2),
     "reads": (64, 128, 4, 0),
     "values adjoint": (64, 128, 4, 0),
     "head adjoint": (64, 64, 4, 2),
+    "head adjoint, read before": (64, 64, 8, 2),
 }
 WALK_SLAB = 64  # keys in a tile of a walk's state
 WALK_PROGRAMS, WALK_CHUNKS = 128, 8  # half as many programs cut time into groups, of at least so many chunks
@@ -79,9 +83,10 @@ def _attend_choices(device: torch.device, dtype: torch.dtype, apart: int = 0, be
     return found.to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
 
 
-def _attend_tile(name: str, q: Tensor, v: Tensor) -> dict[str, Any]:
-    """The arguments of a launch that set its tile."""
-    keys, values, warps, stages = (HOPPER_TILES if _is_hopper(q) else ATTEND_TILES)[name]
+def _attend_tile(name: str, q: Tensor, v: Tensor, special: str = "") -> dict[str, Any]:
+    """The arguments of a launch that set its tile; `special` operands may have one of their own."""
+    tiles = HOPPER_TILES if _is_hopper(q) else ATTEND_TILES
+    keys, values, warps, stages = tiles.get(f"{name}, {special}", tiles[name])
     if q.dtype == torch.float32:
         keys, values = keys // 2, values // 2
     found = {"C": CHUNK, "PRECISION": _dot_precision(), "num_warps": warps}
@@ -92,6 +97,11 @@ def _attend_tile(name: str, q: Tensor, v: Tensor) -> dict[str, Any]:
     if values:
         found["BV"] = _block(v.shape[-1], values)
     return _tuned(name, found, q, q.shape[1], q.shape[-1], v.shape[-1])
+
+
+def _weights_tile(q: Tensor, g: Tensor, decayed: bool = True) -> dict[str, Any]:
+    """The tile of the weights of a chunk's pairs, which come with decayed reads and writes or without."""
+    return _attend_tile("weights", q, q, "16-bit decays" if decayed and g.element_size() == 2 else "")
 
 
 def _sequences_of(batch: int, table: Tensor | None) -> int:
@@ -114,7 +124,7 @@ def _attend_states(
     count = _cdiv(_cdiv(time, CHUNK), every)
     states = left.new_empty(batch, count, heads, keys, values, dtype=dtype)
     final = left.new_empty(number, heads, keys, values, dtype=torch.float32)
-    tile = _attend_tile("states", left, right)
+    tile = _attend_tile("states", left, right, "narrow" if values <= 16 else "")
     grid = (number * heads, _cdiv(values, tile["BV"]), _cdiv(keys, tile["BK"]))
     by_head = decay.dim() == 3
     _states_kernel[grid](
@@ -127,7 +137,9 @@ def _attend_states(
     return states, final
 
 
-def _walk_tile(by_head: bool, planes: int, keys: int, values: int, like: torch.dtype, tiles: str) -> dict[str, int]:
+def _walk_tile(
+    by_head: bool, planes: int, keys: int, values: int, like: torch.dtype, tiles: str, signed: bool = False
+) -> dict[str, int]:
     """Slabs of keys and some columns; on sm_90, in 16 bits, of what spills nothing there what an H200 was quickest with."""
     wide = like == torch.float32  # the products of which take three times the registers
     block, most, columns = (32, 2, 16) if wide else (WALK_SLAB, 4, 64)
@@ -142,6 +154,9 @@ def _walk_tile(by_head: bool, planes: int, keys: int, values: int, like: torch.d
         warps, stages = 4, 1
     elif tiles != "sm_90":
         warps, stages = 8, 2
+    elif by_head and (signed or slabs == 3):  # which spill in four warps, and with few keys in eight, of more columns
+        warps, stages = 8, 2 if slabs <= 2 else 1
+        columns = columns if block == WALK_SLAB else 16
     elif few and (slabs == 2 or by_head and slabs == 1):
         warps, stages = 4, 3
     else:
@@ -165,7 +180,7 @@ def _attend_walk(
     planes, values, count, by_head = number * heads, v.shape[-1], _cdiv(time, CHUNK), decay.dim() == 3
     mode = "decayed" if totals else "by head" if by_head else "by key"
     mode += " reversed" * reverse
-    tile = _walk_tile(by_head, planes, keys, values, q.dtype, _tiles_of(q.device))
+    tile = _walk_tile(by_head, planes, keys, values, q.dtype, _tiles_of(q.device), signs is not None)
     held = {name: tile.pop(name) for name in ("BK", "SLABS")}  # all keys, whatever is faster
     tile = {**_tuned(f"walk {mode}", tile, q, time, planes, keys, values), **held}
     parts = _cdiv(keys, tile["SLABS"] * tile["BK"])

@@ -24,6 +24,7 @@ from .attending import (
     _attend_tile,
     _attend_walk,
     _sequences_of,
+    _weights_tile,
 )
 from .launching import OPS, _cdiv, _has_kernels, _joint_shape, _on_device, _one_device, _restarted, _rows_fit, _unasked
 from .packed_rows import _alone, _packed
@@ -49,7 +50,7 @@ def _attend(
             _rows_weights_kernel[(batch * heads, _cdiv(time, CHUNK))](
                 q, k, g, _attend_choices(q.device, q.dtype), weights, reads, writes, totals, scale, time, heads, keys,
                 APART=0, BEFORE=False, STRICT=strict, WHOLE=False, ALONE=not decayed, LEVELS=LEVELS,
-                **_attend_tile("weights", q, v),
+                **_weights_tile(q, g, decayed),
             )  # fmt: skip
         read, left, decay = (reads, writes, totals) if decayed else (q, k, g)
         o, final, _ = _attend_walk(
@@ -90,7 +91,7 @@ def _attend_operands(
     d_weights = q.new_empty(batch, count, heads, PAIRS)
     tile = _attend_tile("weights adjoint", q, v)
     _weights_adjoint_kernel[(batch * heads, count)](v, d_o, d_weights, scale, time, heads, values, **tile)
-    tile = _attend_tile("head adjoint" if g.dim() == 3 else "rows adjoint", q, v)
+    tile = _attend_tile("head adjoint" if g.dim() == 3 else "rows adjoint", q, v, "read before" if before else "")
     blocks = _cdiv(keys, tile["BK"])
     grid = (batch * heads, blocks, count)
     given = (d_o, d_weights, states, d_states, d_q, d_k)

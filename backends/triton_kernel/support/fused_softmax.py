@@ -85,11 +85,26 @@ class _Softmax(NamedTuple):
 
 
 @cache
-def _softmax_constants(kernel: str, given: tuple[tuple[str, int], ...], size: int, table: str) -> dict[str, int]:
-    """Widths by name and what they are padded to, the tile, and the options of a launch."""
+def _softmax_constants(
+    plan: _Softmax, kernel: str, given: tuple[tuple[str, int], ...], size: int, table: str
+) -> dict[str, int]:
+    """Widths by name and what they are padded to, the tile, and the options of a launch.
+
+    Tensors of pairs are loaded with an address for each entry: what is walked along is half as long then. So it is where
+    features take most registers, with any tensor beside the products, and rows get more warps; with one of pairs columns
+    still spill, and are halved, too.
+    """
     widths = dict(given)
     padded = {f"B{name}": _block(width, 256) for name, width in given}
-    rows, columns, warps, stages = SOFTMAX_TILES[table][kernel, max(64, *padded.values(), 0), size]
+    most = max(64, *padded.values(), 0)
+    rows, columns, warps, stages = SOFTMAX_TILES[table][kernel, most, size]
+    beside = [set(leaf.axes()) for leaf in plan.leaves if leaf.operand >= 0 and not leaf.width]
+    pairs = any({"row", "column"} <= axes for axes in beside)
+    if pairs or beside and most > 128:
+        rows, columns = (max(rows // 2, 16), columns) if kernel == "columns" else (rows, max(columns // 2, 16))
+        if most > 128:
+            warps = 8 if kernel == "rows" else warps
+            columns = max(columns // 2, 16) if kernel == "columns" and pairs else columns
     return {**widths, **padded, "BT": rows, "BS": columns, "num_warps": warps, "num_stages": stages}
 
 
@@ -150,7 +165,7 @@ class _Call(NamedTuple):
         widths = {leaf.width: int(x.shape[leaf.feature()]) for leaf, x in wide}
         size = max((x.element_size() for _, x in wide), default=4)
         table = _tiles_of(self.tensors[0].device)
-        found = {**_softmax_constants(kernel, tuple(widths.items()), size, table), "PRECISION": _dot_precision()}
+        found = {**_softmax_constants(self.plan, kernel, tuple(widths.items()), size, table), "PRECISION": _dot_precision()}
         sizes = (self.length("row"), self.length("column"), *widths.values())
         return _tuned(f"{self.plan.name} {kernel}", found, self.tensors[0], *sizes)
 

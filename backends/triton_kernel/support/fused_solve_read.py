@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from ...torch_module.support.chunk_solve_read import chunk_solve_read
 from .attend_kernels import _rows_weights_kernel
-from .attending import CHUNK, LEVELS, PAIRS, _attend_choices, _attend_states, _attend_tile, _sequences_of
+from .attending import CHUNK, LEVELS, PAIRS, _attend_choices, _attend_states, _attend_tile, _sequences_of, _weights_tile
 from .fused_linear_attention import _attend_logarithm, _attend_operands
 from .fused_solve import _solve_empty
 from .launching import OPS, _cdiv, _has_kernels, _joint_shape, _on_device, _one_device, _restarted, _rows_fit, _unasked
@@ -41,7 +41,7 @@ def _ask(
             _rows_weights_kernel[(batch * heads, count)](
                 q, u, g, _attend_choices(q.device, q.dtype), weights, asked, writes, totals, scale, time, heads, keys,
                 APART=0, BEFORE=False, STRICT=False, WHOLE=False, ALONE=False, LEVELS=LEVELS,
-                **_attend_tile("weights", q, x),
+                **_weights_tile(q, g),
             )  # fmt: skip
         y, states, final = _solve_scan(
             left, right, inverse, x, decay, start, w.dtype, by_head=by_head, apart=1, before=before, table=table

@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 
 from .assembler import _is_hopper
 from .attend_kernels import _rows_weights_kernel
-from .attending import CHUNK, LEVELS, _attend_choices, _attend_tile, _sequences_of
+from .attending import CHUNK, LEVELS, _attend_choices, _sequences_of, _weights_tile
 from .launching import _block, _cdiv, _dot_precision
 from .solve_kernels import _head_pairs_kernel, _inverse_kernel, _solve_kernel, _solve_slabs_kernel
 from .tuning import _tuned
@@ -167,7 +167,7 @@ def _solve_inverse(
         choices = _attend_choices(w.device, w.dtype, apart, before)
         _rows_weights_kernel[grid](
             w, u, g, choices, pairs, reads, writes, totals, 1.0, time, heads, keys,
-            STRICT=False, WHOLE=True, ALONE=False, LEVELS=LEVELS, **order, **_attend_tile("weights", w, w),
+            STRICT=False, WHOLE=True, ALONE=False, LEVELS=LEVELS, **order, **_weights_tile(w, g),
         )  # fmt: skip
     # 16-bit numbers come in and go out: the products between need no more than tf32.
     precision = "tf32" if w.dtype != torch.float32 and _dot_precision() == "tf32x3" else _dot_precision()

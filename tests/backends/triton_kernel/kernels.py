@@ -41,30 +41,34 @@ def _scan(name: str, kernel: Any, steps: int, **constants: Any) -> None:
     KERNELS[name] = (kernel, SCAN, {**tile, **constants}, {"num_warps": SCAN_WARPS})
 
 
-def _attend(kernel: Any, tile: str, by: str = "", width: int = 128, **constants: Any) -> None:
+def _attend(
+    kernel: Any, tile: str, by: str = "", width: int = 128, special: str = "", types: dict[str, str] = ATTEND, **constants: Any
+) -> None:
     """K = V = width, bfloat16."""
     made = []
     for tiles in (HOPPER_TILES, ATTEND_TILES):
-        keys, values, warps, stages = tiles[tile]
+        keys, values, warps, stages = tiles.get(f"{tile}, {special}", tiles[tile])
         size = {name: min(most, width) for name, most in (("BK", keys), ("BV", values)) if most}
         made.append((size, {"num_warps": warps} | ({"num_stages": stages} if stages else {})))
     more = {"C": CHUNK, "PRECISION": "ieee"}
     if any(name in kernel.__name__ for name in ("_rows_", "_states_", "_head_adjoint_")):
         more["LEVELS"] = LEVELS
     (size, options), (others, elsewhere) = made
-    name = f"{tile} {by}".strip()
-    KERNELS[name] = (kernel, ATTEND, {**more, **size, **constants}, options)
+    name = f"{tile} {by}".strip() + f", {special}" * bool(special)
+    KERNELS[name] = (kernel, types, {**more, **size, **constants}, options)
     ELSEWHERE[name] = dict.fromkeys(("sm_80", "sm_100", "gfx942"), {**others, **{o: elsewhere.get(o, 0) for o in options}})
 
 
-def _walk(by: str, reverse: bool, width: int, packed: bool = False) -> None:
+def _walk(by: str, reverse: bool, width: int, packed: bool = False, signed: bool = False) -> None:
     """K = V = width, bfloat16; of many heads."""
-    name = f"walk {width} {by}" + " reversed" * reverse + ", packed" * packed
-    tile, *others = (_walk_tile(by == "by head", 1024, width, width, torch.bfloat16, tiles) for tiles in ("sm_90", "sm_80", "hip"))
+    name = f"walk {width} {by}" + " reversed" * reverse + ", packed" * packed + ", signed" * signed
+    tile, *others = (
+        _walk_tile(by == "by head", 1024, width, width, torch.bfloat16, tiles, signed) for tiles in ("sm_90", "sm_80", "hip")
+    )
     ELSEWHERE[name] = dict(zip(("sm_80", "gfx942"), others, strict=True))
     options = {option: tile.pop(option) for option in ("num_warps", "num_stages")}
     flags = {**MODES[by], "STRICT": False, "REVERSE": reverse, "HAS_START": True, "CUT": not packed, "PARTED": False}
-    flags |= TOGETHER if packed else ALONE
+    flags |= {"SIGNED": signed, **(TOGETHER if packed else ALONE)}
     KERNELS[name] = (walk._walk_kernel, ATTEND, {**flags, "C": CHUNK, "LEVELS": LEVELS, "PRECISION": "ieee", **tile}, options)
 
 
@@ -110,12 +114,18 @@ _scan("scan ends", scan._scan_ends_kernel, SCAN_STEPS, SHIFT=0)
 _scan("scan states", scan._scan_states_kernel, SCAN_STEPS, HAS_START=True)
 _scan("scan adjoint", scan._scan_adjoint_kernel, SCAN_ADJOINT_STEPS, HAS_START=True)
 _attend(attend._rows_weights_kernel, "weights", STRICT=False, WHOLE=False, ALONE=False, **UPTO)
+_attend(attend._rows_weights_kernel, "weights", special="16-bit decays", types=ATTEND | {"g": BF16, "weights": F32},
+        STRICT=False, WHOLE=True, ALONE=False, **AFTER)
 for by, flags in MODES.items():
     for reverse in (False, True):
         _attend(attend._states_kernel, "states", by + " reversed" * reverse, REVERSE=reverse, HAS_START=True, **flags, **ALONE)
         for width in {"by key": (64,), "decayed": (128, 256), "by head": (64, 128, 256)}[by]:
             _walk(by, reverse, width)
         _walk(by, reverse, 64 if by == "by key" else 128, packed=True)
+        if by == "by head":
+            _walk(by, reverse, 192)
+            for width in (32, 64, 128):
+                _walk(by, reverse, width, signed=True)
     _attend(attend._states_kernel, "states", f"{by}, packed", REVERSE=False, HAS_START=True, **flags, **TOGETHER)
 for by in ("by key", "by head"):
     _attend(solve._reads_kernel, "reads", by, BY_HEAD=by == "by head")
@@ -123,6 +133,10 @@ for by in ("by key", "by head"):
 _attend(attend._weights_adjoint_kernel, "weights adjoint")
 _attend(attend._rows_adjoint_kernel, "rows adjoint", WRITES=True, **UPTO)
 _attend(attend._head_adjoint_kernel, "head adjoint", GATE=True, SIGNED=False, WRITES=True, **UPTO)
+_attend(attend._head_adjoint_kernel, "head adjoint", special="read before", GATE=True, SIGNED=False, WRITES=True,
+        APART=1, BEFORE=True)
+_attend(attend._states_kernel, "states", "by head", 16, special="narrow", REVERSE=False, HAS_START=True, **MODES["by head"],
+        **ALONE)
 _solve("pairs by head", solve._head_pairs_kernel, {}, BK=SOLVE_PAIRS, **AFTER)
 _solve("inverse", solve._inverse_kernel, {"num_warps": INVERSE_WARPS}, PRECISION="tf32")
 for by in ("by key", "by head"):

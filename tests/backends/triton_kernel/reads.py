@@ -172,7 +172,7 @@ def interpreted() -> dict[str, list[float]]:
     return interpret_in("reads")
 
 
-AHEAD = {"causal": (64, 128, 256), "slopes by head": (128,), "groups": (128,)}
+AHEAD = {"causal": (64, 128, 256), "slopes by head": (128, 256), "groups": (128,), "a bias for each pair": (64, 128, 256)}
 PACKED = {"causal": (128, 256), "slopes by head": (128,)}  # of packed sequences
 TABLE = Path(__file__).with_name("reads.txt")
 TABLES = {"sm_80": "sm_80", "sm_90": "sm_90", "sm_100": "sm_90", "gfx942": "hip"}
@@ -185,12 +185,13 @@ def compiled(targets: list[str]) -> Iterator[dict[str, Any]]:
         plan = next(x for n, x in vars(text).items() if n.endswith("_plan"))
         for width, which, target in product(wanted, ("forward", "rows", "columns"), targets):
             widths = tuple(dict.fromkeys((leaf.width, width) for leaf in plan.leaves if leaf.width))
-            constants = dict(text._softmax_constants(which, widths, 2, TABLES[target]))
+            constants = dict(text._softmax_constants(plan, which, widths, 2, TABLES[target]))
             options = {key: constants.pop(key) for key in ("num_warps", "num_stages")}
             constants["PRECISION"] = "ieee"
             kernel = getattr(plan, which)
             constants |= {n: True for n in kernel.arg_names if n.startswith("WANTS_")}
-            constants |= text._softmax_packed(packed, TABLES[target]) | ({} if packed else {"spans": None})
+            if plan.packed:
+                constants |= text._softmax_packed(packed, TABLES[target]) | ({} if packed else {"spans": None})
             steps = tuple(n for n in kernel.arg_names[: kernel.arg_names.index("S") + 1] if not n.endswith("_count"))
             used = compile_one(kernel, types(plan), constants, target, steps, **options)
             yield {"name": f"{name}{', packed' * packed} {width} {which} {target}", **used}
