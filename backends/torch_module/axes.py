@@ -14,7 +14,8 @@ from seqdsl.ir.ops import bound, operand_axes, options
 from . import expressions
 from .context import Context
 from .table import ALONG, MAPS, REDUCTIONS
-from .values import ATOM, Value, merge, plain, spread, with_ones
+from .taps import taps
+from .values import Value, merge, plain, spread
 
 
 def over_axes(ctx: Context, node: Node) -> Value:
@@ -55,6 +56,8 @@ def over_axes(ctx: Context, node: Node) -> Value:
 
 def transform(ctx: Context, node: Node) -> Value:
     """An operator from consumed axes to made ones: a transform, `solve`, `qr`, or taps of a matrix."""
+    if node.op == "matrix_taps":
+        return taps(ctx, node)
     produced, owns = node.attr[1], operand_axes(node)
     last = {d for own in owns for d in own}
     args = [plain(expressions.emit(ctx, a)) for a in node.args]
@@ -63,41 +66,7 @@ def transform(ctx: Context, node: Node) -> Value:
         expressions.spelled(ctx, expressions.convert(ctx, a, kind), own, kind)
         for a, own in zip(args, owns, strict=True)
     ]
-    if node.op == "matrix_taps":
-        return _taps(ctx, node, spelt)
     rest = ctx.ordered(tuple(d for a in spelt for d in a.dims if d not in last))
     texts = [spread(a, (*rest, *own)).text for a, own in zip(spelt, owns, strict=True)]
     n = ctx.length(produced[-1])
     return Value(f"{ctx.helper(MAPS[node.op])}({', '.join(texts)}, {n})", (*rest, *produced), node.dtype)
-
-
-def _taps(ctx: Context, node: Node, args: list[Value]) -> Value:
-    """c . A^l b. What it takes of c and A is the same for every b, and computed once."""
-    (made,), owns = node.attr[1], operand_axes(node)
-    last = {d for own in owns for d in own}
-    heads, lanes = (ctx.ordered(tuple(d for a in some for d in a.dims if d not in last)) for some in (args[:2], args))
-    length = ctx.length(made)
-    texts = [
-        _components(with_ones(a, (*group, *own)), len(owns[0]), own == owns[1])
-        for a, group, own in zip(args, (heads, heads, lanes), owns, strict=True)
-    ]
-    keys = [(name, node.args[0], node.args[1], node.attr) for name in ("rows", "powers")]
-    if keys[0] not in ctx.caches[-1]:
-        names = [ctx.names.fresh(f"{ctx.current if ctx.current.isidentifier() else 'taps'}_{k[0]}") for k in keys]
-        ctx.block.add(f"{', '.join(names)} = {ctx.support('matrix_rows')}({texts[0]}, {texts[1]}, {length})")
-        for key, name in zip(keys, names, strict=True):
-            ctx.caches[-1][key] = Value(name, (*heads, "@i", "@j"), node.dtype)
-    rows, powers = (ctx.caches[-1][key] for key in keys)
-    shared = [with_ones(rows, (*lanes, "@i", "@j")).text]
-    one = with_ones(Value("power", powers.dims, powers.dtype), (*lanes, "@i", "@j")).text  # lanes of b alone
-    shared.append(powers.text if one == "power" else f"[{one} for power in {powers.text}]")
-    call = ", ".join([*shared, texts[2], length, expressions.KINDS[node.dtype]])
-    return Value(f"{ctx.support('matrix_taps')}({call})", (*lanes, made), node.dtype)
-
-
-def _components(value: Value, count: int, is_matrix: bool) -> str:
-    """The operand with its components, along `count` indices, as one axis; a matrix has them twice."""
-    if count == 1:
-        return value.text
-    first = f".flatten(-{2 * count}, -{count + 1})" if is_matrix else ""
-    return f"{value.at(ATOM)}{first}.flatten(-{count})"

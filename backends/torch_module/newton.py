@@ -12,7 +12,8 @@ Entry points: `is_solved`, `solve`, `states_before`.
 
 from __future__ import annotations
 
-from seqdsl.forms.newton_rank import Outer, low_rank
+from seqdsl.forms.low_rank import Outer
+from seqdsl.forms.newton_rank import low_rank
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, build_not
 from seqdsl.ir.node import Node, reads, walk

@@ -19,6 +19,17 @@ def factors(node: Node) -> list[Node]:
     return [node]
 
 
+def opened(factor: Node) -> list[Node]:
+    """A sum without the factors that it has no index of, and those: `sum[m] (b[m] * u)` is u times a sum without u."""
+    if factor.op != "sum" or factor.args[1] is not build.TRUE:
+        return [factor]
+    own = set(bound(factor))
+    inside, outside = ([f for f in factors(factor.args[0]) if bool(f.free & own) is there] for there in (True, False))
+    if not inside or not outside:
+        return [factor]
+    return [*outside, build.reduce("sum", bound(factor), build.product(inside))]
+
+
 Monomial = tuple[list[Node], tuple[str, ...]]
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from seqdsl.algebra.affine import Diagonal, NoMatch, diagonal, split, uses
-from seqdsl.algebra.monomials import factors, monomials
+from seqdsl.algebra.monomials import monomials, opened
 from seqdsl.forms.indices import new_index
 from seqdsl.forms.reads import final_tensor, without_steps
 from seqdsl.forms.scan import start_of
@@ -148,23 +148,12 @@ def _summed_power(unrolling: _Unrolling, weight: Node, exponent: Node, rows: tup
 
 def split_write(parts: list[Node], over: tuple[str, ...], time: str) -> tuple[Node, Node, tuple[str, ...]]:
     """(b, x, summed): what does not read t, what does."""
-    parts = [f for part in parts for f in _opened(part)]
+    parts = [f for part in parts for f in opened(part)]
     return (
         build.product(f for f in parts if time not in f.free),
         build.product(f for f in parts if time in f.free),
         over,
     )
-
-
-def _opened(factor: Node) -> list[Node]:
-    """A sum without the factors that it has no index of, and those: `sum[m] (b[m] * u)` is u times a sum without u."""
-    if factor.op != "sum" or factor.args[1] is not build.TRUE:
-        return [factor]
-    own = set(bound(factor))
-    inside, outside = ([f for f in factors(factor.args[0]) if bool(f.free & own) is there] for there in (True, False))
-    if not inside or not outside:
-        return [factor]
-    return [*outside, build.reduce("sum", bound(factor), build.product(inside))]
 
 
 def _power(state: Diagonal, exponent: Node) -> Node:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,13 @@ FOUND = {
     "one matrix": "S[t,c,n] = sum[m] A * S[t-1,c,m] + b * x; y[t,c] = sum[n] w * S",
     "a matrix for each channel": "S[t,c,n] = 0.3 * sum[m] K * S[t-1,c,m] + b * x; y[t,c] = 2 * sum[n] w * S - x",
     "a permutation": "S[t,c,n] = 0.9 * S[t-1,c,(n + 1) % |n|] + b * x; y[t,c] = sum[n] w * S",
+    "a diagonal, a column times a row": (
+        "S[t,c,n] = 0.4 * tanh(w) * S[t-1] - 0.3 * b / (1 + b^2) * (sum[m] b[m] * S[t-1,c,m]) + b * x; y[t,c] = sum[n] w * S"
+    ),
+    "two columns, of which one is the other's multiple": (
+        "S[t,c,n] = 0.4 * S[t-1] + b * (sum[m] b[m] * S[t-1,c,m]) / 9 - b * (sum[n] w^2) * (sum[m] w[c,m] * S[t-1,c,m]) / 40 + x;"
+        " y[t,c] = sum[n] w * S"
+    ),
     "two states": "S[t,c] = 0.5 * S[t-1] + 0.2 * Z[t-1] + x; Z[t,c] = 0.3 * S[t-1] - 0.5 * Z[t-1]; y[t,c] = S - 2 * Z",
     "lags": "S[t,c] = 0.5 * S[t-1] - 0.3 * S[t-3] + x * g; y[t,c] = S",
     "a start": "S[-1,c,n] = 1; S[t,c,n] = sum[m] A * S[t-1,c,m] + b * x; y[t,c] = sum[n] w * S",
@@ -60,7 +69,7 @@ def test_values_and_states_are_those_of_the_equations(name: str, time: int) -> N
         state = expected["state"]
 
 
-@pytest.mark.parametrize("name", ["one matrix", "two states", "a start", "the state squared"])
+@pytest.mark.parametrize("name", ["one matrix", "a diagonal, a column times a row", "two states", "a start", "the state squared"])
 def test_gradients_go_through_the_taps(name: str) -> None:
     mixer = seqdsl.load(HEADER + "\n".join("    " + line.strip() for line in FOUND[name].split(";")) + "\n")
     gradients = []
@@ -71,6 +80,18 @@ def test_gradients_go_through_the_taps(name: str) -> None:
     for one, other in zip(*gradients, strict=True):
         assert (one is None) == (other is None)
         assert one is None or torch.allclose(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [("one matrix", 0), ("a diagonal, a column times a row", 1), ("two columns, of which one is the other's multiple", 1)],
+)
+def test_a_matrix_of_few_columns_is_written_as_those(name: str, columns: int) -> None:
+    text = seqdsl.load(HEADER + "\n".join("    " + line.strip() for line in FOUND[name].split(";")) + "\n").source("convolution")
+    calls = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Call) and ast.unparse(n.func) == "matrix_rows"]
+    assert calls
+    for call in calls:
+        assert [len(side.elts) for side in call.args[3:] if isinstance(side, ast.List)] == [columns] * (2 if columns else 0)
 
 
 @pytest.mark.parametrize(

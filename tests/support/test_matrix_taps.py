@@ -16,7 +16,7 @@ F64 = torch.float64
 
 def taps(c: Tensor, a: Tensor, b: Tensor, length: int) -> Tensor:
     dtype = torch.promote_types(torch.promote_types(c.dtype, a.dtype), b.dtype)
-    return matrix_taps(*matrix_rows(c, a, length), b, length, dtype)
+    return matrix_taps(*matrix_rows(c, length, a), b, length, dtype)
 
 
 def taps_loop(c: Tensor, a: Tensor, b: Tensor, length: int) -> Tensor:
@@ -62,3 +62,60 @@ def test_float32_taps_of_a_rotation_and_of_an_ill_conditioned_matrix_keep_their_
 
 def test_a_state_without_components_has_taps_of_0() -> None:
     assert taps(torch.ones(2, 0), torch.ones(2, 0, 0), torch.ones(2, 0), 5).tolist() == [[0.0] * 5] * 2
+
+
+def low_rank_taps(c: Tensor, d: Tensor, u: Tensor, v: Tensor, b: Tensor, length: int) -> Tensor:
+    """The matrix is a diagonal d [.., N] and columns u times rows v [.., R, N]."""
+    dtype = torch.promote_types(torch.promote_types(c.dtype, d.dtype), torch.promote_types(u.dtype, b.dtype))
+    return matrix_taps(*matrix_rows(c, length, d, u.unbind(-2), v.unbind(-2)), b, length, dtype)
+
+
+def low_rank_loop(c: Tensor, d: Tensor, u: Tensor, v: Tensor, b: Tensor, length: int) -> Tensor:
+    return taps_loop(c, torch.diag_embed(d) + u.mT @ v, b, length)
+
+
+def low_rank(size: int, rank: int, dtype: torch.dtype = F64) -> tuple[Tensor, ...]:
+    c, _, b = drawn(size, dtype)
+    d = torch.rand(2, size, dtype=F64).to(dtype) * (1j if dtype.is_complex else -1)
+    u, v = (torch.randn(lanes, rank, size, dtype=dtype) / size for lanes in (2, 1))
+    return c, d, u, v, b
+
+
+@pytest.mark.parametrize(("size", "rank"), [(8, 1), (9, 2), (5, 3), (1, 1)])
+@pytest.mark.parametrize("dtype", [F64, torch.complex128])
+def test_taps_of_a_diagonal_and_a_few_columns_times_rows(size: int, rank: int, dtype: torch.dtype) -> None:
+    for length in (1, 2, 7, 64, 130):
+        check_against(
+            lambda *x, n=length: low_rank_taps(*x, n), lambda *x, n=length: low_rank_loop(*x, n), low_rank(size, rank, dtype)
+        )
+
+
+def test_powers_of_a_diagonal_and_columns_take_no_matrix_while_they_are_few() -> None:
+    c, d, u, v, _ = low_rank(16, 1)
+    rows, powers = matrix_rows(c, 1024, d, u.unbind(-2), v.unbind(-2))
+    assert [p[1].shape[-1] if len(p) > 1 else None for p in powers] == [1, 2, 4, 8, None]
+    assert rows.shape[-2] * 2 ** len(powers) == 1024
+    _, full = matrix_rows(c, 1024, torch.diag_embed(d) + u.mT @ v)
+    assert relative(torch.diag_embed(powers[3][0]) + powers[3][1] @ powers[3][2], full[3][0]) < 1e-13
+
+
+def test_a_diagonal_that_grows_and_is_cancelled_is_not_taken_apart() -> None:
+    """A state of two that feedback holds: the diagonal's 64th power alone is 10^45, and nothing of it would be left."""
+    d, u, v = torch.tensor([5.0, 0.2], dtype=F64), torch.tensor([[1.0, 1.0]], dtype=F64), torch.tensor([[-4.75, 0.05]], dtype=F64)
+    wide = [torch.cat([x, torch.zeros(*x.shape[:-1], 14, dtype=F64)], -1) for x in (d, u, v)]
+    c, b = torch.randn(16, dtype=F64), torch.randn(16, dtype=F64)
+    assert relative(low_rank_taps(c, *wide, b, 4096), low_rank_loop(c, *wide, b, 4096)) < 1e-12
+
+
+def test_products_one_after_another_are_few_and_have_second_derivatives() -> None:
+    c, a, b = drawn(6)
+    rows, _ = matrix_rows(c, 64, a)
+    assert rows.shape[-2] == 8
+    given = tuple(x.requires_grad_() for x in (c, a, b))
+    assert torch.autograd.gradgradcheck(lambda *x: taps(*x, 64), given)
+
+
+def test_taps_under_vmap() -> None:
+    given = low_rank(8, 1)
+    found = torch.func.vmap(lambda *x: low_rank_taps(*x, 40))(*(torch.stack([x, 0.5 * x]) for x in given))
+    assert relative(found[1], low_rank_loop(*(0.5 * x for x in given), 40)) < 1e-13

@@ -1,24 +1,85 @@
-"""Powers of a matrix, the small ones from the left: what the taps of a time-invariant state have in common."""
+"""Powers of a matrix: what the taps of a time-invariant state have in common."""
 
-import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from .repeated_product import repeated_product
 
-def matrix_rows(c: Tensor, a: Tensor, length: int) -> tuple[Tensor, list[Tensor]]:
-    """The rows c A^i for i < L, with L^2 >= length, and A^L, A^2L, A^4L, .., as many as double a column to length / L.
+USES = ("repeated_product",)
 
-    Powers come from doubling, [x, x A], [x, x A, x A^2, x A^3], .., so an error grows with l; they are float64.
-    Shapes:  c [.., N], a [.., N, N] -> [.., L, N], [.., N, N] each
+TAME = 8.0  # how large the powers of a diagonal may become before they are added to others that cancel them
+
+
+def matrix_rows(
+    c: Tensor, length: int, a: Tensor, lefts: Sequence[Tensor] = (), rights: Sequence[Tensor] = ()
+) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+    """The rows c A^(j L) for all j with j L < length, and the powers A, A^2, A^4, .., A^(L/2).
+
+    Powers are squares of squares, so an error grows with l; they are float64. `a` is a matrix, or with `lefts` and `rights`
+    a diagonal, to which these columns times rows are added: its powers are the same with twice as many columns each time.
+    The last squares are not taken where as many products of a row cost less than one of them.
+    Shapes:  c [.., N], a [.., N, N] or [.., N], lefts and rights [.., N] each -> [.., J, N]
     """
-    wide = torch.complex128 if c.is_complex() or a.is_complex() else torch.float64
-    power = a.to(wide)
-    rows = c.to(wide).unsqueeze(-2) + 0 * power.sum(-2, keepdim=True)  # the lanes of A included
-    for _ in range(math.ceil(math.log2(max(length, 1)) / 2)):
-        rows = torch.cat([rows, rows @ power], -2)
-        power = power @ power
-    powers = [power]
-    while rows.shape[-2] << len(powers) < length:
-        powers.append(powers[-1] @ powers[-1])
-    return rows, powers
+    given, size = [c, a, *lefts, *rights], c.shape[-1]
+    wide = torch.complex128 if any(x.is_complex() for x in given) else torch.float64
+    a, rows = a.to(wide), c.to(wide).unsqueeze(-2)
+    power: tuple[Tensor, ...] = (a,)
+    if lefts:
+        power = a, _beside(lefts, size, wide), _beside(rights, size, wide).mT
+    least = (max(length, 1).bit_length() - 1) // 2  # squares of a matrix: rows are at least as many as columns
+    if lefts and (2 * len(lefts) > size or not _is_tame(a, size // len(lefts))):
+        power = (_whole(power),)
+    lanes = [x.shape[: -1 if lefts or k else -2] for k, x in enumerate((a, *lefts, *rights))]
+    rows = rows.expand(*torch.broadcast_shapes(rows.shape[:-2], *lanes), *rows.shape[-2:])
+    powers: list[tuple[Tensor, ...]] = []
+    while 1 << len(powers) < length and (len(powers) < least or len(power) > 1):
+        powers.append(power)
+        power = _squared(power)
+    count = -(-length // (1 << len(powers)))
+    if count < 2:
+        return rows, powers
+    a = _whole(power)
+    while rows.shape[-2] < count and 3 * count > 2 * size * rows.shape[-2]:
+        rows, a = torch.cat([rows, rows @ a], -2), a @ a
+    return repeated_product(rows, a, -(-count // rows.shape[-2])), powers
+
+
+def _beside(columns: Sequence[Tensor], size: int, dtype: torch.dtype) -> Tensor:
+    """[.., N, R]; a column may be one number."""
+    wide = [x.to(dtype).expand(*x.shape[:-1], size) for x in columns]
+    return torch.stack(torch.broadcast_tensors(*wide), -1)
+
+
+def _is_tame(a: Tensor, power: int) -> bool:
+    """May the power of a diagonal be taken apart from the rest? Only a stable matrix with a diagonal that is not cancels."""
+    if a.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False  # there are no numbers to decide by, or the device would be waited for
+    return a.numel() > 0 and bool((a.abs().max() ** power).nan_to_num(torch.inf) <= TAME)
+
+
+def _whole(power: tuple[Tensor, ...]) -> Tensor:
+    if len(power) == 1:
+        return power[0]
+    found = power[1] @ power[2]
+    found.diagonal(dim1=-2, dim2=-1).add_(power[0])
+    return found
+
+
+def _squared(power: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """(D + U V)^2 = D^2 + (D U + U (V U)) V + U (V D): as a matrix as soon as that has no more numbers."""
+    if len(power) == 1:
+        return (power[0] @ power[0],)
+    d, u, v = power
+    left, right = torch.addcmul(u @ (v @ u), d.unsqueeze(-1), u), v * d.unsqueeze(-2)
+    if 2 * u.shape[-1] < u.shape[-2]:
+        return d * d, torch.cat([left, u.expand_as(left)], -1), torch.cat([v.expand_as(right), right], -2)
+    u, v = u.expand_as(left), v.expand_as(right)
+    found = torch.baddbmm(_flat(left @ v), _flat(u), _flat(right)).view(*left.shape[:-1], -1)
+    found.diagonal(dim1=-2, dim2=-1).add_(d * d)
+    return (found,)
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.reshape(-1, *x.shape[-2:])

@@ -1,17 +1,21 @@
-"""The taps c . A^l b of a time-invariant state: `matrix_rows` has the small powers, the large ones meet them here."""
+"""The taps c . A^l b of a time-invariant state: `matrix_rows` has the large powers, the small ones meet them here."""
 
 import torch
 from torch import Tensor
 
 
-def matrix_taps(rows: Tensor, powers: list[Tensor], b: Tensor, length: int, dtype: torch.dtype) -> Tensor:
-    """k[l] = c . A^l b for l < length: at l = j L + i the row c A^i times the column A^(j L) b.
+def matrix_taps(
+    rows: Tensor, powers: list[tuple[Tensor, ...]], b: Tensor, length: int, dtype: torch.dtype
+) -> Tensor:
+    """k[l] = c . A^l b for l < length: at l = j L + i the row c A^(j L) times the column A^i b.
 
-    Shapes:  rows [.., L, N] and powers [.., N, N] from `matrix_rows`, b [.., N] -> k [.., length]
+    Shapes:  rows [.., J, N] and powers from `matrix_rows`, b [.., N] -> k [.., length]
     """
-    count = -(-length // rows.shape[-2])
-    columns = b.to(torch.promote_types(rows.dtype, b.dtype)).unsqueeze(-1)  # [.., N, J]
-    for power in powers[: max(count - 1, 0).bit_length()]:
-        more = power @ columns
+    columns = b.to(torch.promote_types(rows.dtype, b.dtype)).unsqueeze(-1)  # [.., N, L]
+    for power in powers:
+        if len(power) == 1:
+            more = power[0] @ columns
+        else:
+            more = torch.addcmul(power[1] @ (power[2] @ columns), power[0].unsqueeze(-1), columns)
         columns = torch.cat([columns.expand(more.shape), more], -1)
-    return (rows @ columns[..., :count]).mT.flatten(-2)[..., :length].to(dtype)
+    return (rows @ columns).flatten(-2)[..., :length].to(dtype)
