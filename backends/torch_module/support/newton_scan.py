@@ -117,11 +117,7 @@ def _newton_pieces(
     them have not converged, only these go on.
     """
     count = heads[0].shape[1]
-    # each position's rows of all pieces side by side in memory: apart, at distances that are powers of two, they collide
-    columns = [
-        x.unflatten(1, (count, size)).movedim(2, 0).contiguous().unbind(0) if x.shape[1] != 1 else (x,) * size
-        for x in operands
-    ]
+    columns = [x.unflatten(1, (count, size)).unbind(2) if x.shape[1] != 1 else (x,) * size for x in operands]
     tolerance = 1e-12 if heads[0].dtype == torch.float64 else 1e-6
     changes: list[float] = []
     defects: list[float] = []
