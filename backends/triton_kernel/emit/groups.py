@@ -16,6 +16,7 @@ from seqdsl.ir.node import Node, read_names, walk
 from seqdsl.ir.ops import bound
 from seqdsl.ir.system import System, Tensor, sources
 
+from ...torch_module.tables import tables
 from .parts import REDUCTIONS, Group, Grouped, Parts
 from .texts import TEXTS
 
@@ -55,6 +56,7 @@ class _Search(Parts):
         self.ends = {*self.system.outputs, *self.system.finals.values(), *(e.tensor for e in self.system.record or ())}
         self.states = {t.name for t in self.system.derived() if t.kind == "carry"}
         self.touched = self._downstream(self.states)
+        self.tables = tables(self.system, frozenset(self.ends))
         fed = {e.tensor for e in self.system.record or ()}
         self.feeding = {t.name for t in self.system.derived() if t.name in fed or self._downstream({t.name}) & fed}
 
@@ -170,7 +172,7 @@ class _Search(Parts):
 
     def _is_gate(self, tensor: Tensor, group: Group) -> bool:
         readers, rhs = self.readers.get(tensor.name, set()), tensor.rhs
-        if rhs is None or tensor.name in {*group.tensors, *self.ends} or not readers <= set(group.tensors):
+        if rhs is None or tensor.name in {*group.tensors, *self.ends, *self.tables} or not readers <= set(group.tensors):
             return False
         if rhs in set(self.foreign(rhs)) or tensor.edges or tensor.dtype == "complex" or rhs.op == "read":
             return False

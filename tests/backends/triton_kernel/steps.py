@@ -62,6 +62,7 @@ def _source(head: str, *equations: str) -> str:
 STEPS: dict[str, Stepped] = {
     "a decay for each column": _unnamed("column_decay", h=2, d=20, e=70),
     "a decay for each head, from a parameter": _unnamed("head_decay", "h", h=3, d=5, e=6),
+    "a decay for each head, from a table": Stepped("retention", {"h": 3, "d": 5, "e": 6}),
     "a decay for each entry": _unnamed("mixed_decay", h=2, d=5, e=37),
     "two axes that are summed over": _unnamed("four_axes", h=2, d=3, e=5, n=6),
     "decays above one and below": _unnamed("negative_decay", h=2, d=5, e=6),
