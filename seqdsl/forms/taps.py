@@ -67,6 +67,7 @@ def to_matrix_convolution(system: System, loop: Loop) -> System:
     changed = reread(readers, lambda n: _read(unrolling, n), unrolling.made)
     changed, steps = without_steps(system, changed, [*step.carry, *unrolling.made], names)
     wanted = {*system.outputs, *(n for t in changed if t.rhs is not None for n in names if uses(t.rhs, {n}))}
+    wanted |= {e.tensor for e in system.record or () if e.tail is not build.ONE}  # of which more than the last is kept
     finals, made = dict(system.finals), unrolling.made
     for number, update in enumerate(step.updates):
         name = update.state.name

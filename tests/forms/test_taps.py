@@ -30,6 +30,7 @@ FOUND = {
     ),
     "two states": "S[t,c] = 0.5 * S[t-1] + 0.2 * Z[t-1] + x; Z[t,c] = 0.3 * S[t-1] - 0.5 * Z[t-1]; y[t,c] = S - 2 * Z",
     "lags": "S[t,c] = 0.5 * S[t-1] - 0.3 * S[t-3] + x * g; y[t,c] = S",
+    "lags that only a sum reads": "S[t,c,n] = 0.5 * S[t-1] + 0.3 * S[t-2] + b * x; y[t,c] = sum[n] w * S",
     "a start": "S[-1,c,n] = 1; S[t,c,n] = sum[m] A * S[t-1,c,m] + b * x; y[t,c] = sum[n] w * S",
     "a constant write": "S[t,c,n] = sum[m] A * S[t-1,c,m] + b + w * x; y[t,c] = sum[n] S",
     "a read after a nonlinearity": "S[t,c,n] = sum[m] A * S[t-1,c,m] + b * x; y[t,c] = silu(sum[n] w * S) * g",

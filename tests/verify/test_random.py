@@ -67,6 +67,11 @@ def test_every_kind_is_well_typed(kind: str) -> None:
 
 
 FOUND = {
+    "a sum of two states as convolutions, of which one keeps more than its last position": (
+        "mixer drawn(x3[t,h,d], x4[t,h,e], x5[t,h,d], x6[t,h,e]) -> o7[t,h,e]:\n    S1[t,h,d,e] = 1 * S1[t-1] + x3 * x4\n"
+        "    S2[t,h,d,e] = 1 * S2[t-1] + 0.3 * S2[t-2] + x5 * x6\n    o7[t,h,e] = sum[d] (S1 + S2)\n",
+        "0:0",
+    ),
     "a recurrence over (max, +) that runs backwards, and is all that is wanted": (
         "mixer drawn(a[t,h], x[t,h,c]) -> m[t,h,c]:\n    m[t,h,c] = max(m[t+1] + a, x)\n",
         "5:1",

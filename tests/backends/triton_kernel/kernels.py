@@ -135,8 +135,8 @@ _attend(attend._rows_adjoint_kernel, "rows adjoint", WRITES=True, **UPTO)
 _attend(attend._head_adjoint_kernel, "head adjoint", GATE=True, SIGNED=False, WRITES=True, **UPTO)
 _attend(attend._head_adjoint_kernel, "head adjoint", special="read before", GATE=True, SIGNED=False, WRITES=True,
         APART=1, BEFORE=True)
-_attend(attend._states_kernel, "states", "by head", 16, special="narrow", REVERSE=False, HAS_START=True, **MODES["by head"],
-        **ALONE)
+_attend(attend._states_kernel, "states", "by head", special="narrow", BV=16, REVERSE=False, HAS_START=True,
+        **MODES["by head"], **ALONE)
 _solve("pairs by head", solve._head_pairs_kernel, {}, BK=SOLVE_PAIRS, **AFTER)
 _solve("inverse", solve._inverse_kernel, {"num_warps": INVERSE_WARPS}, PRECISION="tf32")
 for by in ("by key", "by head"):

@@ -42,6 +42,9 @@ def test_operators_are_what_compilers_expect(name: str, errors: dict[str, list[f
     assert found and not any(found)
 
 
+NARROW = "a bias for each pair 256 columns"  # 32 of them: wgmma wants 64, which spill
+
+
 @pytest.fixture(scope="module")
 def made() -> dict[str, dict[str, Any]]:
     return compiled_report(("sm_90",))
@@ -49,7 +52,7 @@ def made() -> dict[str, dict[str, Any]]:
 
 def test_the_default_tiles_fit_a_hopper_gpu(made: dict[str, dict[str, Any]]) -> None:
     check_fit(made)
-    assert not [name for name, row in made.items() if PRODUCTS["sm_90"] not in row["products"]]
+    assert [name for name, row in made.items() if PRODUCTS["sm_90"] not in row["products"]] == [f"{NARROW} sm_90"]
 
 
 def test_the_table_has_every_kernel_on_every_target(made: dict[str, dict[str, Any]]) -> None:
@@ -57,7 +60,8 @@ def test_the_table_has_every_kernel_on_every_target(made: dict[str, dict[str, An
     assert set(table) == {f"{name.rpartition(' ')[0]} {target}" for name in made for target in TABLES}
     for name, row in table.items():
         target = name.rpartition(" ")[2]
-        assert row["shared"] <= SHARED[target] and PRODUCTS[target] in row["products"], name
+        product = PRODUCTS["sm_80" if name.startswith(NARROW) and target.startswith("sm_") else target]
+        assert row["shared"] <= SHARED[target] and product in row["products"], name
 
 
 @pytest.mark.deep
