@@ -38,23 +38,23 @@ def convolution(
         return None
     signal = found[0]
     kernel = [f for f in factors if f is not signal.read]
-    long = _as_long(ctx, lag, signal.time)
+    is_long = _as_long(ctx, lag, signal.time)
     if not kernel or any(signal.time in f.free for f in kernel) or signal.time in ctx.fixed:
         return None
     at_most = build.make("le", build.index(lag), build.index(signal.time))
-    if any(g is not at_most for g in guards) or (not guards and long):
+    if any(g is not at_most for g in guards) or (not guards and is_long):
         return None
     values = [expressions.emit(ctx, f) for f in kernel]
     weights = values[0]
     for other in values[1:]:
         weights = contractions.times(ctx, node, plain(weights), plain(other))
     weights = plain(weights)
-    if not long and (BATCH in weights.dims or weights.dtype == "complex"):
+    if not is_long and (BATCH in weights.dims or weights.dtype == "complex"):
         return None
     x, before = entries(ctx, signal)
     if x.dtype == "complex":
         return None
-    return (_long if long else _short)(ctx, node, x, weights, signal.time, lag, before)
+    return (long if is_long else _short)(ctx, node, x, weights, signal.time, lag, before)
 
 
 def _as_long(ctx: Context, lag: str, time: str) -> bool:
@@ -135,7 +135,7 @@ def _spread_all(ctx: Context, value: Value, dims: tuple[str, ...]) -> Value:
     return with_ones(value, dims)
 
 
-def _long(ctx: Context, node: Node, x: Value, w: Value, time: str, lag: str, before: str) -> Value:
+def long(ctx: Context, node: Node, x: Value, w: Value, time: str, lag: str, before: str) -> Value:
     """A kernel for each channel, or for each channel of each sequence."""
     lanes = ctx.ordered(tuple(d for d in merge(x.dims, w.dims) if d not in (BATCH, time, lag)))
     dims = (BATCH, time, *lanes)

@@ -1,0 +1,90 @@
+"""Sums over earlier positions whose weights depend on the lag: convolutions, in pieces, packed, and with gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import seqdsl
+from seqdsl.api import Program
+from seqdsl.ir.interpreter import interpret
+
+HEADER = "    index s over t\n"
+FOUND = {
+    "a kernel with an axis of its own": (
+        "m(x[t,c], K[l,c]) -> y[t,c]", "y[t,c] = sum[s | s <= t and t - s < |l|] K[t-s,c] * x[s]"),
+    "a window": ("m(x[t,c], w[c]) -> y[t,c]", "y[t,c] = 2 + 3 * sum[s | s > t - 4 and t >= s] x[s] * w / (t + 1 - s)"),
+    "a decay, and positions before": (
+        "m(x[t,c], a[c], b[t,c]) -> y[t,c]", "y[t,c] = b * sum[s | s < t] exp(-softplus(a) * (t - s)) * x[s] * exp(b[s])"),
+    "a sum of modes": (
+        "m(x[t,c], w[l,c], f[l]) -> y[t,c]", "y[t,c] = sum[s | s <= t] (sum[l] w * cos(f * (t - s))) * x[s] / |l|"),
+    "steps of two": (
+        "m(x[t,c], w[c]) -> y[t,c]", "y[t,c] = sum[s | s <= t] where((t - s) % 2 == 0, sigmoid(w)^(t - s), 0) * x[s] * w"),
+}  # fmt: skip
+OTHERS = {
+    "the parity of each": ("m(x[t,c]) -> y[t,c]", "y[t,c] = sum[s | s <= t and s % 2 == t % 2] x[s] / (1 + t - s)"),
+    "earlier and later": ("m(x[t,c]) -> y[t,c]", "y[t,c] = sum[s] x[s] / (1 + abs(t - s))"),
+    "whole numbers": ("m(n[t,c]: int) -> y[t,c]", "y[t,c] = sum[s | s <= t] (t - s) * n[s]"),
+    "two positions": ("m(x[t,c]) -> y[t,c]", "y[t,c] = sum[s | s <= t] x[t] * exp(x[s]) / (1 + t - s + s * t)"),
+}
+LENGTHS = {"c": 2, "l": 5}
+
+
+def loaded(head: str, equation: str) -> Program:
+    return seqdsl.load(f"mixer {head}:\n{HEADER}    {equation}\n")
+
+
+def drawn(program: Program, time: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(time)
+    lengths = {**LENGTHS, "t": time}
+    return {x.name: rng.standard_normal([lengths[i] for i in x.indices]) for x in program.system().inputs()}
+
+
+def convolves(program: Program) -> bool:
+    return program.source().count("_long_conv(") > 1  # it is defined, and called
+
+
+@pytest.mark.parametrize("name", FOUND)
+@pytest.mark.parametrize("time", [0, 1, 7, 40])
+def test_values_in_one_piece_in_two_and_packed(name: str, time: int) -> None:
+    program = loaded(*FOUND[name])
+    assert convolves(program)
+    inputs, module = drawn(program, time), program.module().double()
+    expected = interpret(program.system(), inputs=inputs)["outputs"]["y"]
+
+    def between(a: int, b: int, **more: object) -> object:
+        along = {x.name for x in program.system().inputs() if "t" in x.indices}
+        return module(*(torch.from_numpy(v[a:b] if n in along else v)[None] for n, v in inputs.items()), **more)
+
+    whole = between(0, time)
+    assert isinstance(whole, torch.Tensor)
+    assert np.allclose(whole[0].numpy(), expected, rtol=1e-10, atol=1e-10)
+    cut = time // 3
+    first, state = between(0, cut, return_state=True)  # type: ignore[misc]
+    rest, _ = between(cut, time, state=state, return_state=True)  # type: ignore[misc]
+    assert torch.allclose(torch.cat([first, rest], 1), whole, rtol=1e-10, atol=1e-10)
+    packed = between(0, time, cu_seqlens=torch.tensor([0, cut, time]))
+    assert torch.allclose(packed, torch.cat([first, between(cut, time)], 1), rtol=1e-10, atol=1e-10)  # type: ignore[arg-type, list-item]
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_gradients(name: str) -> None:
+    program = loaded(*FOUND[name])
+    module = program.module().double()
+    given = tuple(torch.from_numpy(v)[None].requires_grad_() for v in drawn(program, 6).values())
+    assert torch.autograd.gradcheck(module, given)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_depends_on_more_than_the_lag_is_no_convolution(name: str) -> None:
+    assert not convolves(loaded(*OTHERS[name]))
+
+
+def test_a_long_sum_takes_no_memory_for_pairs() -> None:
+    """65 536 positions of 8 channels: pairs of them would be 128 GiB."""
+    program = loaded(*FOUND["a decay, and positions before"])
+    x, b = (torch.rand(1, 65_536, 8) for _ in "xb")
+    y = program.module()(x, torch.full((1, 8), 8.0), b)
+    last = (torch.exp(-8.0 * torch.arange(1, 20)) * (x[0, -20:-1, 0] * b[0, -20:-1, 0].exp()).flip(0)).sum() * b[0, -1, 0]
+    assert torch.allclose(y[0, -1, 0], last, rtol=1e-4)
