@@ -49,7 +49,7 @@ def convolution(
     for other in values[1:]:
         weights = contractions.times(ctx, node, plain(weights), plain(other))
     weights = plain(weights)
-    if not is_long and (BATCH in weights.dims or weights.dtype == "complex"):
+    if not is_long and weights.dtype == "complex":
         return None
     x, before = entries(ctx, signal)
     if x.dtype == "complex":
@@ -115,8 +115,9 @@ def _short(ctx: Context, node: Node, x: Value, w: Value, time: str, lag: str, be
     """One shifted product for each tap."""
     channels = ctx.ordered(tuple(d for d in merge(x.dims, w.dims) if d not in (BATCH, time, lag)))
     x = _spread_all(ctx, expressions.convert(ctx, x, "real"), (BATCH, time, *channels))
-    w = _spread_all(ctx, expressions.convert(ctx, w, "real"), (lag, *channels))
-    text = f"{ctx.support('causal_conv')}({x.text}, {w.text})"
+    w, each = expressions.convert(ctx, w, "real"), BATCH in w.dims
+    w = _spread_all(ctx, w, (BATCH, lag, *channels) if each else (lag, *channels))
+    text = f"{ctx.support('causal_conv')}({x.text}, {w.text}{', each=True' * each})"
     return Value(_narrowed(ctx, _whole_again(text, node.dtype), before, time), (BATCH, time, *channels), node.dtype)
 
 

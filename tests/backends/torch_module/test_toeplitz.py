@@ -14,6 +14,9 @@ HEADER = "    index s over t\n"
 FOUND = {
     "a kernel with an axis of its own": (
         "m(x[t,c], K[l,c]) -> y[t,c]", "y[t,c] = sum[s | s <= t and t - s < |l|] K[t-s,c] * x[s]"),
+    "a kernel with an axis of its own, spelt with lags": (
+        "m(x[t,c], K[l,c]) -> y[t,c]", "y[t,c] = sum[l | l <= t] K * x[t-l]"),
+    "one kernel for all channels": ("m(x[t,c], K[l]) -> y[t,c]", "y[t,c] = sum[l | l <= t] K * x[t-l]"),
     "a window": ("m(x[t,c], w[c]) -> y[t,c]", "y[t,c] = 2 + 3 * sum[s | s > t - 4 and t >= s] x[s] * w / (t + 1 - s)"),
     "a decay, and positions before": (
         "m(x[t,c], a[c], b[t,c]) -> y[t,c]", "y[t,c] = b * sum[s | s < t] exp(-softplus(a) * (t - s)) * x[s] * exp(b[s])"),
@@ -42,7 +45,7 @@ def drawn(program: Program, time: int) -> dict[str, np.ndarray]:
 
 
 def convolves(program: Program) -> bool:
-    return program.source().count("_long_conv(") > 1  # it is defined, and called
+    return any(program.source().count(f"{name}(") > 1 for name in ("_long_conv", "causal_conv"))  # it is defined, and called
 
 
 @pytest.mark.parametrize("name", FOUND)
