@@ -8,6 +8,7 @@ from torch import Tensor
 
 from backends.torch_module.support.matrix_rows import matrix_rows
 from backends.torch_module.support.matrix_taps import matrix_taps
+from backends.torch_module.support.repeated_product import repeated_product
 
 from .loops import check_against, relative
 
@@ -107,12 +108,33 @@ def test_a_diagonal_that_grows_and_is_cancelled_is_not_taken_apart() -> None:
     assert relative(low_rank_taps(c, *wide, b, 4096), low_rank_loop(c, *wide, b, 4096)) < 1e-12
 
 
-def test_products_one_after_another_are_few_and_have_second_derivatives() -> None:
-    c, a, b = drawn(6)
-    rows, _ = matrix_rows(c, 64, a)
-    assert rows.shape[-2] == 8
-    given = tuple(x.requires_grad_() for x in (c, a, b))
-    assert torch.autograd.gradgradcheck(lambda *x: taps(*x, 64), given)
+LANES = [((2, 3), (2, 3)), ((2, 3), (1, 1)), ((2, 3), ()), ((2, 3), (2, 1)), ((), (4,)), ((0,), ())]  # of the rows, the matrix
+
+
+@pytest.mark.parametrize(("lanes", "own"), LANES)
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_products_one_after_another(lanes: tuple[int, ...], own: tuple[int, ...], count: int) -> None:
+    for dtype in (F64, torch.complex128):
+        x, a = torch.randn(*lanes, 2, 4, dtype=dtype), torch.randn(*own, 4, 4, dtype=dtype) / 3
+        check_against(
+            lambda x, a: repeated_product(x, a, count),
+            lambda x, a: torch.cat([x @ torch.linalg.matrix_power(a, k) for k in range(count)], -2),
+            (x, a),
+        )
+
+
+def test_products_one_after_another_have_second_derivatives_and_are_mapped() -> None:
+    x, a = torch.randn(3, 2, 4, dtype=F64, requires_grad=True), (torch.randn(3, 4, 4, dtype=F64) / 3).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x, a: repeated_product(x, a, 3), (x, a))
+    found = torch.func.vmap(lambda x: repeated_product(x, a[0], 3))(x)
+    assert relative(found, repeated_product(x, a[0], 3)) < 1e-15
+
+
+def test_squares_of_wide_matrices_give_way_to_products() -> None:
+    c, a, b = drawn(64, lanes=(8,))
+    rows, powers = matrix_rows(c, 600, a)
+    assert len(powers) == 4 and rows.shape[-2] == 40  # ten times four: two squares more, and not six
+    assert relative(matrix_taps(rows, powers, b, 600, F64), taps_loop(c, a, b, 600)) < 1e-13
 
 
 def test_taps_under_vmap() -> None:

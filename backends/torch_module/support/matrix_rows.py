@@ -41,7 +41,8 @@ def matrix_rows(
     if count < 2:
         return rows, powers
     a = _whole(power)
-    while rows.shape[-2] < count and 3 * count > 2 * size * rows.shape[-2]:
+    worth = 2 * size / (3 + (1 << 17) / max(1, a.numel()))  # products of a row that take as long as a square; small ones, the call
+    while rows.shape[-2] < count and count > worth * rows.shape[-2]:
         rows, a = torch.cat([rows, rows @ a], -2), a @ a
     return repeated_product(rows, a, -(-count // rows.shape[-2])), powers
 
