@@ -10,7 +10,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from seqdsl.ir import build
-from seqdsl.ir.node import Node
+from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import remake
 from seqdsl.ir.order import Linear, difference, linear
 
@@ -44,6 +44,9 @@ def _parts(
     """The index of this position, the factors of the signal, and those of the kernel, which have the lag for the summed
     index."""
     if len(names) != 1 or names[0] in ctx.fixed or ctx.ends:  # packed sequences are convolved one by one
+        return None
+    leaves = [n for f in (*factors, *guards) for n in walk(f) if n.op in ("read", "index")]
+    if any(n in ctx.hoisted or n.attr in ctx.local for n in leaves):  # inside a step, where axes are pieces
         return None
     earlier = names[0]
     time = next((t for g in guards if (t := _later(ctx, g, earlier))), None)

@@ -84,6 +84,36 @@ def test_what_depends_on_more_than_the_lag_is_no_convolution(name: str) -> None:
     assert not convolves(loaded(*OTHERS[name]))
 
 
+STACK = """
+mixer layer(x[t,h,d], a[d], u[t,n], W[n,m], v[t,n]) -> o[t,h,d], r[t,n]:
+    index s over t
+    index m over n
+    o[t,h,d] = sum[s | s <= t] exp(-abs(a) * (t - s)) * x[s]
+    H[t,n]   = tanh((sum[m] W * H[t-1,m]) + u)
+    r[t,n]   = H[t-1] + v
+mixer deep(a[d], u[t,n], W[n,m], v[l,t,n], z0[t,h,d]) -> y[t,h,d]:
+    index m over n
+    z[-1,t,h,d] = z0
+    f[l,t,h,d]  = tanh(z[l-1])
+    p, r = layer(f, a, u, W, v)
+    z[l: 2,t,h,d] = z[l-1] / 2 + p / 4
+    y[t,h,d] = z[1]
+"""
+
+
+@pytest.mark.parametrize("form", ["recurrent", "newton"])
+def test_inside_a_loop_over_depth_and_where_that_is_cut_into_pieces(form: str) -> None:
+    """In a step that Newton's method takes, the layers are an axis, of as many as a piece has: no convolution there."""
+    program = seqdsl.load(STACK, "deep")
+    rng = np.random.default_rng(0)
+    shapes = {"a": (3,), "u": (40, 2), "W": (2, 2), "v": (2, 40, 2), "z0": (40, 2, 3)}
+    inputs = {n: rng.standard_normal(shape) for n, shape in shapes.items()}
+    expected = interpret(program.system(), inputs=inputs)["outputs"]["y"]
+    found = program.module(form).double()(*(torch.from_numpy(v)[None] for v in inputs.values()))
+    assert np.allclose(found[0].numpy(), expected, rtol=1e-10, atol=1e-10)
+    assert (program.source(form).count("_long_conv(") > 1) == (form == "recurrent")
+
+
 def test_a_long_sum_takes_no_memory_for_pairs() -> None:
     """65 536 positions of 8 channels: pairs of them would be 128 GiB."""
     program = loaded(*FOUND["a decay, and positions before"])
