@@ -136,8 +136,10 @@ def _spread_all(ctx: Context, value: Value, dims: tuple[str, ...]) -> Value:
     return with_ones(value, dims)
 
 
-def long(ctx: Context, node: Node, x: Value, w: Value, time: str, lag: str, before: str) -> Value:
-    """A kernel for each channel, or for each channel of each sequence."""
+def long(
+    ctx: Context, node: Node, x: Value, w: Value, time: str, lag: str, before: str, *, exact: bool = False
+) -> Value:
+    """A kernel for each channel, or for each channel of each sequence; `exact`: reals, transformed in float64."""
     lanes = ctx.ordered(tuple(d for d in merge(x.dims, w.dims) if d not in (BATCH, time, lag)))
     dims = (BATCH, time, *lanes)
     x = expressions.convert(ctx, x, "real")
@@ -145,7 +147,8 @@ def long(ctx: Context, node: Node, x: Value, w: Value, time: str, lag: str, befo
     w = w if w.dtype == "complex" else expressions.convert(ctx, w, "real")
     kernel = expressions.full(ctx, w, (*((BATCH,) if BATCH in w.dims else ()), lag, *lanes), w.dtype)
     ctx.support("fft_conv")
-    text = f"{ctx.helper('_long_conv')}({x.text}, {kernel.text})"
+    operands = [x.text, kernel.text] if not exact else [f"{v.at(ATOM)}.double()" for v in (x, kernel)]
+    text = f"{ctx.helper('_long_conv')}({', '.join(operands)})" + ".to(dtype)" * exact
     return Value(_narrowed(ctx, _whole_again(text, node.dtype), before, time), dims, node.dtype)
 
 

@@ -1,7 +1,8 @@
 """Sums over the positions up to this one whose weights depend on how far back they lie: convolutions, spelt with positions.
 
 In `sum[s | s <= t] w[t-s] * x[s]` the kernel is w with the lag in place of t - s, and the signal is all that varies along
-s alone; further guards of the lag are part of the kernel. Entry point: `convolution`.
+s alone; further guards of the lag are part of the kernel. A transform's error is that of the largest numbers anywhere, a
+sum's that of its own terms: signals may grow (`exp(k[s])`), so transforms are float64. Entry point: `convolution`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from fractions import Fraction
 
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
-from seqdsl.ir.ops import remake
+from seqdsl.ir.ops import bound, remake
 from seqdsl.ir.order import Linear, difference, linear
 
 from . import contractions, convolutions, expressions
@@ -35,7 +36,8 @@ def convolution(
     if x.dtype == "complex" or lag not in w.dims:
         return None  # a kernel of one weight is a cumulative sum
     x = replace(x, dims=tuple(time if d == lag else d for d in x.dims))
-    return convolutions.long(ctx, node, x, w, time, lag, "past" if ctx.stateful and ctx.on_stream(time) else "")
+    before = "past" if ctx.stateful and time == ctx.system.stream else ""  # other indices run over past positions, too
+    return convolutions.long(ctx, node, x, w, time, lag, before, exact=True)
 
 
 def _parts(
@@ -93,7 +95,7 @@ def _lagged(node: Node, time: str, earlier: str) -> Node | None:
             return build.make(node.op, build.mul(build.const(int(ahead)), build.index(earlier)), _whole(rest))
     if node.dtype == "int" and _balanced(linear(node), time, earlier):
         return _of_lag(linear(node), time, earlier)
-    if node.op == "index":
+    if node.op == "index" or earlier in bound(node):
         return None
     args = [_lagged(a, time, earlier) for a in node.args]
     return None if None in args else remake(node, tuple(a for a in args if a is not None))
