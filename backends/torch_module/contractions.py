@@ -13,7 +13,7 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import bound
 
-from . import convolutions, expressions, scatters, toeplitz
+from . import convolutions, expressions, scatters
 from .context import Context
 from .values import ATOM, BATCH, PRODUCT, SUM, Value, merge, negative, plain, spread
 
@@ -97,14 +97,12 @@ def _term(ctx: Context, node: Node, term: Node, names: tuple[str, ...], guards: 
     outer = [f for f in ups if not f.free & set(names)]
     below = [f for f in downs if not f.free & set(names)]
     quotients = [f for f in downs if f.free & set(names)]
-    convolved = toeplitz.convolution(ctx, node, inner, quotients, names, guards)
     if quotients:  # a denominator that is summed over: part of the product
         numerator = build.product(inner) if inner else build.const(build.Fraction(1))
         for f in quotients:
             numerator = build.make("div", numerator, f)
         inner = [numerator]
-    elif convolved is None:
-        convolved = convolutions.convolution(ctx, node, inner, names, guards)
+    convolved = None if quotients else convolutions.convolution(ctx, node, inner, names, guards)
     if convolved is not None:
         return _finished(ctx, node, sign, convolved, outer, below)
     values = [expressions.emit(ctx, f) for f in inner]

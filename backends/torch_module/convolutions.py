@@ -38,23 +38,23 @@ def convolution(
         return None
     signal = found[0]
     kernel = [f for f in factors if f is not signal.read]
-    is_long = _as_long(ctx, lag, signal.time)
+    long = _as_long(ctx, lag, signal.time)
     if not kernel or any(signal.time in f.free for f in kernel) or signal.time in ctx.fixed:
         return None
     at_most = build.make("le", build.index(lag), build.index(signal.time))
-    if any(g is not at_most for g in guards) or (not guards and is_long):
+    if any(g is not at_most for g in guards) or (not guards and long):
         return None
     values = [expressions.emit(ctx, f) for f in kernel]
     weights = values[0]
     for other in values[1:]:
         weights = contractions.times(ctx, node, plain(weights), plain(other))
     weights = plain(weights)
-    if not is_long and weights.dtype == "complex":
+    if not long and weights.dtype == "complex":
         return None
     x, before = entries(ctx, signal)
     if x.dtype == "complex":
         return None
-    return (long if is_long else _short)(ctx, node, x, weights, signal.time, lag, before)
+    return (_long if long else _short)(ctx, node, x, weights, signal.time, lag, before)
 
 
 def _as_long(ctx: Context, lag: str, time: str) -> bool:
@@ -136,10 +136,8 @@ def _spread_all(ctx: Context, value: Value, dims: tuple[str, ...]) -> Value:
     return with_ones(value, dims)
 
 
-def long(
-    ctx: Context, node: Node, x: Value, w: Value, time: str, lag: str, before: str, *, exact: bool = False
-) -> Value:
-    """A kernel for each channel, or for each channel of each sequence; `exact`: reals, transformed in float64."""
+def _long(ctx: Context, node: Node, x: Value, w: Value, time: str, lag: str, before: str) -> Value:
+    """A kernel for each channel, or for each channel of each sequence."""
     lanes = ctx.ordered(tuple(d for d in merge(x.dims, w.dims) if d not in (BATCH, time, lag)))
     dims = (BATCH, time, *lanes)
     x = expressions.convert(ctx, x, "real")
@@ -147,8 +145,7 @@ def long(
     w = w if w.dtype == "complex" else expressions.convert(ctx, w, "real")
     kernel = expressions.full(ctx, w, (*((BATCH,) if BATCH in w.dims else ()), lag, *lanes), w.dtype)
     ctx.support("fft_conv")
-    operands = [x.text, kernel.text] if not exact else [f"{v.at(ATOM)}.double()" for v in (x, kernel)]
-    text = f"{ctx.helper('_long_conv')}({', '.join(operands)})" + ".to(dtype)" * exact
+    text = f"{ctx.helper('_long_conv')}({x.text}, {kernel.text})"
     return Value(_narrowed(ctx, _whole_again(text, node.dtype), before, time), dims, node.dtype)
 
 
