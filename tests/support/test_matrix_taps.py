@@ -91,6 +91,19 @@ def test_taps_of_a_diagonal_and_a_few_columns_times_rows(size: int, rank: int, d
         )
 
 
+@pytest.mark.parametrize("own", [0, 1, 2])
+@pytest.mark.parametrize("size", [1, 2, 8, 17])
+@pytest.mark.parametrize("scale", [0.3, 2.0])
+def test_each_part_may_have_lanes_that_the_others_lack(own: int, size: int, scale: float) -> None:
+    lanes = [(3, 1) if k == own else (1, 2) for k in range(3)]
+    d, u, v = (scale * torch.randn(*one, size, dtype=F64) / size for one in lanes)
+    c, b = torch.randn(size, dtype=F64), torch.randn(size, dtype=F64)
+    for length in (1, 7, 130):
+        found = matrix_taps(*matrix_rows(c, length, d, [u], [v]), b, length, F64)
+        full = torch.diag_embed(d) + u.unsqueeze(-1) * v.unsqueeze(-2)
+        assert relative(found, taps_loop(c, full, b, length)) < 1e-11
+
+
 def test_powers_of_a_diagonal_and_columns_take_no_matrix_while_they_are_few() -> None:
     c, d, u, v, _ = low_rank(16, 1)
     rows, powers = matrix_rows(c, 1024, d, u.unbind(-2), v.unbind(-2))

@@ -27,7 +27,7 @@ def matrix_rows(
     a, rows = a.to(wide), c.to(wide).unsqueeze(-2)
     power: tuple[Tensor, ...] = (a,)
     if lefts:
-        power = a, _beside(lefts, size, wide), _beside(rights, size, wide).mT
+        power = _with_lanes(a.expand(*a.shape[:-1], size), _beside(lefts, size, wide), _beside(rights, size, wide).mT)
     least = (max(length, 1).bit_length() - 1) // 2  # squares of a matrix: rows are at least as many as columns
     if lefts and (2 * len(lefts) > size or not _is_tame(a, size // len(lefts))):
         power = (_whole(power),)
@@ -53,6 +53,12 @@ def _beside(columns: Sequence[Tensor], size: int, dtype: torch.dtype) -> Tensor:
     return torch.stack(torch.broadcast_tensors(*wide), -1)
 
 
+def _with_lanes(d: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    """A diagonal, columns and rows with the lanes of all."""
+    lanes = torch.broadcast_shapes(d.shape[:-1], u.shape[:-2], v.shape[:-2])
+    return d.expand(*lanes, -1), u.expand(*lanes, -1, -1), v.expand(*lanes, -1, -1)
+
+
 def _is_tame(a: Tensor, power: int) -> bool:
     """May the power of a diagonal be taken apart from the rest? Only a stable matrix with a diagonal that is not cancels."""
     if a.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
@@ -75,8 +81,7 @@ def _squared(power: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     d, u, v = power
     left, right = torch.addcmul(u @ (v @ u), d.unsqueeze(-1), u), v * d.unsqueeze(-2)
     if 2 * u.shape[-1] < u.shape[-2]:
-        return d * d, torch.cat([left, u.expand_as(left)], -1), torch.cat([v.expand_as(right), right], -2)
-    u, v = u.expand_as(left), v.expand_as(right)
+        return d * d, torch.cat([left, u], -1), torch.cat([v, right], -2)
     found = torch.baddbmm(_flat(left @ v), _flat(u), _flat(right)).view(*left.shape[:-1], -1)
     found.diagonal(dim1=-2, dim2=-1).add_(d * d)
     return (found,)
