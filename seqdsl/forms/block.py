@@ -179,7 +179,7 @@ def _solved(system: System, block: Block, unknowns: list[_Unknown], rows: tuple[
         raise NoMatch(f"`{name}` is read through sums of different ranks")
     system, rank = new_index(system, f"{name}.rank", len(unknowns)) if len(unknowns) > 1 else (system, "")
     ranks = (rank,) if rank else unknowns[0].ranks
-    inside, known = _share(unknowns, block.known)
+    inside, known = _share(unknowns, block.known, frozenset(rows))
     others = writes_of(replace(block, known=known), rows)
     weights = [block.along_parts(u.reads) for u in unknowns]
     given = [
@@ -197,7 +197,9 @@ def _solved(system: System, block: Block, unknowns: list[_Unknown], rows: tuple[
     return system.with_tensors(y), replace(block, known=known)
 
 
-def _share(unknowns: list[_Unknown], known: list[list[Monomial]]) -> tuple[list[Node], list[list[Monomial]]]:
+def _share(
+    unknowns: list[_Unknown], known: list[list[Monomial]], rows: frozenset[str]
+) -> tuple[list[Node], list[list[Monomial]]]:
     """Known writes along the left vectors of an unknown, in every part that has one, join its right side."""
     known = [list(k) for k in known]
     inside = []
@@ -205,13 +207,13 @@ def _share(unknowns: list[_Unknown], known: list[list[Monomial]]) -> tuple[list[
         found = build.ZERO
         (first, left), *more = unknown.lefts.items()
         for monomial in list(known[first]):
-            rest = without_left(*monomial, left, unknown.ranks)
+            rest = without_left(*monomial, left, unknown.ranks, rows)
             if rest is None:
                 continue
             same = {first: monomial}
             for n, other in more:
                 for m in known[n]:
-                    again = without_left(*m, other, unknown.ranks)
+                    again = without_left(*m, other, unknown.ranks, rows)
                     if again is not None and Counter(again) == Counter(rest):
                         same[n] = m
                         break

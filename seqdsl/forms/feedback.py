@@ -67,7 +67,7 @@ def without_feedback(system: System, loop: Loop, chunk: int = 64) -> System:
     time = states[0].entrywise.update.time
     system, rank = _rank_index(system, name, found)
     system, tag = _tag_index(system, name, len(states))
-    shared, outside = _share(found, states)
+    shared, outside = _share(found, states, rows)
     x = along(rank, [build.add(i, _answers(states[f.source], f, outside, rows, after, chunk)) for f, i in shared])
     w = along(rank, [_tagged(tag, f.source, f.right) for f in found])
     u = along(rank, [_tagged(tag, f.target, build.product(f.left)) for f in found])
@@ -209,14 +209,17 @@ def _tagged(tag: str, state: int, vector: Node) -> Node:
     return build.where(build.make("eq", build.index(tag), build.const(state)), vector, build.ZERO)
 
 
-def _share(found: list[Feedback], states: list[_State]) -> tuple[list[tuple[Feedback, Node]], list[list[Monomial]]]:
+def _share(
+    found: list[Feedback], states: list[_State], rows: tuple[str, ...]
+) -> tuple[list[tuple[Feedback, Node]], list[list[Monomial]]]:
     """Known writes along a feedback's own left vector join its right side; the others stay with their state."""
     inside = [build.ZERO for _ in found]
     outside: list[list[Monomial]] = [[] for _ in states]
     for n, state in enumerate(states):
         for parts, over in state.known:
             for k, feedback in enumerate(found):
-                rest = without_left(parts, over, feedback.left, feedback.ranks) if feedback.target == n else None
+                mine = feedback.target == n
+                rest = without_left(parts, over, feedback.left, feedback.ranks, frozenset(rows)) if mine else None
                 if rest is not None:
                     inside[k] = build.add(inside[k], build.product(rest))
                     break
@@ -226,9 +229,9 @@ def _share(found: list[Feedback], states: list[_State]) -> tuple[list[tuple[Feed
 
 
 def without_left(
-    parts: list[Node], over: tuple[str, ...], left: tuple[Node, ...], ranks: tuple[str, ...]
+    parts: list[Node], over: tuple[str, ...], left: tuple[Node, ...], ranks: tuple[str, ...], rows: frozenset[str]
 ) -> list[Node] | None:
-    """What is left of a write without a feedback's left vector; None where it has another one."""
+    """What is left of a write without a feedback's left vector, the same in all rows; None where it has another one."""
     if len(over) != len(ranks):
         return None
     names = {a: build.index(b) for a, b in zip(over, ranks, strict=True)}
@@ -237,7 +240,7 @@ def without_left(
         if factor not in rest:
             return None
         rest.remove(factor)
-    return rest
+    return None if any(f.free & rows for f in rest) else rest
 
 
 def _answers(

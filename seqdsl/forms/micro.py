@@ -204,7 +204,7 @@ def writes_of(
         raise NoMatch(f"a micro-step of `{name}` is read through a sum of ranks")
     for parts, over in known:
         for n, feedback in enumerate(found):
-            rest = without_left(parts, over, feedback.left, feedback.ranks)
+            rest = without_left(parts, over, feedback.left, feedback.ranks, rows)
             if rest is not None:
                 inside[n] = build.add(inside[n], build.product(rest))
                 break

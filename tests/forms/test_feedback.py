@@ -41,6 +41,13 @@ STEPS = {
     r[t,h,e]   = sum[d] k * S[t-1]
     S[t,h,d,e] = where(t % 5 == 3, 0, S[t-1] - 0.3 * k * r) + k * v
 """,
+    "a left vector that is the same in all rows, and writes that are not": """
+    S[t,h,d,e] = exp(a) * (S[t-1] - (sum[d] S[t-1]) / |d|) + k * v
+""",
+    "two left vectors, of which one is the same in all rows": """
+    index m over d
+    S[t,h,d,e] = 0.1 * (sum[m] (w[t,h,d] - w[t,h,m]) * S[t-1,h,m]) + w * v
+""",
     "a rank that is an axis, summed twice over": """
     f[t, j: 3, h, d] = k * (j + 1)
     r[t,j,h,e] = sum[d] f * S[t-1]
