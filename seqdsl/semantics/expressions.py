@@ -250,7 +250,7 @@ def power(a: Node, b: Node) -> Node:
         return build.const(Fraction(3 * _LARGEST_REAL, 2))  # refused by `_fitting`
     if isinstance(base, int):
         a = build.const(Fraction(base))
-    elif a.op in ("size", "option", "index"):
+    elif a.dtype == "int":
         a = make("div", a, build.ONE)
     return make("pow", a, b)
 

@@ -65,6 +65,8 @@ def test_3_an_index_is_its_position() -> None:
     n = np.arange(4.0)[:, None]
     check(body("y[t,c] = log(t + 1)"), np.log(n + 1) + 0 * X, x=X)
     check(body("y[t,c] = 2^(-8 * (c + 1) / |c|) * t"), 2.0 ** (-8 * (np.arange(3) + 1) / 3) * n, x=X)
+    check(body("y[t,c] = x * (c + 1)^(-1) + (t + 2)^(-c) + (c + 1)^c"),
+          X / (np.arange(3) + 1) + (n + 2) ** -np.arange(3.0) + (np.arange(3) + 1.0) ** np.arange(3), x=X)  # rule 31
     check(body("y[t,c] = where(t % 2 == 0, x, -x)"), X * np.array([1, -1, 1, -1])[:, None], x=X)
 
 

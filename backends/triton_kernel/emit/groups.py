@@ -18,7 +18,7 @@ from seqdsl.ir.system import System, Tensor, sources
 
 from ...torch_module.tables import tables
 from .parts import REDUCTIONS, Group, Grouped, Parts
-from .texts import TEXTS
+from .texts import has_text
 
 
 def grouped(system: System) -> Grouped:
@@ -197,7 +197,7 @@ class _Search(Parts):
             return len(set(names)) == len(node.args) and not layered and self._level(tensor, node)
         if node.op in REDUCTIONS:
             return not self._is_projection(node)
-        return node.op in TEXTS
+        return has_text(node)
 
     def _is_projection(self, node: Node) -> bool:
         """Does a reduction touch no state, or make an index by a parameter?"""

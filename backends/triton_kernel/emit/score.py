@@ -22,7 +22,7 @@ from ...torch_module.operands import Operand
 from ...torch_module.values import BATCH
 from .derivatives import Refused
 from .numbers import named
-from .texts import TEXTS
+from .texts import has_text
 
 LOG2_E = build.const(Fraction(math.log2(math.e)))
 LN_2 = build.const(Fraction(math.log(2)))
@@ -198,7 +198,7 @@ class _Search:
             self.score.number(node)
         elif node in self.score.dots or node in self.score.scalars:
             return
-        elif node.op == "index" and node.attr in ours or _positions(node, ours) and node.op in TEXTS:
+        elif node.op == "index" and node.attr in ours or _positions(node, ours) and has_text(node):
             for arg in node.args:
                 self.visit(arg)
         elif node in self.given:
@@ -208,7 +208,7 @@ class _Search:
             if left.column or right.row or not left.row or not right.column:
                 raise Refused("a product over features of one side")
             self.score.dots[node] = left, right
-        elif node.op in TEXTS:
+        elif has_text(node):
             for arg in node.args:
                 self.visit(arg)
         elif node.op == "read" and build.read(str(node.attr), [], node.dtype) in self.given:

@@ -25,7 +25,7 @@ from ...torch_module.tables import constant
 from .normal import POWERS, SHIFTED, SUMS, multiplied, through_sums
 from .numbers import is_fixed
 from .parts import Group, Grouped, Parts, read_outside
-from .texts import TEXTS
+from .texts import has_text
 from .windows import Window, window
 
 WINDOW = 8  # tensors that a window of two taps moves in PyTorch: a shifted copy, a product, and a sum for each
@@ -87,9 +87,7 @@ class Sequenced(Parts):
             return build.value_of(node.args[1]) in POWERS
         if node.op == "where":  # of what is not chosen the derivative must be finite
             return not any(n.op in UNSAFE or n.op in SHIFTED for a in node.args[1:] for n in walk(a))
-        if node.op in ("floor_div", "mod"):
-            return node.dtype == "int"
-        return node.op in TEXTS and (node.op in ELEMENTWISE or node.op in STOPS)
+        return has_text(node) and (node.op in ELEMENTWISE or node.op in STOPS)
 
     def window(self, node: Node) -> Window | None:
         return window(self.system, node) if node.op == "sum" and not self.still else None

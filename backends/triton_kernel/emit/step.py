@@ -17,7 +17,7 @@ from ...torch_module.names import Names
 from .derivatives import Refused, pulled
 from .normal import multiplied
 from .numbers import is_fixed, named
-from .texts import TEXTS
+from .texts import has_text
 
 # What the kernels call their own, and what they make of the name of a tensor.
 RESERVED = frozenset(
@@ -125,7 +125,7 @@ def check(numbers: dict[Node, str], node: Node, leaves: set[Node], taken: Names)
         if node not in numbers:
             numbers[node] = named(taken, node)
         return
-    if node.op not in TEXTS:
+    if not has_text(node):
         raise Refused(f"`{node.op}` in a step, or in its derivative")
     for arg in node.args:
         check(numbers, arg, leaves, taken)

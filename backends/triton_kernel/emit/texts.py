@@ -119,6 +119,11 @@ class Writer:
         return text, level
 
 
+def has_text(node: Node) -> bool:
+    """Is there text for its operator? Quotients are rounded down, and remainders taken, of whole numbers alone."""
+    return node.op in TEXTS and (node.op not in ("floor_div", "mod") or node.dtype == "int")
+
+
 def constant(node: Node) -> tuple[str, int]:
     """A number of the equations."""
     value = node.attr

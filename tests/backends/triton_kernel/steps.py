@@ -107,6 +107,9 @@ STEPS: dict[str, Stepped] = {
         _source("functions(x[t,c], y[t,c]) -> s[t,c]",
                 "s[t,c] = tanh(x) * s[t-1] + log1p(exp(y)) - expm1(x / 9) + gelu(x) + elu(y) + logaddexp(x, y)"
                 " + softplus(x) * sigmoid(s[t-1]) + log_sigmoid(y)"), {"c": 33}),
+    "remainders of reals": Stepped(
+        _source("remainders(x[t,c]) -> y[t,c]", "y[t,c] = 0.5 * y[t-1] + x % 2 + (c % 3) * (x // 0.7)"), {"c": 9}
+    ),
     "a slow decay": Stepped(
         _source("slow(g[t,c], x[t,c]) -> s[t,c]", "s[t,c] = exp(-exp(g - 14)) * s[t-1] + x / (1 + x^2)"), {"c": 40}, time=300),
     "a gru": Stepped("gru", {"c": 5}, built={"c": 5, "N": 6}),
