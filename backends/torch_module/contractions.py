@@ -10,13 +10,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from seqdsl.ir import build
-from seqdsl.ir.node import Node
+from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import bound
 
 from . import convolutions, expressions, scatters
 from .context import Context
+from .table import varies
 from .values import ATOM, BATCH, PRODUCT, SUM, Value, merge, negative, plain, spread
 
+PARTIAL = ("div", "log", "log2", "log1p", "pow", "sqrt", "inv_softplus")  # not finite somewhere
 _LETTERS = "abcdefghijklmnopqrstuvwxyzACDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -104,7 +106,7 @@ def _term(ctx: Context, node: Node, term: Node, names: tuple[str, ...], guards: 
         inner = [numerator]
     convolved = None if quotients else convolutions.convolution(ctx, node, inner, names, guards)
     if convolved is not None:
-        return _finished(ctx, node, sign, convolved, outer, below)
+        return _finished(ctx, node, sign, convolved, outer, below, names, guards)
     values = [expressions.emit(ctx, f) for f in inner]
     values = [v if v.dtype in ("real", "complex") else expressions.convert(ctx, v, node.dtype) for v in values]
     values = masked(ctx, node, values, guards)
@@ -113,18 +115,43 @@ def _term(ctx: Context, node: Node, term: Node, names: tuple[str, ...], guards: 
     result = _pairs(ctx, node, values, [n for n in names if n not in missing])
     for n in missing:
         result = times(ctx, node, result, Value(ctx.length(n), (), "int", ATOM, True))
-    return _finished(ctx, node, sign, result, outer, below)
+    return _finished(ctx, node, sign, result, outer, below, names, guards)
 
 
-def _finished(ctx: Context, node: Node, sign: int, result: Value | None, outer: list[Node], below: list[Node]) -> Value:
-    """Times the factors that the sum does not touch, over those below."""
+def _finished(
+    ctx: Context,
+    node: Node,
+    sign: int,
+    result: Value | None,
+    outer: list[Node],
+    below: list[Node],
+    names: tuple[str, ...],
+    guards: list[Node],
+) -> Value:
+    """Times the factors that the sum does not touch, over those below. A sum of nothing is 0, whatever these are then."""
+    some = build.TRUE if _never_empty(names, guards) else build.reduce("any", names, _all(guards))
     for f in outer:
-        result = times(ctx, node, result, expressions.emit(ctx, f))
+        unsafe = some is not build.TRUE and any(n.op in PARTIAL and varies(n) for n in walk(f))
+        result = times(ctx, node, result, expressions.emit(ctx, build.where(some, f, build.ZERO) if unsafe else f))
+    facts = build.both(some, _all([g for g in ctx.guards if not g.free & set(names)]))
     for f in below:
-        result = _over(ctx, node, result, f)
+        unsafe = facts is not build.TRUE and any(n.op in ("read", "index") for n in walk(f))
+        result = _over(ctx, node, result, build.where(facts, f, build.ONE) if unsafe else f)
     if result is None:
         return Value("1", (), "int", ATOM, True)
     return negative(result) if sign < 0 else result
+
+
+def _all(facts: list[Node]) -> Node:
+    whole = build.TRUE
+    for fact in facts:
+        whole = build.both(whole, fact)
+    return whole
+
+
+def _never_empty(names: tuple[str, ...], guards: list[Node]) -> bool:
+    """Do the guards hold somewhere, as `s <= t` does at 0?"""
+    return all(g.op == "le" and g.args[0].op == "index" and g.args[0].attr in names and g.args[1].op == "index" for g in guards)
 
 
 def times(ctx: Context, node: Node, a: Value | None, b: Value) -> Value:

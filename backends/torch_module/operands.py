@@ -19,7 +19,7 @@ from seqdsl.ir.system import System
 from . import expressions, reads
 from .context import Context, Source, Stored
 from .narrow import whole_input
-from .table import UNSAFE
+from .table import UNSAFE, varies
 from .values import Value, plain
 
 Facts = tuple[Node, ...]
@@ -134,15 +134,9 @@ def _static(ctx: Context, node: Node) -> bool:
 
 def is_safe(node: Node, facts: Facts) -> bool:
     """Do the facts that can be told where the part is computed make each operator safe that needs them?"""
-    if not any(n.op in UNSAFE and _varies(n) for n in walk(node)):
+    if not any(n.op in UNSAFE and varies(n) for n in walk(node)):
         return True
     return all(f.free <= node.free for f in facts if f.free & node.free)
-
-
-def _varies(node: Node) -> bool:
-    """Is the operand that could be outside the operator's domain data?"""
-    which = {"div": (1,), "pow": (0,), "logaddexp": ()}.get(node.op, (0,))
-    return any(n.op in ("read", "index") for k in which for n in walk(node.args[k]))
 
 
 def outside(ctx: Context, parts: list[Part], row: str, columns: tuple[str, ...]) -> list[Operand]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from seqdsl.ir.node import Node, walk
+
 from .values import AND, ATOM, BIT_AND, BIT_OR, BIT_XOR, COMPARE, NOT, OR, POWER, PRODUCT, SUM, UNARY
 
 
@@ -162,6 +164,12 @@ UNSAFE: dict[str, str] = {
     "pow": "1",
     "logaddexp": "0",
 }
+
+
+def varies(node: Node) -> bool:
+    """Is the operand that could be outside the operator's domain data?"""
+    which = {"div": (1,), "pow": (0,), "logaddexp": ()}.get(node.op, (0,))
+    return any(n.op in ("read", "index") for k in which for n in walk(node.args[k]))
 
 
 def covered() -> frozenset[str]:
