@@ -16,7 +16,8 @@ TEXTS = {
     "a mean of as many": "m(n[t]: int, x[t,c]) -> y[t]:\n    y[t] = mean[c | c < n] x / n",
     "a guard without the summed index": "m(n[t]: int, x[t,c]) -> y[t]:\n    y[t] = sum[c | n > 0] x / n",
     "a window, and a guard beside": (
-        "m(n[t]: int, x[t]) -> y[t]:\n    index s over t\n    y[t] = sum[s | t - 3 < s and s <= t and n[t] > 0] x[s] / n[t] / (1 + t - s)"
+        "m(n[t]: int, x[t]) -> y[t]:\n    index s over t\n"
+        "    y[t] = sum[s | t - 3 < s and s <= t and n[t] > 0] x[s] / n[t] / (1 + t - s)"
     ),
     "never empty": "m(x[t], z[t]) -> y[t]:\n    index s over t\n    y[t] = sum[s | s <= t] x[s] / z[t]",
 }  # fmt: skip
