@@ -36,6 +36,7 @@ WHERE = {
     "_MatrixScan": ("tests/unnamed/coupled_erase", "scan"),
     "_NewtonScan": ("tests/unnamed/two_species", "newton"),
     "_OnlineSoftmaxFunction": ("library/attention/softcap", "chunkwise"),
+    "_RepeatedProduct": ("library/scan/s4", "convolution"),
     "_SegmentProducts": ("tests/unnamed/vector_rank_one", "chunkwise"),
     "_SegmentedRead": ("tests/unnamed/two_sided_decay", "chunkwise"),
     "_Stepped": ("library/rnn/lstm", "recurrent"),
