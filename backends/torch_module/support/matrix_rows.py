@@ -41,7 +41,9 @@ def matrix_rows(
     if count < 2:
         return rows, powers
     a = _whole(power)
-    worth = 2 * size / (3 + (1 << 17) / max(1, a.numel()))  # products of a row that take as long as a square; small ones, the call
+    # As many products of a row as take a square's time: small ones take the call's, and with many rows for a matrix none pay.
+    alone = rows.numel() * size <= a.numel()
+    worth = 2 * size / (3 + (1 << 17) / max(1, a.numel())) if alone else 0.0
     while rows.shape[-2] < count and count > worth * rows.shape[-2]:
         rows, a = torch.cat([rows, rows @ a], -2), a @ a
     return repeated_product(rows, a, -(-count // rows.shape[-2])), powers
