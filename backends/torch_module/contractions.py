@@ -15,10 +15,9 @@ from seqdsl.ir.ops import bound
 
 from . import convolutions, expressions, scatters
 from .context import Context
-from .table import varies
+from .table import PARTIAL, varies
 from .values import ATOM, BATCH, PRODUCT, SUM, Value, merge, negative, plain, spread
 
-PARTIAL = ("div", "log", "log2", "log1p", "pow", "sqrt", "inv_softplus")  # not finite somewhere
 _LETTERS = "abcdefghijklmnopqrstuvwxyzACDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -129,24 +128,17 @@ def _finished(
     guards: list[Node],
 ) -> Value:
     """Times the factors that the sum does not touch, over those below. A sum of nothing is 0, whatever these are then."""
-    some = build.TRUE if _never_empty(names, guards) else build.reduce("any", names, _all(guards))
+    some = build.TRUE if _never_empty(names, guards) else build.reduce("any", names, build.every(guards))
     for f in outer:
         unsafe = some is not build.TRUE and any(n.op in PARTIAL and varies(n) for n in walk(f))
         result = times(ctx, node, result, expressions.emit(ctx, build.where(some, f, build.ZERO) if unsafe else f))
-    facts = build.both(some, _all([g for g in ctx.guards if not g.free & set(names)]))
+    facts = build.both(some, build.every(g for g in ctx.guards if not g.free & set(names)))
     for f in below:
         unsafe = facts is not build.TRUE and any(n.op in ("read", "index") for n in walk(f))
         result = _over(ctx, node, result, build.where(facts, f, build.ONE) if unsafe else f)
     if result is None:
         return Value("1", (), "int", ATOM, True)
     return negative(result) if sign < 0 else result
-
-
-def _all(facts: list[Node]) -> Node:
-    whole = build.TRUE
-    for fact in facts:
-        whole = build.both(whole, fact)
-    return whole
 
 
 def _never_empty(names: tuple[str, ...], guards: list[Node]) -> bool:

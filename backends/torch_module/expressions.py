@@ -284,9 +284,7 @@ def _guarded(ctx: Context, node: Node, args: list[Value]) -> tuple[list[Value], 
 
 def condition(ctx: Context, facts: list[Node]) -> Value | None:
     """The conjunction of conditions as a mask."""
-    whole = build.TRUE
-    for fact in facts:
-        whole = build.both(whole, fact)
+    whole = build.every(facts)
     if whole is build.TRUE:
         return None
     with ctx.guarded(()):

@@ -166,6 +166,9 @@ UNSAFE: dict[str, str] = {
 }
 
 
+PARTIAL = UNSAFE.keys() - {"exp", "expm1", "logaddexp"}  # not finite at some finite number
+
+
 def varies(node: Node) -> bool:
     """Is the operand that could be outside the operator's domain data?"""
     which = {"div": (1,), "pow": (0,), "logaddexp": ()}.get(node.op, (0,))

@@ -207,10 +207,7 @@ def _columns(updates: list[Update], terms: list[list[Term]], components: Compone
         here = [make("eq", build.index(n), build.index(m)) for n, m in components.axes]
         if components.tag is not None:
             here.append(make("eq", build.index(components.tag[1]), build.const(number)))
-        one: Node = build.TRUE
-        for condition in here:
-            one = build.both(one, condition)
-        unit = build.where(one, build.const(build.Fraction(1)), build.const(build.Fraction(0)))
+        unit = build.where(build.every(here), build.const(build.Fraction(1)), build.const(build.Fraction(0)))
         start = Tensor(f"{names[state.name]}@start", tuple(i for i in indices if i != update.time), state.dtype, "derived", unit)
         rhs = build.total(part(term, indices, kept) for term in own)
         comment = f"what each column of the identity becomes, of which {state.name} would start"

@@ -67,7 +67,7 @@ def without_feedback(system: System, loop: Loop, chunk: int = 64) -> System:
     time = states[0].entrywise.update.time
     system, rank = _rank_index(system, name, found)
     system, tag = _tag_index(system, name, len(states))
-    shared, outside = _share(found, states, rows)
+    shared, outside = _share(found, states, frozenset(rows))
     x = along(rank, [build.add(i, _answers(states[f.source], f, outside, rows, after, chunk)) for f, i in shared])
     w = along(rank, [_tagged(tag, f.source, f.right) for f in found])
     u = along(rank, [_tagged(tag, f.target, build.product(f.left)) for f in found])
@@ -210,7 +210,7 @@ def _tagged(tag: str, state: int, vector: Node) -> Node:
 
 
 def _share(
-    found: list[Feedback], states: list[_State], rows: tuple[str, ...]
+    found: list[Feedback], states: list[_State], rows: frozenset[str]
 ) -> tuple[list[tuple[Feedback, Node]], list[list[Monomial]]]:
     """Known writes along a feedback's own left vector join its right side; the others stay with their state."""
     inside = [build.ZERO for _ in found]
@@ -219,7 +219,7 @@ def _share(
         for parts, over in state.known:
             for k, feedback in enumerate(found):
                 mine = feedback.target == n
-                rest = without_left(parts, over, feedback.left, feedback.ranks, frozenset(rows)) if mine else None
+                rest = without_left(parts, over, feedback.left, feedback.ranks, rows) if mine else None
                 if rest is not None:
                     inside[k] = build.add(inside[k], build.product(rest))
                     break

@@ -96,10 +96,7 @@ class Parts:
 
     def _part(self, tensor: Tensor, node: Node, facts: Facts) -> Node:
         """A read of the part's tensor at the cell; where its conditions do not hold it is 0."""
-        whole = build.TRUE
-        for fact in () if _harmless(node) else dict.fromkeys(facts):
-            whole = build.both(whole, fact)
-        body = build.where(whole, node, build.zero(node.dtype))
+        body = build.where(build.every(() if _harmless(node) else dict.fromkeys(facts)), node, build.zero(node.dtype))
         if body not in self.made:
             name = build.fresh(f"{tensor.name}.part{len(self.made) or ''}", self.system.tensors)
             order = [*tensor.indices, *sorted(body.free)]

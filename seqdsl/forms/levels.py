@@ -151,9 +151,7 @@ class _Found:
         self.indices[one] = replace(self.system.index(self.at), name=one)
         at = [build.index(one) if a is place else a for a in node.args]
         told = [f for f in facts if f.free <= {self.at} and not self._depends(f)]
-        guard = make("eq", build.index(one), place)
-        for fact in told:
-            guard = build.both(guard, fact)
+        guard = build.every([make("eq", build.index(one), place), *told])
         self._check_base_case(node)
         body = build.read(str(node.attr), at, node.dtype)
         return self._made(tensor, make("sum", body, guard, attr=((one,), ())), "read")

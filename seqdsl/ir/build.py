@@ -136,6 +136,14 @@ def both(a: Node, b: Node) -> Node:
     return FALSE if FALSE in (a, b) else make("and", a, b)
 
 
+def every(facts: Iterable[Node]) -> Node:
+    """The conjunction of facts, true for none; `conjuncts` takes it apart."""
+    whole: Node = TRUE
+    for fact in facts:
+        whole = both(whole, fact)
+    return whole
+
+
 def where(condition: Node, a: Node, b: Node) -> Node:
     """a where the condition holds, else b; the other branch is not evaluated"""
     if condition is TRUE:

@@ -291,9 +291,7 @@ def _collect(
     term = _substituted(term, solved)
     for name, value in inside:
         facts += _bounds(work, term, name, build.substitute(value, solved))
-    guard = build.TRUE
-    for fact in facts:
-        guard = build.both(guard, _substituted(fact, solved))
+    guard = build.every(_substituted(fact, solved) for fact in facts)
     summed = [n for n in rest if n in term.free | guard.free]
     for name in rest:
         if name not in summed:

@@ -31,8 +31,7 @@ def matrix_rows(
     least = (max(length, 1).bit_length() - 1) // 2  # squares of a matrix: rows are at least as many as columns
     if lefts and (2 * len(lefts) > size or not _is_tame(a, size // len(lefts))):
         power = (_whole(power),)
-    lanes = [x.shape[: -1 if lefts or k else -2] for k, x in enumerate((a, *lefts, *rights))]
-    rows = rows.expand(*torch.broadcast_shapes(rows.shape[:-2], *lanes), *rows.shape[-2:])
+    rows = rows.expand(*torch.broadcast_shapes(rows.shape[:-2], power[-1].shape[:-2]), *rows.shape[-2:])
     powers: list[tuple[Tensor, ...]] = []
     while 1 << len(powers) < length and (len(powers) < least or len(power) > 1):
         powers.append(power)

@@ -13,7 +13,10 @@ class _RepeatedProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, a: Tensor, count: int) -> Tensor:
-        return _with_powers(x.unsqueeze(1).expand(-1, count, -1, -1), a, later=False).flatten(1, 2)
+        found = [x]
+        for _ in range(count - 1):
+            found.append(found[-1] @ a)
+        return torch.cat(found, 1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -23,18 +26,12 @@ class _RepeatedProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         a, found = ctx.saved_tensors
-        total = _with_powers(grads[0].unflatten(1, (ctx.count, -1)).flip(1), a.mH.contiguous(), later=True)
-        after = total[:, :-1].flip(1).flatten(1, 2)
-        return total[:, -1], found[:, : after.shape[1]].mH @ after, None
-
-
-def _with_powers(x: Tensor, a: Tensor, later: bool) -> Tensor:
-    """h[k] = h[k - 1] A + x[k], along dim 1; with `later` false x[0] alone is added."""
-    given = x.unbind(1)
-    found = [given[0]]
-    for more in given[1:]:
-        found.append(torch.baddbmm(more, found[-1], a) if later else found[-1] @ a)
-    return torch.stack(found, 1)
+        *earlier, last = grads[0].chunk(ctx.count, 1)
+        total, back = [last], a.mH.contiguous()
+        for grad in reversed(earlier):
+            total.append(torch.baddbmm(grad, total[-1], back))
+        after = torch.cat(total[-2::-1], 1)
+        return total[-1], found[:, : after.shape[1]].mH @ after, None
 
 
 def repeated_product(x: Tensor, a: Tensor, count: int) -> Tensor:
