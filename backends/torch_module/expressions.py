@@ -18,8 +18,21 @@ from seqdsl.ir.ops import OPS, bound, made, options
 from . import axes, blocks, contractions, folds, fused, micro, online, parameters, reads, scans
 from .context import Context
 from .sizes import number, operands, size_value
-from .table import ALONG, COMPLEX_TEXT, LEAVES, MAPS, MARKED, ONLINE, OPS_TEXT, RANDOM, REDUCTIONS, SURROGATES, UNSAFE
-from .values import ATOM, CHOICE, SUM, UNARY, Value, merge, negative, permuted, plain, spread
+from .table import (
+    ALONG,
+    COMPLEX_TEXT,
+    IN_PLACE,
+    LEAVES,
+    MAPS,
+    MARKED,
+    ONLINE,
+    OPS_TEXT,
+    RANDOM,
+    REDUCTIONS,
+    SURROGATES,
+    UNSAFE,
+)
+from .values import ATOM, CHOICE, SUM, UNARY, Value, is_fresh, merge, negative, permuted, plain, spread
 
 KINDS = {"bool": "torch.bool", "int": "torch.long", "real": "dtype", "complex": "complex_dtype"}
 LONGEST = 92  # a longer expression has its operands named first
@@ -310,10 +323,11 @@ def _text(ctx: Context, node: Node, args: list[Value], dims: tuple[str, ...]) ->
     elif all(a.static for a in args):
         wide = "complex" in (node.dtype, args[0].dtype)
         args = [tensor(ctx, args[0], "complex" if wide else "real"), *args[1:]]
-    if node.op == "add" and args[1].static and args[1].text.startswith("-") and args[1].level == UNARY:
-        x = spread(args[0], dims)
-        return Value(f"{x.at(SUM)} - {args[1].text[1:]}", dims, node.dtype, SUM)
     spreads = [spread(a, dims) for a in args]
+    if node.op == "add" and spreads[1].text.startswith("-") and spreads[1].level == UNARY:
+        return Value(f"{spreads[0].at(SUM)} - {spreads[1].text[1:]}", dims, node.dtype, SUM)
+    if node.op in IN_PLACE and node.dtype == "real" and is_fresh(spreads[0]):
+        return Value(f"{spreads[0].at(ATOM)}.{node.op}_()", dims, node.dtype)
     grad = options(node).get("grad")
     extra = {k: float(v) if isinstance(v, Fraction) else v for k, v in options(node).items()}
     value = Value(

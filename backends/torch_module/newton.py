@@ -12,7 +12,13 @@ Entry points: `is_solved`, `solve`, `states_before`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from seqdsl.algebra.affine import NoMatch
 from seqdsl.forms.low_rank import Outer
+from seqdsl.forms.newton import slopes
 from seqdsl.forms.newton_rank import low_rank
 from seqdsl.ir import build
 from seqdsl.ir.dependence import Compute, Loop, build_not
@@ -25,7 +31,7 @@ from .context import Block, Context, Stored
 from .names import elements
 from .operands import Facts, Operand, Part, is_safe, outside
 from .table import UNSAFE
-from .values import BATCH, Value, with_ones
+from .values import BATCH, Value, is_fused, with_ones
 
 Outers = list[list[list[Outer]]] | None  # of each state, by each before: the terms of a matrix of small rank
 
@@ -70,8 +76,9 @@ def solve(ctx: Context, loop: Loop) -> None:
         _function(ctx, step, states, given, dims, column, outers)
         names = [ctx.names.fresh(s.name) for s in states]
         listed = ", ".join(with_ones(o.outer, _shape(o, dims)).text for o in given)
+        rates = _rates(ctx, f"{first.name}_rates", states, given, dims) if column is None else None
         flag = (", reverse=True" if loop.reverse else "") + (", mixing=True" if column is not None else "")
-        flag += ", low_rank=True" if outers else ""
+        flag += (", low_rank=True" if outers else "") + (f", rates={rates}" if rates else "")
         own = ctx.target.steps
         stand_in = None if own is None else own.newton(ctx, states, given, dims, column is not None)
         function, told = (ctx.support("newton_scan"), "") if stand_in is None else stand_in
@@ -159,6 +166,27 @@ def _function(
 ) -> None:
     """`def h_step(before, given, slopes)`: the states after one step, and their slopes if asked for."""
     block = Block(ctx.block.indent + 1)
+    with _inside_step(ctx, block, states, given, dims, column) as entering:
+        into = [ctx.names.fresh(f"{s.name}_into") for s in states]
+        block.add(f"{elements(into)} = into")
+        after = [_named(ctx, s.name, s.rhs.args[0], place) for s, place in zip(states, into, strict=True) if s.rhs is not None]
+        block.add("if not slopes:")
+        block.add(f"    return [{', '.join(after)}], []")
+        rows = []
+        for row in range(len(states)):
+            ctx.current = f"{states[row].name}_slope"
+            rows.append(f"[{', '.join(_slopes(ctx, states, row, entering, dims, column, outers))}]")
+        ctx.current = states[0].name
+        block.add(f"return [{', '.join(after)}], [{', '.join(rows)}]")
+    arguments = f"before: Any, given: Any, slopes: bool, into: Any = ({'None, ' * len(states)})"
+    _define(ctx, name, arguments, block, "one step, its derivatives if asked for")
+
+
+@contextmanager
+def _inside_step(
+    ctx: Context, block: Block, states: list[Tensor], given: list[Operand], dims: tuple[str, ...], column: str | None
+) -> Iterator[list[str]]:
+    """A function of the states before and the operands: the names of these states."""
     with ctx.having(block=block, hoisted=ctx.hoisted, caches=[{}], order=[d for d in dims if d != BATCH], fused=True):
         entering = [ctx.names.fresh(f"{s.name}_before") for s in states]
         known = {o.node: _inside(o, dims) for o in given}
@@ -172,20 +200,77 @@ def _function(
         block.add(f"{elements(entering)} = before")
         if operands:
             block.add(f"{elements(operands)} = given")
-        after = [_named(ctx, s.name, s.rhs.args[0]) for s in states if s.rhs is not None]
-        block.add("if not slopes:")
-        block.add(f"    return [{', '.join(after)}], []")
-        rows = []
-        for row in range(len(states)):
-            ctx.current = f"{states[row].name}_slope"
-            rows.append(f"[{', '.join(_slopes(ctx, states, row, entering, dims, column, outers))}]")
-        ctx.current = states[0].name
-        block.add(f"return [{', '.join(after)}], [{', '.join(rows)}]")
+        yield entering
+
+
+def _define(ctx: Context, name: str, arguments: str, block: Block, remark: str) -> None:
     loops = "".join(f", {v}: int = {v}" for v in ctx.variables_in(block.lines))
-    ctx.block.add(
-        f"def {name}(before: Any, given: Any, slopes: bool{loops}) -> Any:  # one step, its derivatives if asked for"
-    )
+    ctx.block.add(f"def {name}({arguments}{loops}) -> Any:  # {remark}")
     ctx.block.lines.extend(block.lines)
+
+
+def _rates(ctx: Context, name: str, states: list[Tensor], given: list[Operand], dims: tuple[str, ...]) -> str | None:
+    """Two functions of the derivatives of an entrywise step, for its gradient at all positions: by the states and by the
+    operands that are as wide as they, and by the others, which are given those. And which ones are wide.
+
+    None where autograd has to find them: a part that is only safe below a condition may hold sums, or other axes.
+    """
+    steps = [s.rhs.args[0] for s in states if s.rhs is not None]
+    before = {r: str(r.attr) for s in states for r in states_before(ctx, states, s)}
+    real = [o for o in given if o.outer.dtype == "real"]
+    wide = [o for o in real if set(o.outer.dims) == set(dims)]
+    other = [o for o in real if set(o.outer.dims) < set(dims)]
+    by = [*before, *(o.node for o in (*wide, *other))]
+    try:
+        derivatives = [dict(zip(by, slopes(step, by), strict=True)) for step in steps]
+    except NoMatch:
+        return None
+    if len(wide) + len(other) < len(real):
+        return None
+    block = Block(ctx.block.indent + 1)
+    names: list[list[str]] = []
+    with _inside_step(ctx, block, states, given, dims, None):
+        rows = []
+        for state, found in zip(states, derivatives, strict=True):
+            ctx.current = f"{state.name}_rate"
+            names.append([_remembered(ctx, state.name, o.inner.text, found[o.node]) for o in wide])
+            own = [build.total([found[r] for r, n in before.items() if n == s.name]) for s in states]
+            rows.append([_slope(ctx, state.name, s.name, node) for s, node in zip(states, own, strict=True)])
+        block.add(f"return {_table(rows)}, {_table(names)}")
+    _define(ctx, name, "before: Any, given: Any", block, "the derivatives of a step by states, and by what is as wide")
+    block, narrow = Block(ctx.block.indent + 1), f"{name}_of_others"
+    with _inside_step(ctx, block, states, given, dims, None):
+        taken = [[ctx.names.fresh(f"{s.name}_by_{o.inner.text}") for o in wide] for s in states]
+        known = {
+            found[o.node]: Value(variable, dims, "real")
+            for row, found in zip(taken, derivatives, strict=True)
+            for variable, o in zip(row, wide, strict=True)
+            if found[o.node].free and found[o.node].op not in ("read", "index")
+        }
+        ctx.hoisted = {**ctx.hoisted, **known}
+        block.add(f"{_table(taken)} = wide")
+        rows = []
+        for state, found in zip(states, derivatives, strict=True):
+            ctx.current = f"{state.name}_rate"
+            rows.append([_slope(ctx, state.name, o.inner.text, found[o.node]) for o in other])
+        block.add(f"return {_table(rows)}")
+    _define(ctx, narrow, "before: Any, given: Any, wide: Any", block, "the derivatives by the other operands")
+    places = [[given.index(o) for o in some] for some in (wide, other)]
+    return f"({name}, {narrow}, {places[0]}, {places[1]})"
+
+
+def _remembered(ctx: Context, state: str, by: str, node: Node) -> str:
+    """A derivative that may be a part of others, too."""
+    value = expressions.emit(ctx, node)
+    if node is build.ZERO or value.static:
+        return _slope(ctx, state, by, node)
+    value = value if value.text.isidentifier() else ctx.bind(f"{state}_by_{by}", value)
+    expressions.remember(ctx, node, value)
+    return value.text
+
+
+def _table(rows: list[list[str]]) -> str:
+    return f"[{', '.join('[' + ', '.join(row) + ']' for row in rows)}]"
 
 
 def _slopes(
@@ -254,9 +339,12 @@ def _whole(ctx: Context, name: str, node: Node, dims: tuple[str, ...]) -> str:
     return value.text if value.text.isidentifier() else ctx.bind(name, value).text
 
 
-def _named(ctx: Context, wanted: str, node: Node) -> str:
+def _named(ctx: Context, wanted: str, node: Node, place: str) -> str:
+    """A state after the step; one that comes of a single operation is written to its place, where there is one."""
     ctx.current = wanted
     value = expressions.tensor(ctx, expressions.convert(ctx, expressions.emit(ctx, node), "real"), "real")
+    if is_fused(value):
+        value = replace(value, text=f"{value.text[:-1]}, out={place})")
     return ctx.bind(f"{wanted}_after", value).text
 
 

@@ -91,6 +91,8 @@ OPS_TEXT: dict[str, Text] = {
     "conj": _call("torch.conj({0})"),
 }
 COMPLEX_TEXT = {**OPS_TEXT, "exp": _call("complex_exp({0})")}  # where the result is complex
+# Written over their operand where nothing else reads that: their derivative is a function of their value.
+IN_PLACE = frozenset("exp expm1 relu sigmoid sqrt tanh".split())
 # `round(x; grad = identity)` and its like: the value of the row above, the derivative of `{0}` -> this.
 SURROGATES: dict[str, str] = {
     "identity": "{0}",

@@ -6,6 +6,7 @@ names ask for one. `BATCH` is the name of the batch dimension.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -31,6 +32,22 @@ class Value:
     def at(self, level: int) -> str:
         """The text, in parentheses where it binds less tightly than `level`."""
         return self.text if self.level >= level else f"({self.text})"
+
+
+def is_fresh(value: Value) -> bool:
+    """Is it a tensor of its own that no name holds: the result of arithmetic, whose derivative does not read it?"""
+    if value.static or value.weight or value.dtype != "real":
+        return False
+    return value.level in (SUM, PRODUCT, UNARY) or is_fused(value)
+
+
+def is_fused(value: Value) -> bool:
+    """Is it a sum of products as one call?"""
+    return _FUSED.fullmatch(value.text) is not None
+
+
+# Its arguments have at most two levels of parentheses.
+_FUSED = re.compile(r"torch\.(addcmul|addmm|lerp)\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)")
 
 
 def negative(value: Value) -> Value:

@@ -27,6 +27,7 @@ point: `to_newton`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from fractions import Fraction
 
@@ -35,7 +36,7 @@ from seqdsl.forms.any_scan import to_any_scan
 from seqdsl.forms.newton_slopes import HARD, Slopes, mixing_index
 from seqdsl.forms.scan import start_of
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Loop
+from seqdsl.ir.dependence import Loop, build_not
 from seqdsl.ir.derivatives import ELEMENTWISE
 from seqdsl.ir.node import Node, reads, walk
 from seqdsl.ir.ops import OPS, bound, make
@@ -137,7 +138,7 @@ def _check(update: Update, updates: list[Update]) -> None:
     """Raises `NoMatch` unless the step is differentiable, and reads each state at its own place only."""
     name = update.state.name
     own = {u.state.name: u.before() for u in updates}
-    dependent = _dependent(update.rhs, frozenset(own))
+    dependent = _dependent(update.rhs, lambda n: n.op == "read" and n.attr in own)
     for node in dependent:
         if node.op == "read":
             if node.attr in own and node is own[str(node.attr)]:
@@ -153,24 +154,43 @@ def _check(update: Update, updates: list[Update]) -> None:
             raise NoMatch(f"the state stands inside `{node.op}`, through which no derivative goes")
 
 
-def _dependent(node: Node, states: frozenset[str]) -> dict[Node, None]:
-    """The terms that depend on a state, operands first."""
+def _dependent(node: Node, wanted: Callable[[Node], bool]) -> dict[Node, None]:
+    """The terms that are wanted or depend on such, operands first."""
     found: dict[Node, None] = {}
     for n in walk(node):
-        if n.op == "read" and n.attr in states or any(a in found for a in n.args):
+        if wanted(n) or any(a in found for a in n.args):
             found[n] = None
     return found
 
 
-def slopes(node: Node, by: list[Node]) -> list[Node]:
-    """The derivatives of an entrywise term by each read of `by`: the chain rule backwards over its distinct terms, so
-    that a part that is used twice is differentiated once."""
-    dependent = _dependent(node, frozenset(str(r.attr) for r in by))
-    cotangents: dict[Node, Node] = {node: build.const(Fraction(1))}
+def slopes(node: Node, by: Collection[Node]) -> list[Node]:
+    """The derivatives of an entrywise term by each of the terms `by` in it: the chain rule backwards over its distinct
+    terms, so that a part that is used twice is differentiated once. What a choice has not taken has no derivative, whatever
+    its value would be: a condition stands around all that follows from it. Raises `NoMatch`."""
+    dependent = _dependent(node, lambda n: n in by)
+    cotangents: dict[Node, dict[tuple[Node, ...], Node]] = {node: {(): build.const(Fraction(1))}}  # below what holds there
     for n in reversed(list(dependent)):
-        if n.op == "read" or n not in cotangents:
+        if n in by or n not in cotangents:
             continue
-        for arg, part in zip(n.args, ELEMENTWISE[n.op](n, cotangents[n]), strict=True):
-            if part is not None and arg in dependent:
-                cotangents[arg] = build.add(cotangents[arg], part) if arg in cotangents else part
-    return [cotangents.get(r, build.ZERO) for r in by]
+        if n.op not in ELEMENTWISE:
+            raise NoMatch(f"no derivative goes through `{n.op}` entry by entry")
+        for held, cotangent in cotangents[n].items():
+            parts: list[tuple[Node, tuple[Node, ...], Node | None]]
+            if n.op == "where":
+                condition, *branches = n.args
+                facts = (condition, build_not(condition))
+                parts = [(b, (*held, fact), cotangent) for b, fact in zip(branches, facts, strict=True)]
+            else:
+                parts = [(a, held, p) for a, p in zip(n.args, ELEMENTWISE[n.op](n, cotangent), strict=True)]
+            for arg, below, part in parts:
+                if part is not None and arg in dependent:
+                    own = cotangents.setdefault(arg, {})
+                    own[below] = build.add(own[below], part) if below in own else part
+    return [build.total(_below(held, c) for held, c in cotangents.get(r, {}).items()) for r in by]
+
+
+def _below(held: tuple[Node, ...], value: Node) -> Node:
+    """The value where each of the conditions holds, below those before it; 0 elsewhere."""
+    for fact in reversed(held):
+        value = build.where(fact, value, build.ZERO)
+    return value

@@ -98,7 +98,7 @@ def _direction(x: Node, size: Node) -> Node:
 
 
 def _sigmoid_slope(y: Node) -> Node:
-    return mul(y, sub(const(Fraction(1)), y))
+    return mul(y, sub(build.ONE, y))
 
 
 def _gelu(x: Node, y: Node) -> Node:
@@ -109,7 +109,7 @@ def _gelu(x: Node, y: Node) -> Node:
 
 def _silu(x: Node, y: Node) -> Node:
     gate = _f("sigmoid", x)
-    return mul(gate, add(mul(x, sub(const(Fraction(1)), gate)), build.ONE))
+    return mul(gate, add(mul(x, sub(build.ONE, gate)), build.ONE))
 
 
 ELEMENTWISE: dict[str, Row] = {
@@ -129,7 +129,7 @@ ELEMENTWISE: dict[str, Row] = {
     "abs": lambda n, c: (mul(c, _direction(n.args[0], n)),),
     "sin": _unary(lambda x, y: _f("cos", x)),
     "cos": _unary(lambda x, y: neg(_f("sin", x))),
-    "tanh": _unary(lambda x, y: sub(const(Fraction(1)), mul(y, y))),
+    "tanh": _unary(lambda x, y: sub(build.ONE, mul(y, y))),
     "sigmoid": _unary(lambda x, y: _sigmoid_slope(y)),
     "log_sigmoid": _unary(lambda x, y: _f("sigmoid", neg(x))),
     "softplus": _unary(lambda x, y: _f("sigmoid", x)),

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .affine_scan import affine_scan
 from .low_rank_scan import _low_rank_step, low_rank_scan
 from .matrix_scan import matrix_scan
 from .newton_columns import _newton_full, _newton_gathered, _newton_matrix
+from .newton_rates import _newton_back, _newton_block, _newton_blocks, _newton_shifted
 
 
 def _newton_size(x: Sequence[Tensor], states: Sequence[Tensor]) -> float:
@@ -22,12 +22,6 @@ def _newton_size(x: Sequence[Tensor], states: Sequence[Tensor]) -> float:
             size = float((part.abs().flatten(1).amax(1) / scale).max())
             worst = max(worst, size) if math.isfinite(size) else math.inf
     return worst
-
-
-def _newton_blocks(states: Sequence[Tensor], entries: int) -> list[tuple[int, int]]:
-    """All positions, as spans with about so many entries of a state."""
-    time, length = states[0].shape[1], max(1, entries // max(1, states[0][:, 0].numel()))
-    return [(a, min(a + length, time)) for a in range(0, time, length)]
 
 
 def _newton_sent(
@@ -83,30 +77,6 @@ def _newton_is_narrow(states: Sequence[Tensor], low_rank: bool = False) -> bool:
     return len(states) * states[0].shape[-1] <= (16 if low_rank else 64)
 
 
-def _newton_back(
-    step: Callable[..., Any],
-    given: Sequence[Tensor],
-    states: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    blocks: list[tuple[int, int]],
-) -> list[Tensor]:
-    """l[t] = grad[t] + J[t+1]^T l[t+1], entry by entry."""
-    count, shape = len(states), states[0].shape
-    later = [[torch.zeros_like(states[0]) for _ in states] for _ in states]  # [k][i][t]: d h[i][t+1] / d h[k][t]
-    for a, b in blocks:
-        _, slopes = step(*_newton_block(given, states, a, b), True)
-        for i, row in enumerate(slopes):
-            for k, slope in enumerate(row):
-                if slope is not None and b > 1:
-                    slope = slope.expand(shape[0], b - a, *shape[2:])
-                    later[k][i][:, max(a - 1, 0) : b - 1] = slope if a else slope[:, 1:]
-    if count == 1:
-        return [affine_scan(later[0][0], grads[0], reverse=True)]
-    matrix = torch.stack([torch.stack(row, -1) for row in later], -2).flatten(2, -3)
-    value = torch.stack([g.expand(shape) for g in grads], -1).flatten(2, -2).unsqueeze(-1)
-    return list(matrix_scan(matrix, value, reverse=True).squeeze(-1).unflatten(2, shape[2:]).unbind(-1))
-
-
 def _newton_back_mixing(
     step: Callable[..., Any], given: Sequence[Tensor], states: Sequence[Tensor], grads: Sequence[Tensor]
 ) -> list[Tensor]:
@@ -151,19 +121,6 @@ def _newton_back_low_rank(
     return list(whole.unflatten(-1, (count, shape[-1])).unbind(-2))
 
 
-def _newton_block(
-    given: Sequence[Tensor], states: Sequence[Tensor], a: int, b: int
-) -> tuple[list[Tensor], list[Tensor]]:
-    """The states before the positions a .. b, and the operands there."""
-    count, time = len(states), states[0].shape[1]
-    operands = [x[:, a:b] if x.shape[1] == time else x for x in given[count:]]
-    if a:
-        return [h[:, a - 1 : b - 1] for h in states], operands
-    return [
-        torch.cat([x.expand_as(h[:, :1]), h[:, : b - 1]], 1) for x, h in zip(given[:count], states, strict=True)
-    ], operands
-
-
 def newton_adjoint(
     step: Callable[..., Any],
     given: Sequence[Tensor],
@@ -175,7 +132,7 @@ def newton_adjoint(
 ) -> list[Tensor]:
     """Gradients of the given tensors: l[t] = grad[t] + J[t+1]^T l[t+1], then the step's own at (h[t-1], x[t]).
 
-    Slopes and gradients are taken block by block of positions, so that what is in between stays in the cache.
+    Slopes and gradients are taken block by block of positions, so that what is in between stays in a CPU's cache.
     """
     count, time = len(states), states[0].shape[1]
     blocks = _newton_blocks(states, 2**16)
@@ -186,21 +143,22 @@ def newton_adjoint(
     elif mixing:
         back = _newton_back_mixing(step, given, states, grads)
     else:
-        back = _newton_back(step, given, states, grads, blocks)
-    found: list[list[Tensor]] = [[] for _ in wanted]
+        later = [[torch.empty_like(x) for _ in states] for x in states]
+        for a, b in blocks:
+            _newton_shifted(later, step(*_newton_block(given, states, a, b), True)[1], a, b)
+        back = _newton_back(later, grads)
+    wholes = {k: torch.empty_like(given[k]) for k in wanted if given[k].shape[1] == time}
+    parts: dict[int, list[Tensor]] = {k: [] for k in wanted if k not in wholes}
     for a, b in blocks:
         entering, operands = _newton_block(given, states, a, b)
         with torch.enable_grad():
             leaves = [x.detach().requires_grad_(k < count or k in wanted) for k, x in enumerate([*entering, *operands])]
             after, _ = step(leaves[:count], leaves[count:], False)
-            asked = [leaves[k] for k in wanted]
-            parts = torch.autograd.grad(
-                after, asked, [x[:, a:b] for x in back], allow_unused=True, materialize_grads=True
-            )
-        for into, k, part in zip(found, wanted, parts, strict=True):
-            if k >= count or not a:  # a start is only read by the first step
-                into.append(part[:, :1] if k < count else part)
-    return [
-        torch.cat(parts, 1) if given[k].shape[1] == time else torch.stack(parts).sum(0)
-        for k, parts in zip(wanted, found, strict=True)
-    ]
+            asked, sent = [leaves[k] for k in wanted], [x[:, a:b] for x in back]
+            found = torch.autograd.grad(after, asked, sent, allow_unused=True, materialize_grads=True)
+        for k, part in zip(wanted, found, strict=True):
+            if k in wholes:
+                wholes[k][:, a:b] = part
+            elif k >= count or not a:  # a start is only read by the first step
+                parts[k].append(part[:, :1] if k < count else part)
+    return [wholes[k] if k in wholes else torch.stack(parts[k]).sum(0) for k in wanted]

@@ -121,15 +121,15 @@ def fused_newton(plan: _Recurrence) -> Callable[..., list[Tensor]]:
 
     def run(
         step: Any, starts: Sequence[Tensor], operands: Sequence[Tensor], time: int, *, reverse: bool = False,
-        counts: tuple[int, ...] = (), numbers: tuple[float, ...] = (), ends: Tensor | None = None,
+        rates: Any = None, counts: tuple[int, ...] = (), numbers: tuple[float, ...] = (), ends: Tensor | None = None,
     ) -> list[Tensor]:  # fmt: skip
         if ends is not None:
             starts = [s.expand(len(ends) - 1, *s.shape[1:]) for s in starts]
         if not time or not _walks([*starts, *operands]):
             if ends is None:
-                return newton_scan(step, starts, operands, time, reverse=reverse)
+                return newton_scan(step, starts, operands, time, reverse=reverse, rates=rates)
             return _one_by_one(ends, operands, lambda n, given, length: newton_scan(
-                step, [s[n : n + 1] for s in starts], given, length, reverse=reverse))  # fmt: skip
+                step, [s[n : n + 1] for s in starts], given, length, reverse=reverse, rates=rates))  # fmt: skip
         shape = torch.broadcast_shapes(*(x.shape for x in (*(s[:1] if ends is not None else s for s in starts), *operands)))
         sizes, spans = [shape[0], time, *shape[2:]], _recurrence_spans(ends)
         begin = [s.squeeze(1) for s in starts]
