@@ -17,7 +17,7 @@ from seqdsl.ir.ops import OPS, bound, made, options
 
 from . import axes, blocks, contractions, folds, fused, micro, online, parameters, reads, scans
 from .context import Context
-from .sizes import number, operands, size_value
+from .sizes import constant, number, operands, size_value
 from .table import (
     ALONG,
     COMPLEX_TEXT,
@@ -144,18 +144,6 @@ def _leaf(ctx: Context, node: Node) -> Value:
     if node.op in ("size", "option", "first"):
         return size_value(ctx, node)
     return reads.read(ctx, node)
-
-
-def constant(node: Node) -> Value:
-    """A number of the text."""
-    value = node.attr
-    if isinstance(value, bool):
-        return Value(str(value), (), "bool", ATOM, True)
-    if isinstance(value, str):
-        return Value({"inf": "math.inf", "pi": "math.pi", "i": "1j"}[value], (), node.dtype, ATOM, True)
-    assert isinstance(value, int | Fraction)
-    text = str(value) if isinstance(value, int) else repr(float(value))
-    return Value(text, (), node.dtype, UNARY if text.startswith("-") else ATOM, True)
 
 
 def position(ctx: Context, index: str) -> Value:

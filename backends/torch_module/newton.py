@@ -76,7 +76,7 @@ def solve(ctx: Context, loop: Loop) -> None:
         _function(ctx, step, states, given, dims, column, outers)
         names = [ctx.names.fresh(s.name) for s in states]
         listed = ", ".join(with_ones(o.outer, _shape(o, dims)).text for o in given)
-        rates = _rates(ctx, f"{first.name}_rates", states, given, dims) if column is None else None
+        rates = _rates(ctx, ctx.names.fresh(f"{first.name}_rates"), states, given, dims) if column is None else None
         flag = (", reverse=True" if loop.reverse else "") + (", mixing=True" if column is not None else "")
         flag += (", low_rank=True" if outers else "") + (f", rates={rates}" if rates else "")
         own = ctx.target.steps
@@ -238,7 +238,7 @@ def _rates(ctx: Context, name: str, states: list[Tensor], given: list[Operand], 
             rows.append([_slope(ctx, state.name, s.name, node) for s, node in zip(states, own, strict=True)])
         block.add(f"return {_table(rows)}, {_table(names)}")
     _define(ctx, name, "before: Any, given: Any", block, "the derivatives of a step by states, and by what is as wide")
-    block, narrow = Block(ctx.block.indent + 1), f"{name}_of_others"
+    block, narrow = Block(ctx.block.indent + 1), ctx.names.fresh(f"{name}_of_others")
     with _inside_step(ctx, block, states, given, dims, None):
         taken = [[ctx.names.fresh(f"{s.name}_by_{o.inner.text}") for o in wide] for s in states]
         known = {
@@ -255,6 +255,7 @@ def _rates(ctx: Context, name: str, states: list[Tensor], given: list[Operand], 
             rows.append([_slope(ctx, state.name, o.inner.text, found[o.node]) for o in other])
         block.add(f"return {_table(rows)}")
     _define(ctx, narrow, "before: Any, given: Any, wide: Any", block, "the derivatives by the other operands")
+    ctx.current = states[0].name
     places = [[given.index(o) for o in some] for some in (wide, other)]
     return f"({name}, {narrow}, {places[0]}, {places[1]})"
 

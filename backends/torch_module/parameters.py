@@ -12,7 +12,7 @@ from seqdsl.ir.system import System, Tensor
 from . import expressions
 from .context import Block, Context, Unsupported
 from .names import Names, attribute, quoted
-from .sizes import size_value
+from .sizes import constant, size_value
 from .values import PRODUCT, SUM, Value
 
 
@@ -243,7 +243,7 @@ def _filling(ctx: Context, rhs: Node, target: str) -> str:
         bounds = [expressions.emit(ctx, a) for a in rhs.args]
         if all(b.static for b in bounds):
             return f"nn.init.{rhs.op}_({target}, {bounds[0].text}, {bounds[1].text})"
-    value = expressions.constant(rhs) if rhs.op == "const" else None
+    value = constant(rhs) if rhs.op == "const" else None
     if value is None:
         return ""
     made = {"0": "zeros_", "1": "ones_"}.get(value.text)

@@ -1,6 +1,8 @@
-"""Sizes in the generated code: lengths of axes, options, and formulas over them, each assigned once before use."""
+"""Numbers in the generated code: constants, and lengths of axes, options, and formulas over them, each assigned once before use."""
 
 from __future__ import annotations
+
+from fractions import Fraction
 
 from seqdsl.ir.node import Node
 
@@ -80,6 +82,18 @@ def _first(ctx: Context) -> str:
         ctx.sizes["|first|"] = ctx.names.fresh("first")
         ctx.size_lines.append((ctx.sizes["|first|"], f"past if {ctx.ends} is None else 0"))
     return ctx.sizes["|first|"] if ctx.pasts else "past"
+
+
+def constant(node: Node) -> Value:
+    """A number of the text."""
+    value = node.attr
+    if isinstance(value, bool):
+        return Value(str(value), (), "bool", ATOM, True)
+    if isinstance(value, str):
+        return Value({"inf": "math.inf", "pi": "math.pi", "i": "1j"}[value], (), node.dtype, ATOM, True)
+    assert isinstance(value, int | Fraction)
+    text = str(value) if isinstance(value, int) else repr(float(value))
+    return Value(text, (), node.dtype, UNARY if text.startswith("-") else ATOM, True)
 
 
 def number(ctx: Context, node: Node, args: list[Value]) -> Value:
