@@ -127,26 +127,26 @@ def _newton_pieces(
     them have not converged, only these go on.
     """
     count = heads[0].shape[1]
-    columns = [x.unflatten(1, (count, size)).unbind(2) if x.shape[1] != 1 else (x,) * size for x in operands]
+    each = [x.unflatten(1, (count, size)).unbind(2) if x.shape[1] != 1 else (x,) * size for x in operands]
+    columns = list(zip(*each, strict=True)) or [()] * size
     tolerance = 1e-12 if heads[0].dtype == torch.float64 else 1e-6
     changes: list[float] = []
     defects: list[float] = []
     narrow = _newton_is_narrow(heads, low_rank)
     if guess:
         ends: Sequence[Tensor] = heads
-        for i in range(size // 4, size):
-            ends, _ = step(ends, [column[i] for column in columns], False)
+        for column in columns[size // 4 :]:
+            ends, _ = step(ends, column, False)
         heads = [torch.cat([head[:, :1], end[:, :-1]], 1) for head, end in zip(heads, ends, strict=True)]
         _NEWTON["iterations"] += 1
     found = [h.new_empty(h.shape[0], count, size, *h.shape[2:]) for h in heads]
-    rows = [x.unbind(2) for x in found]
+    rows = list(zip(*(x.unbind(2) for x in found), strict=True))
     while True:
         slow = len(defects) >= 2 and not defects[-1] <= 0.1 * defects[-2]
         slow = slow and (not mixing or low_rank or narrow)
         states, product, maps = heads, None, []
-        for i in range(size):
-            into = [row[i] for row in rows]
-            states, slopes = step(states, [column[i] for column in columns], slow, into)
+        for column, into in zip(columns, rows, strict=True):
+            states, slopes = step(states, column, slow, into)
             if slow and low_rank and not narrow:
                 maps.append(slopes)
             elif slow:
@@ -163,7 +163,7 @@ def _newton_pieces(
             moved = _low_rank_moved(*_low_rank_product(*_newton_gathered(maps, heads[0].shape)), gaps)
         elif product is not None and not solved:
             moved = _newton_moved(product, gaps, states)
-        changes.append(_newton_size(moved, states))
+        changes.append(defects[-1] if moved is gaps else _newton_size(moved, states))
         if solved or _newton_hopeless(changes):
             return [x.flatten(1, 2) for x in found], count if solved else _newton_exact(gaps)
         heads = [
