@@ -13,7 +13,7 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import bound
 
-from . import convolutions, expressions, scatters
+from . import convolutions, expressions, intervals, scatters
 from .context import Context
 from .table import PARTIAL, varies
 from .values import ATOM, BATCH, PRODUCT, SUM, Value, merge, negative, plain, spread
@@ -92,20 +92,34 @@ def signed_factors(ctx: Context, node: Node) -> tuple[int, list[Node], list[Node
     return 1, [node], []
 
 
-def _term(ctx: Context, node: Node, term: Node, names: tuple[str, ...], guards: list[Node]) -> Value:
+def summed(ctx: Context, node: Node) -> list[list[Node]]:
+    """The factors that a sum adds up products of, of each of its terms."""
+    body, names = node.args[0], bound(node)
+    terms = _terms(body) if _worth_splitting(body) else [(1, body)]
+    return [_split(ctx, t, names)[1] for _, t in terms]
+
+
+def _split(ctx: Context, term: Node, names: tuple[str, ...]) -> tuple[int, list[Node], list[Node], list[Node], bool]:
+    """A product's sign, its factors along the summed indices, the others, the denominators, and was one along them, too?"""
     sign, ups, downs = signed_factors(ctx, term)
-    inner = [f for f in ups if f.free & set(names)]
-    outer = [f for f in ups if not f.free & set(names)]
-    below = [f for f in downs if not f.free & set(names)]
-    quotients = [f for f in downs if f.free & set(names)]
+    inner, outer = ([f for f in ups if bool(f.free & set(names)) is along] for along in (True, False))
+    quotients, below = ([f for f in downs if bool(f.free & set(names)) is along] for along in (True, False))
     if quotients:  # a denominator that is summed over: part of the product
         numerator = build.product(inner) if inner else build.const(build.Fraction(1))
         for f in quotients:
             numerator = build.make("div", numerator, f)
         inner = [numerator]
-    convolved = None if quotients else convolutions.convolution(ctx, node, inner, names, guards)
+    return sign, inner, outer, below, bool(quotients)
+
+
+def _term(ctx: Context, node: Node, term: Node, names: tuple[str, ...], guards: list[Node]) -> Value:
+    sign, inner, outer, below, quotient = _split(ctx, term, names)
+    convolved = None if quotient else convolutions.convolution(ctx, node, inner, names, guards)
     if convolved is not None:
         return _finished(ctx, node, sign, convolved, outer, below, names, guards)
+    interval = intervals.interval_sum(ctx, node, inner, names, guards) if inner else None
+    if interval is not None:
+        return _finished(ctx, node, sign, interval, outer, below, names, guards)
     values = [expressions.emit(ctx, f) for f in inner]
     values = [v if v.dtype in ("real", "complex") else expressions.convert(ctx, v, node.dtype) for v in values]
     values = masked(ctx, node, values, guards)

@@ -16,7 +16,7 @@ from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, made
 from seqdsl.ir.system import System
 
-from . import expressions, reads
+from . import contractions, expressions, intervals, reads
 from .context import Context, Source, Stored
 from .narrow import whole_input
 from .table import UNSAFE, varies
@@ -99,7 +99,8 @@ class _Search:
             *bodies, guard = node.args
             for body in bodies:
                 self.visit(body, (*facts, *build.conjuncts(guard)))
-            self.visit(guard, facts)
+            for end in _ends(self.ctx, node):
+                self.visit(end, facts)
         else:
             for arg in node.args:
                 self.visit(arg, facts)
@@ -125,6 +126,18 @@ class _Search:
             elif system.axis(own) in axes:
                 return None  # along the stream a read has a history
         return tuple(cuts)
+
+
+def _ends(ctx: Context, node: Node) -> list[Node]:
+    """What a reduction asks of its index: the guard, or of a running sum the ends of its interval."""
+    if node.op not in ("sum", "mean"):
+        return [node.args[-1]]
+    guards, asked = build.conjuncts(node.args[1]), []
+    for factors in contractions.summed(ctx, node):
+        found = intervals.interval(ctx, bound(node), guards, factors)
+        parts = (node.args[1],) if found is None else (found.begin, found.end, found.width, *found.others)
+        asked += [part for part in parts if part is not None]
+    return asked
 
 
 def _static(ctx: Context, node: Node) -> bool:

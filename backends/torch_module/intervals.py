@@ -1,0 +1,123 @@
+"""Sums over an interval: `sum[r | s < r <= t] x[r]`, whose ends other indices give, as running sums instead of a mask of
+all pairs. What lies outside an interval is never subtracted, nor multiplied by 0: it may be infinite, and what is small
+beside it keeps its digits. Entry points: `interval_sum`, `interval`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seqdsl.ir import build
+from seqdsl.ir.node import Node, reads
+from seqdsl.ir.order import Linear, difference
+
+from . import contractions, expressions
+from .context import Context
+from .values import Value
+
+
+@dataclass(frozen=True)
+class Interval:
+    """`name` is at least `begin`, if that is known, and less than `end`; other guards say which numbers it may be. A
+    `width` is how long an interval is whose ends move together."""
+
+    name: str
+    begin: Node | None
+    end: Node | None
+    width: Node | None
+    others: tuple[Node, ...]
+
+
+def interval_sum(ctx: Context, node: Node, factors: list[Node], names: tuple[str, ...], guards: list[Node]) -> Value | None:
+    """The sum of the factors' product over one index; None where its guards are no interval of that kind."""
+    found = interval(ctx, names, guards, factors)
+    if found is None:
+        return None
+    body = expressions.convert(ctx, expressions.emit(ctx, build.product(factors)), node.dtype)
+    (x,) = contractions.masked(ctx, node, [expressions.tensor(ctx, body, node.dtype)], list(found.others))
+    at, lead, rest = x.dims.index(found.name), x.dims[: x.dims.index(found.name)], x.dims[x.dims.index(found.name) + 1 :]
+    ends = [None if e is None else expressions.emit(ctx, e) for e in (found.begin, found.end)]
+    if found.width is not None:
+        begin, width = ends[0], expressions.emit(ctx, found.width)
+        assert begin is not None
+        text = f"{ctx.support('sliding_sum')}({x.text}, {at}, {begin.text}, {width.text})"
+        return Value(text, (*lead, *begin.dims, *rest), node.dtype)
+    made = [d for e in ends if e is not None for d in e.dims]
+    sides = [f"{side}={e.text}" for side, e in zip(("begin", "end"), ends, strict=True) if e is not None]
+    text = f"{ctx.support('interval_sum')}({', '.join([x.text, str(at), *sides])})"
+    return Value(text, (*lead, *made, *rest), node.dtype)
+
+
+def interval(ctx: Context, names: tuple[str, ...], guards: list[Node], factors: list[Node]) -> Interval | None:
+    """What the guards of a sum over one index say of it, if they are the ends of an interval, and move with other indices
+    than what is summed. Ends that are data are left to a mask."""
+    if len(names) != 1 or names[0] in ctx.fixed or not _is_whole(ctx, names[0]):
+        return None
+    sides: tuple[list[Node], list[Node]] = ([], [])
+    others = []
+    for guard in guards:
+        if not guard.free - {names[0]} and not reads(guard):
+            others.append(guard)
+            continue
+        side = _end(names[0], guard)
+        if side is None or reads(side[1]) or side[1].free & set(ctx.fixed):
+            return None
+        sides[side[0]].append(side[1])
+    moving = [{i for n in side for i in n.free} for side in sides]
+    body = build.product(factors)
+    if not (moving[0] or moving[1]) or body.free & (moving[0] | moving[1]) or names[0] not in body.free:
+        return None
+    if not any(f.free == body.free for f in factors):  # a product that is wider than its factors is better contracted
+        return None
+    width = _width(*sides) if moving[0] & moving[1] else None
+    if moving[0] & moving[1] and width is None:
+        return None
+    begin, end = (_innermost(op, side) for op, side in zip(("maximum", "minimum"), sides, strict=True))
+    return Interval(names[0], begin, end, width, tuple(others))
+
+
+def _is_whole(ctx: Context, name: str) -> bool:
+    """Do its positions begin at 0, in one sequence?"""
+    return not ctx.on_stream(name) or not ctx.ends and not (ctx.past and ctx.is_new(name))
+
+
+def _end(name: str, guard: Node) -> tuple[int, Node] | None:
+    """0 and what the index is at least, or 1 and what it is less than."""
+    if guard.op not in ("lt", "le") or any(a.dtype != "int" for a in guard.args):
+        return None
+    form = dict(difference(*guard.args))  # below 0, or at most 0
+    sign = form.pop(build.index(name), None)
+    if any(t is not None and name in t.free for t in form) or any(c.denominator != 1 for c in form.values()):
+        return None
+    strict = guard.op == "lt"
+    if sign == 1:  # r + rest < 0
+        return 1, _written({t: -c for t, c in form.items()}, 0 if strict else 1)
+    return (0, _written(form, 1 if strict else 0)) if sign == -1 else None
+
+
+def _written(form: Linear, more: int = 0) -> Node:
+    """The form, and a number more, as an expression; what is positive comes first."""
+    constant = int(form.get(None, 0)) + more
+    terms = sorted(((t, int(c)) for t, c in form.items() if t is not None), key=lambda term: term[1] < 0)
+    total = build.ZERO
+    for term, factor in terms:
+        part = build.mul(build.const(abs(factor)), term)
+        total = build.add(total, part) if factor > 0 else build.sub(total, part)
+    return build.add(total, build.const(constant)) if constant >= 0 else build.sub(total, build.const(-constant))
+
+
+def _width(lower: list[Node], upper: list[Node]) -> Node | None:
+    """The number of positions in an interval whose ends move together, if that is a number."""
+    if len(lower) != 1 or len(upper) != 1:
+        return None
+    form = difference(upper[0], lower[0])
+    return None if any(t is not None and t.free for t in form) else _written(form)
+
+
+def _innermost(op: str, side: list[Node]) -> Node | None:
+    """The one end of several that leaves the least."""
+    whole = side[0] if side else None
+    for other in side[1:]:
+        assert whole is not None
+        whole = build.make(op, whole, other)
+    return whole
