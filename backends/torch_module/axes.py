@@ -11,7 +11,7 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node
 from seqdsl.ir.ops import bound, operand_axes, options
 
-from . import expressions
+from . import expressions, intervals
 from .context import Context
 from .table import ALONG, MAPS, REDUCTIONS
 from .taps import taps
@@ -23,6 +23,11 @@ def over_axes(ctx: Context, node: Node) -> Value:
     names = bound(node)
     body_node, guard = node.args
     facts = build.conjuncts(guard)
+    if node.op == "prod" and node.dtype in ("real", "complex"):
+        with ctx.under(*facts):
+            found = intervals.over_interval(ctx, node, [body_node], names, facts, product=True)
+        if found is not None:
+            return found
     before = ctx.order
     ctx.order = [d for d in before if d not in names] + list(names)
     with ctx.under(*facts):

@@ -117,7 +117,7 @@ def _term(ctx: Context, node: Node, term: Node, names: tuple[str, ...], guards: 
     convolved = None if quotient else convolutions.convolution(ctx, node, inner, names, guards)
     if convolved is not None:
         return _finished(ctx, node, sign, convolved, outer, below, names, guards)
-    interval = intervals.interval_sum(ctx, node, inner, names, guards) if inner else None
+    interval = intervals.over_interval(ctx, node, inner, names, guards) if inner else None
     if interval is not None:
         return _finished(ctx, node, sign, interval, outer, below, names, guards)
     values = [expressions.emit(ctx, f) for f in inner]

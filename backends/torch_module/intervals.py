@@ -1,6 +1,6 @@
-"""Sums over an interval: `sum[r | s < r <= t] x[r]`, whose ends other indices give, as running sums instead of a mask of
-all pairs. What lies outside an interval is never subtracted, nor multiplied by 0: it may be infinite, and what is small
-beside it keeps its digits. Entry points: `interval_sum`, `interval`.
+"""Sums and products over an interval: `sum[r | s < r <= t] x[r]`, whose ends other indices give, as running ones instead
+of a mask of all pairs. What lies outside an interval is never subtracted or divided by, nor multiplied by 0: it may be 0 or
+infinite, and what is small beside it keeps its digits. Entry points: `over_interval`, `interval`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from seqdsl.ir import build
 from seqdsl.ir.node import Node, reads
 from seqdsl.ir.order import Linear, difference
 
-from . import contractions, expressions
+from . import expressions
 from .context import Context
-from .values import Value
+from .values import Value, spread
 
 
 @dataclass(frozen=True)
 class Interval:
-    """`name` is at least `begin`, if that is known, and less than `end`; other guards say which numbers it may be. A
+    """`name` is at least `begin`, if that is known, and less than `end`; other guards vary only as what is summed does. A
     `width` is how long an interval is whose ends move together."""
 
     name: str
@@ -28,23 +28,32 @@ class Interval:
     others: tuple[Node, ...]
 
 
-def interval_sum(ctx: Context, node: Node, factors: list[Node], names: tuple[str, ...], guards: list[Node]) -> Value | None:
-    """The sum of the factors' product over one index; None where its guards are no interval of that kind."""
+def over_interval(
+    ctx: Context, node: Node, factors: list[Node], names: tuple[str, ...], guards: list[Node], *, product: bool = False
+) -> Value | None:
+    """The sum of the factors' product over one index, or the product of them all; None where the guards are no interval of
+    that kind."""
     found = interval(ctx, names, guards, factors)
     if found is None:
         return None
     body = expressions.convert(ctx, expressions.emit(ctx, build.product(factors)), node.dtype)
-    (x,) = contractions.masked(ctx, node, [expressions.tensor(ctx, body, node.dtype)], list(found.others))
-    at, lead, rest = x.dims.index(found.name), x.dims[: x.dims.index(found.name)], x.dims[x.dims.index(found.name) + 1 :]
+    x = expressions.tensor(ctx, body, node.dtype)
+    mask = expressions.condition(ctx, list(found.others))
+    if mask is not None:
+        mask, x = spread(expressions.tensor(ctx, mask, "bool"), x.dims), spread(x, x.dims)
+        x = Value(f"torch.where({mask.text}, {x.text}, {int(product)})", x.dims, node.dtype)
+    at = x.dims.index(found.name)
+    lead, rest = x.dims[:at], x.dims[at + 1 :]
     ends = [None if e is None else expressions.emit(ctx, e) for e in (found.begin, found.end)]
+    kind = "product" if product else "sum"
     if found.width is not None:
         begin, width = ends[0], expressions.emit(ctx, found.width)
         assert begin is not None
-        text = f"{ctx.support('sliding_sum')}({x.text}, {at}, {begin.text}, {width.text})"
+        text = f"{ctx.support(f'sliding_{kind}')}({x.text}, {at}, {begin.text}, {width.text})"
         return Value(text, (*lead, *begin.dims, *rest), node.dtype)
     made = [d for e in ends if e is not None for d in e.dims]
     sides = [f"{side}={e.text}" for side, e in zip(("begin", "end"), ends, strict=True) if e is not None]
-    text = f"{ctx.support('interval_sum')}({', '.join([x.text, str(at), *sides])})"
+    text = f"{ctx.support(f'interval_{kind}')}({', '.join([x.text, str(at), *sides])})"
     return Value(text, (*lead, *made, *rest), node.dtype)
 
 
@@ -54,9 +63,9 @@ def interval(ctx: Context, names: tuple[str, ...], guards: list[Node], factors: 
     if len(names) != 1 or names[0] in ctx.fixed or not _is_whole(ctx, names[0]):
         return None
     sides: tuple[list[Node], list[Node]] = ([], [])
-    others = []
+    others, body = [], build.product(factors)
     for guard in guards:
-        if not guard.free - {names[0]} and not reads(guard):
+        if guard.free <= body.free:  # a mask of no more than what is summed
             others.append(guard)
             continue
         side = _end(names[0], guard)
@@ -64,7 +73,6 @@ def interval(ctx: Context, names: tuple[str, ...], guards: list[Node], factors: 
             return None
         sides[side[0]].append(side[1])
     moving = [{i for n in side for i in n.free} for side in sides]
-    body = build.product(factors)
     if not (moving[0] or moving[1]) or body.free & (moving[0] | moving[1]) or names[0] not in body.free:
         return None
     if not any(f.free == body.free for f in factors):  # a product that is wider than its factors is better contracted

@@ -35,6 +35,24 @@ STREAMED = {
     p[t,s] = softmax[s | s <= t]((sum[c] x * x[s,c]) + sum[r | s < r <= t] g[r])
     y[t,c] = sum[s] p * x[s]
 """,
+    "a product between two": """mixer m(g[t], x[t,c]) -> y[t,c]:
+    index s over t, r over t
+    y[t,c] = sum[s | s <= t] prod[r | s < r <= t](exp(g[r])) * x[s]
+""",
+    "products of windows": """mixer m(g[t], x[t,c]; W = 3) -> y[t,c]:
+    index r over t
+    y[t,c] = x * prod[r | t - W < r <= t](exp(g[r])) + prod[r | r < t and r % 2 == 0](1 + x[r,0] / 9)
+""",
+    "a product in scores": """mixer m(g[t], x[t,c]) -> y[t,c]:
+    index s over t, r over t
+    p[t,s] = softmax[s | s <= t](prod[r | s < r <= t](exp(g[r])))
+    y[t,c] = sum[s] p * x[s]
+""",
+    "of pairs": """mixer m(g[t], x[t,c]) -> y[t,c]:
+    index s over t, r over t
+    a[t,r] = (sum[c] x[t] * x[r]) + g[r]
+    y[t,c] = sum[s | s <= t] exp(sum[r | s < r <= t] a[t,r] / 9) * x[s]
+""",
     "times what moves": """mixer m(g[t], x[t,c]) -> y[t,c]:
     index s over t, r over t
     p[t,s] = softmax[s | s <= t](sum[r | s < r <= t] (exp(x[t,0]) * g[r] + g[r] / (2 + r)))
@@ -107,7 +125,10 @@ class Largest(TorchDispatchMode):
         return found
 
 
-@pytest.mark.parametrize(("name", "power"), [("up to here", 1), ("a window", 1), ("after here", 1), ("between two", 2)])
+SMALL = {"up to here": 1, "a window": 1, "after here": 1, "products of windows": 1, "between two": 2, "of pairs": 2}
+
+
+@pytest.mark.parametrize(("name", "power"), SMALL.items())
 def test_no_tensor_is_larger_than_what_it_is_for(name: str, power: int) -> None:
     length = 200
     inputs = [torch.tensor(x)[None] for x in values(EVERY[name], length, infinite=False).values()]
@@ -118,12 +139,14 @@ def test_no_tensor_is_larger_than_what_it_is_for(name: str, power: int) -> None:
 
 MUTANTS = {
     "one too many": ("x.cumsum(dim)], dim)", "x.cumsum(dim)], dim).roll(-1, dim)"),
-    "the other end": ("length - begin)", "begin)"),
-    "intervals that begin in the middle": ("return before + after", "return after + 0 * before"),
+    "the other end": ("length - begin, product)", "begin, product)"),
+    "nothing is 0": ("slice(0, 1),)], float(product))", "slice(0, 1),)], 0.0)"),
+    "0 outside of a product": ("x.unsqueeze(dim), int(product))", "x.unsqueeze(dim), 0)"),
+    "intervals that begin in the middle": ("else before + after", "else after + 0 * before"),
     "every beginning at 0": (">= begin.flatten()", ">= 0 * begin.flatten()"),
-    "a difference of running sums": ("rows = torch.where(inside, x.unsqueeze(dim), 0)", "rows = inside * x.unsqueeze(dim)"),
+    "a product with a mask": ("torch.where(inside, x.unsqueeze(dim), int(product))", "inside * x.unsqueeze(dim)"),
     "windows that begin a block late": ("at = (begin + width)", "at = (begin + width + 1)"),
-    "the end of one block alone": (" + before.index_select(0, at + width)", ""),
+    "the end of one block alone": ("else first + rest", "else first + 0 * rest"),
     "long windows from the front": ("(begin <= 0)", "(begin <= 10**6)"),
 }
 
