@@ -155,6 +155,7 @@ class Context:
     local: dict[str, tuple[tuple[str, ...], Value]] = field(default_factory=dict)  # a monoid's pseudo-tensors
     lengths: dict[str, str] = field(default_factory=dict)  # of indices that a block cuts
     fused: bool = False  # is a product added in the same operation?
+    stepping: bool = False  # in a step of Newton's method, which has each dimension at its length or at 1, and no jvp
 
     def helper(self, name: str) -> str:
         """A function of `runtime`, which the file then takes along."""
@@ -314,7 +315,7 @@ class Context:
             yield
             return
         first = [self.caches[0]]
-        with self.having(block=self.loops[0].before, fixed={}, loops=[], guards=(), caches=first, fused=False):
+        with self.having(block=self.loops[0].before, fixed={}, loops=[], guards=(), caches=first, fused=False, stepping=False):
             yield
 
     def under(self, *conditions: Node) -> AbstractContextManager[None]:

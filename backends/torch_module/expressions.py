@@ -32,7 +32,7 @@ from .table import (
     SURROGATES,
     UNSAFE,
 )
-from .values import ATOM, CHOICE, SUM, UNARY, Value, is_fresh, merge, negative, permuted, plain, spread
+from .values import ATOM, CHOICE, SUM, UNARY, Value, is_fresh, merge, negative, permuted, plain, spread, with_ones
 
 KINDS = {"bool": "torch.bool", "int": "torch.long", "real": "dtype", "complex": "complex_dtype"}
 LONGEST = 92  # a longer expression has its operands named first
@@ -314,7 +314,7 @@ def _text(ctx: Context, node: Node, args: list[Value], dims: tuple[str, ...]) ->
     spreads = [spread(a, dims) for a in args]
     if node.op == "add" and spreads[1].text.startswith("-") and spreads[1].level == UNARY:
         return Value(f"{spreads[0].at(SUM)} - {spreads[1].text[1:]}", dims, node.dtype, SUM)
-    if node.op in IN_PLACE and node.dtype == "real" and is_fresh(spreads[0]):
+    if ctx.stepping and node.op in IN_PLACE and node.dtype == "real" and is_fresh(spreads[0]):
         return Value(f"{spreads[0].at(ATOM)}.{node.op}_()", dims, node.dtype)
     grad = options(node).get("grad")
     extra = {k: float(v) if isinstance(v, Fraction) else v for k, v in options(node).items()}
@@ -348,7 +348,11 @@ def _where(ctx: Context, node: Node) -> Value:
         return Value(f"{yes.at(OR_ABOVE)} if {test.at(OR_ABOVE)} else {no.at(OR_ABOVE)}", (), node.dtype, CHOICE, True)
     dims = ctx.ordered(merge(test.dims, yes.dims, no.dims))
     if test.static:
-        texts = [full(ctx, v, dims, node.dtype).at(OR_ABOVE) for v in (yes, no)]
+        if ctx.stepping:
+            both = [with_ones(tensor(ctx, v, node.dtype), dims) for v in (yes, no)]
+        else:
+            both = [full(ctx, v, dims, node.dtype) for v in (yes, no)]
+        texts = [v.at(OR_ABOVE) for v in both]
         return Value(f"{texts[0]} if {test.at(OR_ABOVE)} else {texts[1]}", dims, node.dtype, CHOICE)
     if yes.static and no.static and node.dtype in ("real", "complex"):
         yes = tensor(ctx, yes, node.dtype)

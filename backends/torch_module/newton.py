@@ -187,7 +187,8 @@ def _inside_step(
     ctx: Context, block: Block, states: list[Tensor], given: list[Operand], dims: tuple[str, ...], column: str | None
 ) -> Iterator[list[str]]:
     """A function of the states before and the operands: the names of these states."""
-    with ctx.having(block=block, hoisted=ctx.hoisted, caches=[{}], order=[d for d in dims if d != BATCH], fused=True):
+    order = [d for d in dims if d != BATCH]
+    with ctx.having(block=block, hoisted=ctx.hoisted, caches=[{}], order=order, fused=True, stepping=True):
         entering = [ctx.names.fresh(f"{s.name}_before") for s in states]
         known = {o.node: _inside(o, dims) for o in given}
         for state, variable in zip(states, entering, strict=True):
@@ -217,7 +218,7 @@ def _rates(ctx: Context, name: str, states: list[Tensor], given: list[Operand], 
     """
     steps = [s.rhs.args[0] for s in states if s.rhs is not None]
     before = {r: str(r.attr) for s in states for r in states_before(ctx, states, s)}
-    real = [o for o in given if o.outer.dtype == "real"]
+    real = [o for o in given if o.outer.dtype in ("real", "complex")]
     wide = [o for o in real if set(o.outer.dims) == set(dims)]
     other = [o for o in real if set(o.outer.dims) < set(dims)]
     by = [*before, *(o.node for o in (*wide, *other))]
@@ -225,7 +226,7 @@ def _rates(ctx: Context, name: str, states: list[Tensor], given: list[Operand], 
         derivatives = [dict(zip(by, slopes(step, by), strict=True)) for step in steps]
     except NoMatch:
         return None
-    if len(wide) + len(other) < len(real):
+    if len(wide) + len(other) < len(real) or any(o.outer.dtype == "complex" for o in real):
         return None
     block = Block(ctx.block.indent + 1)
     names: list[list[str]] = []
@@ -233,9 +234,9 @@ def _rates(ctx: Context, name: str, states: list[Tensor], given: list[Operand], 
         rows = []
         for state, found in zip(states, derivatives, strict=True):
             ctx.current = f"{state.name}_rate"
-            names.append([_remembered(ctx, state.name, o.inner.text, found[o.node]) for o in wide])
+            names.append([_remembered(ctx, f"{state.name}_by_{o.inner.text}", found[o.node], dims) for o in wide])
             own = [build.total([found[r] for r, n in before.items() if n == s.name]) for s in states]
-            rows.append([_slope(ctx, state.name, s.name, node) for s, node in zip(states, own, strict=True)])
+            rows.append([_whole(ctx, f"{state.name}_by_{s.name}", d, dims) for s, d in zip(states, own, strict=True)])
         block.add(f"return {_table(rows)}, {_table(names)}")
     _define(ctx, name, "before: Any, given: Any", block, "the derivatives of a step by states, and by what is as wide")
     block, narrow = Block(ctx.block.indent + 1), ctx.names.fresh(f"{name}_of_others")
@@ -252,7 +253,7 @@ def _rates(ctx: Context, name: str, states: list[Tensor], given: list[Operand], 
         rows = []
         for state, found in zip(states, derivatives, strict=True):
             ctx.current = f"{state.name}_rate"
-            rows.append([_slope(ctx, state.name, o.inner.text, found[o.node]) for o in other])
+            rows.append([_whole(ctx, f"{state.name}_by_{o.inner.text}", found[o.node], dims) for o in other])
         block.add(f"return {_table(rows)}")
     _define(ctx, narrow, "before: Any, given: Any, wide: Any", block, "the derivatives by the other operands")
     ctx.current = states[0].name
@@ -260,14 +261,14 @@ def _rates(ctx: Context, name: str, states: list[Tensor], given: list[Operand], 
     return f"({name}, {narrow}, {places[0]}, {places[1]})"
 
 
-def _remembered(ctx: Context, state: str, by: str, node: Node) -> str:
+def _remembered(ctx: Context, name: str, node: Node, dims: tuple[str, ...]) -> str:
     """A derivative that may be a part of others, too."""
     value = expressions.emit(ctx, node)
     if node is build.ZERO or value.static:
-        return _slope(ctx, state, by, node)
-    value = value if value.text.isidentifier() else ctx.bind(f"{state}_by_{by}", value)
+        return _whole(ctx, name, node, dims)
+    value = value if value.text.isidentifier() else ctx.bind(name, value)
     expressions.remember(ctx, node, value)
-    return value.text
+    return with_ones(value, dims).text
 
 
 def _table(rows: list[list[str]]) -> str:
@@ -288,7 +289,7 @@ def _slopes(
     assert mark is not None
     diagonals, matrices = mark.args[2 : 2 + count], mark.args[2 + count :]
     if column is None:
-        return [_slope(ctx, own, s.name, node) for s, node in zip(states, diagonals, strict=True)]
+        return [_whole(ctx, f"{own}_by_{s.name}", node, dims) for s, node in zip(states, diagonals, strict=True)]
     if outers is None:
         pairs = zip(states, diagonals, matrices, strict=True)
         return [_matrix(ctx, f"{own}_by_{s.name}", d, m, (*dims, column)) for s, d, m in pairs]
@@ -347,10 +348,3 @@ def _named(ctx: Context, wanted: str, node: Node, place: str) -> str:
     if is_fused(value):
         value = replace(value, text=f"{value.text[:-1]}, out={place})")
     return ctx.bind(f"{wanted}_after", value).text
-
-
-def _slope(ctx: Context, state: str, by: str, node: Node) -> str:
-    if node is build.ZERO:
-        return "None"
-    value = expressions.tensor(ctx, expressions.convert(ctx, expressions.emit(ctx, node), "real"), "real")
-    return value.text if value.text.isidentifier() else ctx.bind(f"{state}_by_{by}", value).text

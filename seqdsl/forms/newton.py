@@ -36,7 +36,7 @@ from seqdsl.forms.any_scan import to_any_scan
 from seqdsl.forms.newton_slopes import HARD, Slopes, mixing_index
 from seqdsl.forms.scan import start_of
 from seqdsl.ir import build
-from seqdsl.ir.dependence import Loop, build_not
+from seqdsl.ir.dependence import Loop
 from seqdsl.ir.derivatives import ELEMENTWISE
 from seqdsl.ir.node import Node, reads, walk
 from seqdsl.ir.ops import OPS, bound, make
@@ -168,29 +168,30 @@ def slopes(node: Node, by: Collection[Node]) -> list[Node]:
     terms, so that a part that is used twice is differentiated once. What a choice has not taken has no derivative, whatever
     its value would be: a condition stands around all that follows from it. Raises `NoMatch`."""
     dependent = _dependent(node, lambda n: n in by)
-    cotangents: dict[Node, dict[tuple[Node, ...], Node]] = {node: {(): build.const(Fraction(1))}}  # below what holds there
+    cotangents: dict[Node, dict[_Chosen, Node]] = {node: {(): build.const(Fraction(1))}}
     for n in reversed(list(dependent)):
         if n in by or n not in cotangents:
             continue
         if n.op not in ELEMENTWISE:
             raise NoMatch(f"no derivative goes through `{n.op}` entry by entry")
-        for held, cotangent in cotangents[n].items():
-            parts: list[tuple[Node, tuple[Node, ...], Node | None]]
+        for chosen, cotangent in cotangents[n].items():
+            parts: list[tuple[Node, _Chosen, Node | None]]
             if n.op == "where":
-                condition, *branches = n.args
-                facts = (condition, build_not(condition))
-                parts = [(b, (*held, fact), cotangent) for b, fact in zip(branches, facts, strict=True)]
+                parts = [(b, (*chosen, (n.args[0], k == 0)), cotangent) for k, b in enumerate(n.args[1:])]
             else:
-                parts = [(a, held, p) for a, p in zip(n.args, ELEMENTWISE[n.op](n, cotangent), strict=True)]
+                parts = [(a, chosen, p) for a, p in zip(n.args, ELEMENTWISE[n.op](n, cotangent), strict=True)]
             for arg, below, part in parts:
                 if part is not None and arg in dependent:
                     own = cotangents.setdefault(arg, {})
                     own[below] = build.add(own[below], part) if below in own else part
-    return [build.total(_below(held, c) for held, c in cotangents.get(r, {}).items()) for r in by]
+    return [build.total(_below(chosen, c) for chosen, c in cotangents.get(r, {}).items()) for r in by]
 
 
-def _below(held: tuple[Node, ...], value: Node) -> Node:
-    """The value where each of the conditions holds, below those before it; 0 elsewhere."""
-    for fact in reversed(held):
-        value = build.where(fact, value, build.ZERO)
+_Chosen = tuple[tuple[Node, bool], ...]  # the conditions of the choices around a term, and whether each holds there
+
+
+def _below(chosen: _Chosen, value: Node) -> Node:
+    """The value where it is chosen; 0 elsewhere. Conditions stay as the step has them."""
+    for condition, holds in reversed(chosen):
+        value = build.where(condition, value, build.ZERO) if holds else build.where(condition, build.ZERO, value)
     return value

@@ -49,9 +49,10 @@ def _newton_back(later: list[list[Tensor]], grads: Sequence[Tensor]) -> list[Ten
     if len(grads) == 1:
         return [affine_scan(later[0][0], grads[0], reverse=True)]
     shape = later[0][0].shape
-    matrix = torch.stack([torch.stack(column, -1) for column in zip(*later, strict=True)], -2).flatten(2, -3)
-    value = torch.stack([g.expand(shape) for g in grads], -1).flatten(2, -2).unsqueeze(-1)
-    return list(matrix_scan(matrix, value, reverse=True).squeeze(-1).unflatten(2, shape[2:]).unbind(-1))
+    matrix = torch.stack([torch.stack(column, -1) for column in zip(*later, strict=True)], -2)
+    value = torch.stack([g.expand(shape) for g in grads], -1).view(*shape[:2], -1, len(grads), 1)
+    found = matrix_scan(matrix.view(*shape[:2], -1, *matrix.shape[-2:]), value, reverse=True)
+    return list(found.view(*shape, len(grads)).unbind(-1))
 
 
 def newton_rates(

@@ -44,7 +44,7 @@ def steps_of(name: str) -> str:
 
 
 def test_a_step_of_a_cell_is_one_product_and_its_slope() -> None:
-    assert re.search(r"h\[t\] = torch\.addmm\(\w+\[t\], h\[t - 1\], \S+\)\.tanh_\(\)", steps_of("biases"))
+    assert re.search(r"h\[t\] = torch\.tanh\(torch\.addmm\(\w+\[t\], h\[t - 1\], \S+\)\)", steps_of("biases"))
 
 
 def test_several_products_are_added_one_to_another() -> None:

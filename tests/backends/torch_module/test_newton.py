@@ -87,6 +87,7 @@ def start_of(module: Any, inputs: list[torch.Tensor]) -> Any:
     return {
         k: torch.randn(v.shape, generator=generator, dtype=torch.float64).to(v.dtype).requires_grad_()
         for k, v in first.items()
+        if isinstance(v, torch.Tensor)
     }
 
 
@@ -345,6 +346,24 @@ mixer m(x[t,n], y[t,n]) -> h[t,n], g[t,n]:
     h[t,n] = sin(g[t-1]) + y
     g[t,n] = cos(h[t-1]) * x
 """,
+    "choices between steps": """
+mixer m(x[t,n], y[t,n], z[n]) -> h[t,n]:
+    h[t,n] = where(z > 0, tanh(h[t-1] + x), y)
+""",
+    "choices in choices": """
+mixer m(x[t,n], y[t,n], z[n]) -> h[t,n]:
+    h[t,n] = where(not (z < -1), where(y > 1, tanh(h[t-1] + x / y), x) * z, sin(h[t-1]) * y)
+""",
+    "a constant slope": """
+mixer m(x[t,n]) -> h[t,n]:
+    g[t,n] = tanh(h[t-1])
+    h[t,n] = g[t-1] + x
+""",
+    "no lanes": """
+mixer m(x[t]) -> h[t]:
+    g[t] = tanh(h[t-1] * x)
+    h[t] = sin(g[t-1] + x)
+""",
     "an operand at one place, and in another": """
 mixer m(x[t,n], w[n]) -> h[t,n]:
     h[t,n] = tanh(w * h[t-1] + exp(w) * x) / (1 + w^2) + relu(x - h[t-1]) * w / 2
@@ -364,9 +383,50 @@ def test_gradients_by_the_derivatives_of_a_step(name: str) -> None:
     for given in (inputs, [x[:1].detach().requires_grad_() for x in inputs]):
         state = start_of(newton, given)
         assert worst(results(newton, given, state), results(recurrent, given, state)) < 1e-9
-    frozen = [x.detach().requires_grad_(k == 1) for k, x in enumerate(inputs)]
-    found, wanted = (torch.autograd.grad(_sum(m(*frozen)), frozen[1])[0] for m in (newton, recurrent))
+    free = min(1, len(inputs) - 1)
+    frozen = [x.detach().requires_grad_(k == free) for k, x in enumerate(inputs)]
+    found, wanted = (torch.autograd.grad(_sum(m(*frozen)), frozen[free])[0] for m in (newton, recurrent))
     assert gap(found, wanted) < 1e-10
+
+
+@pytest.mark.parametrize("text", [
+    "mixer m(x[t,n], y[t,n]) -> h[t,n]:\n    h[t,n] = where(t < |t| - 1, tanh(h[t+1] + x), y)\n",
+    "mixer m(x[t,n], y[t,n], z[t]: complex) -> h[t,n]:\n    h[t,n] = where(x > 0, tanh(h[t-1] * x + re(log(z))), y + h[t-1] / 2)\n",
+])  # fmt: skip
+def test_backwards_and_of_complex_operands(text: str) -> None:
+    newton, recurrent = pair(text, torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(2, 300, 3, generator=generator, dtype=torch.float64) for _ in "xy"]
+    if "z" in text:
+        inputs.append(torch.randn(2, 300, generator=generator, dtype=torch.complex128))
+    inputs = [x.requires_grad_() for x in inputs]
+    grads = [torch.autograd.grad(m(*inputs).square().sum(), inputs, create_graph=m is recurrent) for m in (newton, recurrent)]
+    assert worst(list(grads[0]), [g.detach() for g in grads[1]]) < 1e-9
+
+
+def test_constant_slopes_where_starts_converge_slowly() -> None:
+    text = """mixer m(x[t,n]) -> h[t,n]:
+    g[t,n] = 0.99 * g[t-1] + 0.1 * tanh(h[t-1]) + x
+    h[t,n] = 0.99 * h[t-1] - 0.1 * sin(g[t-1])
+"""
+    newton, recurrent = pair(text, torch.float64)
+    inputs = inputs_of(text, 640, torch.float64)
+    state = start_of(newton, inputs)
+    assert worst(results(newton, inputs, state), results(recurrent, inputs, state)) < 1e-8
+    assert newton.newton["stepped"] == 0
+
+
+def test_a_choice_by_the_depth_of_a_stack() -> None:
+    text = """mixer m(x[t,n]; L = 2) -> o[t,n]:
+    z[-1,t,n] = x
+    z[l: L,t,n] = where(l == 0, sin(z[l,t-1] + 0.01 * z[l-1]), cos(z[l,t-1]) + 0.01 * z[l-1])
+    o[t,n] = z[L-1]
+"""
+    newton, recurrent = (module_of(derive(load_system(text), f).system, f, L=2) for f in ("newton", "recurrent"))
+    x = torch.randn(2, 640, 3, dtype=torch.float64, requires_grad=True)
+    found, wanted = newton(x), recurrent(x)
+    assert gap(found, wanted) < 1e-10
+    assert gap(*(torch.autograd.grad(y.square().sum(), x)[0] for y in (found, wanted))) < 1e-9
 
 
 def _sum(found: Any) -> torch.Tensor:
@@ -399,7 +459,7 @@ MUTANTS = {
     "the gradient of the first state alone": ("into.addcmul_(rate, x)", "pass"),
     "weights' gradients of a block alone": ("torch.stack(each).sum(0)", "each[-1]"),
     "the start's gradient at the wrong position": ("[x[:, :1] * rate for", "[x[:, 1:2] * rate for"),
-    "slopes that are not transposed": ("return list(matrix_scan(matrix,", "return list(matrix_scan(matrix.mT,"),
+    "slopes that are not transposed": ("*matrix.shape[-2:]), value", "*matrix.shape[-2:]).mT, value"),
     "a loose tolerance": ("else 1e-6\n", "else 1e-6\n    tolerance = 1e-2\n"),
     "inexact pieces kept": ("return 1 + int(torch.stack(same)", "return len(same[0]) + 1 - 0 * int(torch.stack(same)"),
 }  # fmt: skip
