@@ -33,7 +33,7 @@ def over_axes(ctx: Context, node: Node) -> Value:
     with ctx.under(*facts):
         body = plain(expressions.emit(ctx, body_node))
     mask = expressions.condition(ctx, facts)
-    whole = node.op in ("rank", "cumsum", "prod") and body.dtype in ("bool", "int")
+    whole = node.op in ("rank", "cumsum", "prod", "max", "min") and body.dtype in ("bool", "int")
     want = "bool" if node.op in ("any", "all") else "int" if whole else "real"
     body = body if body.dtype == "complex" else expressions.convert(ctx, body, want)
     body = expressions.spelled(ctx, body, names, want)
@@ -53,8 +53,6 @@ def over_axes(ctx: Context, node: Node) -> Value:
     function = ctx.helper((REDUCTIONS | ALONG)[node.op])
     text = f"{function}({body.text}, {masked}, {len(names)}{extra})"
     ctx.order = before
-    if node.op in ("max", "min") and node.dtype == "int":
-        text += ".long()"
     dims = order if node.op in ALONG else outer
     return Value(text, dims, node.dtype, zero_outside=frozenset(facts) if node.op in ALONG else frozenset())
 

@@ -17,7 +17,7 @@ from seqdsl.ir.ops import OPS, bound, made, options
 
 from . import axes, blocks, contractions, folds, fused, micro, online, parameters, reads, scans
 from .context import Context
-from .sizes import constant, number, operands, size_value
+from .sizes import constant, divisors, number, operands, size_value
 from .table import (
     ALONG,
     COMPLEX_TEXT,
@@ -210,6 +210,8 @@ def _elementwise(ctx: Context, node: Node) -> Value:
         return number(ctx, node, args)
     if node.op in ("re", "conj") and args[0].dtype != "complex":
         return args[0]
+    if node.op in ("floor", "ceil") and args[0].dtype in ("bool", "int"):
+        return convert(ctx, args[0], "int")
     if node.op == "im" and args[0].dtype != "complex":
         return replace(args[0], text=f"torch.zeros_like({args[0].text})", level=ATOM)
     if node.op in ("add", "sub") and args[1].static and args[1].text == "0":
@@ -219,7 +221,7 @@ def _elementwise(ctx: Context, node: Node) -> Value:
         return negative(x)
     if not any(a.dims and not a.weight for a in args):  # 16-bit weights alone would be computed with in 16 bits
         args = [plain(a) for a in args]
-    args = _divisors(ctx, node, shorten(ctx, node, args))
+    args = divisors(ctx, node, shorten(ctx, node, args))
     args = [convert(ctx, a, _operand_dtype(node, a)) for a in args]
     if node.op == "mul" and args[0].level == UNARY and set(args[1].dims) < set(args[0].dims):
         args = [negative(a) for a in args]  # of the smaller one
@@ -227,20 +229,6 @@ def _elementwise(ctx: Context, node: Node) -> Value:
     args, masked = _guarded(ctx, node, args)
     dims = ctx.ordered(merge((), *(a.dims for a in args)))
     return replace(_text(ctx, node, args, dims), zero_outside=known | masked)
-
-
-def _divisors(ctx: Context, node: Node, args: list[Value]) -> list[Value]:
-    """An integer division by 0 counts as one by 1: it can only stand where nothing is evaluated."""
-    if node.op not in ("floor_div", "mod") or node.dtype != "int":
-        return args
-    divisor = args[1]
-    if not divisor.static:
-        divisor = Value(f"{ctx.helper('_nonzero')}({divisor.text})", divisor.dims, "int")
-    elif node.args[1].op == "size":
-        divisor = Value(f"max({divisor.text}, 1)", (), "int", ATOM, True)
-    elif any(n.op in ("floor_div", "mod") for n in walk(node.args[1])):  # `|d| // 4` of a short axis is 0
-        divisor = Value(f"({divisor.text} or 1)", (), "int", ATOM, True)
-    return [args[0], divisor]
 
 
 def _zeros(node: Node, args: list[Value]) -> frozenset[Node]:
@@ -254,6 +242,8 @@ def _operand_dtype(node: Node, value: Value) -> str:
         return value.dtype
     if node.op == "step":
         return "real"
+    if node.op == "abs" and value.dtype == "bool":
+        return "int"
     if node.op == "abs" or node.dtype == "complex":
         return "real" if OPS[node.op].domain == "complex" and value.dtype == "int" and node.op != "abs" else value.dtype
     return node.dtype

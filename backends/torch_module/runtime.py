@@ -70,15 +70,17 @@ def _masked(x: Tensor, mask: Tensor | None, fill: float) -> Tensor:
 
 
 def _amax(x: Tensor, mask: Tensor | None, dims: int) -> Tensor:
-    """The largest entry over the last `dims` dimensions; -inf where none takes part."""
-    x = _masked(x, mask, -math.inf).flatten(-dims)
-    return x.amax(-1) if x.shape[-1] else x.new_full(x.shape[:-1], -math.inf)
+    """The largest entry over the last `dims` dimensions; -inf, or the least whole number, where none takes part."""
+    least = -math.inf if x.is_floating_point() else torch.iinfo(x.dtype).min
+    x = _masked(x, mask, least).flatten(-dims)
+    return x.amax(-1) if x.shape[-1] else x.new_full(x.shape[:-1], least)
 
 
 def _amin(x: Tensor, mask: Tensor | None, dims: int) -> Tensor:
-    """The smallest entry over the last `dims` dimensions; inf where none takes part."""
-    x = _masked(x, mask, math.inf).flatten(-dims)
-    return x.amin(-1) if x.shape[-1] else x.new_full(x.shape[:-1], math.inf)
+    """The smallest entry over the last `dims` dimensions; inf, or the largest whole number, where none takes part."""
+    most = math.inf if x.is_floating_point() else torch.iinfo(x.dtype).max
+    x = _masked(x, mask, most).flatten(-dims)
+    return x.amin(-1) if x.shape[-1] else x.new_full(x.shape[:-1], most)
 
 
 def _peak(x: Tensor) -> Tensor:
@@ -359,7 +361,7 @@ def _blocks(x: Tensor, heads: int, columns: int) -> Tensor:
 def _stack(steps: Sequence[Tensor], dim: int, shape: Sequence[int], dtype: torch.dtype, like: Tensor) -> Tensor:
     """The steps of a loop as one tensor; where there are none, an empty one that depends on `like`."""
     if not steps:
-        none = like.sum() * 0
+        none = like.flatten()[:0].sum()
         return (none.real if none.is_complex() and not dtype.is_complex else none).to(dtype).expand(tuple(shape))
     whole = torch.broadcast_shapes(*(s.shape for s in steps))
     return torch.stack([s.expand(whole) for s in steps], dim)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
-from seqdsl.ir.node import Node
+from seqdsl.ir.node import Node, walk
 
 from .context import Context, Unsupported
 from .names import attribute
@@ -123,3 +124,19 @@ def operands(args: list[Value], level: int, infix: bool, op: str) -> list[str]:
         return [args[0].at(ATOM), args[1].at(level)]
     left = level + 1 if op in ("lt", "le", "eq", "ne") else level
     return [args[0].at(left), args[1].at(level if op in ("and", "or") else level + 1)]
+
+
+def divisors(ctx: Context, node: Node, args: list[Value]) -> list[Value]:
+    """The operands of a division. An integer one by 0 counts as one by 1: it can only stand where nothing is evaluated."""
+    if node.op == "floor_div" and node.dtype == "real":  # torch has no gradient of it, which is 0
+        return [a if a.static else replace(a, text=f"{a.at(ATOM)}.detach()", level=ATOM) for a in args]
+    if node.op not in ("floor_div", "mod") or node.dtype != "int":
+        return args
+    divisor = args[1]
+    if not divisor.static:
+        divisor = Value(f"{ctx.helper('_nonzero')}({divisor.text})", divisor.dims, "int")
+    elif node.args[1].op == "size":
+        divisor = Value(f"max({divisor.text}, 1)", (), "int", ATOM, True)
+    elif any(n.op in ("floor_div", "mod") for n in walk(node.args[1])):  # `|d| // 4` of a short axis is 0
+        divisor = Value(f"({divisor.text} or 1)", (), "int", ATOM, True)
+    return [args[0], divisor]

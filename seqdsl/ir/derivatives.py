@@ -65,10 +65,14 @@ def _log_add(node: Node, c: Node) -> tuple[Node, Node]:
 
 def _power(node: Node, c: Node) -> tuple[Node | None, ...]:
     a, b = node.args
+    known = build.value_of(b) is not None
     base = mul(c, mul(b, build.make("pow", a, sub(b, build.ONE)) if build.value_of(b) != 2 else a))
-    if b.dtype in ("int", "bool") or build.value_of(b) is not None:
+    if not known:  # x^0 is 1 at 0, too
+        base = build.where(_f("eq", b, build.ZERO), build.ZERO, base)
+    if known or b.dtype in ("int", "bool"):
         return base, None
-    return base, mul(c, mul(node, _f("log", a)))
+    nothing = build.both(_f("eq", a, build.ZERO), _f("le", build.ZERO, b))  # 0^k is 0 for all k nearby, or 1 at 0
+    return base, build.where(nothing, build.ZERO, mul(c, mul(node, _f("log", a))))
 
 
 def _clamp(node: Node, c: Node) -> tuple[Node, Node, Node]:
@@ -118,6 +122,7 @@ ELEMENTWISE: dict[str, Row] = {
     "mul": lambda n, c: (mul(c, n.args[1]), mul(c, n.args[0])),
     "div": lambda n, c: (div(c, n.args[1]), neg(div(mul(c, n), n.args[1]))),
     "neg": lambda n, c: (neg(c),),
+    "mod": lambda n, c: (c, neg(mul(c, _f("floor_div", *n.args)))),
     "pow": _power,
     "maximum": _chosen,
     "minimum": _chosen,
@@ -153,7 +158,7 @@ ELEMENTWISE: dict[str, Row] = {
     "step": _surrogate,
 }
 STOPS = frozenset(  # no derivative flows: integers, booleans, and what the user stopped
-    "const index size option read lt le eq ne and or not stop floor ceil floor_div mod exact_div xor bit_and bit_length "
+    "const index size option read lt le eq ne and or not stop floor ceil floor_div exact_div xor bit_and bit_length "
     "popcount argmax rank any all normal uniform orthogonal".split()
 )
 

@@ -41,7 +41,8 @@ def block_read(
     decay = decay.expand(batch, time, heads, parts, parts, decay.shape[5])
     start = start.to(dtype).expand(batch, heads, parts, width, columns)
     if 0 in (batch, time, heads, width, columns):
-        return (q * k).sum((3, 4)).unsqueeze(3) * v + decay.sum() * 0, start + k.sum() * 0 + v.sum() * 0
+        nothing = sum(x.flatten()[:0].sum() for x in (decay, k, v))
+        return (q * k).sum((3, 4)).unsqueeze(3) * v + nothing, start + nothing
     size = min(chunk, max(8, 1 << (time - 1).bit_length()))
     left, right = (block_chunks(g.movedim(3, 0), size) for g in (q, k))  # [P, M, C, K]
     given = block_chunks(v.unsqueeze(0), size).squeeze(0)

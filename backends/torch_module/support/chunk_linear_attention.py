@@ -313,7 +313,7 @@ def chunk_linear_attention(
     if not traced and decay.shape[-1] == 1 and width * v.shape[-1] <= 64 * 64 and q.device.type == "cpu":
         size = min(size, 32)  # what the weights then save is more than what twice as many states of this size cost
     if 0 in (batch, time, heads, width, v.shape[-1]):
-        o, final = q.to(dtype) @ k.mT.to(dtype) @ v.to(dtype) + decay.sum() * 0, start + k.sum() * 0
+        o, final = q.to(dtype) @ k.mT.to(dtype) @ v.to(dtype) + decay.flatten()[:0].sum(), start + k.flatten()[:0].sum()
     elif traced:
         o, final = _chunk_linear_attention_plain(q, k, v, decay, start, log=log, size=size, scale=scale, columns=columns)
     else:

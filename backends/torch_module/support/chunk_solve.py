@@ -220,7 +220,7 @@ def chunk_solve(
     decay = decay.expand(batch, time, heads, decay.shape[3])
     start = start.to(dtype).expand(batch, heads, width, columns)
     if 0 in (batch, time, heads, ranks, width, columns):
-        return x.to(dtype) + (w * u).sum() * 0 + decay.sum() * 0 + start.sum() * 0
+        return x.to(dtype) + (w * u).flatten()[:0].sum() + decay.flatten()[:0].sum() + start.flatten()[:0].sum()
     size = min(max(8, chunk // (1 << (ranks - 1).bit_length())), max(8, 1 << (time - 1).bit_length()))
     if torch.compiler.is_compiling() or dtype.is_complex:
         return _chunk_solve_plain(w, u, x, decay, start, log=log, after=after, size=size)

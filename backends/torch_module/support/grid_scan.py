@@ -191,7 +191,7 @@ def grid_scan(
     above = merged(given[0], (columns,), width).flip([0] if back else [])
     beside = merged(given[1], (rows,), width).flip([0] if up else [])
     if 0 in write.shape:
-        h = write + maps[0].sum() * 0 + maps[1].sum() * 0 + above.sum() * 0 + beside.sum() * 0
+        h = write + sum(x.flatten()[:0].sum() for x in (*maps, above, beside))
     elif torch.compiler.is_compiling():
         h = _grid_scan_doubled(maps[0], maps[1], write, above, beside)
     else:

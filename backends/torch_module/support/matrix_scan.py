@@ -140,7 +140,7 @@ def matrix_scan(a: Tensor, b: Tensor, start: Tensor | None = None, *, reverse: b
     )
     start = start.to(dtype).expand(batch, heads, size, columns).reshape(batch * heads, size, columns)
     if time == 0:
-        h = b + a.sum() * 0 + start.sum() * 0
+        h = b + a.flatten()[:0].sum() + start.flatten()[:0].sum()
     elif torch.compiler.is_compiling():
         h = _matrix_scan_plain(a, b, start, reverse)
     else:

@@ -250,7 +250,7 @@ def newton_scan(
         operands = [x.flip(1) for x in operands]
     if time == 0:
         _NEWTON.update(iterations=0, pieces=0, stepped=0)
-        none = sum((x.sum() * 0 for x in (*starts, *operands) if x.is_floating_point()), starts[0].new_zeros(()))
+        none = sum((x.flatten()[:0].sum() for x in (*starts, *operands) if x.is_floating_point()), starts[0].new_zeros(()))
         return [s[:, :0] + none for s in starts]
     known = all(type(x) in (Tensor, torch.nn.Parameter) and not x.is_meta for x in (*starts, *operands))
     if torch.compiler.is_compiling() or not known:  # no numbers to decide by

@@ -141,7 +141,7 @@ def _segmented_read_plain(q: Tensor, k: Tensor, v: Tensor, a: Tensor, start: Ten
     for q_t, k_t, v_t, a_t in zip(q.unbind(0), k.unbind(0), v.unbind(0), a.unbind(0), strict=True):
         state = a_t * state + k_t.unsqueeze(-1) * v_t.unsqueeze(-2)
         out.append((q_t.unsqueeze(-1) * state).sum(-2))
-    return (torch.stack(out) if out else v + q.sum() * 0), state
+    return (torch.stack(out) if out else v + q.flatten()[:0].sum()), state
 
 
 def segmented_read(

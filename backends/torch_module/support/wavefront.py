@@ -116,7 +116,7 @@ def _wavefront_empty(blanks: Sequence[Tensor], given: Sequence[Tensor], shape: t
     """States of no cells, which depend on what is given."""
     found = []
     for blank in blanks:
-        none = sum(((x.sum() * 0).to(blank.dtype) for x in given if x.is_floating_point() or x.is_complex()), 0)
+        none = sum(((x.flatten()[:0].sum()).to(blank.dtype) for x in given if x.is_floating_point() or x.is_complex()), 0)
         state = blank if blank.dtype == torch.bool else blank + none
         found.append(state.unsqueeze(1).expand(blank.shape[0], *shape, *blank.shape[2:]))
     return found
