@@ -13,6 +13,9 @@ from seqdsl.ir.system import System
 def to_any_convolution(system: System, loop: Loop) -> System:
     """Entry by entry where the update is; else as matrices, with a state for each value that is read further back than
     one step. Raises `NoMatch` with every reason."""
+    whole = next((n for n in loop.tensors() if system.tensors[n].dtype == "int"), None)
+    if whole is not None:
+        raise NoMatch(f"`{whole}` is an integer, which a transform would round")
     if has_lags(system, loop):
         return to_matrix_convolution(*with_companions(system, loop))
     try:

@@ -151,6 +151,8 @@ def _carries(system: System, name: str) -> bool:
 
 def _rewrite_state(system: System, loop: Loop, state: Diagonal, members: set[str], chunk: int) -> System:
     name = state.update.state.name
+    if state.update.state.dtype == "int":
+        raise NoMatch(f"`{name}` is an integer, which products of chunks would round")
     if name in system.outputs:
         others = [t.path[1] for t in system.tensors.values() if t.kind == "given" and t.path[0] == name]
         by = f"other steps over `{others[0]}` read it" if others else "it is an output"

@@ -149,12 +149,12 @@ def _cross(
 ) -> None:
     """Give some entries of real inputs values that tell, within the claim's bounds; most where equal ones would tell."""
     bounds, share = bounds_of(system, claim), 0.8 if claim.kind == "permutation" else 0.4
-    for name, array in inputs.items():
-        if system.tensors[name].dtype == "real" and array.size:
-            far = rng.choice([float(v) for v in special], array.shape)
+    for name, array in list(inputs.items()):
+        if system.tensors[name].dtype == "real" and np.size(array):
+            far = rng.choice([float(v) for v in special], np.shape(array))
             limit = bounds.get(name, Bounds())
             fits = (far >= (-np.inf if limit.low is None else limit.low)) & (far <= (np.inf if limit.high is None else limit.high))
-            array[...] = np.where(fits & (rng.random(array.shape) < share), far, array)
+            inputs[name] = np.where(fits & (rng.random(np.shape(array)) < share), far, array)
 
 
 def _shown(sizes: Sizes) -> str:
