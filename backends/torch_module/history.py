@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, read_names
-from seqdsl.ir.order import Linear, difference, linear, upper_bound
+from seqdsl.ir.order import Linear, difference, linear, upper_bound, written
 from seqdsl.ir.state import StateEntry, record_paths, state_record
 from seqdsl.ir.system import Edge, Tensor
 
@@ -114,11 +114,7 @@ def _sides(ctx: Context, source: Source, k: int, own: str, subscript: Node) -> t
 
 def _offset(ctx: Context, rest: Linear) -> str:
     """The part of a subscript that does not move, as text."""
-    node = build.ZERO
-    for term, factor in rest.items():
-        part = build.const(abs(int(factor))) if term is None else build.mul(build.const(abs(int(factor))), term)
-        node = build.add(node, part) if factor > 0 else build.sub(node, part)
-    value = expressions.emit(ctx, node)
+    value = expressions.emit(ctx, written(rest))
     return value.at(SUM)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, reads
-from seqdsl.ir.order import Linear, difference
+from seqdsl.ir.order import difference, written
 
 from . import expressions
 from .context import Context
@@ -99,19 +99,8 @@ def _end(name: str, guard: Node) -> tuple[int, Node] | None:
         return None
     strict = guard.op == "lt"
     if sign == 1:  # r + rest < 0
-        return 1, _written({t: -c for t, c in form.items()}, 0 if strict else 1)
-    return (0, _written(form, 1 if strict else 0)) if sign == -1 else None
-
-
-def _written(form: Linear, more: int = 0) -> Node:
-    """The form, and a number more, as an expression; what is positive comes first."""
-    constant = int(form.get(None, 0)) + more
-    terms = sorted(((t, int(c)) for t, c in form.items() if t is not None), key=lambda term: term[1] < 0)
-    total = build.ZERO
-    for term, factor in terms:
-        part = build.mul(build.const(abs(factor)), term)
-        total = build.add(total, part) if factor > 0 else build.sub(total, part)
-    return build.add(total, build.const(constant)) if constant >= 0 else build.sub(total, build.const(-constant))
+        return 1, written({t: -c for t, c in form.items()}, 0 if strict else 1)
+    return (0, written(form, 1 if strict else 0)) if sign == -1 else None
 
 
 def _width(lower: list[Node], upper: list[Node]) -> Node | None:
@@ -119,7 +108,7 @@ def _width(lower: list[Node], upper: list[Node]) -> Node | None:
     if len(lower) != 1 or len(upper) != 1:
         return None
     form = difference(upper[0], lower[0])
-    return None if any(t is not None and t.free for t in form) else _written(form)
+    return None if any(t is not None and t.free for t in form) else written(form)
 
 
 def _innermost(op: str, side: list[Node]) -> Node | None:

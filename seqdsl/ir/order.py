@@ -45,6 +45,16 @@ def _plus(a: Linear, b: Linear, factor: Fraction | int) -> Linear:
     return {t: c for t, c in result.items() if c}
 
 
+def written(form: Linear, more: int = 0) -> Node:
+    """A form of whole coefficients, and a number more, as an expression; what is positive comes first."""
+    constant = int(form.get(None, 0)) + more
+    total = build.ZERO
+    for term, factor in sorted(((t, int(c)) for t, c in form.items() if t is not None), key=lambda pair: pair[1] < 0):
+        part = build.mul(build.const(abs(factor)), term)
+        total = build.add(total, part) if factor > 0 else build.sub(total, part)
+    return build.add(total, build.const(constant)) if constant >= 0 else build.sub(total, build.const(-constant))
+
+
 @lru_cache(_REMEMBERED)
 def difference(a: Node, b: Node) -> Linear:
     """a - b in linear form."""
