@@ -23,7 +23,7 @@ def over_axes(ctx: Context, node: Node) -> Value:
     names = bound(node)
     body_node, guard = node.args
     facts = build.conjuncts(guard)
-    if node.op == "prod" and node.dtype in ("real", "complex"):
+    if intervals.is_product(node):
         with ctx.under(*facts):
             found = intervals.over_interval(ctx, node, [body_node], names, facts, product=True)
         if found is not None:

@@ -1,6 +1,7 @@
 """Sums and products over an interval: `sum[r | s < r <= t] x[r]`, whose ends other indices give, as running ones instead
 of a mask of all pairs. What lies outside an interval is never subtracted or divided by, nor multiplied by 0: it may be 0 or
-infinite, and what is small beside it keeps its digits. Entry points: `over_interval`, `interval`.
+infinite, and what is small beside it keeps its digits. Entry points: `over_interval`, `is_product`,
+`interval`.
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ def over_interval(
     sides = [f"{side}={e.text}" for side, e in zip(("begin", "end"), ends, strict=True) if e is not None]
     text = f"{ctx.support(f'interval_{kind}')}({', '.join([x.text, str(at), *sides])})"
     return Value(text, (*lead, *made, *rest), node.dtype)
+
+
+def is_product(node: Node) -> bool:
+    """A product that may be a running one; of whole numbers and conditions all are masked."""
+    return node.op == "prod" and node.dtype in ("real", "complex")
 
 
 def interval(ctx: Context, names: tuple[str, ...], guards: list[Node], factors: list[Node]) -> Interval | None:

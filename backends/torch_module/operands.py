@@ -130,10 +130,10 @@ class _Search:
 
 def _ends(ctx: Context, node: Node) -> list[Node]:
     """What a reduction asks of its index: the guard, or of a running sum the ends of its interval."""
-    if node.op not in ("sum", "mean", "prod"):
+    if node.op not in ("sum", "mean") and not intervals.is_product(node):
         return [node.args[-1]]
     guards, asked = build.conjuncts(node.args[1]), []
-    for factors in [[node.args[0]]] if node.op == "prod" else contractions.summed(ctx, node):
+    for factors in [[node.args[0]]] if intervals.is_product(node) else contractions.summed(ctx, node):
         found = intervals.interval(ctx, bound(node), guards, factors)
         parts = (node.args[1],) if found is None else (found.begin, found.end, found.width, *found.others)
         asked += [part for part in parts if part is not None]
