@@ -25,7 +25,7 @@ def over_axes(ctx: Context, node: Node) -> Value:
     facts = build.conjuncts(guard)
     if intervals.is_product(node):
         with ctx.under(*facts):
-            found = intervals.over_interval(ctx, node, [body_node], names, facts, product=True)
+            found = intervals.over_interval(ctx, node, [body_node], facts)
         if found is not None:
             return found
     before = ctx.order

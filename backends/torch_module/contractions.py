@@ -31,7 +31,7 @@ def contract(ctx: Context, node: Node) -> Value:
         (inside if fact.free & set(names) else outside).append(fact)
     with ctx.under(*outside, *inside):
         one = scatters.segment_sum(ctx, node, names, inside)
-        terms = _terms(body) if one is None and _worth_splitting(body) else [(1, body)]
+        terms = _apart(body) if one is None else [(1, body)]
         values = [_term(ctx, node, t, names, inside) for _, t in terms] if one is None else [one]
     result = values[0] if terms[0][0] > 0 else negative(values[0])
     for (sign, _), value in zip(terms[1:], values[1:], strict=True):
@@ -57,6 +57,11 @@ def _terms(body: Node) -> list[tuple[int, Node]]:
     if body.op == "neg":
         return [(-s, t) for s, t in _terms(body.args[0])]
     return [(1, body)]
+
+
+def _apart(body: Node) -> list[tuple[int, Node]]:
+    """The terms to be summed one by one, with their signs."""
+    return _terms(body) if _worth_splitting(body) else [(1, body)]
 
 
 def _worth_splitting(body: Node) -> bool:
@@ -94,9 +99,7 @@ def signed_factors(ctx: Context, node: Node) -> tuple[int, list[Node], list[Node
 
 def summed(ctx: Context, node: Node) -> list[list[Node]]:
     """The factors that a sum adds up products of, of each of its terms."""
-    body, names = node.args[0], bound(node)
-    terms = _terms(body) if _worth_splitting(body) else [(1, body)]
-    return [_split(ctx, t, names)[1] for _, t in terms]
+    return [_split(ctx, t, bound(node))[1] for _, t in _apart(node.args[0])]
 
 
 def _split(ctx: Context, term: Node, names: tuple[str, ...]) -> tuple[int, list[Node], list[Node], list[Node], bool]:
@@ -117,7 +120,7 @@ def _term(ctx: Context, node: Node, term: Node, names: tuple[str, ...], guards: 
     convolved = None if quotient else convolutions.convolution(ctx, node, inner, names, guards)
     if convolved is not None:
         return _finished(ctx, node, sign, convolved, outer, below, names, guards)
-    interval = intervals.over_interval(ctx, node, inner, names, guards) if inner else None
+    interval = intervals.over_interval(ctx, node, inner, guards) if inner else None
     if interval is not None:
         return _finished(ctx, node, sign, interval, outer, below, names, guards)
     values = [expressions.emit(ctx, f) for f in inner]

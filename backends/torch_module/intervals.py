@@ -1,7 +1,6 @@
 """Sums and products over an interval: `sum[r | s < r <= t] x[r]`, whose ends other indices give, as running ones instead
 of a mask of all pairs. What lies outside an interval is never subtracted or divided by, nor multiplied by 0: it may be 0 or
-infinite, and what is small beside it keeps its digits. Entry points: `over_interval`, `is_product`,
-`interval`.
+infinite, and what is small beside it keeps its digits. Entry points: `over_interval`, `interval`, `is_product`.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, reads
+from seqdsl.ir.ops import bound
 from seqdsl.ir.order import difference, written
 
 from . import expressions
@@ -29,14 +29,13 @@ class Interval:
     others: tuple[Node, ...]
 
 
-def over_interval(
-    ctx: Context, node: Node, factors: list[Node], names: tuple[str, ...], guards: list[Node], *, product: bool = False
-) -> Value | None:
+def over_interval(ctx: Context, node: Node, factors: list[Node], guards: list[Node]) -> Value | None:
     """The sum of the factors' product over one index, or the product of them all; None where the guards are no interval of
     that kind."""
-    found = interval(ctx, names, guards, factors)
+    found = interval(ctx, node, guards, factors)
     if found is None:
         return None
+    product = is_product(node)
     body = expressions.convert(ctx, expressions.emit(ctx, build.product(factors)), node.dtype)
     x = expressions.tensor(ctx, body, node.dtype)
     mask = expressions.condition(ctx, list(found.others))
@@ -63,10 +62,11 @@ def is_product(node: Node) -> bool:
     return node.op == "prod" and node.dtype in ("real", "complex")
 
 
-def interval(ctx: Context, names: tuple[str, ...], guards: list[Node], factors: list[Node]) -> Interval | None:
+def interval(ctx: Context, node: Node, guards: list[Node], factors: list[Node]) -> Interval | None:
     """What the guards of a sum over one index say of it, if they are the ends of an interval, and move with other indices
     than what is summed. Ends that are data are left to a mask."""
-    if len(names) != 1 or names[0] in ctx.fixed or not _is_whole(ctx, names[0]):
+    name, *more = bound(node)
+    if more or name in ctx.fixed or not _is_whole(ctx, name):
         return None
     sides: tuple[list[Node], list[Node]] = ([], [])
     others, body = [], build.product(factors)
@@ -74,12 +74,12 @@ def interval(ctx: Context, names: tuple[str, ...], guards: list[Node], factors: 
         if guard.free <= body.free:  # a mask of no more than what is summed
             others.append(guard)
             continue
-        side = _end(names[0], guard)
+        side = _end(name, guard)
         if side is None or reads(side[1]) or side[1].free & set(ctx.fixed):
             return None
         sides[side[0]].append(side[1])
     moving = [{i for n in side for i in n.free} for side in sides]
-    if not (moving[0] or moving[1]) or body.free & (moving[0] | moving[1]) or names[0] not in body.free:
+    if not (moving[0] or moving[1]) or body.free & (moving[0] | moving[1]) or name not in body.free:
         return None
     if not any(f.free == body.free for f in factors):  # a product that is wider than its factors is better contracted
         return None
@@ -87,7 +87,7 @@ def interval(ctx: Context, names: tuple[str, ...], guards: list[Node], factors: 
     if moving[0] & moving[1] and width is None:
         return None
     begin, end = (_innermost(op, side) for op, side in zip(("maximum", "minimum"), sides, strict=True))
-    return Interval(names[0], begin, end, width, tuple(others))
+    return Interval(name, begin, end, width, tuple(others))
 
 
 def _is_whole(ctx: Context, name: str) -> bool:

@@ -216,30 +216,60 @@ def _rates(ctx: Context, name: str, states: list[Tensor], given: list[Operand], 
 
     None where autograd has to find them: a part that is only safe below a condition may hold sums, or other axes.
     """
-    steps = [s.rhs.args[0] for s in states if s.rhs is not None]
+    smooth = [o for o in given if o.outer.dtype in ("real", "complex")]
+    if any(o.outer.dtype == "complex" or not set(o.outer.dims) <= set(dims) for o in smooth):
+        return None
+    wide = [o for o in smooth if set(o.outer.dims) == set(dims)]
+    other = [o for o in smooth if o not in wide]
     before = {r: str(r.attr) for s in states for r in states_before(ctx, states, s)}
-    real = [o for o in given if o.outer.dtype in ("real", "complex")]
-    wide = [o for o in real if set(o.outer.dims) == set(dims)]
-    other = [o for o in real if set(o.outer.dims) < set(dims)]
-    by = [*before, *(o.node for o in (*wide, *other))]
+    by = [*before, *(o.node for o in smooth)]
     try:
-        derivatives = [dict(zip(by, slopes(step, by), strict=True)) for step in steps]
+        derivatives = [dict(zip(by, slopes(s.rhs.args[0], by), strict=True)) for s in states if s.rhs is not None]
     except NoMatch:
         return None
-    if len(wide) + len(other) < len(real) or any(o.outer.dtype == "complex" for o in real):
-        return None
+    _wide_rates(ctx, name, states, given, dims, wide, before, derivatives)
+    narrow = ctx.names.fresh(f"{name}_of_others")
+    _other_rates(ctx, narrow, states, given, dims, (wide, other), derivatives)
+    ctx.current = states[0].name
+    places = [[given.index(o) for o in some] for some in (wide, other)]
+    return f"({name}, {narrow}, {places[0]}, {places[1]})"
+
+
+def _wide_rates(
+    ctx: Context,
+    name: str,
+    states: list[Tensor],
+    given: list[Operand],
+    dims: tuple[str, ...],
+    wide: list[Operand],
+    before: dict[Node, str],
+    derivatives: list[dict[Node, Node]],
+) -> None:
+    """`def h_rates(before, given)`: by the states, and by the operands that are as wide."""
     block = Block(ctx.block.indent + 1)
+    rows: list[list[str]] = []
     names: list[list[str]] = []
     with _inside_step(ctx, block, states, given, dims, None):
-        rows = []
         for state, found in zip(states, derivatives, strict=True):
             ctx.current = f"{state.name}_rate"
             names.append([_remembered(ctx, f"{state.name}_by_{o.inner.text}", found[o.node], dims) for o in wide])
-            own = [build.total([found[r] for r, n in before.items() if n == s.name]) for s in states]
+            own = [build.total(found[r] for r, n in before.items() if n == s.name) for s in states]
             rows.append([_whole(ctx, f"{state.name}_by_{s.name}", d, dims) for s, d in zip(states, own, strict=True)])
         block.add(f"return {_table(rows)}, {_table(names)}")
     _define(ctx, name, "before: Any, given: Any", block, "the derivatives of a step by states, and by what is as wide")
-    block, narrow = Block(ctx.block.indent + 1), ctx.names.fresh(f"{name}_of_others")
+
+
+def _other_rates(
+    ctx: Context,
+    name: str,
+    states: list[Tensor],
+    given: list[Operand],
+    dims: tuple[str, ...],
+    operands: tuple[list[Operand], list[Operand]],
+    derivatives: list[dict[Node, Node]],
+) -> None:
+    """`def h_rates_of_others(before, given, wide)`: by the other operands, given the derivatives by the wide ones."""
+    block, (wide, other) = Block(ctx.block.indent + 1), operands
     with _inside_step(ctx, block, states, given, dims, None):
         taken = [[ctx.names.fresh(f"{s.name}_by_{o.inner.text}") for o in wide] for s in states]
         known = {
@@ -255,10 +285,7 @@ def _rates(ctx: Context, name: str, states: list[Tensor], given: list[Operand], 
             ctx.current = f"{state.name}_rate"
             rows.append([_whole(ctx, f"{state.name}_by_{o.inner.text}", found[o.node], dims) for o in other])
         block.add(f"return {_table(rows)}")
-    _define(ctx, narrow, "before: Any, given: Any, wide: Any", block, "the derivatives by the other operands")
-    ctx.current = states[0].name
-    places = [[given.index(o) for o in some] for some in (wide, other)]
-    return f"({name}, {narrow}, {places[0]}, {places[1]})"
+    _define(ctx, name, "before: Any, given: Any, wide: Any", block, "the derivatives by the other operands")
 
 
 def _remembered(ctx: Context, name: str, node: Node, dims: tuple[str, ...]) -> str:

@@ -130,14 +130,17 @@ class _Search:
 
 def _ends(ctx: Context, node: Node) -> list[Node]:
     """What a reduction asks of its index: the guard, or of a running sum the ends of its interval."""
-    if node.op not in ("sum", "mean") and not intervals.is_product(node):
+    if intervals.is_product(node):
+        products = [[node.args[0]]]
+    elif node.op in ("sum", "mean"):
+        products = contractions.summed(ctx, node)
+    else:
         return [node.args[-1]]
-    guards, asked = build.conjuncts(node.args[1]), []
-    for factors in [[node.args[0]]] if intervals.is_product(node) else contractions.summed(ctx, node):
-        found = intervals.interval(ctx, bound(node), guards, factors)
-        parts = (node.args[1],) if found is None else (found.begin, found.end, found.width, *found.others)
-        asked += [part for part in parts if part is not None]
-    return asked
+    asked: list[Node | None] = []
+    for factors in products:
+        found = intervals.interval(ctx, node, build.conjuncts(node.args[1]), factors)
+        asked += [node.args[1]] if found is None else [found.begin, found.end, found.width, *found.others]
+    return [part for part in asked if part is not None]
 
 
 def _static(ctx: Context, node: Node) -> bool:
