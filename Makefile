@@ -66,7 +66,7 @@ gpu:
 	spread=$$($$python -c 'import xdist' 2>/dev/null && echo -n auto --maxprocesses 12 --dist load); \
 	$$python -m pytest -W default -p no:cacheprovider $$spread -m gpu tests/backends/torch_module/test_gpu.py \
 		tests/backends/triton_kernel/test_gpu.py tests/backends/triton_kernel/test_gpu_library.py; \
-	tested=$$?; $$python -m tests.bench.gpu $(GPU_MIXERS) --fla --seconds $(GPU_SECONDS) && exit $$tested
+	tested=$$?; $$python -m tests.bench.gpu $(GPU_MIXERS) --seconds $(GPU_SECONDS) && exit $$tested
 
 clean:
 	rm -rf .venv build dist out seqdsl.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,20 +1,26 @@
-"""Time generated Triton modules on this machine's GPU: `python -m tests.bench.gpu [--fla] [--seconds N]`.
+"""Time generated Triton modules on this machine's GPU: `python -m tests.bench.gpu [MIXER ..] [--seconds N]`.
 
 Forward, and forward with backward, of the library's operators in bfloat16 on six shapes that others publish, beside the
 same mixer's PyTorch module on the same GPU, PyTorch's own attention, flash-linear-attention where it is installed, and the
 copy bandwidth. Medians of CUDA event timings, written to `tests/bench/results/<device>.json` after every row; rows beyond
-the time are left out. Every candidate of every mixer runs in a process of its own: one that dies leaves the rest.
+the time are left out. Every candidate of every mixer runs in a process of its own: one that dies leaves the rest. What
+all of them launch is compiled beforehand, on all cores; while one is timed, the next ones are imported.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -25,6 +31,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 
 import seqdsl
+from tests.bench import peers
 
 SHAPES = ((1, 8192, 96, 128), (2, 16384, 16, 128), (4, 2048, 16, 128), (4, 4096, 64, 128), (8, 2048, 32, 256), (8, 1024, 8, 64))
 SOURCES = {"kda": """
@@ -36,6 +43,8 @@ mixer kda(q[t,h,d], k[t,h,d], v[t,h,e], beta[t,h], g[t,h,d]) -> o[t,h,e]:
 """}
 FEW = SHAPES[:1] + SHAPES[3:4]  # for what is slow to tune or to run
 DEVICE = "cuda"
+CANDIDATES = ("triton", "sdpa", "flex", *(["fla"] if find_spec("fla") else []), "torch")
+LOOKAHEAD = 4  # processes that import while another is timed, that one counted in
 RESULTS = Path(__file__).resolve().parent / "results"
 SSM_WIDTH, SSM_STATE = 2048, 16  # mamba: channels and states of each, whatever the heads
 
@@ -79,45 +88,6 @@ MIXERS: dict[str, Callable[..., list[Tensor]]] = {
 }  # fmt: skip
 
 
-# What flash-linear-attention calls our inputs, in our order: its own differs from operator to operator.
-FLA = {
-    "retention": "q k v", "simple_gla": "q k v g", "gla": "q k v g", "delta_rule": "q k v beta",
-    "gated_delta_rule": "q k v beta g", "kda": "q k v beta g", "hgrn": "x g",
-}  # fmt: skip
-
-
-def fla_operator(name: str) -> Callable[..., Any]:
-    """The same operator of flash-linear-attention. Raises whatever a version of it raises under a version of Triton."""
-    run, names = getattr(__import__(f"fla.ops.{name}", fromlist=["chunk"]), f"chunk_{name}"), FLA[name].split()
-    if name == "hgrn":  # which has the input gate and the output gate outside
-        return lambda x, f, g: run(x=(1 - f) * x, g=f.log())[0] * g
-    return lambda *inputs: run(**dict(zip(names, inputs, strict=True)))
-
-
-def attention_operators() -> dict[str, Callable[..., Any]]:
-    """Causal softmax attention of PyTorch: what it picks itself, and FlexAttention, compiled for each shape."""
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-    from torch.nn.functional import scaled_dot_product_attention
-
-    compiled: dict[torch.Size, tuple[Any, Any]] = {}
-
-    def sdpa(*qkv: Tensor) -> Tensor:
-        found: Tensor = scaled_dot_product_attention(*(x.transpose(1, 2) for x in qkv), is_causal=True).transpose(1, 2)
-        return found
-
-    def flex(*qkv: Tensor) -> Tensor:
-        shape = qkv[0].shape
-        if shape not in compiled:
-            torch._dynamo.reset()  # it stops compiling after a few shapes
-            mask = create_block_mask(lambda b, h, t, s: s <= t, None, None, shape[1], shape[1], device=DEVICE)
-            compiled[shape] = torch.compile(flex_attention, dynamic=False), mask
-        run, mask = compiled[shape]
-        found: Tensor = run(*(x.transpose(1, 2) for x in qkv), block_mask=mask).transpose(1, 2)
-        return found
-
-    return {"sdpa": sdpa, "flex": flex}
-
-
 def _normal(*shape: int) -> Tensor:
     return torch.randn(*shape, device=DEVICE, dtype=torch.bfloat16)
 
@@ -142,6 +112,11 @@ def median_ms(run: Callable[[], object], seconds: float = 0.1) -> float:
     return statistics.median(a.elapsed_time(b) for a, b in zip(marks, marks[1:], strict=False))
 
 
+def output(found: Any) -> Tensor:
+    """What is read of a state; others return the state beside it."""
+    return found[0] if isinstance(found, tuple) else found  # type: ignore[no-any-return]
+
+
 def timed(run: Callable[..., Any], inputs: list[Tensor]) -> dict[str, Any]:
     """Milliseconds forward without gradients, and forward with backward; peak gigabytes of the latter."""
     try:
@@ -151,13 +126,10 @@ def timed(run: Callable[..., Any], inputs: list[Tensor]) -> dict[str, Any]:
             del y
             forward = median_ms(lambda: run(*inputs))
         given = [x.detach().requires_grad_() for x in inputs]
-        y = run(*given)
-        grad = torch.randn_like(y[0] if isinstance(y, tuple) else y)
-        del y
+        grad = torch.randn_like(output(run(*given)))
 
         def both() -> None:
-            y = run(*given)
-            torch.autograd.grad(y[0] if isinstance(y, tuple) else y, given, grad)
+            torch.autograd.grad(output(run(*given)), given, grad)
 
         torch.cuda.reset_peak_memory_stats()
         return {"forward": forward, "both": median_ms(both), "gigabytes": torch.cuda.max_memory_allocated() / 2**30,
@@ -175,7 +147,7 @@ def kernels(run: Callable[..., Any], inputs: list[Tensor]) -> dict[str, float]:
     given = [x.detach().requires_grad_() for x in inputs]
 
     def both() -> None:
-        torch.autograd.grad(run(*given).sum(), given)
+        torch.autograd.grad(output(run(*given)).sum(), given)
 
     both()
     with profile(activities=[ProfilerActivity.CUDA]) as found:
@@ -205,24 +177,32 @@ def operator(candidate: str, name: str) -> Callable[..., Any]:
     """What one candidate runs for a mixer."""
     if candidate in ("triton", "torch"):
         return loaded(name, candidate)  # type: ignore[no-any-return]
-    return fla_operator(name) if candidate == "fla" else attention_operators()[candidate]
+    return peers.fla_operator(name) if candidate == "fla" else peers.attention_operators(DEVICE)[candidate]
 
 
-def groups(names: list[str], fla: bool) -> list[tuple[str, str, tuple[tuple[int, ...], ...]]]:
+def groups(names: list[str], candidates: list[str]) -> list[tuple[str, str, tuple[tuple[int, ...], ...]]]:
     """(candidate, mixer, shapes): kernels, then peers, of which fla tunes itself for long, then PyTorch."""
-    found = [("triton", name, SHAPES) for name in names]
-    found += [(peer, "softmax", SHAPES) for peer in ("sdpa", "flex") if "softmax" in names]
-    found += [("fla", name, SHAPES) for name in names if fla and name in FLA]
-    return found + [("torch", name, FEW) for name in names]
+    covers = {"sdpa": ["softmax"], "flex": ["softmax"], "fla": list(peers.FLA)}
+    return [(candidate, name, FEW if candidate == "torch" else SHAPES)
+            for candidate in CANDIDATES if candidate in candidates for name in names if name in covers.get(candidate, names)]
 
 
-def lines(command: list[str], seconds: float) -> Iterator[Any]:
+def started(command: list[str]) -> subprocess.Popen[str]:
+    """A process that imports what it needs, and then waits for a line on its standard input."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+
+
+def lines(process: subprocess.Popen[str], seconds: float) -> Iterator[Any]:
     """The JSON that a process prints line by line, as it comes; last its exit status, and why it ended if that is not 0."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with process:
         limit = Timer(seconds, process.kill)
         limit.start()
         said = ""
-        assert process.stdout is not None
+        assert process.stdin is not None and process.stdout is not None
+        with suppress(BrokenPipeError):  # of one that has ended; its output says why
+            process.stdin.write("go\n")
+            process.stdin.close()
         for line in process.stdout:
             if line.startswith("{"):
                 yield json.loads(line)
@@ -232,48 +212,110 @@ def lines(command: list[str], seconds: float) -> Iterator[Any]:
     yield {"status": process.returncode, "said": said}
 
 
+def apart(run: Callable[..., Any], ours: Callable[..., Any], inputs: list[Tensor]) -> float:
+    """The largest relative distance of a peer's output and gradients from ours: who computes something else is no peer."""
+    def both(run: Callable[..., Any]) -> list[Tensor]:
+        given = [x.detach().requires_grad_() for x in inputs]
+        y = output(run(*given))
+        grad = torch.randn(y.shape, device=y.device, generator=torch.Generator(y.device).manual_seed(0)).to(y.dtype)
+        return [y, *torch.autograd.grad(y, given, grad)]
+
+    pairs = zip(both(run), both(ours), strict=True)
+    return max(((a.double() - b.double()).norm() / b.double().norm()).item() for a, b in pairs)
+
+
 def measure(candidate: str, name: str, shapes: list[tuple[int, ...]]) -> None:
-    """Rows of one candidate, in this process, each printed when it is there."""
+    """Rows of one candidate, in this process, each printed when it is there; begins when a line is there to be read."""
     run = operator(candidate, name)
+    ours = operator("triton", name) if candidate in ("fla", "sdpa", "flex") else None
+    sys.stdin.readline()
     for shape in shapes:
         torch.manual_seed(0)
-        print(json.dumps({"shape": shape, **timed(run, MIXERS[name](*shape))}), flush=True)
+        inputs = MIXERS[name](*shape)
+        with peers.hastened():
+            row = timed(run, inputs)
+        if ours is not None and "error" not in row:
+            row["apart"] = apart(run, ours, inputs)
+        print(json.dumps({"shape": shape, **row}), flush=True)
         torch.cuda.synchronize()  # raises, and ends this process, where a kernel has left the device unusable
 
 
-def record(path: Path, found: dict[str, Any], wanted: list[tuple[str, str, list[tuple[int, ...]]]], seconds: float) -> None:
-    """Rows of all groups, each of them in a process of its own; written after every row."""
+def compiled(candidate: str, name: str, shapes: list[tuple[int, ...]], share: int, of: int) -> None:
+    """Puts into Triton's cache what one candidate launches: of kernels that are tuned, a share of what they may be."""
+    run = operator(candidate, name)
+    for shape in shapes:
+        inputs = [x.requires_grad_() for x in MIXERS[name](*shape)]
+        with peers.compiling(share, of):
+            with torch.no_grad():
+                run(*inputs)
+            torch.autograd.grad(output(run(*inputs)).sum(), inputs)
+
+
+Wanted = list[tuple[str, str, list[tuple[int, ...]]]]
+
+
+def command(candidate: str, name: str, shapes: list[tuple[int, ...]], *more: str) -> list[str]:
+    numbers = [str(SHAPES.index(s)) for s in shapes]
+    return [sys.executable, "-m", "tests.bench.gpu", name, "--only", candidate, "--shapes", *numbers, *more]
+
+
+def prepare(wanted: Wanted, seconds: float) -> None:
+    """Compiles what will be timed, on all cores; what fails here fails again where it is timed, and is reported there."""
+    of = {"fla": 3}
+    parts = [command(c, name, shapes, "--compile", str(share), str(of.get(c, 1)))
+             for c, name, shapes in wanted if shapes and c in ("triton", "fla") for share in range(of.get(c, 1))]
+    parts.sort(key=lambda part: "fla" not in part)
+    environment = {**os.environ, "FLA_CACHE_RESULTS": "0"}  # which kept what nobody has timed
+
+    def run(part: list[str]) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run(part, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(run, parts))
+
+
+def record(path: Path, found: dict[str, Any], wanted: Wanted, seconds: float) -> None:
+    """Rows of all groups, each of them in a process of its own; written after every row. The next processes import already."""
     begin = time.perf_counter()
-    for candidate, name, shapes in wanted:
-        left = list(shapes)
-        spent = time.perf_counter() - begin
-        if spent > seconds:
-            print("out of time", flush=True)
-            return
-        numbers = [str(SHAPES.index(s)) for s in shapes]
-        command = [sys.executable, "-m", "tests.bench.gpu", name, "--only", candidate, "--shapes", *numbers]
-        for row in lines(command, max(60.0, seconds - spent)):
-            if "status" in row:
-                why = f"the process ended with status {row['status']}: {row['said'][:300]}"
-                ended = [(s, {"error": why}) for s in left] if row["status"] else []
-            else:
-                ended = [(tuple(row.pop("shape")), row)]
-            for shape, timing in ended:
-                left.remove(shape)
-                found["milliseconds"].setdefault(name, {}).setdefault("x".join(map(str, shape)), {})[candidate] = timing
-                spent = time.perf_counter() - begin
-                print(f"{spent:6.1f} s  {name:16} {shape!s:22} {candidate:7} {json.dumps(timing)}", flush=True)
-                path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    coming: deque[subprocess.Popen[str]] = deque()
+    try:
+        for place, (candidate, name, shapes) in enumerate(wanted):
+            while len(coming) < LOOKAHEAD and place + len(coming) < len(wanted):
+                coming.append(started(command(*wanted[place + len(coming)])))
+            left = list(shapes)
+            spent = time.perf_counter() - begin
+            if spent > seconds:
+                print("out of time", flush=True)
+                return
+            for row in lines(coming.popleft(), max(60.0, seconds - spent)):
+                if "status" in row:
+                    why = f"the process ended with status {row['status']}: {row['said'][:300]}"
+                    ended = [(s, {"error": why}) for s in left] if row["status"] else []
+                else:
+                    ended = [(tuple(row.pop("shape")), row)]
+                for shape, timing in ended:
+                    left.remove(shape)
+                    found["milliseconds"].setdefault(name, {}).setdefault("x".join(map(str, shape)), {})[candidate] = timing
+                    spent = time.perf_counter() - begin
+                    print(f"{spent:6.1f} s  {name:16} {shape!s:22} {candidate:7} {json.dumps(timing)}", flush=True)
+                    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    finally:
+        for process in coming:
+            process.kill()
+            process.wait()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("mixers", nargs="*", default=list(MIXERS))
-    parser.add_argument("--fla", action="store_true", help="flash-linear-attention too, where it can be imported")
+    parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=list(CANDIDATES))
     parser.add_argument("--seconds", type=float, default=150.0, help="rows that would begin later are left out")
     parser.add_argument("--shapes", type=int, nargs="+", default=list(range(len(SHAPES))), help="numbers of shapes, from 0")
-    parser.add_argument("--kernels", action="store_true", help="only the time of every kernel on the first shape")
+    parser.add_argument("--stage", choices=("prepare", "time"), help="only compile, or only time what is compiled already")
     parser.add_argument("--only", help="one candidate, in this process: its rows as lines of JSON")
+    parser.add_argument("--compile", type=int, nargs=2, metavar=("SHARE", "OF"), help="with --only: compile, and time nothing")
+    parser.add_argument("--kernels", action="store_true", help="with --only: the time of every kernel on the first shape")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
@@ -281,21 +323,33 @@ def main() -> None:
     shapes = [SHAPES[k] for k in arguments.shapes]
     if arguments.only == "machine":
         print(json.dumps(machine()))
-        return
-    for name in arguments.mixers if arguments.only or arguments.kernels else ():
-        if arguments.kernels:
-            print(name, json.dumps(kernels(loaded(name, "triton"), MIXERS[name](*SHAPES[0])), indent=1), flush=True)
-        else:
-            measure(arguments.only, name, shapes)
-    if arguments.only or arguments.kernels:
-        return
-    facts, *_ = lines([sys.executable, "-m", "tests.bench.gpu", "--only", "machine"], 120.0)
-    print(json.dumps(facts), flush=True)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    rows = groups(arguments.mixers, arguments.fla)
-    wanted = [(candidate, name, [s for s in own if s in shapes]) for candidate, name, own in rows]
-    path = arguments.out / f"{facts['device'].replace(' ', '_')}.json"
-    record(path, {"machine": facts, "milliseconds": {}}, wanted, arguments.seconds)
+    elif arguments.only:
+        for name in arguments.mixers:
+            if arguments.kernels:
+                run = operator(arguments.only, name)
+                print(arguments.only, name, json.dumps(kernels(run, MIXERS[name](*shapes[0])), indent=1), flush=True)
+            elif arguments.compile:
+                compiled(arguments.only, name, shapes, *arguments.compile)
+            else:
+                measure(arguments.only, name, shapes)
+    else:
+        rows = groups(arguments.mixers, arguments.candidates)
+        wanted = [(candidate, name, own) for candidate, name, all_own in rows if (own := [s for s in all_own if s in shapes])]
+        everything(wanted, arguments.stage, arguments.seconds, arguments.out)
+
+
+def everything(wanted: Wanted, stage: str | None, seconds: float, out: Path) -> None:
+    """Compiles all that is wanted, and times it."""
+    begin = time.perf_counter()
+    if stage != "time":
+        prepare(wanted, seconds)
+        print(f"compiled in {time.perf_counter() - begin:.0f} s", flush=True)
+    if stage != "prepare":
+        facts, *_ = lines(started([sys.executable, "-m", "tests.bench.gpu", "--only", "machine"]), 120.0)
+        print(json.dumps(facts), flush=True)
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / f"{facts['device'].replace(' ', '_')}.json"
+        record(path, {"machine": facts, "milliseconds": {}}, wanted, seconds)
 
 
 if __name__ == "__main__":

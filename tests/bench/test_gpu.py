@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from triton.runtime.autotuner import Autotuner
 
-from tests.bench import gpu
+from tests.bench import gpu, peers
 
 SHAPES = gpu.SHAPES[2:5]
 
 
-def _process(program: str) -> list[str]:
-    return [sys.executable, "-c", program]
+def _process(program: str) -> subprocess.Popen[str]:
+    return gpu.started([sys.executable, "-c", program])
 
 
 def test_a_process_that_dies_leaves_its_rows_and_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,8 +27,8 @@ def test_a_process_that_dies_leaves_its_rows_and_the_others(tmp_path: Path, monk
         "torch": "import json\nfor s in ([4, 2048, 16, 128], [4, 4096, 64, 128], [8, 2048, 32, 256]):\n"
                  "    print('a warning')\n    print(json.dumps({'shape': s, 'forward': 2.0}))",
     }  # fmt: skip
-    lines = gpu.lines
-    monkeypatch.setattr(gpu, "lines", lambda command, seconds: lines(_process(programs[command[5]]), seconds))
+    start = gpu.started
+    monkeypatch.setattr(gpu, "started", lambda command: start([sys.executable, "-c", programs[command[5]]]))
     found: dict[str, Any] = {"milliseconds": {}}
     wanted = [(candidate, "gla", list(SHAPES)) for candidate in programs]
     gpu.record(tmp_path / "a.json", found, wanted, 100.0)
@@ -41,9 +43,24 @@ def test_what_hangs_is_ended() -> None:
 
 
 def test_there_is_a_row_for_every_mixer_on_every_shape() -> None:
-    found = gpu.groups(list(gpu.MIXERS), fla=True)
+    found = gpu.groups(list(gpu.MIXERS), list(gpu.CANDIDATES))
     assert [shapes for candidate, _, shapes in found if candidate != "torch"] == [gpu.SHAPES] * (len(found) - len(gpu.MIXERS))
-    assert {name for candidate, name, _ in found if candidate == "fla"} == set(gpu.FLA) < set(gpu.MIXERS)
+    assert set(peers.FLA) < set(gpu.MIXERS)
+    beside = [x for x in gpu.MIXERS if x in peers.FLA] if "fla" in gpu.CANDIDATES else []
+    assert [name for candidate, name, _ in found if candidate == "fla"] == beside
+
+
+def test_processes_share_what_a_tuner_may_launch() -> None:
+    def taken(share: int) -> list[int]:
+        ran: list[int] = []
+        tuners = [object.__new__(Autotuner) for _ in range(2)]
+        with peers.compiling(share, 3):
+            best = [min(range(7), key=lambda k: tuner.do_bench(lambda: ran.append(k), quantiles=None)) for tuner in tuners]  # noqa: B023
+        assert best == [0, 0] and ran.count(0) >= 2  # the first is taken, and has been compiled
+        return ran
+
+    shares = [taken(share) for share in range(3)]
+    assert all(sum(k in ran for ran in shares) >= 1 for k in range(7)) and all(len(ran) < 8 for ran in shares)
 
 
 @pytest.mark.parametrize("name", gpu.MIXERS)
