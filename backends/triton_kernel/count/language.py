@@ -218,6 +218,8 @@ tl = SimpleNamespace(
     arange=lambda begin, end: np.arange(begin, end).view(Index),
     zeros=lambda shape, dtype: _full(shape, 0, dtype), full=_full, zeros_like=lambda x: Data(_shape(x)), associative_scan=_scan,
     load=_load, store=_store, dot=_dot, trans=lambda x: Data(_shape(x)[::-1], x.dtype),
+    reshape=lambda x, shape: Data(tuple(shape), x.dtype), permute=lambda x, order: Data(tuple(x.shape[n] for n in order), x.dtype),
+    split=lambda x: (Data(x.shape[:-1], x.dtype),) * 2,
     sum=_reduce, max=_reduce, cumsum=lambda x, axis, reverse=False: _elementwise(x),
     where=_either(np.where), maximum=_either(np.maximum), minimum=_either(np.minimum), abs=_either(np.abs),
     cast=lambda x, dtype: x.to(dtype) if isinstance(x, Data) else x, broadcast_to=lambda x, shape: Data(tuple(shape)),

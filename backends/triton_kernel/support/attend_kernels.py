@@ -19,20 +19,19 @@ import triton.language as tl
 from .decay_kernels import (
     _across,
     _chunks_of,
-    _column_sums,
-    _counts,
     _gates_of,
+    _head_decays,
+    _head_factors,
     _load_pairs,
     _load_start,
     _load_tile,
     _middle_sums,
-    _read_gates,
     _signs_of,
     _store_tile,
     _store_triangle,
+    _straddling_sums,
     _sums,
     _within,
-    _write_gates,
 )
 
 
@@ -40,12 +39,13 @@ from .decay_kernels import (
 def _rows_weights_kernel(
     q, k, g, choices, weights, reads, writes, totals, scale, T, H, K,
     APART: tl.constexpr, BEFORE: tl.constexpr, STRICT: tl.constexpr, WHOLE: tl.constexpr, ALONE: tl.constexpr,
-    C: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
+    WRITES: tl.constexpr, C: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One decay for each key: A[i,j] = sum_k q_i k_j 2^(i <- j); reads q 2^(i <- chunk's start); writes k 2^(end <- j).
 
     q, k, g, reads, writes [B, T, H, K], weights [B, N, H, pairs], totals [B, N, H, K]: what a whole chunk leaves.
-    ALONE: only the weights; WHOLE: these as squares [B, T, H, C]. STRICT: row i has the q of the next.
+    ALONE: only the weights; without WRITES those and the reads. WHOLE: weights as squares [B, T, H, C]. STRICT: row i has
+    the q of the next.
     """
     plane, chunk = tl.program_id(0), tl.program_id(1)
     batch, head = (plane // H).to(tl.int64), plane % H
@@ -55,7 +55,7 @@ def _rows_weights_kernel(
     rows, stride = T - chunk * C, H * K
     SHIFT: tl.constexpr = 1 if STRICT else 0
     found = tl.zeros([C, C], tl.float32)
-    for first in range(0, K, BK):
+    for first in tl.range(0, K, BK, disable_licm=True):
         key = first + tl.arange(0, BK)
         gate = _gates_of(_load_tile(g + base * K, row, key, stride, rows, K))
         # Tiles are loaded where they are used, and again: what is kept, or hoisted, is spilled.
@@ -63,11 +63,12 @@ def _rows_weights_kernel(
             prefix = tl.exp2(_sums(choices, LEVELS, gate, C, PRECISION))
             q_tile = _load_tile(q + (base + SHIFT * H) * K, row, key, stride, rows - SHIFT, K)
             _store_tile(reads + base * K, q_tile * prefix * scale, row, key, stride, rows, K)
-            suffix = tl.exp2(_sums(choices, LEVELS + 1, gate, C, PRECISION))
-            k_tile = _load_tile(k + base * K, row, key, stride, rows, K)
-            _store_tile(writes + base * K, k_tile * suffix, row, key, stride, rows, K)
-            place = ((batch * tl.num_programs(1) + chunk) * H + head) * K + key
-            tl.store(totals + place, tl.exp2(tl.sum(gate, 0)), mask=key < K)
+            if WRITES:
+                suffix = tl.exp2(_sums(choices, LEVELS + 1, gate, C, PRECISION))
+                k_tile = _load_tile(k + base * K, row, key, stride, rows, K)
+                _store_tile(writes + base * K, k_tile * suffix, row, key, stride, rows, K)
+                place = ((batch * tl.num_programs(1) + chunk) * H + head) * K + key
+                tl.store(totals + place, tl.exp2(tl.sum(gate, 0)), mask=key < K)
         small = 0
         if not BEFORE:
             small, sums = _middle_sums(choices, gate, LEVELS, C, PRECISION)
@@ -91,6 +92,35 @@ def _rows_weights_kernel(
 
 
 @triton.jit
+def _head_weights_kernel(
+    q, k, sums, signs, weights, scale, T, H, K,
+    APART: tl.constexpr, BEFORE: tl.constexpr, STRICT: tl.constexpr, WHOLE: tl.constexpr, SIGNED: tl.constexpr,
+    C: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One decay for each head, whose `sums` are there: A[i,j] = (q_i . k_j) 2^(i <- j) [B, N, H, pairs], or [B, T, H, C] if
+    WHOLE. STRICT: row i has the q of the next."""
+    plane, chunk = tl.program_id(0), tl.program_id(1)
+    batch, head = (plane // H).to(tl.int64), plane % H
+    row, column = tl.arange(0, C), tl.arange(0, C)
+    base, place = (batch * T + chunk * C) * H + head, (batch * tl.cdiv(T, C) + chunk) * H + head
+    rows = T - chunk * C
+    SHIFT: tl.constexpr = 1 if STRICT else 0
+    found = tl.zeros([C, C], tl.float32)
+    for first in range(0, K, BK):
+        key = first + tl.arange(0, BK)
+        q_tile = _load_tile(q + (base + SHIFT * H) * K, row, key, H * K, rows - SHIFT, K)
+        k_tile = _load_tile(k + base * K, row, key, H * K, rows, K)
+        found = tl.dot(q_tile, tl.trans(k_tile), found, input_precision=PRECISION)
+    found *= _head_factors(sums, place, row, column, APART, BEFORE) * scale
+    if SIGNED:
+        found *= _signs_of(signs, base, row, rows, H, SIGNED)[:, None] * _signs_of(signs, base, column, rows, H, SIGNED)[None, :]
+    if WHOLE:
+        _store_tile(weights + base * C, found, row, column, H * C, rows, C)
+    else:
+        _store_triangle(weights, found, place, row, column)
+
+
+@triton.jit
 def _states_kernel(
     left, right, decay, signs, choices, start, states, final, table, scale, T, H, K, V, EVERY,
     by_batch, by_head, by_key, by_value,
@@ -100,10 +130,10 @@ def _states_kernel(
     """The state that enters every EVERY-th chunk, and the last: S <- total S + left^T right, chunk after chunk.
 
     left [B, T, H, K], right [B, T, H, V], states [B, N / EVERY, H, K, V], start and final [B, H, K, V] in float32, of
-    which start has the strides by_batch to by_value. `decay`
-    holds g [B, T, H, K], with BY_HEAD [B, T, H]; with TOTALS left is decayed already and it holds what whole chunks leave
-    [B, N, H, K]. REVERSE is the adjoint: from the last chunk to the first, left the reads and right the outputs'
-    gradients, and the states those that leave the last of EVERY chunks.
+    which start has the strides by_batch to by_value. `decay` holds g [B, T, H, K], with BY_HEAD the sums of
+    `_head_sums_kernel`; with TOTALS left is decayed already and it holds what whole chunks leave [B, N, H, K]. REVERSE is
+    the adjoint: from the last chunk to the first, left the reads and right the outputs' gradients, and the states those
+    that leave the last of EVERY chunks.
     PACKED: start and final are of the sequences whose chunks `table` [N + 1] bounds, one behind the other.
     """
     value, key = tl.program_id(1) * BV + tl.arange(0, BV), tl.program_id(2) * BK + tl.arange(0, BK)
@@ -132,14 +162,13 @@ def _states_kernel(
         left_tile = _load_tile(left + base * K, row, key, H * K, rows, K)
         right_tile = _load_tile(right + base * V, row, value, H * V, rows, V)
         if BY_HEAD:
-            gate, sign = _read_gates(decay, base, row, rows, H, 0, False), _signs_of(signs, base, row, rows, H, SIGNED)
+            reads, factor, total = _head_decays(decay, (batch * count + chunk) * H + head, row, 0, False)
             if REVERSE:
-                factor = tl.exp2(tl.cumsum(gate, 0)) * sign * scale
-            else:
-                factor = tl.exp2(tl.cumsum(_write_gates(decay, base, row, rows, H), 0, reverse=True)) * sign
+                factor = reads * scale
+            factor *= _signs_of(signs, base, row, rows, H, SIGNED)
             # Not into left, which goes into the product as it comes from memory.
             right_tile = (right_tile * factor[:, None]).to(right.dtype.element_ty)
-            state *= tl.exp2(tl.sum(gate, 0))
+            state *= total
         elif TOTALS:
             place = ((batch * count + chunk) * H + head) * K + key
             state *= tl.load(decay + place, mask=key < K, other=0)[:, None]
@@ -258,60 +287,103 @@ def _rows_adjoint_kernel(
 
 
 @triton.jit
+def _head_read_adjoint(
+    q, k_tile, v, sums, signs, choices, weights, d_out, states, d_q, d_k_tile, d_gate, scale, base, place, rows, row, key,
+    H, K, V, GATE: tl.constexpr, SIGNED: tl.constexpr, KEPT: tl.constexpr, APART: tl.constexpr, BEFORE: tl.constexpr,
+    C: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One decay for each head: stores the gradient of a chunk's reads q, and adds what they give those of k and g."""
+    LIKE: tl.constexpr = q.dtype.element_ty
+    SHIFT: tl.constexpr = APART if BEFORE else 0
+    column, stride = tl.arange(0, C), H * K
+    inner = tl.zeros([C, C], tl.float32)
+    for first in tl.range(0, V, BV, disable_licm=True):
+        value = first + tl.arange(0, BV)
+        d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
+        v_tile = _load_tile(v + base * V, row, value, H * V, rows, V)
+        inner = tl.dot(d_tile, tl.trans(v_tile), inner, input_precision=PRECISION)
+    q_tile = _load_tile(q + base * K, row, key, stride, rows, K)
+    sign = _signs_of(signs, base, row, rows, H, SIGNED)
+    factors = _head_factors(sums, place, row, column, APART, BEFORE) * scale
+    if SIGNED:
+        factors *= sign[:, None] * _signs_of(signs, base, column, rows, H, SIGNED)[None, :]
+    met = tl.zeros([C], tl.float32)  # gradients of what reads meet at a row
+    if GATE:
+        choice, narrow = choices + (2 * LEVELS + 2) * C * C, LIKE == tl.bfloat16
+        if not KEPT:
+            pairs = inner * factors * tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
+            met += _straddling_sums(choice, pairs, row, column, SHIFT, narrow)
+        elif tl.program_id(1) == 0:  # the weights are of all keys together
+            pairs = inner * _load_pairs(weights, place, row, column)
+            met += _straddling_sums(choice, pairs, row, column, SHIFT, narrow)
+    inner = (inner * factors).to(LIKE)
+    d_k_tile = tl.dot(tl.trans(inner), q_tile, d_k_tile, input_precision=PRECISION)
+    d_q_tile = tl.zeros([C, BK], tl.float32)
+    for first in tl.range(0, V, BV, disable_licm=True):  # once more: with the loop before there were too many registers
+        value = first + tl.arange(0, BV)
+        d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
+        state = _load_tile(states, key, value, V, K, V)
+        d_q_tile = tl.dot(d_tile, tl.trans(state.to(LIKE)), d_q_tile, input_precision=PRECISION)
+    d_q_tile *= (_head_decays(sums, place, row, APART, BEFORE)[0] * sign * scale)[:, None]
+    if GATE:
+        met += tl.cumsum(tl.sum(q_tile * d_q_tile, 1), 0, reverse=True)
+        if BEFORE:  # a row meets the decay of a step before
+            met = tl.sum(tl.where(column[None, :] == row[:, None] + SHIFT, met[None, :], 0.0), 1)
+        d_gate += met
+    d_q_tile = tl.dot(inner, k_tile, d_q_tile, input_precision=PRECISION)
+    _store_tile(d_q + base * K, d_q_tile, row, key, stride, rows, K)
+    return d_k_tile, d_gate
+
+
+@triton.jit
 def _head_adjoint_kernel(
-    q, k, v, g, signs, choices, d_out, d_weights, states, d_states, d_q, d_k, d_g, scale, B, T, H, K, V,
-    GATE: tl.constexpr, SIGNED: tl.constexpr, APART: tl.constexpr, BEFORE: tl.constexpr, WRITES: tl.constexpr,
+    q, k, v, sums, signs, choices, weights, d_out, asked, d_asked, states, d_states, d_q, d_k, d_g, d_ask, scale, factor,
+    B, T, H, K, V,
+    GATE: tl.constexpr, SIGNED: tl.constexpr, APART: tl.constexpr, BEFORE: tl.constexpr, TWICE: tl.constexpr,
+    KEPT: tl.constexpr,
     C: tl.constexpr, LEVELS: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One decay for each head: gradients of q and k in one chunk, and the part of g's that BK keys make.
 
-    d_g [K / BK, B, T, H], summed by the caller in that order. Without WRITES that of k is added to what is there.
+    d_g [K / BK, B, T, H], summed by the caller in that order. TWICE: the state is read by `asked`, too, after its step, which
+    gave outputs with the gradients `d_asked` and has the gradient `d_ask`; `factor` is its scale.
+    KEPT: the weights of the pairs of q, or of `asked`, are there.
     """
     plane, chunk = tl.program_id(0), tl.program_id(2)
     batch, head = (plane // H).to(tl.int64), plane % H
     key = tl.program_id(1) * BK + tl.arange(0, BK)
-    LIKE: tl.constexpr = q.dtype.element_ty
     row, column = tl.arange(0, C), tl.arange(0, C)
-    base = (batch * T + chunk * C) * H + head
-    rows, stride = T - chunk * C, H * K
-    place = (batch * tl.cdiv(T, C) + chunk) * H + head
-    corner = place * K * V
-    d_reads, d_writes, d_total = _across_adjoint(
-        v, d_out, states + corner, d_states + corner, base, row, rows, key, H, K, V, WRITES, C, BK, BV, PRECISION
-    )
-    gate, sign = _read_gates(g, base, row, rows, H, APART, BEFORE), _signs_of(signs, base, row, rows, H, SIGNED)
-    q_tile = _load_tile(q + base * K, row, key, stride, rows, K)
-    k_tile = _load_tile(k + base * K, row, key, stride, rows, K)
-    d_q_tile = d_reads * (tl.exp2(tl.cumsum(gate, 0)) * sign * scale)[:, None]
-    if WRITES:
-        d_k_tile = d_writes * (tl.exp2(tl.cumsum(_write_gates(g, base, row, rows, H), 0, reverse=True)) * sign)[:, None]
-    else:
-        d_k_tile = _load_tile(d_k + base * K, row, key, stride, rows, K).to(tl.float32)
-    inner = _load_pairs(d_weights, place, row, column)
-    # The factors of `_head_factors` by sums of rows: a difference of two vectors is spilled here.
-    SHIFT: tl.constexpr = APART if BEFORE else 0
-    met = tl.where((row - SHIFT)[:, None] > column[None, :], gate[:, None], 0.0)
-    spans = _column_sums(choices + LEVELS * C * C, met, row, column, False, LIKE == tl.bfloat16)
-    factors = tl.where(_counts(row, column, APART), tl.exp2(spans), 0.0) * sign[:, None] * sign[None, :]
-    inner = inner.to(tl.float32) * factors
+    base, place = (batch * T + chunk * C) * H + head, (batch * tl.cdiv(T, C) + chunk) * H + head
+    rows = T - chunk * C
+    states += place * K * V
+    d_states += place * K * V
+    d_k_tile, d_total = tl.zeros([C, BK], tl.float32), tl.zeros([BK], tl.float32)
+    for first in tl.range(0, V, BV, disable_licm=True):
+        value = first + tl.arange(0, BV)
+        v_tile = _load_tile(v + base * V, row, value, H * V, rows, V)
+        d_state = _load_tile(d_states, key, value, V, K, V)
+        d_k_tile = tl.dot(v_tile, tl.trans(d_state.to(v_tile.dtype)), d_k_tile, input_precision=PRECISION)
+        if GATE:
+            state = _load_tile(states, key, value, V, K, V)
+            d_total += tl.sum(state.to(tl.float32) * d_state.to(tl.float32), 1)
+    _, writes, total = _head_decays(sums, place, row, 0, False)
+    d_k_tile *= (writes * _signs_of(signs, base, row, rows, H, SIGNED))[:, None]
+    k_tile = _load_tile(k + base * K, row, key, H * K, rows, K)
+    d_gate = tl.zeros([C], tl.float32)
     if GATE:
-        pairs = inner * tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
-        # [t, j]: pairs of j with t and what comes after
-        later = _column_sums(choices + (2 * LEVELS + 2) * C * C, pairs, row, column, True, LIKE == tl.bfloat16)
-        reads = tl.sum(q_tile * d_q_tile, 1)
-        d_gate = tl.sum(tl.where(column[None, :] < (row - SHIFT)[:, None], later, 0.0), 1)
-        d_gate += tl.sum(tl.where(column[None, :] >= row[:, None], reads[None, :], 0.0), 1)
-        if BEFORE:  # so far the gradients of what reads meet at a row: the decay of a step before
-            d_gate = tl.sum(tl.where(column[None, :] == row[:, None] + SHIFT, d_gate[None, :], 0.0), 1)
-        if WRITES:
-            writes = tl.sum(k_tile * d_k_tile, 1)
-            d_gate += tl.sum(tl.where(column[None, :] < row[:, None], writes[None, :], 0.0), 1)
-            whole = _read_gates(g, base, row, rows, H, 0, False)
-            d_gate += tl.sum(d_total, 0) * tl.exp2(tl.sum(whole, 0))
+        write = tl.sum(k_tile * d_k_tile, 1)
+        d_gate += tl.sum(tl.where(column[None, :] < row[:, None], write[None, :], 0.0), 1)
+        d_gate += tl.sum(d_total, 0) * total
+    d_k_tile, d_gate = _head_read_adjoint(
+        q, k_tile, v, sums, signs, choices, weights, d_out, states, d_q, d_k_tile, d_gate, scale, base, place, rows, row, key,
+        H, K, V, GATE, SIGNED, KEPT and not TWICE, APART, BEFORE, C, LEVELS, BK, BV, PRECISION,
+    )  # fmt: skip
+    if TWICE:
+        d_k_tile, d_gate = _head_read_adjoint(
+            asked, k_tile, v, sums, signs, choices, weights, d_asked, states, d_ask, d_k_tile, d_gate, factor, base, place,
+            rows, row, key, H, K, V, GATE, SIGNED, KEPT, 0, False, C, LEVELS, BK, BV, PRECISION,
+        )  # fmt: skip
+    _store_tile(d_k + base * K, d_k_tile, row, key, H * K, rows, K)
+    if GATE:
         part = tl.program_id(1).to(tl.int64) * B * T * H
         tl.store(d_g + part + base + row * H, d_gate, mask=row < rows)
-    inner = inner.to(LIKE)
-    d_q_tile = tl.dot(inner, k_tile, d_q_tile, input_precision=PRECISION)
-    d_k_tile = tl.dot(tl.trans(inner), q_tile, d_k_tile, input_precision=PRECISION)
-    _store_tile(d_q + base * K, d_q_tile, row, key, stride, rows, K)
-    _store_tile(d_k + base * K, d_k_tile, row, key, stride, rows, K)

@@ -3,13 +3,13 @@
 A walk reads and writes chunk after chunk with the state in registers, so that forward no state goes through memory. In
 bytes for each row and head, 16-bit operands of widths K and V, beside the least, 4 K + 4 V with one decay for each head
 and 6 K + 4 V with one for each key; for T rows the states before and after all add up to 8 K V / T:
-- each head: the walk alone, 4 K + 4 V, which is the least;
-- each of at most 64 keys: first A for the pairs of a chunk up to the diagonal, in blocks of 16 5/8 of the square:
-  6 K + 80, and the walk 6 K + 4 V + 80: at K = V = 64 1.85 times the least;
+- each head: A for the pairs of a chunk up to the diagonal, in blocks of 16 5/8 of the square: 4 K + 80, and the walk
+  4 K + 4 V + 80: at K = V = 128 1.66 times the least, in two thirds of the time of a walk that finds A itself;
+- each of at most 64 keys: A with 6 K + 80, and the walk 6 K + 4 V + 80: at K = V = 64 1.85 times the least;
 - each of more keys: with A reads and writes, decayed, for a walk that would spill with exponentials: 10 K + 80 and
   4 K + 4 V + 80 and twice the totals of the chunks K / 16: at K = V = 128 1.94, at 256 1.88.
 Where heads and columns make too few programs, time is cut: a first launch reads the writes and v once more, 2 K + 2 V,
-for the groups' first states, K V float32 numbers that are written and read. With groups of 512 rows that is 1.75 times
+for the groups' first states, K V float32 numbers that are written and read. With groups of 512 rows that is 2.45 times
 the least at K = V = 128, and 2.55 with one decay for each key, where too few programs to fill a device wait for memory.
 Blocks of columns of one head are neighbours in the grid: what they share is to come from L2.
 """
@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from .assembler import _is_hopper
-from .attend_kernels import _states_kernel
+from .attend_kernels import _head_weights_kernel, _rows_weights_kernel, _states_kernel
+from .decay_kernels import _head_sums_kernel
 from .launching import _block, _cdiv, _dot_precision, _tiles_of
 from .tuning import _tuned
 from .walk_kernels import _walk_kernel
@@ -34,21 +35,22 @@ PAIRS = CHUNK * (CHUNK + 16) // 2  # of its rows that are kept
 # After a comma: of operands that would spill with the kernel's own.
 ATTEND_TILES = {
     "weights": (32, 0, 4, 0),
+    "head weights": (64, 0, 4, 0),
     "states": (64, 64, 4, 0),
     "reads": (64, 64, 4, 0),
-    "values adjoint": (64, 64, 4, 0),
+    "values adjoint": (0, 64, 4, 0),
     "weights adjoint": (0, 64, 4, 0),
     "rows adjoint": (32, 64, 4, 0),
-    "head adjoint": (128, 64, 8, 0),
+    "head adjoint": (64, 64, 8, 0),
 }
 HOPPER_TILES = ATTEND_TILES | {
-    "weights": (64, 0, 4, 2),
-    "weights, 16-bit decays": (32, 0, 4, 2),
+    "weights": (64, 0, 4, 1),
     "states, narrow": (64, 64, 4, 2),
-    "reads": (64, 128, 4, 0),
-    "values adjoint": (64, 128, 4, 0),
+    "reads": (64, 128, 4, 2),
+    "values adjoint": (0, 128, 4, 0),
+    "rows adjoint, read again": (32, 128, 4, 1),
     "head adjoint": (64, 64, 4, 2),
-    "head adjoint, read before": (64, 64, 8, 2),
+    "head adjoint, read twice": (64, 64, 4, 1),
 }
 WALK_SLAB = 64  # keys in a tile of a walk's state
 WALK_PROGRAMS, WALK_CHUNKS = 128, 8  # half as many programs cut time into groups, of at least so many chunks
@@ -99,9 +101,39 @@ def _attend_tile(name: str, q: Tensor, v: Tensor, special: str = "") -> dict[str
     return _tuned(name, found, q, q.shape[1], q.shape[-1], v.shape[-1])
 
 
-def _weights_tile(q: Tensor, g: Tensor, decayed: bool = True) -> dict[str, Any]:
-    """The tile of the weights of a chunk's pairs, which come with decayed reads and writes or without."""
-    return _attend_tile("weights", q, q, "16-bit decays" if decayed and g.element_size() == 2 else "")
+def _head_sums(g: Tensor, sums: Tensor) -> None:
+    """Fill the sums of one decay for each head [B, T, H] in every chunk, [B, N, H, 3, C] in a row."""
+    batch, time, heads = g.shape
+    block = min(16, _block(heads, 16))
+    _head_sums_kernel[batch * _cdiv(time, CHUNK), _cdiv(heads, block)](g, sums, time, heads, C=CHUNK, BH=block, num_warps=4)
+
+
+def _head_weights(
+    q: Tensor, k: Tensor, sums: Tensor, signs: Tensor | None, weights: Tensor, scale: float,
+    *, apart: int = 0, before: bool = False, strict: bool = False, whole: bool = False,
+) -> None:  # fmt: skip
+    """Fill the weights of the chunks' pairs, with one decay for each head."""
+    batch, time, heads, keys = q.shape
+    _head_weights_kernel[batch * heads, _cdiv(time, CHUNK)](
+        q, k, sums, sums if signs is None else signs, weights, scale, time, heads, keys, APART=apart, BEFORE=before,
+        STRICT=strict, WHOLE=whole, SIGNED=signs is not None, **_attend_tile("head weights", q, q),
+    )  # fmt: skip
+
+
+def _rows_weights(
+    q: Tensor, k: Tensor, g: Tensor, weights: Tensor, reads: Tensor, writes: Tensor | None, totals: Tensor, scale: float,
+    *, apart: int = 0, before: bool = False, strict: bool = False, whole: bool = False,
+) -> None:  # fmt: skip
+    """The same with one for each key; and unless `totals` is empty the reads, and the writes and totals unless they are there
+    already (None)."""
+    batch, time, heads, keys = q.shape
+    alone = totals.numel() == 0
+    _rows_weights_kernel[batch * heads, _cdiv(time, CHUNK)](
+        q, k, g, _attend_choices(q.device, q.dtype, apart, before), weights, reads, reads if writes is None else writes, totals,
+        scale, time, heads, keys, APART=apart, BEFORE=before, STRICT=strict, WHOLE=whole, ALONE=alone,
+        WRITES=writes is not None, LEVELS=LEVELS,
+        **_attend_tile("weights", q, q),
+    )  # fmt: skip
 
 
 def _sequences_of(batch: int, table: Tensor | None) -> int:
@@ -111,13 +143,14 @@ def _sequences_of(batch: int, table: Tensor | None) -> int:
 
 def _attend_states(
     left: Tensor, right: Tensor, decay: Tensor, signs: Tensor | None, start: Tensor | None, scale: float = 1.0,
-    *, totals: bool = False, reverse: bool = False, every: int = 1, dtype: torch.dtype | None = None,
+    *, by_head: bool = False, totals: bool = False, reverse: bool = False, every: int = 1, dtype: torch.dtype | None = None,
     table: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The state that enters every chunk [B, N, H, K, V], and the last [B, H, K, V]; reversed, what leaves and the first.
 
-    Of `every` chunks in a row, in time's or in the reversed order, only the first. `totals`: `decay` holds what whole
-    chunks leave, and left is decayed already. `table`: the chunks before each packed sequence, and all (`packed_rows`).
+    Of `every` chunks in a row, in time's or in the reversed order, only the first. `decay` is that of each key, `by_head`
+    the sums of `_head_sums`; with `totals` what whole chunks leave, and left is decayed already. `table`: the chunks before
+    each packed sequence, and all (`packed_rows`).
     """
     batch, time, heads, keys = left.shape
     values, number = right.shape[-1], _sequences_of(batch, table)
@@ -126,7 +159,6 @@ def _attend_states(
     final = left.new_empty(number, heads, keys, values, dtype=torch.float32)
     tile = _attend_tile("states", left, right, "narrow" if values <= 16 else "")
     grid = (number * heads, _cdiv(values, tile["BV"]), _cdiv(keys, tile["BK"]))
-    by_head = decay.dim() == 3
     _states_kernel[grid](
         left, right, decay, final if signs is None else signs,
         left if by_head or totals else _attend_choices(left.device, left.dtype), final if start is None else start,
@@ -145,39 +177,34 @@ def _walk_tile(
     block, most, columns = (32, 2, 16) if wide else (WALK_SLAB, 4, 64)
     block = _block(keys, block)
     slabs = _cdiv(_cdiv(keys, block), _cdiv(keys, most * block))
-    if by_head and slabs > 2:  # it finds A, too
-        columns //= 2
     few = planes * _cdiv(values, columns) < WALK_PROGRAMS
     if few or tiles != "sm_90":
         columns //= 2
+    light = slabs == 2 or by_head and slabs == 1
     if wide or tiles == "hip":
         warps, stages = 4, 1
     elif tiles != "sm_90":
         warps, stages = 8, 2
-    elif by_head and (signed or slabs == 3):  # which spill in four warps, and with few keys in eight, of more columns
-        warps, stages = 8, 2 if slabs <= 2 else 1
-        columns = columns if block == WALK_SLAB else 16
-    elif few and (slabs == 2 or by_head and slabs == 1):
-        warps, stages = 4, 3
     else:
-        warps, stages = 4 if by_head or slabs == 2 else 8, 1 if by_head and slabs > 1 else 2
+        warps, stages = 4 if light else 8, 1 if signed and slabs == 2 else 3 if few and light else 2
     return {"BK": block, "SLABS": slabs, "BV": _block(values, columns), "num_warps": warps, "num_stages": stages}
 
 
 def _attend_walk(
     q: Tensor, k: Tensor, v: Tensor, decay: Tensor, signs: Tensor | None, weights: Tensor, start: Tensor | None,
-    scale: float, dtype: torch.dtype, *, totals: bool = False, strict: bool = False, reverse: bool = False,
+    scale: float, dtype: torch.dtype, *, by_head: bool = False, totals: bool = False, strict: bool = False, reverse: bool = False,
     table: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """What is read [B, T, H, V] in `dtype`, and the final state. Reversed: the gradient of v from that of o, which stands
     in v's place, that of the first state, and of the state that leaves every chunk.
 
-    `totals`: q and k are reads and writes, `decay` what whole chunks leave. `table`: of packed sequences, each of which is
+    `decay` is that of each key, `by_head` the sums of `_head_sums`; with `totals` what whole chunks leave, and q and k are
+    reads and writes. `table`: of packed sequences, each of which is
     walked by programs of its own; time is not cut then.
     """
     batch, time, heads, keys = q.shape
     number = _sequences_of(batch, table)
-    planes, values, count, by_head = number * heads, v.shape[-1], _cdiv(time, CHUNK), decay.dim() == 3
+    planes, values, count = number * heads, v.shape[-1], _cdiv(time, CHUNK)
     mode = "decayed" if totals else "by head" if by_head else "by key"
     mode += " reversed" * reverse
     tile = _walk_tile(by_head, planes, keys, values, q.dtype, _tiles_of(q.device), signs is not None)
@@ -195,7 +222,8 @@ def _attend_walk(
     if group < count:
         left, factor = (q, scale) if reverse else (k, 1.0)
         entering, _ = _attend_states(
-            left, v, decay, signs, start, factor, totals=totals, reverse=reverse, every=group, dtype=torch.float32
+            left, v, decay, signs, start, factor, by_head=by_head, totals=totals, reverse=reverse, every=group,
+            dtype=torch.float32,
         )
     _walk_kernel[programs, _cdiv(count, group)](
         q, k, v, decay, final if signs is None else signs,

@@ -130,17 +130,38 @@ def _middle_sums(choices, gate, LEVELS: tl.constexpr, C: tl.constexpr, PRECISION
 
 
 @triton.jit
-def _read_gates(g, base, row, rows, H, APART: tl.constexpr, BEFORE: tl.constexpr):
-    """One decay for each head: [C] the exponents that reads meet row by row, each a step later if BEFORE."""
-    SHIFT: tl.constexpr = APART if BEFORE else 0
-    return _gates_of(tl.load(g + base + (row - SHIFT) * H, mask=(row >= SHIFT) & (row < rows), other=0))
+def _head_sums_kernel(g, sums, T, H, C: tl.constexpr, BH: tl.constexpr):
+    """One decay for each head, [B, T, H]: the sums of a chunk's exponents that all its kernels read, [B, N, H, 3, C].
+
+    From the chunk's start to each row, as a float64 number in two parts, so that what cancels in differences costs nothing;
+    and of the rows after each.
+    """
+    chunk, head = tl.program_id(0).to(tl.int64), tl.program_id(1) * BH + tl.arange(0, BH)
+    count = tl.cdiv(T, C)
+    batch, row = chunk // count, tl.arange(0, C)
+    rows = T - chunk % count * C
+    g += (batch * T + chunk % count * C) * H
+    inside = (head < H)[None, :]
+    gate = _gates_of(tl.load(g + row[:, None] * H + head[None, :], mask=(row < rows)[:, None] & inside, other=0))
+    later = (row + 1 < C) & (row + 1 < rows)
+    after = _gates_of(tl.load(g + (row + 1)[:, None] * H + head[None, :], mask=later[:, None] & inside, other=0))
+    upto = tl.cumsum(gate.to(tl.float64), 0)
+    high = upto.to(tl.float32)
+    place = sums + (chunk * H + head)[None, :] * 3 * C + row[:, None]
+    tl.store(place, high, mask=inside)
+    tl.store(place + C, (upto - high.to(tl.float64)).to(tl.float32), mask=inside)
+    tl.store(place + 2 * C, tl.cumsum(after, 0, reverse=True), mask=inside)
 
 
 @triton.jit
-def _write_gates(g, base, row, rows, H):
-    """[C] the exponents of the rows after each, 0 after the chunk's last."""
-    after = (row + 1 < rows) & (row + 1 < row.shape[0])
-    return _gates_of(tl.load(g + base + (row + 1) * H, mask=after, other=0))
+def _head_decays(sums, place, row, APART: tl.constexpr, BEFORE: tl.constexpr):
+    """What is left, by the sums of one decay for each head, at a chunk's rows of what entered it [C], each a step earlier if
+    BEFORE; of rows' writes at its end [C]; and at its end of what entered it."""
+    C: tl.constexpr = row.shape[0]
+    SHIFT: tl.constexpr = APART if BEFORE else 0
+    sums += place * 3 * C
+    reads = tl.exp2(tl.load(sums + (row - SHIFT), mask=row >= SHIFT, other=0))
+    return reads, tl.exp2(tl.load(sums + 2 * C + row)), tl.exp2(tl.load(sums + (C - 1)))
 
 
 @triton.jit
@@ -153,27 +174,24 @@ def _signs_of(signs, base, row, rows, H, SIGNED: tl.constexpr):
 
 
 @triton.jit
-def _column_sums(choice, x, row, column, REVERSE: tl.constexpr, NARROW: tl.constexpr):
-    """[i, j]: the sum of x's column j down to row i, or from it. NARROW: by products with `choice`, which chooses those rows,
-    in two parts of bfloat16."""
+def _straddling_sums(choice, x, row, column, SHIFT: tl.constexpr, NARROW: tl.constexpr):
+    """[t]: the sum of what x [i, j] has with i from t on and j before t - SHIFT. NARROW: by a product in bfloat16 with `choice`,
+    which chooses those rows: what x is made of has no more bits."""
     if NARROW:
         chosen = tl.load(choice + row[:, None] * row.shape[0] + column[None, :])
-        high = x.to(tl.bfloat16)
-        found = tl.dot(chosen, (x - high.to(tl.float32)).to(tl.bfloat16))
-        found = tl.dot(chosen, high, found)
+        later = tl.dot(chosen, x.to(tl.bfloat16))
     else:
-        found = tl.cumsum(x, 0, reverse=REVERSE)
-    return found
+        later = tl.cumsum(x, 0, reverse=True)
+    return tl.sum(tl.where(column[None, :] < (row - SHIFT)[:, None], later, 0.0), 1)
 
 
 @triton.jit
-def _head_factors(met, gate, row, column, APART: tl.constexpr):
-    """[C, C] of what is left at row i of row j's write, 0 where j does not count for i; `met` are the gates of reads.
-
-    A difference of sums from the chunk's start, which are float64 numbers in two parts, so that what cancels costs nothing.
-    """
-    upto, until = tl.cumsum(met.to(tl.float64), 0), tl.cumsum(gate.to(tl.float64), 0)
-    read, write = upto.to(tl.float32), until.to(tl.float32)
-    read_rest, write_rest = (upto - read.to(tl.float64)).to(tl.float32), (until - write.to(tl.float64)).to(tl.float32)
-    spans = (read[:, None] - write[None, :]) + (read_rest[:, None] - write_rest[None, :])
+def _head_factors(sums, place, row, column, APART: tl.constexpr, BEFORE: tl.constexpr):
+    """[C, C] of what is left at row i of row j's write, 0 where j does not count for i; by `_head_sums_kernel`'s sums."""
+    C: tl.constexpr = row.shape[0]
+    SHIFT: tl.constexpr = APART if BEFORE else 0
+    sums += place * 3 * C
+    read, write = tl.load(sums + (row - SHIFT), mask=row >= SHIFT, other=0), tl.load(sums + column)
+    rest = tl.load(sums + C + (row - SHIFT), mask=row >= SHIFT, other=0)
+    spans = (read[:, None] - write[None, :]) + (rest[:, None] - tl.load(sums + C + column)[None, :])
     return tl.exp2(tl.where(_counts(row, column, APART), spans, float("-inf")))

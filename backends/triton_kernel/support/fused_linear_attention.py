@@ -8,12 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ...torch_module.support.chunk_linear_attention import chunk_linear_attention
-from .attend_kernels import (
-    _head_adjoint_kernel,
-    _rows_adjoint_kernel,
-    _rows_weights_kernel,
-    _weights_adjoint_kernel,
-)
+from .attend_kernels import _head_adjoint_kernel, _rows_adjoint_kernel, _weights_adjoint_kernel
 from .attending import (
     CHUNK,
     LEVELS,
@@ -23,11 +18,16 @@ from .attending import (
     _attend_states,
     _attend_tile,
     _attend_walk,
+    _head_sums,
+    _head_weights,
+    _rows_weights,
     _sequences_of,
-    _weights_tile,
 )
 from .launching import OPS, _cdiv, _has_kernels, _joint_shape, _on_device, _one_device, _restarted, _rows_fit, _unasked
 from .packed_rows import _alone, _packed
+
+# Of a read: the operand, the gradient of what was read, their factor, how many rows are a step, and is it before its decay?
+Ask = tuple[Tensor, Tensor, float, int, bool]
 
 
 @torch.library.custom_op(
@@ -40,25 +40,24 @@ def _attend(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, signs: Tensor | None, start: Tensor | None, table: Tensor | None,
     scale: float, strict: bool, dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """o in `dtype`, the final state, with one decay for each key the weights of the chunks' pairs, and if these are many
-    reads, writes, totals of the chunks."""
-    _, _, weights, reads, writes, totals = _attend_empty(q, k, v, g, signs, start, table, scale, strict, dtype)
-    batch, time, heads, keys = q.shape
-    decayed = totals.numel() > 0
+    """o in `dtype`, the final state, the weights of the chunks' pairs, with one decay for each of many keys reads and writes,
+    and what decays of a chunk leave: with one for each head their sums, of reads and writes the totals."""
+    _, _, weights, reads, writes, decays = _attend_empty(q, k, v, g, signs, start, table, scale, strict, dtype)
+    by_head, decayed = g.dim() == 3, reads.numel() > 0
     with _on_device(q):
-        if g.dim() == 4:
-            _rows_weights_kernel[(batch * heads, _cdiv(time, CHUNK))](
-                q, k, g, _attend_choices(q.device, q.dtype), weights, reads, writes, totals, scale, time, heads, keys,
-                APART=0, BEFORE=False, STRICT=strict, WHOLE=False, ALONE=not decayed, LEVELS=LEVELS,
-                **_weights_tile(q, g, decayed),
-            )  # fmt: skip
-        read, left, decay = (reads, writes, totals) if decayed else (q, k, g)
+        if by_head:
+            _head_sums(g, decays)
+            _head_weights(q, k, decays, signs, weights, scale, strict=strict)
+        else:
+            _rows_weights(q, k, g, weights, reads, writes, decays, scale, strict=strict)
+        read, left = (reads, writes) if decayed else (q, k)
         o, final, _ = _attend_walk(
-            read, left, v, decay, signs, weights, start, scale, dtype, totals=decayed, strict=strict, table=table
-        )
+            read, left, v, decays if by_head or decayed else g, signs, weights, start, scale, dtype, by_head=by_head,
+            totals=decayed, strict=strict, table=table,
+        )  # fmt: skip
     if strict:  # the first row reads what was there before all
         o[:, 0] = 0 if start is None else torch.einsum("bhk,bhkv->bhv", q[:, 0].float() * scale, start)
-    return o, final, weights, reads, writes, totals
+    return o, final, weights, reads, writes, decays
 
 
 @_attend.register_fake
@@ -70,76 +69,97 @@ def _attend_empty(
     o = v.new_empty(v.shape, dtype=dtype)
     final = v.new_empty(_sequences_of(batch, table), heads, keys, v.shape[-1], dtype=torch.float32)
     count = (time + CHUNK - 1) // CHUNK  # no dimension of its own, as compilers tell one that is 1 from the others
-    weights = q.new_empty(0) if g.dim() == 3 else q.new_empty(batch * count * heads * PAIRS)
-    if g.dim() == 3 or keys <= WALK_SLAB:
-        return o, final, weights, q.new_empty(0), q.new_empty(0), q.new_empty(0)
-    totals = q.new_empty(batch * count * heads * keys, dtype=torch.float32)
-    return o, final, weights, q.new_empty(q.shape), q.new_empty(q.shape), totals
+    chunks, by_head = batch * count * heads, g.dim() == 3
+    weights = q.new_empty(chunks * PAIRS)
+    if by_head or keys <= WALK_SLAB:
+        decays = q.new_empty(chunks * 3 * CHUNK if by_head else 0, dtype=torch.float32)
+        return o, final, weights, q.new_empty(0), q.new_empty(0), decays
+    return o, final, weights, q.new_empty(q.shape), q.new_empty(q.shape), q.new_empty(chunks * keys, dtype=torch.float32)
+
+
+def _head_operands(
+    asks: list[Ask], k: Tensor, v: Tensor, g: Tensor, sums: Tensor, signs: Tensor | None, weights: Tensor | None,
+    states: Tensor, d_states: Tensor, gate: bool,
+) -> tuple[list[Tensor], Tensor, Tensor]:  # fmt: skip
+    """Gradients of one read or two, of which the second is after the step, of k and of one decay for each head."""
+    batch, time, heads, keys = k.shape
+    (q, d_o, scale, apart, before), (asked, d_asked, factor, *_) = asks[0], asks[-1]
+    tile = _attend_tile("head adjoint", k, v, "read twice" if len(asks) > 1 else "")
+    blocks = _cdiv(keys, tile["BK"])
+    d_qs, d_k = [torch.empty_like(k) for _ in asks], torch.empty_like(k)
+    d_g = g.new_zeros(blocks if gate else 0, *g.shape, dtype=torch.float32)
+    _head_adjoint_kernel[batch * heads, blocks, _cdiv(time, CHUNK)](
+        q, k, v, sums, sums if signs is None else signs, _attend_choices(k.device, k.dtype),
+        k if weights is None else weights, d_o, asked, d_asked, states, d_states, d_qs[0], d_k, d_g, d_qs[-1], scale, factor,
+        batch, time, heads, keys, v.shape[-1], GATE=gate, SIGNED=signs is not None, APART=apart, BEFORE=before,
+        TWICE=len(asks) > 1, KEPT=weights is not None, LEVELS=LEVELS, **tile,
+    )  # fmt: skip
+    return d_qs, d_k, (d_g.squeeze(0) if gate and blocks == 1 else d_g.sum(0)).to(g.dtype)
+
+
+def _rows_operands(
+    asks: list[Ask], k: Tensor, v: Tensor, g: Tensor, states: Tensor, d_states: Tensor
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """The same with one decay for each key, one read after the other: each adds to the gradients of k and g."""
+    batch, time, heads, keys = k.shape
+    count = _cdiv(time, CHUNK)
+    d_qs, d_k, d_g = [torch.empty_like(k) for _ in asks], torch.empty_like(k), torch.empty_like(g)
+    for (q, d_o, scale, apart, before), d_q in zip(asks, d_qs, strict=True):
+        d_weights = k.new_empty(batch, count, heads, PAIRS)
+        tile = _attend_tile("weights adjoint", q, v)
+        _weights_adjoint_kernel[batch * heads, count](v, d_o, d_weights, scale, time, heads, v.shape[-1], **tile)
+        tile = _attend_tile("rows adjoint", q, v, "" if d_q is d_qs[0] else "read again")
+        _rows_adjoint_kernel[batch * heads, _cdiv(keys, tile["BK"]), count](
+            q, k, v, g, _attend_choices(q.device, q.dtype, apart, before), d_o, d_weights, states, d_states, d_q, d_k, d_g,
+            scale, time, heads, keys, v.shape[-1], APART=apart, BEFORE=before, WRITES=d_q is d_qs[0], LEVELS=LEVELS, **tile,
+        )  # fmt: skip
+    return d_qs, d_k, d_g
 
 
 def _attend_operands(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, signs: Tensor | None, d_o: Tensor, states: Tensor, d_states: Tensor,
-    scale: float, gate: bool, *, apart: int = 0, before: bool = False, found: tuple[Tensor, Tensor] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of q, k and g, from those of the outputs and the states on both sides of every chunk.
+    asks: list[Ask], k: Tensor, v: Tensor, g: Tensor, sums: Tensor, signs: Tensor | None, weights: Tensor | None,
+    states: Tensor, d_states: Tensor, gate: bool,
+) -> tuple[list[Tensor], Tensor, Tensor]:  # fmt: skip
+    """Gradients of the reads, of k and of g, from those of what was read and the states on both sides of every chunk.
 
-    `found`: what another read of the same writes has found for k and g, the writes themselves included; q's part is added.
+    With one decay for each head, whose `sums` are there, the `weights` of the last read may be, too.
     """
-    batch, time, heads, keys = q.shape
-    values, count = v.shape[-1], _cdiv(time, CHUNK)
-    d_q, d_k = torch.empty_like(q), torch.empty_like(k) if found is None else found[0]
-    d_weights = q.new_empty(batch, count, heads, PAIRS)
-    tile = _attend_tile("weights adjoint", q, v)
-    _weights_adjoint_kernel[(batch * heads, count)](v, d_o, d_weights, scale, time, heads, values, **tile)
-    tile = _attend_tile("head adjoint" if g.dim() == 3 else "rows adjoint", q, v, "read before" if before else "")
-    blocks = _cdiv(keys, tile["BK"])
-    grid = (batch * heads, blocks, count)
-    given = (d_o, d_weights, states, d_states, d_q, d_k)
-    order = {"APART": apart, "BEFORE": before, "WRITES": found is None}
     if g.dim() == 3:
-        parts = g.new_zeros(blocks if gate else 0, *g.shape, dtype=torch.float32)
-        _head_adjoint_kernel[grid](
-            q, k, v, g, q if signs is None else signs, _attend_choices(q.device, q.dtype), *given, parts, scale, batch, time,
-            heads, keys, values, GATE=gate, SIGNED=signs is not None, LEVELS=LEVELS, **order, **tile,
-        )  # fmt: skip
-        d_g = parts.sum(0).to(g.dtype)
-        return d_q, d_k, d_g if found is None else d_g + found[1]
-    d_g = torch.empty_like(g) if found is None else found[1]
-    choices = _attend_choices(q.device, q.dtype, apart, before)
-    _rows_adjoint_kernel[grid](
-        q, k, v, g, choices, *given, d_g, scale, time, heads, keys, values, LEVELS=LEVELS, **order, **tile
-    )
-    return d_q, d_k, d_g
+        return _head_operands(asks, k, v, g, sums, signs, weights, states, d_states, gate)
+    return _rows_operands(asks, k, v, g, states, d_states)
 
 
 @torch.library.custom_op(
     f"{OPS}::attend_adjoint",
     mutates_args=(),
     schema="(Tensor d_o, Tensor? d_final, Tensor q, Tensor k, Tensor v, Tensor g, Tensor? signs, Tensor? start,"
-    " Tensor? table, Tensor weights, Tensor reads, Tensor writes, Tensor totals, float scale, bool gate)"
+    " Tensor? table, Tensor weights, Tensor reads, Tensor writes, Tensor decays, float scale, bool gate)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def _attend_adjoint(
     d_o: Tensor, d_final: Tensor | None, q: Tensor, k: Tensor, v: Tensor, g: Tensor, signs: Tensor | None,
-    start: Tensor | None, table: Tensor | None, weights: Tensor, reads: Tensor, writes: Tensor, totals: Tensor,
+    start: Tensor | None, table: Tensor | None, weights: Tensor, reads: Tensor, writes: Tensor, decays: Tensor,
     scale: float, gate: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of q, k, v, g and of the first state. The chunks' states are computed again: none is kept."""
-    decayed = totals.numel() > 0
-    read, left, decay = (reads, writes, totals) if decayed else (q, k, g)
+    by_head, decayed = g.dim() == 3, reads.numel() > 0
+    read, left = (reads, writes) if decayed else (q, k)
+    decay = decays if by_head or decayed else g
     with _on_device(q):
-        states, _ = _attend_states(left, v, decay, signs, start, totals=decayed, table=table)
+        states, _ = _attend_states(left, v, decay, signs, start, by_head=by_head, totals=decayed, table=table)
         d_v, d_start, d_states = _attend_walk(
-            read, left, d_o, decay, signs, weights, d_final, scale, v.dtype, totals=decayed, reverse=True, table=table
-        )
-        d_q, d_k, d_g = _attend_operands(q, k, v, g, signs, d_o, states, d_states, scale, gate)
+            read, left, d_o, decay, signs, weights, d_final, scale, v.dtype, by_head=by_head, totals=decayed, reverse=True,
+            table=table,
+        )  # fmt: skip
+        asks = [(q, d_o, scale, 0, False)]
+        (d_q,), d_k, d_g = _attend_operands(asks, k, v, g, decays, signs, weights, states, d_states, gate)
     return d_q, d_k, d_v, d_g, d_start
 
 
 @_attend_adjoint.register_fake
 def _attend_adjoint_empty(
     d_o: Tensor, d_final: Tensor | None, q: Tensor, k: Tensor, v: Tensor, g: Tensor, signs: Tensor | None,
-    start: Tensor | None, table: Tensor | None, weights: Tensor, reads: Tensor, writes: Tensor, totals: Tensor,
+    start: Tensor | None, table: Tensor | None, weights: Tensor, reads: Tensor, writes: Tensor, decays: Tensor,
     scale: float, gate: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     d_start = q.new_empty(_sequences_of(q.shape[0], table), q.shape[2], q.shape[3], v.shape[-1], dtype=torch.float32)

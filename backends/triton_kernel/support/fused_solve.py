@@ -26,15 +26,15 @@ def _solve(
     w: Tensor, u: Tensor, x: Tensor, g: Tensor, start: Tensor | None, table: Tensor | None, apart: int, before: bool,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """y in `dtype`, the chunks' inverses, and with one decay for each key: reads, writes, totals of the chunks."""
-    y, inverse, reads, writes, totals = _solve_empty(w, u, x, g, start, table, apart, before, dtype)
+    """y in `dtype`, the chunks' inverses, with one decay for each key reads and writes, and what a chunk's decays leave."""
+    y, inverse, reads, writes, decays = _solve_empty(w, u, x, g, start, table, apart, before, dtype)
     by_head = g.dim() == 3
     with _on_device(w):
-        left, right, decay = _solve_inverse(w, u, g, inverse, reads, writes, totals, apart, before)
+        left, right = _solve_inverse(w, u, g, inverse, reads, writes, decays, apart, before)
         y, _, _ = _solve_scan(
-            left, right, inverse, x, decay, start, dtype, by_head=by_head, apart=apart, before=before, table=table
+            left, right, inverse, x, decays, start, dtype, by_head=by_head, apart=apart, before=before, table=table
         )
-    return y, inverse, reads, writes, totals
+    return y, inverse, reads, writes, decays
 
 
 @_solve.register_fake
@@ -44,42 +44,40 @@ def _solve_empty(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     batch, time, heads, keys = w.shape
     y, inverse = x.new_empty(x.shape, dtype=dtype), w.new_empty(batch, time, heads, CHUNK)
-    if g.dim() == 3:
-        return y, inverse, w.new_empty(0), w.new_empty(0), w.new_empty(0)
-    totals = w.new_empty(batch * ((time + CHUNK - 1) // CHUNK) * heads * keys, dtype=torch.float32)
-    return y, inverse, w.new_empty(w.shape), w.new_empty(w.shape), totals
+    by_head, chunks = g.dim() == 3, batch * ((time + CHUNK - 1) // CHUNK) * heads
+    reads, writes = (w.new_empty((0,) if by_head else w.shape) for _ in range(2))
+    return y, inverse, reads, writes, w.new_empty(chunks * (3 * CHUNK if by_head else keys), dtype=torch.float32)
 
 
 @torch.library.custom_op(
     f"{OPS}::solve_adjoint",
     mutates_args=(),
     schema="(Tensor d_y, Tensor w, Tensor u, Tensor y, Tensor g, Tensor? start, Tensor? table, Tensor inverse, Tensor reads,"
-    " Tensor writes, Tensor totals, int apart, bool before, bool gate) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    " Tensor writes, Tensor decays, int apart, bool before, bool gate) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def _solve_adjoint(
     d_y: Tensor, w: Tensor, u: Tensor, y: Tensor, g: Tensor, start: Tensor | None, table: Tensor | None, inverse: Tensor,
-    reads: Tensor, writes: Tensor, totals: Tensor, apart: int, before: bool, gate: bool,
+    reads: Tensor, writes: Tensor, decays: Tensor, apart: int, before: bool, gate: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of w, u, x, g and of the first state. The chunks' states are computed again: none is kept."""
     by_head = g.dim() == 3
-    left, right, decay = (w, u, g) if by_head else (reads, writes, totals)
+    left, right = (w, u) if by_head else (reads, writes)
     y = y.to(w.dtype)
     with _on_device(w):
-        states, _ = _attend_states(right, y, decay, None, start, totals=not by_head, table=table)
+        states, _ = _attend_states(right, y, decays, None, start, by_head=by_head, totals=not by_head, table=table)
         d_x, d_states, d_start = _solve_scan(
-            left, right, inverse, d_y, decay, None, w.dtype, by_head=by_head, apart=apart, before=before, reverse=True,
+            left, right, inverse, d_y, decays, None, w.dtype, by_head=by_head, apart=apart, before=before, reverse=True,
             table=table,
         )  # fmt: skip
-        d_w, d_u, d_g = _attend_operands(
-            w, u, y, g, None, d_x, states, d_states, 1.0, gate, apart=apart, before=before
-        )
+        asks = [(w, d_x, 1.0, apart, before)]
+        (d_w,), d_u, d_g = _attend_operands(asks, u, y, g, decays, None, None, states, d_states, gate)
     return d_w, d_u, d_x, d_g, d_start
 
 
 @_solve_adjoint.register_fake
 def _solve_adjoint_empty(
     d_y: Tensor, w: Tensor, u: Tensor, y: Tensor, g: Tensor, start: Tensor | None, table: Tensor | None, inverse: Tensor,
-    reads: Tensor, writes: Tensor, totals: Tensor, apart: int, before: bool, gate: bool,
+    reads: Tensor, writes: Tensor, decays: Tensor, apart: int, before: bool, gate: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     d_start = w.new_empty(_sequences_of(w.shape[0], table), w.shape[2], w.shape[3], y.shape[-1], dtype=torch.float32)
     return torch.empty_like(w), torch.empty_like(u), w.new_empty(y.shape), torch.empty_like(g), d_start

@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ...torch_module.support.chunk_solve_read import chunk_solve_read
-from .attend_kernels import _rows_weights_kernel
-from .attending import CHUNK, LEVELS, PAIRS, _attend_choices, _attend_states, _attend_tile, _sequences_of, _weights_tile
+from .attending import CHUNK, PAIRS, _attend_states, _attend_tile, _head_weights, _rows_weights, _sequences_of
 from .fused_linear_attention import _attend_logarithm, _attend_operands
 from .fused_solve import _solve_empty
 from .launching import OPS, _cdiv, _has_kernels, _joint_shape, _on_device, _one_device, _restarted, _rows_fit, _unasked
@@ -30,28 +29,25 @@ def _ask(
     w: Tensor, u: Tensor, x: Tensor, q: Tensor, g: Tensor, start: Tensor | None, table: Tensor | None, before: bool,
     scale: float, dtype: torch.dtype,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    """o in `dtype`, the final state, y as wide as w, the chunks' inverses, and with one decay for each key: w's reads,
-    the writes, totals of the chunks, q's weights and reads."""
-    o, _, _, inverse, reads, writes, totals, weights, asked = _ask_empty(w, u, x, q, g, start, table, before, scale, dtype)
+    """o in `dtype`, the final state, y as wide as w, the chunks' inverses, with one decay for each key w's reads and the
+    writes, what decays of a chunk leave, q's weights and with one decay for each key its reads."""
+    o, _, _, inverse, reads, writes, decays, weights, asked = _ask_empty(w, u, x, q, g, start, table, before, scale, dtype)
     batch, time, heads, keys = w.shape
     values, count, by_head = x.shape[-1], _cdiv(time, CHUNK), g.dim() == 3
     with _on_device(w):
-        left, right, decay = _solve_inverse(w, u, g, inverse, reads, writes, totals, 1, before)
-        if not by_head:  # the writes and totals come out once more, the same
-            _rows_weights_kernel[(batch * heads, count)](
-                q, u, g, _attend_choices(q.device, q.dtype), weights, asked, writes, totals, scale, time, heads, keys,
-                APART=0, BEFORE=False, STRICT=False, WHOLE=False, ALONE=False, LEVELS=LEVELS,
-                **_weights_tile(q, g),
-            )  # fmt: skip
+        left, right = _solve_inverse(w, u, g, inverse, reads, writes, decays, 1, before)
+        if by_head:
+            _head_weights(q, u, decays, None, weights, scale)
+        else:
+            _rows_weights(q, u, g, weights, asked, None, decays, scale)
         y, states, final = _solve_scan(
-            left, right, inverse, x, decay, start, w.dtype, by_head=by_head, apart=1, before=before, table=table
+            left, right, inverse, x, decays, start, w.dtype, by_head=by_head, apart=1, before=before, table=table
         )
         tile = _attend_tile("reads", q, x)
         _reads_kernel[(batch * heads * _cdiv(values, tile["BV"]), count)](
-            q if by_head else asked, u, y, g, weights, states, o, scale, time, heads, keys, values,
-            BY_HEAD=by_head, **tile,
-        )  # fmt: skip
-    return o, final, y, inverse, reads, writes, totals, weights, asked
+            q if by_head else asked, y, decays, weights, states, o, scale, time, heads, keys, values, BY_HEAD=by_head, **tile
+        )
+    return o, final, y, inverse, reads, writes, decays, weights, asked
 
 
 @_ask.register_fake
@@ -59,53 +55,52 @@ def _ask_empty(
     w: Tensor, u: Tensor, x: Tensor, q: Tensor, g: Tensor, start: Tensor | None, table: Tensor | None, before: bool,
     scale: float, dtype: torch.dtype,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    y, inverse, reads, writes, totals = _solve_empty(w, u, x, g, start, table, 1, before, w.dtype)
+    y, inverse, reads, writes, decays = _solve_empty(w, u, x, g, start, table, 1, before, w.dtype)
     final = w.new_empty(_sequences_of(w.shape[0], table), w.shape[2], w.shape[3], x.shape[3], dtype=torch.float32)
-    weights, asked = q.new_empty(0), q.new_empty(0)
-    if g.dim() == 4:
-        weights, asked = q.new_empty(totals.shape[0] // q.shape[3] * PAIRS), q.new_empty(q.shape)
-    return x.new_empty(x.shape, dtype=dtype), final, y, inverse, reads, writes, totals, weights, asked
+    by_head = g.dim() == 3
+    weights = q.new_empty(decays.shape[0] // (3 * CHUNK if by_head else q.shape[3]) * PAIRS)
+    asked = q.new_empty(0) if by_head else q.new_empty(q.shape)
+    return x.new_empty(x.shape, dtype=dtype), final, y, inverse, reads, writes, decays, weights, asked
 
 
 @torch.library.custom_op(
     f"{OPS}::solve_read_adjoint",
     mutates_args=(),
     schema="(Tensor d_o, Tensor? d_final, Tensor? d_y, Tensor w, Tensor u, Tensor y, Tensor q, Tensor g, Tensor? start,"
-    " Tensor? table, Tensor inverse, Tensor reads, Tensor writes, Tensor totals, Tensor weights, Tensor asked, bool before,"
+    " Tensor? table, Tensor inverse, Tensor reads, Tensor writes, Tensor decays, Tensor weights, Tensor asked, bool before,"
     " float scale, bool gate) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def _ask_adjoint(
     d_o: Tensor, d_final: Tensor | None, d_y: Tensor | None, w: Tensor, u: Tensor, y: Tensor, q: Tensor, g: Tensor,
-    start: Tensor | None, table: Tensor | None, inverse: Tensor, reads: Tensor, writes: Tensor, totals: Tensor,
+    start: Tensor | None, table: Tensor | None, inverse: Tensor, reads: Tensor, writes: Tensor, decays: Tensor,
     weights: Tensor, asked: Tensor, before: bool, scale: float, gate: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of w, u, x, q, g and of the first state. The chunks' states are computed again: none is kept."""
     batch, time, heads, keys = w.shape
     values, count, by_head = y.shape[-1], _cdiv(time, CHUNK), g.dim() == 3
-    left, right, decay, read = (w, u, g, q) if by_head else (reads, writes, totals, asked)
+    left, right, read = (w, u, q) if by_head else (reads, writes, asked)
     answers = torch.empty_like(y)
     with _on_device(w):
-        states, _ = _attend_states(right, y, decay, None, start, totals=not by_head, table=table)
+        states, _ = _attend_states(right, y, decays, None, start, by_head=by_head, totals=not by_head, table=table)
         tile = _attend_tile("values adjoint", q, y)
         _values_adjoint_kernel[(batch * heads * _cdiv(values, tile["BV"]), count)](
-            q, u, d_o, g, weights, answers, scale, time, heads, keys, values,
-            BY_HEAD=by_head, **tile,
-        )  # fmt: skip
+            d_o, weights, answers, time, heads, values, **tile
+        )
         answers = answers if d_y is None else answers + d_y
         d_x, d_states, d_start = _solve_scan(
-            left, right, inverse, answers, decay, d_final, w.dtype,
+            left, right, inverse, answers, decays, d_final, w.dtype,
             by_head=by_head, apart=1, before=before, reverse=True, read=(read, d_o, scale),
             table=table,
         )  # fmt: skip
-        d_w, d_u, d_g = _attend_operands(w, u, y, g, None, d_x, states, d_states, 1.0, gate, apart=1, before=before)
-        d_q, d_u, d_g = _attend_operands(q, u, y, g, None, d_o, states, d_states, scale, gate, found=(d_u, d_g))
+        asks = [(w, d_x, 1.0, 1, before), (q, d_o, scale, 0, False)]
+        (d_w, d_q), d_u, d_g = _attend_operands(asks, u, y, g, decays, None, weights, states, d_states, gate)
     return d_w, d_u, d_x, d_q, d_g, d_start
 
 
 @_ask_adjoint.register_fake
 def _ask_adjoint_empty(
     d_o: Tensor, d_final: Tensor | None, d_y: Tensor | None, w: Tensor, u: Tensor, y: Tensor, q: Tensor, g: Tensor,
-    start: Tensor | None, table: Tensor | None, inverse: Tensor, reads: Tensor, writes: Tensor, totals: Tensor,
+    start: Tensor | None, table: Tensor | None, inverse: Tensor, reads: Tensor, writes: Tensor, decays: Tensor,
     weights: Tensor, asked: Tensor, before: bool, scale: float, gate: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     d_start = w.new_empty(_sequences_of(w.shape[0], table), w.shape[2], w.shape[3], y.shape[-1], dtype=torch.float32)

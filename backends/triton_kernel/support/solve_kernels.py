@@ -10,83 +10,47 @@ that of linear attention with values y whose outputs' gradients are r.
 import triton
 import triton.language as tl
 
-from .decay_kernels import (
-    _chunks_of,
-    _head_factors,
-    _load_pairs,
-    _load_tile,
-    _read_gates,
-    _store_tile,
-    _write_gates,
-)
+from .decay_kernels import _chunks_of, _head_decays, _load_pairs, _load_tile, _store_tile
 
 
 @triton.jit
-def _head_pairs_kernel(
-    w, u, g, pairs, T, H, K,
-    APART: tl.constexpr, BEFORE: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """One decay for each head: G[i,j] = (w_i . u_j) 2^(i <- j) in float32. w, u [B, T, H, K], pairs [B, T, H, C]."""
-    plane, chunk = tl.program_id(0), tl.program_id(1)
-    batch, head = (plane // H).to(tl.int64), plane % H
-    row, column = tl.arange(0, C), tl.arange(0, C)
-    base = (batch * T + chunk * C) * H + head
-    rows = T - chunk * C
-    found = tl.zeros([C, C], tl.float32)
-    for first in range(0, K, BK):
-        key = first + tl.arange(0, BK)
-        w_tile = _load_tile(w + base * K, row, key, H * K, rows, K)
-        u_tile = _load_tile(u + base * K, row, key, H * K, rows, K)
-        found = tl.dot(w_tile, tl.trans(u_tile), found, input_precision=PRECISION)
-    met, gate = _read_gates(g, base, row, rows, H, APART, BEFORE), _read_gates(g, base, row, rows, H, 0, False)
-    found *= _head_factors(met, gate, row, column, APART)
-    _store_tile(pairs + base * C, found, row, column, H * C, rows, C)
-
-
-@triton.jit
-def _inverse_half(pairs, row, column, stride, rows, PRECISION: tl.constexpr):
-    """(1 - G)^-1 for 32 rows of G, from two blocks of 16."""
-    within = (row // 16)[:, None] == (column // 16)[None, :]
-    found = tl.where(row[:, None] == column[None, :], 1.0, 0.0)
-    for i in range(1, 16):  # row i of both blocks: the rows above it, as G's row i weighs them
-        at = row // 16 * 16 + i
-        weight = tl.load(pairs + at * stride + row, mask=at < rows, other=0)
-        added = tl.sum(weight[:, None] * found, 0)
-        found += tl.where(within & ((row % 16) == i)[:, None], added[None, :], 0.0)
+def _inverse_half(pairs, blocks, row, column, stride, rows, PRECISION: tl.constexpr):
+    """(1 - G)^-1 for 32 rows of G, from those of its two blocks of 16 along the diagonal."""
     between = _load_tile(pairs, row, column, stride, rows, 32)
     between = tl.where((row >= 16)[:, None] & (column < 16)[None, :], between, 0.0)
-    between = tl.dot(between, found, input_precision=PRECISION)
-    return found + tl.dot(found, between, input_precision=PRECISION)
+    between = tl.dot(between, blocks, input_precision=PRECISION)
+    return blocks + tl.dot(blocks, between, input_precision=PRECISION)
 
 
 @triton.jit
 def _inverse_kernel(pairs, inverse, T, H, C: tl.constexpr, PRECISION: tl.constexpr):
-    """X = (1 - G)^-1 of each chunk, [B, T, H, C], from two halves; G is strictly lower triangular, in float32."""
+    """X = (1 - G)^-1 of each chunk of 64 rows, [B, T, H, C]; G is strictly lower triangular, in float32."""
     plane, chunk = tl.program_id(0), tl.program_id(1)
     batch, head = (plane // H).to(tl.int64), plane % H
+    base, stride, rows = ((batch * T + chunk * C) * H + head) * C, H * C, T - chunk * C
+    pairs += base
+    block, own = tl.arange(0, 4), tl.arange(0, 16)
+    found = tl.zeros([4, 16, 16], tl.float32) + tl.where(own[:, None] == own[None, :], 1.0, 0.0)[None, :, :]
+    for i in tl.static_range(1, 16):  # row i of all blocks of 16: the rows above it, as G's row i weighs them
+        at = block * 16 + i
+        weight = tl.load(pairs + (at * stride + block * 16)[:, None] + own[None, :], mask=(at < rows)[:, None], other=0)
+        added = tl.sum(weight[:, :, None] * found, 1)
+        found += tl.where((own == i)[None, :, None], added[:, None, :], 0.0)
+    pair = tl.arange(0, 2)  # two of them each along the diagonal of a half, [half, row, column]
+    halves = tl.reshape(found, [2, 2, 16, 1, 16])
+    halves = tl.where((pair[:, None] == pair[None, :])[None, :, None, :, None], halves, 0.0)
+    first, second = tl.split(tl.permute(tl.reshape(halves, [2, 32, 32]), [1, 2, 0]))
     row, column = tl.arange(0, 32), tl.arange(0, 32)
-    base = ((batch * T + chunk * C) * H + head) * C
-    rows, stride = T - chunk * C, H * C
     lower = 32 * stride + 32
-    first = _inverse_half(pairs + base, row, column, stride, rows, PRECISION)
-    second = _inverse_half(pairs + base + lower, row, column, stride, rows - 32, PRECISION)
-    between = _load_tile(pairs + base + 32 * stride, row, column, stride, rows - 32, 32)
-    between = tl.dot(between, first, input_precision=PRECISION)
-    between = tl.dot(second, between, input_precision=PRECISION)
     inverse += base
+    first = _inverse_half(pairs, first, row, column, stride, rows, PRECISION)
     _store_tile(inverse, first, row, column, stride, rows, 32)
     _store_tile(inverse + 32, tl.zeros([32, 32], tl.float32), row, column, stride, rows, 32)
-    _store_tile(inverse + 32 * stride, between, row, column, stride, rows - 32, 32)
+    second = _inverse_half(pairs + lower, second, row, column, stride, rows - 32, PRECISION)
     _store_tile(inverse + lower, second, row, column, stride, rows - 32, 32)
-
-
-@triton.jit
-def _chunk_factors(decay, base, row, rows, H, APART: tl.constexpr, BEFORE: tl.constexpr):
-    """One decay for each head: what it leaves of what reads meet [C], of writes at the chunk's end [C], and of the state."""
-    reads = tl.exp2(tl.cumsum(_read_gates(decay, base, row, rows, H, APART, BEFORE), 0))
-    writes = tl.exp2(tl.cumsum(_write_gates(decay, base, row, rows, H), 0, reverse=True))
-    total = tl.exp2(tl.sum(_read_gates(decay, base, row, rows, H, 0, False), 0))
-    return reads, writes, total
+    between = _load_tile(pairs + 32 * stride, row, column, stride, rows - 32, 32)
+    between = tl.dot(second, tl.dot(between, first, input_precision=PRECISION), input_precision=PRECISION)
+    _store_tile(inverse + 32 * stride, between, row, column, stride, rows - 32, 32)
 
 
 @triton.jit
@@ -99,8 +63,9 @@ def _solve_kernel(
     """The unknowns y [B, T, H, V] and the state that enters every chunk [B, N, H, K, V], chunk after chunk.
 
     With one decay for each key, w holds the reads and u the writes, decayed already, and `decay` the chunks' totals; with
-    BY_HEAD it is g [B, T, H]. REVERSE is the adjoint: x the gradient of y, y that of x, the states those that leave; with
-    READ the state is read by q, too, which gave outputs with the gradients `d_out`. All keys are in one tile.
+    BY_HEAD it has the sums of `_head_sums_kernel`. REVERSE is the adjoint: x the gradient of y, y that of x, the states
+    those that leave; with READ the state is read by q, too, which gave outputs with the gradients `d_out`. All keys are in
+    one tile.
     """
     value, key = tl.program_id(1) * BV + tl.arange(0, BV), tl.arange(0, BK)
     plane, head = tl.program_id(0).to(tl.int64), tl.program_id(0) % H
@@ -118,8 +83,8 @@ def _solve_kernel(
         chunk = begin + step
         if REVERSE:
             chunk = end - 1 - step
-        place = ((batch * count + chunk) * H + head) * K
-        tl.store(states + place * V + corner, state.to(states.dtype.element_ty), mask=inside)
+        place = (batch * count + chunk) * H + head
+        tl.store(states + place * K * V + corner, state.to(states.dtype.element_ty), mask=inside)
         base = (batch * T + chunk * C) * H + head
         rows = T - chunk * C
         w_tile = _load_tile(w + base * K, row, key, H * K, rows, K)
@@ -127,9 +92,9 @@ def _solve_kernel(
         x_tile = _load_tile(x + base * V, row, value, H * V, rows, V).to(tl.float32)
         solved = _load_tile(inverse + base * C, row, column, H * C, rows, C)
         if BY_HEAD:
-            reads, writes, total = _chunk_factors(decay, base, row, rows, H, APART, BEFORE)
+            reads, writes, total = _head_decays(decay, place, row, APART, BEFORE)
         else:
-            total = tl.load(decay + place + key, mask=key < K, other=0)[:, None]
+            total = tl.load(decay + place * K + key, mask=key < K, other=0)[:, None]
         if REVERSE:
             w_tile, u_tile = u_tile, w_tile
         answer = tl.dot(w_tile, state.to(LIKE), input_precision=PRECISION)
@@ -148,8 +113,7 @@ def _solve_kernel(
             q_tile = _load_tile(q + base * K, row, key, H * K, rows, K)
             d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
             if BY_HEAD:
-                seen = tl.exp2(tl.cumsum(_read_gates(decay, base, row, rows, H, 0, False), 0)) * scale
-                d_tile = (d_tile * seen[:, None]).to(LIKE)
+                d_tile = (d_tile * (_head_decays(decay, place, row, 0, False)[0] * scale)[:, None]).to(LIKE)
             state = tl.dot(tl.trans(q_tile), d_tile, state, input_precision=PRECISION)
     tl.store(final + plane * K * V + corner, state, mask=inside)
 
@@ -186,17 +150,17 @@ def _solve_slabs_kernel(
         chunk = begin + step
         if REVERSE:
             chunk = end - 1 - step
-        place = ((batch * count + chunk) * H + head) * K
+        place = (batch * count + chunk) * H + head
         base = (batch * T + chunk * C) * H + head
         rows = T - chunk * C
         if BY_HEAD:
-            reads, writes, total = _chunk_factors(decay, base, row, rows, H, APART, BEFORE)
+            reads, writes, total = _head_decays(decay, place, row, APART, BEFORE)
             if REVERSE:
                 reads, writes = writes, reads
         answer = tl.zeros([C, BV], tl.float32)
         for slab in tl.static_range(SLABS):
             key = slab * BK + lane
-            _store_tile(states + place * V, held[slab], key, value, V, K, V)
+            _store_tile(states + place * K * V, held[slab], key, value, V, K, V)
             asked = _load_tile(asks + base * K, row, key, H * K, rows, K)
             answer = tl.dot(asked, held[slab].to(LIKE), answer, input_precision=PRECISION)
         if BY_HEAD:
@@ -212,13 +176,12 @@ def _solve_slabs_kernel(
         if READ:
             d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
             if BY_HEAD:
-                seen = tl.exp2(tl.cumsum(_read_gates(decay, base, row, rows, H, 0, False), 0)) * scale
-                d_tile = (d_tile * seen[:, None]).to(LIKE)
+                d_tile = (d_tile * (_head_decays(decay, place, row, 0, False)[0] * scale)[:, None]).to(LIKE)
         after = ()
         for slab in tl.static_range(SLABS):
             key = slab * BK + lane
             if not BY_HEAD:
-                total = tl.load(decay + place + key, mask=key < K, other=0)[:, None]
+                total = tl.load(decay + place * K + key, mask=key < K, other=0)[:, None]
             told = _load_tile(tells + base * K, row, key, H * K, rows, K)
             state = tl.dot(tl.trans(told), found.to(LIKE), held[slab] * total, input_precision=PRECISION)
             if READ:
@@ -232,65 +195,43 @@ def _solve_slabs_kernel(
 
 @triton.jit
 def _reads_kernel(
-    q, k, v, g, weights, states, out, scale, T, H, K, V,
+    q, v, sums, weights, states, out, scale, T, H, K, V,
     BY_HEAD: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """o = A y + reads S for one chunk, y in v's place. With one decay for each key, q holds the reads and A is in `weights`."""
+    """o = A y + reads S for one chunk, y in v's place. With one decay for each key, q holds the reads, decayed already."""
     blocks = tl.cdiv(V, BV)
     plane, chunk = tl.program_id(0) // blocks, tl.program_id(1)
     batch, head = (plane // H).to(tl.int64), plane % H
     value = tl.program_id(0) % blocks * BV + tl.arange(0, BV)
     row, column = tl.arange(0, C), tl.arange(0, C)
-    base = (batch * T + chunk * C) * H + head
+    base, place = (batch * T + chunk * C) * H + head, (batch * tl.cdiv(T, C) + chunk) * H + head
     rows = T - chunk * C
-    states += ((batch * tl.cdiv(T, C) + chunk) * H + head) * K * V
+    states += place * K * V
     found = tl.zeros([C, BV], tl.float32)
-    inner = tl.zeros([C, C], tl.float32)
     for first in range(0, K, BK):
         key = first + tl.arange(0, BK)
         q_tile = _load_tile(q + base * K, row, key, H * K, rows, K)
         state = _load_tile(states, key, value, V, K, V)
         found = tl.dot(q_tile, state.to(q_tile.dtype), found, input_precision=PRECISION)
-        if BY_HEAD:
-            k_tile = _load_tile(k + base * K, row, key, H * K, rows, K)
-            inner = tl.dot(q_tile, tl.trans(k_tile), inner, input_precision=PRECISION)
-    v_tile = _load_tile(v + base * V, row, value, H * V, rows, V)
     if BY_HEAD:
-        gate = _read_gates(g, base, row, rows, H, 0, False)
-        found *= (tl.exp2(tl.cumsum(gate, 0)) * scale)[:, None]
-        factors = _head_factors(gate, gate, row, column, 0)
-        weight = (inner * factors * scale).to(v_tile.dtype)
-    else:
-        weight = _load_pairs(weights, (batch * tl.cdiv(T, C) + chunk) * H + head, row, column)
-    found = tl.dot(weight, v_tile, found, input_precision=PRECISION)
+        found *= (_head_decays(sums, place, row, 0, False)[0] * scale)[:, None]
+    v_tile = _load_tile(v + base * V, row, value, H * V, rows, V)
+    found = tl.dot(_load_pairs(weights, place, row, column), v_tile, found, input_precision=PRECISION)
     _store_tile(out + base * V, found, row, value, H * V, rows, V)
 
 
 @triton.jit
 def _values_adjoint_kernel(
-    q, k, d_out, g, weights, d_v, scale, T, H, K, V,
-    BY_HEAD: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """d_v = A^T d_o for one chunk. With one decay for each key, A is in `weights`."""
+    d_out, weights, d_v, T, H, V, C: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr
+):
+    """d_v = A^T d_o for one chunk."""
     blocks = tl.cdiv(V, BV)
     plane, chunk = tl.program_id(0) // blocks, tl.program_id(1)
     batch, head = (plane // H).to(tl.int64), plane % H
     value = tl.program_id(0) % blocks * BV + tl.arange(0, BV)
     row, column = tl.arange(0, C), tl.arange(0, C)
-    base = (batch * T + chunk * C) * H + head
-    rows = T - chunk * C
-    inner = tl.zeros([C, C], tl.float32)
-    for first in range(0, K if BY_HEAD else 0, BK):
-        key = first + tl.arange(0, BK)
-        q_tile = _load_tile(q + base * K, row, key, H * K, rows, K)
-        k_tile = _load_tile(k + base * K, row, key, H * K, rows, K)
-        inner = tl.dot(q_tile, tl.trans(k_tile), inner, input_precision=PRECISION)
+    base, rows = (batch * T + chunk * C) * H + head, T - chunk * C
+    weight = _load_pairs(weights, (batch * tl.cdiv(T, C) + chunk) * H + head, row, column)
     d_tile = _load_tile(d_out + base * V, row, value, H * V, rows, V)
-    if BY_HEAD:
-        gate = _read_gates(g, base, row, rows, H, 0, False)
-        factors = _head_factors(gate, gate, row, column, 0)
-        weight = (inner * factors * scale).to(d_tile.dtype)
-    else:
-        weight = _load_pairs(weights, (batch * tl.cdiv(T, C) + chunk) * H + head, row, column)
     found = tl.dot(tl.trans(weight), d_tile, input_precision=PRECISION)
     _store_tile(d_v + base * V, found, row, value, H * V, rows, V)

@@ -16,15 +16,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .assembler import _is_hopper
-from .attend_kernels import _rows_weights_kernel
-from .attending import CHUNK, LEVELS, _attend_choices, _sequences_of, _weights_tile
+from .attending import CHUNK, _head_sums, _head_weights, _rows_weights, _sequences_of
 from .launching import _block, _cdiv, _dot_precision
-from .solve_kernels import _head_pairs_kernel, _inverse_kernel, _solve_kernel, _solve_slabs_kernel
+from .solve_kernels import _inverse_kernel, _solve_kernel, _solve_slabs_kernel
 from .tuning import _tuned
 
 SOLVE_KEYS = 128  # in one tile
 SLABS_KEYS = {torch.float32: 256, torch.float16: 512, torch.bfloat16: 512}  # in registers
-SOLVE_PAIRS, SOLVE_WARPS, INVERSE_WARPS = 64, 4, 2
+INVERSE_WARPS = 1
 SOLVE_PROGRAMS = 128
 # w, u, inverse, x, decay, start; of a scan that is read: by what, the gradients of what was found, the factor of both; table.
 Given = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, tuple[Tensor, Tensor, float] | None, Tensor | None]
@@ -114,10 +113,9 @@ def _solve_stepped(
     reads: Tensor | float = 1.0
     writes = seen = reads
     if BY_HEAD:
-        gate = chunks(decay.unsqueeze(-1))
-        reads = pad(gate, (0, 0, APART if BEFORE else 0, 0))[..., :CHUNK, :].cumsum(-2).exp()
-        writes = pad(gate, (0, 0, 0, 1))[..., 1:, :].flip(-2).cumsum(-2).flip(-2).exp()
-        seen, totals = gate.cumsum(-2).exp(), gate.sum(-2, keepdim=True).exp()
+        upto, _, after = decay.view(batch, count, heads, 3, CHUNK, 1).transpose(0, 1).exp2().unbind(3)
+        reads = pad(upto, (0, 0, APART if BEFORE else 0, 0), value=1.0)[..., :CHUNK, :]
+        writes, seen, totals = after, upto, upto[..., -1:, :]
     else:
         totals = decay.view(batch, count, heads, keys).transpose(0, 1).unsqueeze(-1)
     asks, tells, solved, gains = chunks(w) * reads, chunks(u) * writes, chunks(inverse), chunks(x)
@@ -151,25 +149,20 @@ def _entered(state: Tensor, chunk: int, table: Tensor | None) -> tuple[Tensor | 
 
 
 def _solve_inverse(
-    w: Tensor, u: Tensor, g: Tensor, inverse: Tensor, reads: Tensor, writes: Tensor, totals: Tensor,
+    w: Tensor, u: Tensor, g: Tensor, inverse: Tensor, reads: Tensor, writes: Tensor, decays: Tensor,
     apart: int, before: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Fill `inverse`, and with one decay for each key the rest; what the scan takes as w, u and decay."""
-    batch, time, heads, keys = w.shape
-    grid, order = (batch * heads, _cdiv(time, CHUNK)), {"APART": apart, "BEFORE": before}
-    pairs = w.new_empty(batch, time, heads, CHUNK, dtype=torch.float32)
-    if g.dim() == 3:
-        _head_pairs_kernel[grid](
-            w, u, g, pairs, time, heads, keys, C=CHUNK, BK=_block(keys, SOLVE_PAIRS), PRECISION=_dot_precision(),
-            num_warps=SOLVE_WARPS, **order,
-        )  # fmt: skip
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Fill `inverse` and `decays`, and with one decay for each key the reads and writes; what the scan takes as w and u."""
+    batch, time, heads, _ = w.shape
+    by_head, pairs = g.dim() == 3, w.new_empty(batch, time, heads, CHUNK, dtype=torch.float32)
+    if by_head:
+        _head_sums(g, decays)
+        _head_weights(w, u, decays, None, pairs, 1.0, apart=apart, before=before, whole=True)
     else:
-        choices = _attend_choices(w.device, w.dtype, apart, before)
-        _rows_weights_kernel[grid](
-            w, u, g, choices, pairs, reads, writes, totals, 1.0, time, heads, keys,
-            STRICT=False, WHOLE=True, ALONE=False, LEVELS=LEVELS, **order, **_weights_tile(w, g),
-        )  # fmt: skip
+        _rows_weights(w, u, g, pairs, reads, writes, decays, 1.0, apart=apart, before=before, whole=True)
     # 16-bit numbers come in and go out: the products between need no more than tf32.
     precision = "tf32" if w.dtype != torch.float32 and _dot_precision() == "tf32x3" else _dot_precision()
-    _inverse_kernel[grid](pairs, inverse, time, heads, C=CHUNK, PRECISION=precision, num_warps=INVERSE_WARPS)
-    return (w, u, g) if g.dim() == 3 else (reads, writes, totals)
+    _inverse_kernel[batch * heads, _cdiv(time, CHUNK)](
+        pairs, inverse, time, heads, C=CHUNK, PRECISION=precision, num_warps=INVERSE_WARPS
+    )
+    return (w, u) if by_head else (reads, writes)

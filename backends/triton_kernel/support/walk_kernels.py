@@ -10,18 +10,7 @@ backwards, with the gradients of the outputs in v's place: reads and writes chan
 import triton
 import triton.language as tl
 
-from .decay_kernels import (
-    _gates_of,
-    _head_factors,
-    _load_pairs,
-    _load_start,
-    _load_tile,
-    _read_gates,
-    _signs_of,
-    _store_tile,
-    _sums,
-    _write_gates,
-)
+from .decay_kernels import _gates_of, _head_decays, _load_pairs, _load_start, _load_tile, _signs_of, _store_tile, _sums
 
 
 @triton.jit
@@ -34,9 +23,9 @@ def _walk_kernel(
 ):  # fmt: skip
     """o = A v + reads S, S <- total S + writes^T v, for a group of PER chunks; reversed o = A^T v + writes S and so on.
 
-    q, k [B, T, H, K], v [B, T, H, V], start (of any strides) and final [B, H, K, V]. `decay` is g, with BY_HEAD [B, T, H],
-    else [B, T, H, K], and A in `weights` [B, N, H, pairs]; with TOTALS q and k are reads and writes, and `decay` is what whole
-    chunks leave [B, N, H, K].
+    q, k [B, T, H, K], v [B, T, H, V], A in `weights` [B, N, H, pairs], start (of any strides) and final [B, H, K, V].
+    `decay` is g [B, T, H, K], with BY_HEAD the sums of `_head_sums_kernel`; with TOTALS q and k are reads and writes, and it
+    is what whole chunks leave [B, N, H, K].
     A program's state is SLABS tiles of BK keys; with PARTED that is one of several parts: out [parts, B, T, H, V].
     With CUT there are several groups, and `entering` [B, groups, H, K, V] holds the states on the side where each begins.
     REVERSE keeps the state that leaves every chunk, [B, N, H, K, V]. STRICT: a row reads before its step, which is after
@@ -84,19 +73,16 @@ def _walk_kernel(
         rows = T - chunk * C
         right = _load_tile(v + base * V, row, value, H * V, rows, V)
         written = right
+        weight = _load_pairs(weights, place, row, column)
+        if PARTED:  # of all together A counts once
+            weight = tl.where(part == 0, weight, 0.0).to(LIKE)
         if BY_HEAD:
-            gate, sign = _read_gates(decay, base, row, rows, H, 0, False), _signs_of(signs, base, row, rows, H, SIGNED)
-            reads = tl.exp2(tl.cumsum(gate, 0)) * sign * scale
-            writes = tl.exp2(tl.cumsum(_write_gates(decay, base, row, rows, H), 0, reverse=True)) * sign
+            reads, writes, total = _head_decays(decay, place, row, 0, False)
+            sign = _signs_of(signs, base, row, rows, H, SIGNED)
+            reads, writes = reads * sign * scale, writes * sign
             if REVERSE:
                 reads, writes = writes, reads
-            total = tl.exp2(tl.sum(gate, 0))
             written = (right * writes[:, None]).to(LIKE)  # and not k, which goes into the product as it comes from memory
-            inner = tl.zeros([C, C], tl.float32)
-        else:
-            weight = _load_pairs(weights, place, row, column)
-            if PARTED:  # of all together A counts once
-                weight = tl.where(part == 0, weight, 0.0).to(LIKE)
         found = tl.zeros([C, BV], tl.float32)
         after = ()
         for slab in tl.static_range(SLABS):
@@ -106,11 +92,9 @@ def _walk_kernel(
                 _store_tile(states + place * K * V, state, key, value, V, K, V)
             reader = _load_tile(q + (base + LATER * H) * K, row, key, H * K, rows - LATER, K)
             writer = _load_tile(k + base * K, row, key, H * K, rows, K)
-            if BY_HEAD:
-                inner = tl.dot(reader, tl.trans(writer), inner, input_precision=PRECISION)
-            elif TOTALS:
+            if TOTALS:
                 total = tl.load(decay + place * K + key, mask=key < K, other=0)[:, None]
-            else:
+            elif not BY_HEAD:
                 gate = _gates_of(_load_tile(decay + base * K, row, key, H * K, rows, K))
                 reader = (reader * tl.exp2(_sums(choices, LEVELS, gate, C, PRECISION)) * scale).to(LIKE)
                 writer = (writer * tl.exp2(_sums(choices, LEVELS + 1, gate, C, PRECISION))).to(LIKE)
@@ -122,8 +106,6 @@ def _walk_kernel(
         held = after
         if BY_HEAD:
             found *= reads[:, None]
-            factors = _head_factors(gate, gate, row, column, 0) * sign[:, None] * sign[None, :]
-            weight = (inner * factors * scale).to(LIKE)
         if REVERSE:
             weight = tl.trans(weight)
         found = tl.dot(weight, right, found, input_precision=PRECISION)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from backends.triton_kernel.support import attend_kernels as attend
+from backends.triton_kernel.support import decay_kernels as decays
 from backends.triton_kernel.support import read_kernels as read
 from backends.triton_kernel.support import scan_kernels as scan
 from backends.triton_kernel.support import solve_kernels as solve
@@ -14,7 +15,7 @@ from backends.triton_kernel.support import walk_kernels as walk
 from backends.triton_kernel.support.attending import ATTEND_TILES, CHUNK, HOPPER_TILES, LEVELS, _walk_tile
 from backends.triton_kernel.support.fused_read import READ_SEGMENT, READ_STEPS, _read_tile
 from backends.triton_kernel.support.fused_scan import SCAN_ADJOINT_STEPS, SCAN_LANES, SCAN_STEPS, SCAN_WARPS
-from backends.triton_kernel.support.solving import INVERSE_WARPS, SOLVE_PAIRS, SOLVE_WARPS, _solve_tile
+from backends.triton_kernel.support.solving import INVERSE_WARPS, _solve_tile
 
 F32, BF16 = "*fp32", "*bf16"
 ALONE: dict[str, Any] = {"PACKED": False, "table": None}  # what a kernel of one sequence is told of packed ones
@@ -24,9 +25,9 @@ ELSEWHERE: dict[str, dict[str, dict[str, int]]] = {}  # constants and options th
 
 SCAN = dict.fromkeys(("a", "b", "start", "h", "kept_ends", "rate_ends", "b_ends", "grad", "d_a", "d_b"), F32)
 NARROW = ("q", "k", "v", "left", "right", "choices", "weights", "reads", "writes", "states", "out",
-          "d_out", "d_weights", "d_states", "d_q", "d_k", "d_v")
-WIDE = ("g", "signs", "decay", "totals", "start", "entering", "final", "d_g")
-ATTEND = {**dict.fromkeys(NARROW, BF16), **dict.fromkeys(WIDE, F32), "scale": "fp32", "table": "*i32"}
+          "d_out", "d_weights", "d_states", "d_q", "d_k", "d_v", "asked", "d_asked", "d_ask")
+WIDE = ("g", "signs", "sums", "decay", "totals", "start", "entering", "final", "d_g")
+ATTEND = {**dict.fromkeys(NARROW, BF16), **dict.fromkeys(WIDE, F32), "scale": "fp32", "factor": "fp32", "table": "*i32"}
 SOLVE = {**ATTEND, **dict.fromkeys(("w", "u", "x", "y", "inverse"), BF16), "pairs": F32}
 READ = {**ATTEND, **dict.fromkeys(("x", "y", "o", "d_o"), BF16),
         **dict.fromkeys(("marks", "scratch", "totals", "ends", "d_final", "d_q", "d_k", "d_x", "d_y", "d_start"), F32)}
@@ -51,7 +52,7 @@ def _attend(
         size = {name: min(most, width) for name, most in (("BK", keys), ("BV", values)) if most}
         made.append((size, {"num_warps": warps} | ({"num_stages": stages} if stages else {})))
     more = {"C": CHUNK, "PRECISION": "ieee"}
-    if any(name in kernel.__name__ for name in ("_rows_", "_states_", "_head_adjoint_")):
+    if "LEVELS" in kernel.arg_names:
         more["LEVELS"] = LEVELS
     (size, options), (others, elsewhere) = made
     name = f"{tile} {by}".strip() + f", {special}" * bool(special)
@@ -59,15 +60,16 @@ def _attend(
     ELSEWHERE[name] = dict.fromkeys(("sm_80", "sm_100", "gfx942"), {**others, **{o: elsewhere.get(o, 0) for o in options}})
 
 
-def _walk(by: str, reverse: bool, width: int, packed: bool = False, signed: bool = False) -> None:
-    """K = V = width, bfloat16; of many heads."""
-    name = f"walk {width} {by}" + " reversed" * reverse + ", packed" * packed + ", signed" * signed
+def _walk(by: str, reverse: bool, width: int, packed: bool = False, signed: bool = False, few: bool = False) -> None:
+    """K = V = width, bfloat16; of many heads, or of so few that time is cut."""
+    name = f"walk {width} {by}" + " reversed" * reverse + ", packed" * packed + ", signed" * signed + ", few heads" * few
     tile, *others = (
-        _walk_tile(by == "by head", 1024, width, width, torch.bfloat16, tiles, signed) for tiles in ("sm_90", "sm_80", "hip")
+        _walk_tile(by == "by head", 16 if few else 1024, width, width, torch.bfloat16, tiles, signed)
+        for tiles in ("sm_90", "sm_80", "hip")
     )
     ELSEWHERE[name] = dict(zip(("sm_80", "gfx942"), others, strict=True))
     options = {option: tile.pop(option) for option in ("num_warps", "num_stages")}
-    flags = {**MODES[by], "STRICT": False, "REVERSE": reverse, "HAS_START": True, "CUT": not packed, "PARTED": False}
+    flags = {**MODES[by], "STRICT": False, "REVERSE": reverse, "HAS_START": True, "CUT": few, "PARTED": False}
     flags |= {"SIGNED": signed, **(TOGETHER if packed else ALONE)}
     KERNELS[name] = (walk._walk_kernel, ATTEND, {**flags, "C": CHUNK, "LEVELS": LEVELS, "PRECISION": "ieee", **tile}, options)
 
@@ -75,7 +77,7 @@ def _walk(by: str, reverse: bool, width: int, packed: bool = False, signed: bool
 def _solve(name: str, kernel: Any, options: dict[str, int], like: str = BF16, **constants: Any) -> None:
     """K = V = 128, or as many keys as the tile has; 16-bit operands of `like`."""
     types = {n: like if t == BF16 else t for n, t in SOLVE.items()}
-    KERNELS[name] = (kernel, types, {"C": CHUNK, "PRECISION": "tf32x3", **constants}, {"num_warps": SOLVE_WARPS, **options})
+    KERNELS[name] = (kernel, types, {"C": CHUNK, "PRECISION": "tf32x3", **constants}, {"num_warps": 4, **options})
 
 
 def _solve_scan(by: str, reverse: bool, keys: int, dtype: torch.dtype = torch.bfloat16, packed: bool = False) -> None:
@@ -113,15 +115,16 @@ for size, decay in (((16, 2048), "mamba"), ((128, 128), "by entry")):
 _scan("scan ends", scan._scan_ends_kernel, SCAN_STEPS, SHIFT=0)
 _scan("scan states", scan._scan_states_kernel, SCAN_STEPS, HAS_START=True)
 _scan("scan adjoint", scan._scan_adjoint_kernel, SCAN_ADJOINT_STEPS, HAS_START=True)
-_attend(attend._rows_weights_kernel, "weights", STRICT=False, WHOLE=False, ALONE=False, **UPTO)
-_attend(attend._rows_weights_kernel, "weights", special="16-bit decays", types=ATTEND | {"g": BF16, "weights": F32},
-        STRICT=False, WHOLE=True, ALONE=False, **AFTER)
+_attend(attend._rows_weights_kernel, "weights", STRICT=False, WHOLE=False, ALONE=False, WRITES=True, **UPTO)
+_attend(attend._rows_weights_kernel, "weights", "of 16-bit decays", types=ATTEND | {"g": BF16, "weights": F32},
+        STRICT=False, WHOLE=True, ALONE=False, WRITES=True, **AFTER)
 for by, flags in MODES.items():
     for reverse in (False, True):
         _attend(attend._states_kernel, "states", by + " reversed" * reverse, REVERSE=reverse, HAS_START=True, **flags, **ALONE)
         for width in {"by key": (64,), "decayed": (128, 256), "by head": (64, 128, 256)}[by]:
             _walk(by, reverse, width)
-        _walk(by, reverse, 64 if by == "by key" else 128, packed=True)
+        for how in ("packed", "few"):
+            _walk(by, reverse, 64 if by == "by key" else 128, **{how: True})
         if by == "by head":
             _walk(by, reverse, 192)
             for width in (32, 64, 128):
@@ -129,15 +132,17 @@ for by, flags in MODES.items():
     _attend(attend._states_kernel, "states", f"{by}, packed", REVERSE=False, HAS_START=True, **flags, **TOGETHER)
 for by in ("by key", "by head"):
     _attend(solve._reads_kernel, "reads", by, BY_HEAD=by == "by head")
-    _attend(solve._values_adjoint_kernel, "values adjoint", by, BY_HEAD=by == "by head")
+_attend(solve._values_adjoint_kernel, "values adjoint")
 _attend(attend._weights_adjoint_kernel, "weights adjoint")
+_attend(attend._head_weights_kernel, "head weights", STRICT=False, WHOLE=False, SIGNED=False, **UPTO)
 _attend(attend._rows_adjoint_kernel, "rows adjoint", WRITES=True, **UPTO)
-_attend(attend._head_adjoint_kernel, "head adjoint", GATE=True, SIGNED=False, WRITES=True, **UPTO)
-_attend(attend._head_adjoint_kernel, "head adjoint", special="read before", GATE=True, SIGNED=False, WRITES=True,
-        APART=1, BEFORE=True)
+_attend(attend._rows_adjoint_kernel, "rows adjoint", special="read again", WRITES=False, **UPTO)
+_attend(attend._head_adjoint_kernel, "head adjoint", GATE=True, SIGNED=False, TWICE=False, KEPT=True, **UPTO)
+_attend(attend._head_adjoint_kernel, "head adjoint", special="read twice", GATE=True, SIGNED=False, TWICE=True, KEPT=True,
+        **AFTER)
 _attend(attend._states_kernel, "states", "by head", special="narrow", BV=16, REVERSE=False, HAS_START=True,
         **MODES["by head"], **ALONE)
-_solve("pairs by head", solve._head_pairs_kernel, {}, BK=SOLVE_PAIRS, **AFTER)
+KERNELS["head sums"] = (decays._head_sums_kernel, ATTEND, {"C": CHUNK, "BH": 16}, {"num_warps": 4})
 _solve("inverse", solve._inverse_kernel, {"num_warps": INVERSE_WARPS}, PRECISION="tf32")
 for by in ("by key", "by head"):
     for reverse in (False, True):

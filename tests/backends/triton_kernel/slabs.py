@@ -57,7 +57,11 @@ def agree(text: ModuleType, kind: str, narrow: torch.dtype) -> bool:
     inverse = torch.where(column < row, 0.1 * drawn(TIME, 1, CHUNK)[0, :, 0], (column == row).to(narrow))
     x, d_out = drawn(TIME, 1, VALUES), drawn(TIME, 1, VALUES)
     wide = torch.float32
-    decay = -0.1 * drawn(TIME, 1, like=wide) if by_head else drawn(-(-TIME // CHUNK), 1, KEYS, like=wide)
+    count = -(-TIME // CHUNK)
+    decay = drawn(count, 1, KEYS, like=wide)
+    if by_head:
+        decay = torch.empty(count * 3 * CHUNK)
+        text._head_sums(-0.1 * drawn(TIME, 1, like=wide), decay)
     start = None if alone else drawn(1, KEYS, VALUES, like=wide)
     given = (w, u, inverse[None, :, None], x, decay, start, None if unread else (q, d_out, 0.5), None)
     pairs = zip(text._solve_launched(given, narrow, how, TILE), text._solve_stepped(given, narrow, **how), strict=True)

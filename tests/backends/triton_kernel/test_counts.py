@@ -46,7 +46,7 @@ def test_explain_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "retention", "--mixer", "retention", "--backend", "triton"]) == 0
     out = capsys.readouterr().out
     assert "launches of form chunkwise for one sequence in bfloat16, |t| 8192, |h| 96, |d| 128, |e| 128" in out
-    assert "walk                   192 x 1 programs" in out and "forward: 1.02 times" in out
+    assert "walk                   192 x 1 programs" in out and "forward: 1.70 times" in out
 
 
 def _ratio(name: str, shape: tuple[int, int, int, int]) -> float:
@@ -98,12 +98,13 @@ def test_its_kernels_do_where_there_is_more_to_compute(name: str, shape: tuple[i
     batch, length, heads, width = shape
     sizes = {"t": length, "h": heads, "g": heads}
     found = counts(name, batch, sizes, width, torch.bfloat16, planes=(batch * heads,), backward=False)
-    moved = sum(x.moved for x in found.launches["forward"] if x.name in ("rows_weights", "states", "walk"))
+    own = ("head_sums", "head_weights", "rows_weights", "states", "walk")
+    moved = sum(x.moved for x in found.launches["forward"] if x.name in own)
     assert 0 < moved <= 2.0 * sum(least for operator, least in found.operators["forward"] if operator == "attend")
 
 
 # Of one sequence with few heads: what waits for memory is not moved fast, and time is cut, so that more is asked for at once.
-FEW = {"simple_gla": 1.76, "gla": 2.56}
+FEW = {"simple_gla": 2.46, "gla": 2.56}
 
 
 @pytest.mark.parametrize("name", FEW)
@@ -114,7 +115,7 @@ def test_few_heads_cut_time(name: str) -> None:
 
 
 # The adjoint needs the state on both sides of every chunk, which it finds again. These may only fall.
-BACKWARD = {"retention": 3.29, "simple_gla": 3.29, "gla": 2.83}
+BACKWARD = {"retention": 2.97, "simple_gla": 3.02, "gla": 2.81}
 
 
 @pytest.mark.parametrize("name", BACKWARD)

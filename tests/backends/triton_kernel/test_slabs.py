@@ -36,7 +36,7 @@ def test_so_many_keys_are_held_in_registers_and_no_more(
     monkeypatch.setattr(solving, "_solve_launched", lambda given, *how: by_kernel.append(given[0].shape[-1]))
     for n in (keys, keys + 1):
         w, u, inverse = torch.randn(1, 20, 1, n) / n, torch.randn(1, 20, 1, n) / n, torch.eye(64)[:20].view(1, 20, 1, 64)
-        given = [w.to(dtype), u.to(dtype), inverse.to(dtype), torch.randn(1, 20, 1, 3), -torch.rand(1, 20, 1), None, torch.float32]
+        given = [w.to(dtype), u.to(dtype), inverse.to(dtype), torch.randn(1, 20, 1, 3), -torch.rand(3 * 64), None, torch.float32]
         solving._solve_scan(*given, by_head=True, apart=1, before=False)
     assert by_kernel == [keys]
 
