@@ -17,7 +17,7 @@ PRODUCTS = {"sm_80": "mma.sync", "sm_90": "wgmma.mma_async", "sm_100": "tcgen05.
 
 def _products(name: str, target: str) -> set[str]:
     """What a kernel must use: wgmma and its like want 64 rows and 4 warps; the blocks of the inverse have 32, and float32 2."""
-    if name.startswith(("scan", "read ends", "read states", "read adjoint")):
+    if name.startswith(("scan", "read ends", "read states", "read adjoint", "head sums")):
         return set()
     plain = (name.startswith("inverse") or "float32" in name) and target.startswith("sm")
     return {PRODUCTS["sm_80" if plain else target]}
