@@ -40,8 +40,8 @@ def _defined(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return [node.name]
     if isinstance(node, ast.Assign):
-        return [t.id for t in node.targets if isinstance(t, ast.Name) and t.id not in ("USES", "__all__")]
-    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id != "USES":
+        return [t.id for t in node.targets if isinstance(t, ast.Name) and t.id != "__all__"]
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
         return [node.target.id]
     return []
 

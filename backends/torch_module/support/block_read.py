@@ -5,8 +5,7 @@ from torch import Tensor
 
 from .block_chunks import block_chunks, block_decays
 from .block_factors import block_factors
-
-USES = ("block_chunks", "block_factors")
+from .zero_of import zero_of
 
 
 def block_read(
@@ -41,7 +40,7 @@ def block_read(
     decay = decay.expand(batch, time, heads, parts, parts, decay.shape[5])
     start = start.to(dtype).expand(batch, heads, parts, width, columns)
     if 0 in (batch, time, heads, width, columns):
-        nothing = sum(x.flatten()[:0].sum() for x in (decay, k, v))
+        nothing = zero_of(decay, k, v)
         return (q * k).sum((3, 4)).unsqueeze(3) * v + nothing, start + nothing
     size = min(chunk, max(8, 1 << (time - 1).bit_length()))
     left, right = (block_chunks(g.movedim(3, 0), size) for g in (q, k))  # [P, M, C, K]

@@ -5,8 +5,7 @@ from torch import Tensor
 
 from .block_chunks import block_chunks, block_decays
 from .block_factors import block_factors
-
-USES = ("block_chunks", "block_factors")
+from .zero_of import zero_of
 
 
 def block_solve(
@@ -43,7 +42,7 @@ def block_solve(
     decay = decay.expand(batch, time, heads, parts, parts, decay.shape[5])
     start = start.to(dtype).expand(batch, heads, parts, width, columns)
     if 0 in (batch, time, heads, ranks, width, columns):
-        return x + (w * u).flatten()[:0].sum() + decay.flatten()[:0].sum() + start.flatten()[:0].sum()
+        return x + zero_of(w * u, decay, start)
     size = min(max(8, chunk // (1 << (ranks - 1).bit_length())), max(8, 1 << (time - 1).bit_length()))
     left, right = (block_chunks(g.movedim(4, 0), size) for g in (w, u))  # [P, M, C, R, K]
     given = block_chunks(x.unsqueeze(0), size).squeeze(0)

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from .fft_conv import fft_conv
 
-USES = ("fft_conv",)
 CONV_TAPS = 64  # above, a transform is cheaper, and keeps two tensors for the backward pass instead of one for each tap
 
 

@@ -14,17 +14,6 @@ from .from_rows import from_rows
 from .to_chunks import to_chunks
 from .to_rows import to_rows
 
-USES = (
-    "chunk_states",
-    "column_reads",
-    "decayed_factors",
-    "decayed_factors_adjoint",
-    "from_chunks",
-    "from_rows",
-    "to_chunks",
-    "to_rows",
-)
-
 
 def chunk_column_attention(
     q: Tensor,

@@ -22,25 +22,7 @@ from .shared_factors_adjoint import shared_factors_adjoint
 from .suffix_products import suffix_products
 from .to_chunks import to_chunks
 from .to_rows import to_rows
-
-USES = (
-    "chunk_column_attention",
-    "chunk_states",
-    "decay_apply",
-    "decay_gram",
-    "decayed_factors",
-    "decayed_factors_adjoint",
-    "from_chunks",
-    "from_rows",
-    "prefix_products",
-    "segment_products",
-    "segments",
-    "shared_factors",
-    "shared_factors_adjoint",
-    "suffix_products",
-    "to_chunks",
-    "to_rows",
-)
+from .zero_of import zero_of
 
 
 class _ChunkLinearAttention(torch.autograd.Function):
@@ -313,7 +295,7 @@ def chunk_linear_attention(
     if not traced and decay.shape[-1] == 1 and width * v.shape[-1] <= 64 * 64 and q.device.type == "cpu":
         size = min(size, 32)  # what the weights then save is more than what twice as many states of this size cost
     if 0 in (batch, time, heads, width, v.shape[-1]):
-        o, final = q.to(dtype) @ k.mT.to(dtype) @ v.to(dtype) + decay.flatten()[:0].sum(), start + k.flatten()[:0].sum()
+        o, final = q.to(dtype) @ k.mT.to(dtype) @ v.to(dtype) + zero_of(decay), start + zero_of(k)
     elif traced:
         o, final = _chunk_linear_attention_plain(q, k, v, decay, start, log=log, size=size, scale=scale, columns=columns)
     else:

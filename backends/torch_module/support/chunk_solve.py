@@ -13,17 +13,7 @@ from .prefix_products import prefix_products
 from .suffix_products import suffix_products
 from .to_chunks import to_chunks
 from .unit_inverse import unit_inverse
-
-USES = (
-    "decay_gram",
-    "from_chunks",
-    "pair_factors",
-    "pair_factors_adjoint",
-    "prefix_products",
-    "suffix_products",
-    "to_chunks",
-    "unit_inverse",
-)
+from .zero_of import zero_of
 
 
 class _ChunkSolve(torch.autograd.Function):
@@ -220,7 +210,7 @@ def chunk_solve(
     decay = decay.expand(batch, time, heads, decay.shape[3])
     start = start.to(dtype).expand(batch, heads, width, columns)
     if 0 in (batch, time, heads, ranks, width, columns):
-        return x.to(dtype) + (w * u).flatten()[:0].sum() + decay.flatten()[:0].sum() + start.flatten()[:0].sum()
+        return x.to(dtype) + zero_of(w * u, decay, start)
     size = min(max(8, chunk // (1 << (ranks - 1).bit_length())), max(8, 1 << (time - 1).bit_length()))
     if torch.compiler.is_compiling() or dtype.is_complex:
         return _chunk_solve_plain(w, u, x, decay, start, log=log, after=after, size=size)

@@ -13,16 +13,6 @@ from .segments import is_kept, segments
 from .to_chunks import to_chunks
 from .unit_inverse import unit_inverse
 
-USES = (
-    "chunk_linear_attention",
-    "chunk_solve",
-    "feedback_factors",
-    "from_chunks",
-    "segments",
-    "to_chunks",
-    "unit_inverse",
-)
-
 
 class _ChunkSolveRead(torch.autograd.Function):
     """Inside a chunk (I - G) y = x + W S and o = A y + Q S, with S the state that enters it; S' = total S + U^T y.

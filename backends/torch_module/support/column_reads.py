@@ -5,8 +5,6 @@ from torch import Tensor
 
 from .decayed_factors import _decayed_factors_totals
 
-USES = ("decayed_factors",)
-
 
 def column_writes(v: Tensor, a: Tensor, log_totals: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """v_j prod a_l over l > j, and the product of all a: what a chunk leaves of its values.

@@ -11,8 +11,6 @@ from .decayed_factors_adjoint import decayed_factors_adjoint
 from .prefix_products import prefix_products
 from .suffix_products import suffix_products
 
-USES = ("block_rows", "decayed_factors", "decayed_factors_adjoint", "prefix_products", "suffix_products")
-
 
 class _DecayApply(torch.autograd.Function):
     """One trilinear form, sum over i, j of A[i, j] (u_i . P[i, j] v_j), serves all: o is its gradient in u.

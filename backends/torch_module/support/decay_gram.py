@@ -12,8 +12,6 @@ from .prefix_products import prefix_products
 from .segment_products import segment_products
 from .suffix_products import suffix_products
 
-USES = ("block_rows", "decayed_factors", "decayed_factors_adjoint", "prefix_products", "segment_products", "suffix_products")
-
 
 class _DecayGram(torch.autograd.Function):
     """Blocks of a chunk, halved, on [M, C, K]: every factor is a product of decays, in both directions."""

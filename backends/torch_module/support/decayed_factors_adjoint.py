@@ -5,8 +5,6 @@ from torch import Tensor
 
 from .decayed_factors import _decayed_factors_rows, _decayed_factors_totals
 
-USES = ("decayed_factors",)
-
 
 def decayed_factors_adjoint(
     q: Tensor,

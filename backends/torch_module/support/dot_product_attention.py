@@ -9,8 +9,6 @@ from torch import Tensor
 
 from .gradient_again import gradient_again
 
-USES = ("gradient_again",)
-
 
 class _DotProductAttention(torch.autograd.Function):
     """Torch's kernels can be differentiated once, by what they have kept (`kept`: the operands by themselves and what was

@@ -9,8 +9,6 @@ from .decayed_factors_adjoint import decayed_factors_adjoint
 from .segment_products import segment_products
 from .shared_factors_adjoint import shared_decay_adjoint
 
-USES = ("block_rows", "decayed_factors", "decayed_factors_adjoint", "segment_products", "shared_factors_adjoint")
-
 
 def feedback_factors(
     w: Tensor, q: Tensor, u: Tensor, decay: Tensor, *, log: bool, after: bool, keep: bool

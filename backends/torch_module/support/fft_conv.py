@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .zero_of import zero_of
+
 FFT_NUMBERS = 1 << 19  # in the transforms of a block of channels and rows: the spectra stay in cache
 
 
@@ -147,7 +149,7 @@ def fft_conv(x: Tensor, w: Tensor) -> Tensor:
     dtype = torch.promote_types(torch.promote_types(x.dtype, w.dtype), torch.float32)
     x, kernel = x.to(dtype), (w if w.dim() == 3 else w[None])[:, : x.shape[1]].to(dtype)
     if x.numel() == 0 or w.numel() == 0:
-        return torch.zeros_like(x.expand(-1, -1, kernel.shape[2])) + w.to(dtype).flatten()[:0].sum()
+        return torch.zeros_like(x.expand(-1, -1, kernel.shape[2])) + zero_of(w.to(dtype))
     if torch.compiler.is_compiling():
         return _fft_conv_plain(x, kernel, x.shape[1], conj=False)
     keep = torch.is_grad_enabled() and x.requires_grad

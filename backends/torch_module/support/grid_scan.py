@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .zero_of import zero_of
+
 
 class _GridScan(torch.autograd.Function):
     """Keeps the matrices and the states. The adjoint is the same recurrence from the far corner, with the matrices transposed."""
@@ -191,7 +193,7 @@ def grid_scan(
     above = merged(given[0], (columns,), width).flip([0] if back else [])
     beside = merged(given[1], (rows,), width).flip([0] if up else [])
     if 0 in write.shape:
-        h = write + sum(x.flatten()[:0].sum() for x in (*maps, above, beside))
+        h = write + zero_of(*maps, above, beside)
     elif torch.compiler.is_compiling():
         h = _grid_scan_doubled(maps[0], maps[1], write, above, beside)
     else:

@@ -4,8 +4,6 @@ from torch import Tensor
 
 from .interval_sum import _interval
 
-USES = ("interval_sum",)
-
 
 def interval_product(x: Tensor, dim: int, *, begin: Tensor | None = None, end: Tensor | None = None) -> Tensor:
     """y[.., s, t, ..] = the product of x[r] over begin[s] <= r < end[t], one end or both; of nothing it is 1. Nothing is

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from .repeated_product import repeated_product
 
-USES = ("repeated_product",)
-
 TAME = 8.0  # how large the powers of a diagonal may become before they are added to others that cancel them
 
 

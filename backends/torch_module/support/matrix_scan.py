@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .zero_of import zero_of
+
 
 class _MatrixScan(torch.autograd.Function):
     """Keeps the matrices and the states. The adjoint is the same scan with the matrices transposed, backwards."""
@@ -140,7 +142,7 @@ def matrix_scan(a: Tensor, b: Tensor, start: Tensor | None = None, *, reverse: b
     )
     start = start.to(dtype).expand(batch, heads, size, columns).reshape(batch * heads, size, columns)
     if time == 0:
-        h = b + a.flatten()[:0].sum() + start.flatten()[:0].sum()
+        h = b + zero_of(a, start)
     elif torch.compiler.is_compiling():
         h = _matrix_scan_plain(a, b, start, reverse)
     else:

@@ -12,6 +12,7 @@ from .low_rank_scan import _low_rank_moved, _low_rank_product
 from .newton_adjoint import _newton_is_narrow, _newton_size, newton_adjoint
 from .newton_columns import _newton_full, _newton_gathered, _newton_product, _NewtonSlope
 from .newton_rates import _NewtonRates, newton_rates
+from .zero_of import zero_of
 
 _NEWTON: dict[str, int] = {"iterations": 0, "pieces": 0, "stepped": 0}
 
@@ -250,8 +251,7 @@ def newton_scan(
         operands = [x.flip(1) for x in operands]
     if time == 0:
         _NEWTON.update(iterations=0, pieces=0, stepped=0)
-        none = sum((x.flatten()[:0].sum() for x in (*starts, *operands) if x.is_floating_point()), starts[0].new_zeros(()))
-        return [s[:, :0] + none for s in starts]
+        return [s[:, :0] + zero_of(*starts, *operands) for s in starts]
     known = all(type(x) in (Tensor, torch.nn.Parameter) and not x.is_meta for x in (*starts, *operands))
     if torch.compiler.is_compiling() or not known:  # no numbers to decide by
         states = _newton_stepped(step, starts, operands, time)

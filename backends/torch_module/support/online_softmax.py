@@ -6,8 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-USES = ()
-
 
 class _OnlineSoftmax:
     """What a block is: its scores, which dimensions of each operand are cut, and how far rows and columns go.

@@ -7,8 +7,6 @@ from .block_rows import block_rows
 from .decayed_factors import decayed_factors
 from .shared_factors import shared_factors
 
-USES = ("block_rows", "decayed_factors", "shared_factors")
-
 
 def pair_factors(w: Tensor, u: Tensor, decay: Tensor, *, log: bool, after: bool) -> tuple[Tensor, ...]:
     """Pairs G[r, s, i, j] = (w_ri . u_sj) prod a_l over j < l <= i (l < i unless `after`), 0 unless j < i.

@@ -8,8 +8,6 @@ from .decayed_factors_adjoint import decayed_factors_adjoint
 from .pair_factors import _pair_factors_pairs
 from .shared_factors_adjoint import shared_factors_adjoint
 
-USES = ("block_rows", "decayed_factors_adjoint", "pair_factors", "shared_factors_adjoint")
-
 
 def pair_factors_adjoint(
     w: Tensor,

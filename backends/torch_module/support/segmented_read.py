@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .zero_of import zero_of
+
 
 class _SegmentedRead(torch.autograd.Function):
     """o[t] = sum over rows of q[t] S[t], S[t] = a[t] S[t-1] + k[t] v[t]; keeps the state at the segments' starts only.
@@ -141,7 +143,7 @@ def _segmented_read_plain(q: Tensor, k: Tensor, v: Tensor, a: Tensor, start: Ten
     for q_t, k_t, v_t, a_t in zip(q.unbind(0), k.unbind(0), v.unbind(0), a.unbind(0), strict=True):
         state = a_t * state + k_t.unsqueeze(-1) * v_t.unsqueeze(-2)
         out.append((q_t.unsqueeze(-1) * state).sum(-2))
-    return (torch.stack(out) if out else v + q.flatten()[:0].sum()), state
+    return (torch.stack(out) if out else v + zero_of(q)), state
 
 
 def segmented_read(

@@ -5,8 +5,6 @@ from torch import Tensor
 
 from .segment_products import segment_products
 
-USES = ("segment_products",)
-
 
 def shared_factors(
     q: Tensor, k: Tensor, decay: Tensor, *, log: bool, keep: bool

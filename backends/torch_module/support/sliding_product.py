@@ -4,8 +4,6 @@ from torch import Tensor
 
 from .sliding_sum import _sliding
 
-USES = ("sliding_sum",)
-
 
 def sliding_product(x: Tensor, dim: int, begin: Tensor, width: int) -> Tensor:
     """y[.., t, ..] = the product of x[r] over begin[t] <= r < begin[t] + width, with x = 1 outside; for any width in one

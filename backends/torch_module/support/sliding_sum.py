@@ -5,8 +5,6 @@ from torch import Tensor
 
 from .interval_sum import _interval
 
-USES = ("interval_sum",)
-
 
 def _sliding(x: Tensor, dim: int, begin: Tensor, width: int, product: bool) -> Tensor:
     """The sum or product of what lies in a window.

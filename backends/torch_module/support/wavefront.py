@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from .wavefront_in_place import wavefront_in_place
-
-USES = ("wavefront_in_place",)
+from .zero_of import zero_of
 
 # (what is read of earlier cells, the operands at the cells) -> the states at the cells, each [B, cells, ...]
 _WavefrontStep = Callable[[Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]]
@@ -116,8 +115,7 @@ def _wavefront_empty(blanks: Sequence[Tensor], given: Sequence[Tensor], shape: t
     """States of no cells, which depend on what is given."""
     found = []
     for blank in blanks:
-        none = sum(((x.flatten()[:0].sum()).to(blank.dtype) for x in given if x.is_floating_point() or x.is_complex()), 0)
-        state = blank if blank.dtype == torch.bool else blank + none
+        state = blank if blank.dtype == torch.bool else blank + zero_of(*given, dtype=blank.dtype)
         found.append(state.unsqueeze(1).expand(blank.shape[0], *shape, *blank.shape[2:]))
     return found
 
