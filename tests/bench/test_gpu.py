@@ -72,3 +72,22 @@ def test_modules_take_the_inputs(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert outputs[0].shape[:2] == (2, 5) and outputs[0].dtype == torch.bfloat16
     ours, plain = (y.double() for y in outputs)
     assert (ours - plain).norm() < 1e-2 * plain.norm()
+
+
+def test_a_peer_that_computes_something_else_is_apart() -> None:
+    def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return a * b
+
+    inputs = [torch.randn(3, 4, dtype=torch.float64) for _ in range(2)]
+    assert gpu.apart(product, product, inputs) == 0.0
+    assert abs(gpu.apart(lambda a, b: (1.01 * a * b, None), product, inputs) - 0.01) < 1e-6  # its output, and its gradients
+    assert gpu.apart(lambda a, b: a * b.detach() + 0 * b, product, inputs) == 1.0  # one gradient alone
+
+
+def test_what_is_tuned_is_compiled_in_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def command(candidate: str, name: str, shapes: list[Any], *more: str) -> list[str]:
+        return [sys.executable, "-c", f"open({str(tmp_path / '-'.join([candidate, name, *more]))!r}, 'w')"]
+
+    monkeypatch.setattr(gpu, "command", command)
+    gpu.prepare([("triton", "gla", list(SHAPES)), ("fla", "gla", list(SHAPES)), ("torch", "gla", list(SHAPES))], 100.0)
+    assert {p.name for p in tmp_path.iterdir()} == {"triton-gla---compile-0-1", *(f"fla-gla---compile-{k}-3" for k in range(3))}
