@@ -2,7 +2,8 @@
 
 A chunk has C = 64 rows. Decays are base-2 logarithms g; what decays from row j to row i has the exponent
 g[j+1] + .. + g[i], always a sum of those terms and never a difference of longer float32 sums, so that strong decays cost
-nothing. One decay for all channels makes a C x C matrix of factors. One for each key is split over the pair (i, j):
+nothing. One decay for all channels makes a C x C matrix of factors, by differences of float64 sums (`_head_sums_kernel`).
+One for each key is split over the pair (i, j):
 - by halving: where i is in the second half of a block of 2 s rows and j in the first, the read takes the sum from the
   block's middle to i and the write the sum from j to the middle. Neither exponent is positive for decays up to 1, and
   log2 C products of C x C x K tiles cover all pairs.
