@@ -45,11 +45,11 @@ ATTEND_TILES = {
 }
 HOPPER_TILES = ATTEND_TILES | {
     "weights": (64, 0, 4, 1),
-    "states, narrow": (64, 64, 4, 2),
     "reads": (64, 128, 4, 2),
     "values adjoint": (0, 128, 4, 0),
     "rows adjoint, read again": (32, 128, 4, 1),
     "head adjoint": (64, 64, 4, 2),
+    "head adjoint, narrow": (64, 64, 4, 1),
     "head adjoint, read twice": (64, 64, 4, 1),
 }
 WALK_SLAB = 64  # keys in a tile of a walk's state
@@ -157,7 +157,7 @@ def _attend_states(
     count = _cdiv(_cdiv(time, CHUNK), every)
     states = left.new_empty(batch, count, heads, keys, values, dtype=dtype)
     final = left.new_empty(number, heads, keys, values, dtype=torch.float32)
-    tile = _attend_tile("states", left, right, "narrow" if values <= 16 else "")
+    tile = _attend_tile("states", left, right)
     grid = (number * heads, _cdiv(values, tile["BV"]), _cdiv(keys, tile["BK"]))
     _states_kernel[grid](
         left, right, decay, final if signs is None else signs,

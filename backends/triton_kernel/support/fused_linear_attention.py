@@ -84,7 +84,7 @@ def _head_operands(
     """Gradients of one read or two, of which the second is after the step, of k and of one decay for each head."""
     batch, time, heads, keys = k.shape
     (q, d_o, scale, apart, before), (asked, d_asked, factor, *_) = asks[0], asks[-1]
-    tile = _attend_tile("head adjoint", k, v, "read twice" if len(asks) > 1 else "")
+    tile = _attend_tile("head adjoint", k, v, "read twice" if len(asks) > 1 else "narrow" if v.shape[-1] <= 16 else "")
     blocks = _cdiv(keys, tile["BK"])
     d_qs, d_k = [torch.empty_like(k) for _ in asks], torch.empty_like(k)
     d_g = g.new_zeros(blocks if gate else 0, *g.shape, dtype=torch.float32)

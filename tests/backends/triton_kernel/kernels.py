@@ -140,8 +140,10 @@ _attend(attend._rows_adjoint_kernel, "rows adjoint", special="read again", WRITE
 _attend(attend._head_adjoint_kernel, "head adjoint", GATE=True, SIGNED=False, TWICE=False, KEPT=True, **UPTO)
 _attend(attend._head_adjoint_kernel, "head adjoint", special="read twice", GATE=True, SIGNED=False, TWICE=True, KEPT=True,
         **AFTER)
-_attend(attend._states_kernel, "states", "by head", special="narrow", BV=16, REVERSE=False, HAS_START=True,
-        **MODES["by head"], **ALONE)
+_attend(attend._states_kernel, "states", "by head of few values", BV=16, REVERSE=False, HAS_START=True, **MODES["by head"],
+        **ALONE)
+_attend(attend._head_adjoint_kernel, "head adjoint", special="narrow", BV=16, GATE=True, SIGNED=False, TWICE=False, KEPT=True,
+        **UPTO)
 KERNELS["head sums"] = (decays._head_sums_kernel, ATTEND, {"C": CHUNK, "BH": 16}, {"num_warps": 4})
 _solve("inverse", solve._inverse_kernel, {"num_warps": INVERSE_WARPS}, PRECISION="tf32")
 for by in ("by key", "by head"):
