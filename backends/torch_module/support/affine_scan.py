@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .full_backward import full_backward
+
 
 class _AffineScan(torch.autograd.Function):
     """h[t] = a[t] h[t-1] + b[t], and the decay of each piece, which the adjoint needs again: the same scan, run backwards.
@@ -27,6 +29,7 @@ class _AffineScan(torch.autograd.Function):
         ctx.save_for_backward(a, log_a, start, *output)
 
     @staticmethod
+    @full_backward
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         a, log_a, start, h, totals = ctx.saved_tensors
         if grads[0] is None:

@@ -83,7 +83,7 @@ def chunk_column_attention_adjoint(
     d_writes = torch.bmm(k_chunks, d_leaving)
     d_total = d_leaving.mul_(before).sum(-2)
     _, d_v, d_a = decayed_factors_adjoint(
-        d_rows, v_rows, a_rows, weights, entering, d_writes, d_total, *log_blocks
+        d_rows, v_rows, a_rows, weights, entering.clone(), d_writes, d_total, *log_blocks
     )
     if log:
         d_a.mul_(a_rows)

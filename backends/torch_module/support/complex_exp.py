@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .full_backward import full_backward
+
 
 class _ComplexExp(torch.autograd.Function):
     """On the CPU six times as fast as torch.exp, which takes complex numbers one by one."""
@@ -22,6 +24,7 @@ class _ComplexExp(torch.autograd.Function):
         ctx.save_for_backward(output)
 
     @staticmethod
+    @full_backward
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
         grad: Tensor = grads[0] * y.conj()

@@ -8,6 +8,7 @@ from torch import Tensor
 from .block_rows import block_rows
 from .decayed_factors import decayed_factors
 from .decayed_factors_adjoint import decayed_factors_adjoint
+from .full_backward import full_backward
 from .prefix_products import prefix_products
 from .suffix_products import suffix_products
 
@@ -30,6 +31,7 @@ class _DecayApply(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
+    @full_backward
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         weights, v, a, log_totals = ctx.saved_tensors
         if torch.is_grad_enabled():

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .full_backward import full_backward
+
 
 class _RepeatedProduct(torch.autograd.Function):
     """[M, W, N] and [M, N, N]. Backwards the same with the matrix transposed; what all products do to its gradient is one."""
@@ -24,6 +26,7 @@ class _RepeatedProduct(torch.autograd.Function):
         ctx.save_for_backward(inputs[1], output)
 
     @staticmethod
+    @full_backward
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         a, found = ctx.saved_tensors
         *earlier, last = grads[0].chunk(ctx.count, 1)

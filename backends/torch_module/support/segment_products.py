@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .full_backward import full_backward
+
 
 class _SegmentProducts(torch.autograd.Function):
     """The gradient goes through products again, so it is exact at a = 0 and nothing cancels in it."""
@@ -34,6 +36,7 @@ class _SegmentProducts(torch.autograd.Function):
         ctx.save_for_backward(decay, output)
 
     @staticmethod
+    @full_backward
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         decay, spans = ctx.saved_tensors
         # D[i, j] = D[i, l] a_l D[l-1, j] for every l in j+1 .. i

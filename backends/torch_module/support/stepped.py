@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .full_backward import full_backward
 from .gradient_again import gradient_again
 
 # The operands, and whether to keep what the adjoint reads -> results, then what is kept and is no result.
@@ -27,6 +28,7 @@ class _Stepped(torch.autograd.Function):
         ctx.save_for_backward(*given, *(output[k] for k in kept))
 
     @staticmethod
+    @full_backward
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # asked for once: a checkpoint recomputes them, once
         given, kept = saved[: ctx.given], saved[ctx.given :]
@@ -42,20 +44,17 @@ class _Stepped(torch.autograd.Function):
             every[4 + k] = value
         return tuple(every)
 
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[Any, ...], steps: _Steps, adjoint: _Steps, count: int, kept: tuple[int, ...], *given: Tensor
-    ) -> Any:
-        """The steps themselves, mapped."""
-        found = torch.vmap(lambda *each: steps(*each, True), in_dims[4:])(*given)
-        return found, (0,) * len(found)
-
 
 def stepped(
     steps: _Steps, adjoint: _Steps, given: Sequence[Tensor], count: int, kept: tuple[int, ...]
 ) -> tuple[Tensor, ...]:
     """The first `count` results of a loop. `kept` are the places, among all that it gives, of what `adjoint` reads: it takes
-    the operands, what is kept, and a gradient for each result, and gives one for each operand."""
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not any(x.requires_grad for x in given):
+    the operands, what is kept, and a gradient for each result, and gives one for each operand.
+
+    Where tracers or the transforms of torch.func are at work, of which what the steps close over may be a level's own, the
+    steps are differentiated as they are.
+    """
+    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    if traced or not torch.is_grad_enabled() or not any(x.requires_grad for x in given):
         return steps(*given, False)[:count]
     return _Stepped.apply(steps, adjoint, count, kept, *given)[:count]  # type: ignore[no-any-return,no-untyped-call]
