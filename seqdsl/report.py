@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from seqdsl.algebra import check_claim, check_folds, classify_all, monoid_of, monoid_verdicts, prove_equal
@@ -164,7 +165,13 @@ def _cost_claim(system: System, claim: Claim) -> Verdict:
 
 def _monomials(system: System, claim: Claim) -> list[tuple[str, ...]]:
     """The axes in each term of the bound, as often as their lengths are multiplied: `|t|^2` is t twice."""
-    return [tuple(axis for f in factors for axis in _axes(system, f)) for factors, _ in monomials(claim.nodes[0])]
+    return [tuple(axis for f in factors for axis in _axes(system, f))
+            for factors, _ in monomials(claim.nodes[0]) if _is_added(factors)]
+
+
+def _is_added(factors: list[Node]) -> bool:
+    """Of a product: is the number in it positive?"""
+    return prod(v for f in factors if (v := build.value_of(f)) is not None) > 0
 
 
 def _axes(system: System, factor: Node) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ class Definitions:
         if node.op != "read" or node.attr in self.kept:
             return None
         tensor = self.system.tensors[str(node.attr)]
-        plain = all(a.op == "index" for a in node.args)
+        plain = all(self.system.is_own(tensor, k, a) for k, a in enumerate(node.args))
         if tensor.kind != "derived" or tensor.rhs is None or tensor.edges or not plain:
             return None
         at = dict(zip(tensor.indices, node.args, strict=True))

@@ -178,7 +178,7 @@ def _of_all(
         return refuted
     left, right = sides(*elements.values())
     if all(same(system, left[f], right[f]) for f in left):
-        where = where_defined((*left.values(), *right.values()))
+        where = where_defined(system, (*left.values(), *right.values()))
         return Proved(law, f"symbolic identity: equal canonical forms, for all sizes{where}")
     refuted, tried = _search(system, monoid, elements, what, sides)
     if refuted is not None:

@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from fractions import Fraction
 
 from seqdsl.algebra.canon import Canon
+from seqdsl.algebra.interval import Bounds
 from seqdsl.algebra.poly import ONE, Poly, Terms, accumulate, ordered
 from seqdsl.ir.node import Node, read_names, walk
-from seqdsl.ir.ops import make
+from seqdsl.ir.ops import bound, make
 from seqdsl.ir.system import System
+from seqdsl.semantics.types import not_empty
 
+_COUNTING = ("mean", "softmax", "rms_norm", "layer_norm")  # operators that are 0 where a guard leaves nothing to divide by
 _PARTIAL = ("log", "log1p", "log2", "sqrt", "inv_softplus")  # operators without a value below some number
 
 
@@ -50,13 +53,20 @@ def _expanded(forms: Canon, gap: Poly, clear: Terms) -> Terms:
     return result
 
 
-def where_defined(sides: Iterable[Node]) -> str:
+def where_defined(system: System, sides: Iterable[Node]) -> str:
     """The points that a proof of equality speaks of, where it does not speak of all: those at which every operator has a
-    value."""
-    nodes = [n for side in sides for n in walk(side)]
-    fraction = any(n.op == "div" and read_names(n.args[1]) for n in nodes)
-    root = any((n.op in _PARTIAL or n.op == "pow" and n.args[1].dtype != "int") and read_names(n.args[0]) for n in nodes)
+    value, and at which what is divided by a count or a sum has something to count."""
+    nodes, bounds = [n for side in sides for n in walk(side)], Bounds(system)
+
+    def varies(node: Node) -> bool:
+        low = bounds.of(node)[0]
+        return bool(read_names(node)) or bool(node.free) and not (low is not None and low > 0)
+
+    fraction = any(n.op == "div" and varies(n.args[1]) for n in nodes)
+    root = any((n.op in _PARTIAL or n.op == "pow" and n.args[1].dtype != "int") and varies(n.args[0]) for n in nodes)
+    empty = any(n.op in _COUNTING and not not_empty(system, n.args[1], bound(n)) for n in nodes)
     said = ["no denominator is 0"] * fraction + ["logarithms and roots have values"] * root
+    said += ["no guard of a mean or a normaliser leaves nothing"] * empty
     return f", where {' and '.join(said)}" if said else ""
 
 

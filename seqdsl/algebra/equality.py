@@ -12,6 +12,7 @@ from dataclasses import replace
 from seqdsl.algebra.affine import Diagonal, NoMatch, diagonal
 from seqdsl.algebra.bisimulation import Definitions, bisimulation, definitions
 from seqdsl.algebra.equal import same, where_defined
+from seqdsl.algebra.interval import is_everywhere
 from seqdsl.algebra.taps import equal_taps
 from seqdsl.algebra.verdict import Proved, Unknown, Verdict
 from seqdsl.ir import build
@@ -29,7 +30,7 @@ def prove_equal(system: System, claim: Claim) -> Verdict:
     a, b = (_side(known, n, system.tensors[left].indices) for n in (left, right))
     if a is None or b is None:
         return Unknown("the definitions are too long to be written out")
-    where = where_defined((a, b))
+    where = where_defined(system, (a, b))
     if same(system, a, b):
         return Proved(LAW, f"symbolic identity: equal canonical forms, for all sizes{where}")
     for one, other in ((a, b), (b, a)):
@@ -62,15 +63,18 @@ def assuming(system: System, condition: Node | None) -> System:
     """The system under the conjuncts `a == constant` of a condition: reads of a are that constant."""
     values: dict[str, Node] = {}
     for fact in build.conjuncts(condition) if condition is not None else ():
-        if fact.op == "eq" and fact.args[0].op == "read" and build.value_of(fact.args[1]) is not None:
+        if fact.op == "eq" and is_everywhere(system, fact.args[0]) and build.value_of(fact.args[1]) is not None:
             if system.tensors[str(fact.args[0].attr)].kind == "input":
                 values[str(fact.args[0].attr)] = fact.args[1]
     if not values:
         return system
 
     def change(node: Node) -> Node | None:
-        inside = node.op == "read" and all(a.op == "index" for a in node.args)  # elsewhere it reads 0
-        return values.get(str(node.attr)) if inside else None
+        if node.op != "read" or node.attr not in values:
+            return None
+        tensor = system.tensors[str(node.attr)]
+        inside = all(system.is_own(tensor, k, a) for k, a in enumerate(node.args))  # elsewhere it reads 0
+        return values[str(node.attr)] if inside else None
 
     changed = [replace(t, rhs=rebuild(t.rhs, change)) for t in system.derived() if t.rhs is not None]
     return system.with_tensors(*changed)

@@ -13,6 +13,7 @@ from fractions import Fraction
 
 from seqdsl.ir import build
 from seqdsl.ir.node import Node, reads
+from seqdsl.ir.ops import options
 from seqdsl.ir.system import System
 
 Bound = Fraction | None  # None: unbounded on that side
@@ -23,6 +24,7 @@ _SYMMETRIC: Interval = (Fraction(-1), Fraction(1))
 _POSITIVE: Interval = (Fraction(0), None)
 _ZERO: Interval = (Fraction(0), Fraction(0))
 _DEPTH = 12
+_LARGE = 700  # exp of more is no float
 
 
 @dataclass
@@ -54,7 +56,7 @@ class Bounds:
     def _learn(self, node: Node, new: Interval) -> None:
         if node.op == "neg":
             self._learn(node.args[0], negated(new))
-        if is_everywhere(node):
+        if is_everywhere(self.system, node):
             name = str(node.attr)
             self.tensors[name] = meet(self.tensors.get(name, ALL), new)
         elif node.op != "const":
@@ -85,14 +87,17 @@ class Bounds:
     def _read(self, node: Node, depth: int) -> Interval:
         name = str(node.attr)
         if name in self.tensors:
-            return self.tensors[name] if is_everywhere(node) else hull(self.tensors[name], _ZERO)  # outside the axis
+            if is_everywhere(self.system, node):
+                return self.tensors[name]
+            outside = self.system.tensors[name].edges  # a base case is no value of the tensor's own
+            return ALL if outside else hull(self.tensors[name], _ZERO)
         tensor = self.system.tensors.get(name)
         if tensor is None or tensor.rhs is None or tensor.kind not in ("derived", "const") or tensor.edges:
             return ALL
         if name in {r.attr for r in reads(tensor.rhs)}:
             return ALL
         found = self.of(tensor.rhs, depth - 1)
-        return found if all(a.op == "index" for a in node.args) else hull(found, _ZERO)
+        return found if all(self.system.is_own(tensor, k, a) for k, a in enumerate(node.args)) else hull(found, _ZERO)
 
     def real_part(self, node: Node, depth: int = _DEPTH) -> Interval:
         """An interval for re(node)."""
@@ -118,7 +123,7 @@ class Bounds:
 
     def modulus(self, node: Node, depth: int = _DEPTH) -> Bound:
         """An upper bound of |node|, real or complex; None where none was found."""
-        learnt = [i[1] for n, i in self.exact.items() if n.op == "abs" and _same(n.args[0], node)]
+        learnt = [i[1] for n, i in self.exact.items() if n.op == "abs" and _same(self.system, n.args[0], node)]
         if learnt and learnt[0] is not None:
             return learnt[0]
         if node.dtype != "complex":
@@ -164,14 +169,19 @@ def _above(a: Bound, b: Bound, or_equal: bool) -> bool:
     return a is not None and b is not None and (a > b or or_equal and a == b)
 
 
-def _same(a: Node, b: Node) -> bool:
+def _same(system: System, a: Node, b: Node) -> bool:
     """Is what a condition says of |a| true of |b|? Outside its axis a read is 0, and no larger."""
-    return a is b or (is_everywhere(a) and b.op == "read" and a.attr == b.attr)
+    if a is b:
+        return True
+    return is_everywhere(system, a) and b.op == "read" and a.attr == b.attr and not system.tensors[str(a.attr)].edges
 
 
-def is_everywhere(node: Node) -> bool:
+def is_everywhere(system: System, node: Node) -> bool:
     """Is it a read that meets every entry of its tensor, as its indices go on?"""
-    return node.op == "read" and all(a.op == "index" for a in node.args) and len({*node.args}) == len(node.args)
+    tensor = system.tensors.get(str(node.attr)) if node.op == "read" else None
+    if tensor is None or len({*node.args}) < len(node.args):
+        return False
+    return all(system.is_own(tensor, k, a) for k, a in enumerate(node.args))
 
 
 def _least(a: Bound, b: Bound) -> Bound:
@@ -230,14 +240,14 @@ def inverted(a: Interval) -> Interval:
 
 def exponential(a: Interval) -> Interval:
     """exp(a), rounded outwards."""
-    return (Fraction(0) if a[0] is None else _exp(a[0], -1)), (None if a[1] is None else _exp(a[1], 1))
+    return (Fraction(0) if a[0] is None else _exp(a[0], -1)), (None if a[1] is None or a[1] > _LARGE else _exp(a[1], 1))
 
 
 def _exp(x: Fraction, side: int) -> Fraction:
     if x == 0:
         return Fraction(1)
-    if x > 700:
-        return Fraction(10) ** 304 if side < 0 else Fraction(10) ** int(x)
+    if x > _LARGE:
+        return Fraction(10) ** 304
     value = Fraction(math.exp(x)) * (1 + side * Fraction(1, 10**12))
     return min(value, Fraction(1)) if x < 0 else max(value, Fraction(1))
 
@@ -265,10 +275,21 @@ def _quotient(bounds: Bounds, node: Node, depth: int) -> Interval:
     return result
 
 
+def _high_power(a: Interval, n: int) -> Interval:
+    """a ^ n where n is too large for it to be written out."""
+    zero, one = Fraction(0), Fraction(1)
+    if n % 2 == 0:
+        return zero, one if a[0] is not None and a[1] is not None and max(-a[0], a[1]) <= 1 else None
+    low = None if a[0] is None or a[0] < -1 else -one if a[0] < 0 else zero
+    return low, None if a[1] is None or a[1] > 1 else one if a[1] > 0 else zero
+
+
 def _power(bounds: Bounds, node: Node, depth: int) -> Interval:
     base, exponent = _arguments(bounds, node, depth)
     if exponent[0] == exponent[1] and exponent[0] is not None and exponent[0].denominator == 1 and exponent[0] > 0:
         n = int(exponent[0])
+        if n > _LARGE:
+            return _high_power(base, n)
         if n % 2 == 0:
             large = None if base[0] is None or base[1] is None else max(abs(base[0]), abs(base[1])) ** n
             return Fraction(0), large
@@ -327,6 +348,20 @@ def _larger(a: Interval, b: Interval) -> Interval:
     return low, None if a[1] is None or b[1] is None else max(a[1], b[1])
 
 
+def _smaller(a: Interval, b: Interval) -> Interval:
+    return negated(_larger(negated(a), negated(b)))
+
+
+def _clamped(x: Interval, low: Interval, high: Interval) -> Interval:
+    """min(max(x, low), high): where low is above high, it is high."""
+    return _smaller(_larger(x, low), high)
+
+
+def _unit_vector(bounds: Bounds, node: Node, depth: int) -> Interval:
+    """x / sqrt(sum of squares + eps)"""
+    return _SYMMETRIC if Fraction(options(node)["eps"]) >= 0 else ALL
+
+
 def _largest(bounds: Bounds, node: Node, depth: int) -> Interval:
     """-inf where the guard leaves nothing."""
     low, high = bounds.of(node.args[0], depth)
@@ -345,12 +380,12 @@ _ROWS: dict[str, Callable[[Bounds, Node, int], Interval]] = {
     "log_sigmoid": _constantly((None, Fraction(0))), "relu": _monotone(_positive_part), "sin": _constantly(_SYMMETRIC),
     "cos": _constantly(_SYMMETRIC), "erf": _monotone(_sign_of, _SYMMETRIC), "softmax": _constantly(_UNIT),
     "abs": lambda b, n, d: _absolute(b.of(n.args[0], d)) if n.args[0].dtype != "complex" else _POSITIVE,
-    "sqrt": _constantly(_POSITIVE), "l2_norm": _constantly(_SYMMETRIC), "sign": _monotone(_sign_of, _SYMMETRIC),
+    "sqrt": _constantly(_POSITIVE), "l2_norm": _unit_vector, "sign": _monotone(_sign_of, _SYMMETRIC),
     "step": _constantly(_UNIT), "maximum": _pairwise(_larger), "stop": _monotone(lambda a: a),
-    "minimum": _pairwise(lambda a, b: negated(_larger(negated(a), negated(b)))),
+    "minimum": _pairwise(_smaller),
     "where": lambda b, n, d: hull(b.of(n.args[1], d), b.of(n.args[2], d)), "sum": _monotone(_sign_of),
     "mean": _monotone(lambda a: hull(a, _ZERO)), "max": _largest,
-    "clamp": lambda b, n, d: (b.of(n.args[1], d)[0], b.of(n.args[2], d)[1]), "mod": _pairwise(lambda a, b: hull(b, _ZERO)),
+    "clamp": lambda b, n, d: _clamped(*_arguments(b, n, d)), "mod": _pairwise(lambda a, b: hull(b, _ZERO)),
     "elu": _constantly((Fraction(-1), None)), "rank": _constantly(_POSITIVE), "bit_length": _constantly(_POSITIVE),
     "floor_div": _pairwise(lambda a, b: _sign_of(a) if b[0] is not None and b[0] >= 0 else ALL),
 }

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 ZERO = Fraction(0)
 HALF = Fraction(1, 2)
+LONGEST = 400  # factors, and monomials, of a power that is multiplied out
 _INF = build.const("inf")
 _I = build.const("i")
 
@@ -158,8 +159,10 @@ def _pow(forms: Canon, node: Node) -> Terms:
         value = constant if constant is not None else None
     if value is not None:
         e = Fraction(value)
+        if e < 0 and node.dtype == "int":  # cut towards 0
+            return forms._stays(node)
         terms = forms.terms(base)
-        if e.denominator == 1 and (len(terms) <= 1 or len(terms) ** abs(int(e)) <= 400):
+        if e.denominator == 1 and abs(e) <= LONGEST and (len(terms) <= 1 or len(terms) ** abs(int(e)) <= LONGEST):
             return forms.power(terms, e)
         if e.denominator == 2 and abs(e) <= 2:
             root = forms.settle(_sqrt(forms, make("sqrt", base)))

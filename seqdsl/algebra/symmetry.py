@@ -46,12 +46,18 @@ def _is_on_circle(system: System, axis: str, node: Node) -> bool:
         form = difference(node.args[0], build.ZERO)
         own = [t for t in form if t is not None and t.op == "index" and system.axis(str(t.attr)) == axis]
         rest = [t for t in form if t is not None and t not in own]
-        return len(own) == 1 and form[own[0]] == 1 and not any(_mentions(system, axis, t) for t in rest)
+        free = not any(_mentions(system, axis, t) or _gathers(system, axis, t) for t in rest)
+        return len(own) == 1 and form[own[0]] == 1 and free
     return node.op == "index"
 
 
 def _mentions(system: System, axis: str, node: Node) -> bool:
     return any(system.axis(i) == axis for i in node.free)
+
+
+def _gathers(system: System, axis: str, node: Node) -> bool:
+    """Does it read what goes along the axis, at whatever place?"""
+    return any(system.axis(i) == axis for r in reads(node) for i in system.tensors[str(r.attr)].indices)
 
 
 def _positions(system: System, axis: str, allowed: Subscript) -> Iterator[str]:

@@ -45,6 +45,11 @@ def _place(system: System, tensor: Tensor, stream: str) -> int | None:
     return found[0] if found else None
 
 
+def _is_told_by_axes(system: System, tensor: Tensor) -> bool:
+    """No two indices run over one axis: else a read may turn them round, and an entry depends on others than itself."""
+    return len({system.axis(i) for i in tensor.indices}) == len(tensor.indices)
+
+
 def _states(system: System, name: str, stream: str) -> int:
     """How many numbers of the past each entry depends on. Raises `NoMatch` where the system is not of this kind."""
     furthest: dict[str, int] = {}
@@ -54,6 +59,8 @@ def _states(system: System, name: str, stream: str) -> int:
         place = _place(system, tensor, stream)
         if tensor.rhs is None or tensor.kind != "derived" or tensor.edges or place is None:
             raise NoMatch(f"`{tensor.name}` is not given along the stream by one equation")
+        if not _is_told_by_axes(system, tensor):
+            raise NoMatch(f"`{tensor.name}` has two indices of one axis")
         time = tensor.indices[place]
         terms, rest = split(tensor.rhs, lambda r: _place(system, system.tensors[str(r.attr)], stream) is not None)
         if rest is not build.ZERO or any(t.over or t.guard is not build.TRUE or time in t.coefficient.free for t in terms):
@@ -72,7 +79,8 @@ def _lag(system: System, source: Tensor, read: Node, time: str, stream: str) -> 
     place = _place(system, source, stream)
     for k, subscript in enumerate(read.args):
         form = difference(build.index(time), subscript) if k == place else {}
-        if (k == place and (set(form) > {None} or form.get(None, 0) < 0)) or (k != place and subscript.op != "index"):
+        earlier = set(form) <= {None} and form.get(None, 0) >= 0 if k == place else system.is_own(source, k, subscript)
+        if not earlier:
             raise NoMatch(f"`{read!r}` is no earlier value of the same entry")
     assert place is not None
     return int(difference(build.index(time), read.args[place]).get(None, 0))

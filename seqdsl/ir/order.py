@@ -121,6 +121,8 @@ def _term_bounds(sizes: Lengths, term: Node, *, upper: bool) -> list[Linear]:
     """Linear forms that bound a term from above (or from below)."""
     if term.op == "mul" and term.args[0].op == "floor_div" and term.args[0].args[1] is term.args[1]:
         value, m = term.args[0].args  # e // m * m
+        if not _is_length(m):
+            return []
         return [linear(value)] if upper else [_plus(_plus(linear(value), linear(m), -1), {None: Fraction(1)}, 1)]
     divisor = build.value_of(term.args[1]) if term.op == "floor_div" else None
     if divisor is not None and divisor > 0:  # e // 4
@@ -131,11 +133,19 @@ def _term_bounds(sizes: Lengths, term: Node, *, upper: bool) -> list[Linear]:
         size = sizes[str(term.attr)]
         tops = [top] if size is None else [_plus(linear(size), {None: Fraction(1)}, -1), top]
         return tops if upper else [{}]
-    if term.op == "mod":
+    if term.op == "mod" and _is_length(term.args[1]):
         return [_plus(linear(term.args[1]), {None: Fraction(1)}, -1)] if upper else [{}]
     if term.op == "size":
         return [] if upper else [{}]
     return []  # of an option, too: it may be 0 (a shift, a halo), and sizes of axes are bounded through their index
+
+
+def _is_length(node: Node) -> bool:
+    """Is it positive wherever something is divided by it: a number that is, a length, or a product of such?"""
+    if node.op == "mul":
+        return all(_is_length(a) for a in node.args)
+    value = build.value_of(node)
+    return value > 0 if value is not None else node.op in ("size", "option")
 
 
 def refuted(system: System, condition: Node, facts: tuple[Node, ...]) -> bool:

@@ -25,7 +25,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from seqdsl.diagnostics import Span
-from seqdsl.ir.node import Node, reads, walk
+from seqdsl.ir.node import Node, read_names, reads, walk
 from seqdsl.ir.ops import bound, made
 
 if TYPE_CHECKING:
@@ -155,6 +155,10 @@ class System:
         """The axis (its first index's name) that an index runs over."""
         return self.index(name).axis
 
+    def is_own(self, tensor: Tensor, position: int, subscript: Node) -> bool:
+        """Is it an index of the axis that the tensor has there? An index of another axis may go on beyond its end."""
+        return subscript.op == "index" and self.axis(str(subscript.attr)) == self.axis(tensor.indices[position])
+
     def inputs(self) -> list[Tensor]:
         """In the header's order."""
         return [t for t in self.tensors.values() if t.kind == "input"]
@@ -241,7 +245,12 @@ def monoid_reads(monoid: Monoid) -> set[str]:
 
 def live(system: System) -> System:
     """Without the derived tensors that no output, and no claim, needs."""
-    return reached(system, (a for c in system.claims for a in c.args))
+    return reached(system, (a for c in system.claims for a in (*c.args, *_named(c))))
+
+
+def _named(claim: Claim) -> frozenset[str]:
+    """The tensors that a claim's condition reads."""
+    return frozenset() if claim.condition is None else read_names(claim.condition)
 
 
 def reached(system: System, more: Iterable[str] = ()) -> System:

@@ -342,5 +342,6 @@ def _with_system(
         scope, builder=copy, indices=dict(scope.indices), tensors=dict(scope.tensors), pending={}, counters={}
     )
     left, right = claim_forms.lower_equality(inner, expr)
-    system = _finish(inner, (left, right), public, [], mixer)
-    return replace(claim, args=(left, right), system=system)
+    claim = replace(claim, args=(left, right))
+    system = _finish(inner, (left, right), public, [(claim, expr)], mixer)  # with what its condition reads
+    return replace(claim, system=replace(system, claims=()))

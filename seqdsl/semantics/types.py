@@ -112,7 +112,7 @@ def _check_monoid(system: System, fold: Node, faults: Faults) -> None:
     """The expressions of a monoid, with the types that this fold lifts into it."""
     name = str(fold.attr[0])
     guard = fold.args[-1]
-    if system.monoids[name].identity is None and guard.dtype == "bool" and not _not_empty(system, guard, fold.attr[1]):
+    if system.monoids[name].identity is None and guard.dtype == "bool" and not not_empty(system, guard, fold.attr[1]):
         local = name.rpartition(".")[2]
         faults.append(
             Diagnostic(
@@ -218,7 +218,7 @@ def _check_domain(node: Node, fault: Callable[..., None]) -> None:
 
 def _check_argmax(system: System, node: Node, fault: Callable[..., None]) -> None:
     """Rule 12: the guard of an argmax must be shown not to be empty."""
-    if not _not_empty(system, node.args[1], node.attr[0]):
+    if not not_empty(system, node.args[1], node.attr[0]):
         fault(
             "empty-argmax",
             "the guard of this argmax may exclude every point, and an empty argmax has no value",
@@ -227,7 +227,7 @@ def _check_argmax(system: System, node: Node, fault: Callable[..., None]) -> Non
         )
 
 
-def _not_empty(system: System, guard: Node, names: Iterable[str]) -> bool:
+def not_empty(system: System, guard: Node, names: Iterable[str]) -> bool:
     """Does a point satisfy all conjuncts of the guard, wherever it stands?"""
     if guard is build.TRUE:
         return True

@@ -46,28 +46,31 @@ def bounds_of(system: System, claim: Claim | None = None) -> dict[str, Bounds]:
     others = () if _grows(claim) else (c for c in system.claims if c is not claim)
     for each in (*others, claim) if claim is not None else others:
         for fact in build.conjuncts(each.condition) if each.condition is not None else ():
-            name, limit = _bound(fact)
+            name, limit = _bound(system, fact)
             if fact.op != "eq":
                 found[name] = _tighter(found.get(name, Bounds()), limit)
             elif each is claim:
                 found[name] = limit
-    return {n: b for n, b in found.items() if n and system.tensors[n].kind == "input"}
+    return {n: b for n, b in found.items() if n in system.tensors and system.tensors[n].kind == "input"}
 
 
 def unshaped(system: System, claim: Claim) -> list[Node]:
     """The conjuncts of the claim's condition that are about values and are no interval of an input."""
     facts = build.conjuncts(claim.condition) if claim.condition is not None else ()
     known = {n for n, t in system.tensors.items() if t.kind == "input" and t.dtype in ("real", "complex")}
-    return [f for f in facts if any(n.op == "read" for n in walk(f)) and _bound(f)[0] not in known]
+    return [f for f in facts if any(n.op == "read" for n in walk(f)) and _bound(system, f)[0] not in known]
 
 
-def _bound(fact: Node) -> tuple[str, Bounds]:
+def _bound(system: System, fact: Node) -> tuple[str, Bounds]:
     """The tensor that a conjunct compares with a number, everywhere, and its interval; no name where it does not."""
     if fact.op in ("lt", "le", "eq"):
         a, b = (x.args[0] if x.op == "re" else x for x in fact.args)  # `re(A) <= 0` bounds the real part
-        if is_everywhere(a) and (value := _number(b)) is not None:
+        inside = a.op == "abs" and a.args[0].dtype == "real" and fact.op != "eq" and is_everywhere(system, a.args[0])
+        if inside and (value := _number(b)) is not None:
+            return str(a.args[0].attr), Bounds(-value, value)
+        if is_everywhere(system, a) and (value := _number(b)) is not None:
             return str(a.attr), Bounds(value if fact.op == "eq" else None, value)
-        if is_everywhere(b) and (value := _number(a)) is not None:
+        if is_everywhere(system, b) and (value := _number(a)) is not None:
             return str(b.attr), Bounds(value, value if fact.op == "eq" else None)
     return "", Bounds()
 

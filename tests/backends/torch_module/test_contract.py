@@ -50,6 +50,45 @@ def test_gradients(file: str, mixer: str, form: str, sizes: dict[str, int]) -> N
     assert torch.autograd.gradgradcheck(lambda *x: module(*x), inputs)
 
 
+SOURCES = {
+    "columns": """
+mixer columns(q[t,d], k[t,d], v[t,e], g[t,e]) -> o[t,e]:
+    S[t,d,e] = exp(g) * S[t-1] + k * v
+    o[t,e] = sum[d] q * S
+""",
+    "coupled": """
+mixer coupled(q[t,d], k[t,d], v[t,e], g[t,d]) -> o[t,e]:
+    M[t,d,e] = 0.5 * M[t-1] - k * (v + sum[d] k * S[t-1])
+    S[t,d,e] = exp(g) * S[t-1] + M
+    o[t,e] = sum[d] q * S
+""",
+    "delta": """
+mixer delta(q[t,d], k[t,d], v[t,e], a[t]) -> o[t,e]:
+    S[t,d,e] = exp(a) * S[t-1] + k * (v - sum[d] k * S[t-1]) / 8
+    o[t,e] = sum[d] q * S
+""",
+}
+# How far a gradient may be from what it is outside autocast, which rounds what PyTorch's own products send back.
+FORMS = [("columns", "chunkwise", 1e-6), ("columns", "scan", 2e-2), ("coupled", "chunkwise", 2e-2), ("coupled", "recurrent", 1e-6),
+         ("delta", "chunkwise", 1e-6)]
+
+
+@pytest.mark.parametrize("name, form, apart", FORMS)
+def test_gradients_once_more_and_within_autocast(name: str, form: str, apart: float) -> None:
+    module = seqdsl.load(SOURCES[name]).module(form)
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 70, 4, generator=draw).requires_grad_() for _ in range(3))
+    decay = (-torch.rand((1, 70) if name == "delta" else (1, 70, 4), generator=draw)).requires_grad_()
+    given = (q, k / 2, v, decay)
+    y = module(*given)
+    first = torch.autograd.grad(y.sum(), given, retain_graph=True)
+    again = torch.autograd.grad(y.sum(), given, retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        within = torch.autograd.grad(y.sum(), given)
+    for a, b, c in zip(first, again, within, strict=True):
+        assert torch.equal(a, b) and (a - c).norm() <= apart * a.norm()
+
+
 # Unrolled steps are traced for long, and are much alike.
 TRACED = [m for m in MIXERS if m[2] != "recurrent" or m[1] not in ("gated_delta", "s4d_conv", "mlstm", "lightnet")]
 

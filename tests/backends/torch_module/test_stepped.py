@@ -298,3 +298,20 @@ def test_what_works_along_time_is_not_moved_into_a_loop_over_it(reader: str, oth
     for form in ("recurrent", "auto"):
         found = program.module(form)(torch.from_numpy(x)[None], torch.from_numpy(u)[None])
         assert np.abs(found[0].numpy() - wanted).max() < 1e-12
+
+
+def test_each_gradient_of_a_batch_where_steps_compare_positions() -> None:
+    module = seqdsl.load("""
+mixer shift(x[t,c]; W = 3) -> y[t,c]:
+    S[t,n: W,c] = where(n == 0, x, S[t-1,n-1])
+    y[t,c] = S[t,W-1]
+""").module("recurrent")
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return module(x[None]).square().sum()  # type: ignore[no-any-return]
+
+    x = torch.randn(3, 5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    each = torch.stack([torch.func.grad(loss)(row) for row in x])
+    assert torch.allclose(torch.func.vmap(torch.func.grad(loss))(x), each)
+    wanted = torch.diag(torch.cat([torch.full((6,), 2.0, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)]))
+    assert torch.allclose(torch.func.hessian(loss)(x[0]).reshape(10, 10), wanted)
