@@ -95,9 +95,10 @@ def test_large_numbers_are_not_written_out(step: str, when: str) -> None:
 
 
 @pytest.mark.parametrize("source", [
+    TRANSPOSED,
     "mixer c(x[t]) -> p[t,s]:\n    index s over t\n    p[t,s] = sqrt(-1 - x[t]^2 - x[s]^2)\n    claim rows_sum_to_one(p, s)\n",
     _state("(a + b) * S[t-1] + x", "abs(a) <= 1 and abs(b) <= 1", "x[t], a[t], b[t]"),
 ])  # fmt: skip
-def test_numbers_at_the_edge_of_a_condition_and_none_refute(source: str) -> None:
+def test_long_draws_numbers_at_the_edge_of_a_condition_and_none_refute(source: str) -> None:
     (_, verdict), *_ = seqdsl.load(source).check().claims
     assert isinstance(verdict, Refuted), verdict
