@@ -279,10 +279,8 @@ def _sums(trial: Trial, claim: Claim, rng: np.random.Generator) -> tuple[float, 
         total = whole.sum(axis=tuple(own.index(i) for i in group))
         filled = total[np.abs(total) > 0] if claim.kind == "rows_sum_to_one" else total  # an empty row is all 0
         worst = max(worst, _distance(filled, np.ones_like(filled)))
-    if not np.all(np.isfinite(whole)):
-        return float("inf"), f"`{name}` has an entry that is no finite number"
-    if np.any(whole < -TOLERANCE):
-        return float("inf"), f"`{name}` has a negative entry"
+    if not np.all(whole >= -TOLERANCE):  # NaN is not
+        return float("inf"), f"`{name}` has an entry that is negative, or no number"
     return worst, f"the sums of `{name}` over {', '.join(indices)} are not 1"
 
 
