@@ -12,7 +12,6 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 # One public function per file, named as the file; no identifier of a generated file shadows these.
 SUPPORT_FUNCTIONS = frozenset(p.stem for p in (HERE / "support").glob("*.py") if p.stem != "__init__")
-DECORATORS = ("full_backward",)  # of other pieces, which come after them
 
 
 @cache
@@ -20,7 +19,7 @@ def _pieces() -> dict[str, tuple[str, frozenset[str], str]]:
     """Top-level name -> (text, names it uses, file stem), in the order of the files."""
     found: dict[str, tuple[str, frozenset[str], str]] = {}
     own = [HERE / f"{name}.py" for name in ("runtime_calls", "runtime_packed", "runtime_ranks", "runtime")]
-    files = [*own, *sorted((HERE / "support").glob("*.py"), key=lambda path: (path.stem not in DECORATORS, path.stem))]
+    files = [*own, *sorted((HERE / "support").glob("*.py"))]
     for path in files:
         source = path.read_text(encoding="utf-8")
         lines = source.splitlines()

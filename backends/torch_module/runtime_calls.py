@@ -219,6 +219,17 @@ def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, enabled=False)
 
 
+def _full_backward(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """What a function of autograd sends back is computed in the types that it has kept, wherever it is asked for: within
+    autocast, products would be rounded to 16 bits, and fail beside what is not."""
+
+    def run(ctx: Any, *grads: Tensor | None) -> Any:
+        with _full_precision(next((g.device for g in grads if g is not None), torch.device("cpu"))):
+            return backward(ctx, *grads)
+
+    return run
+
+
 def _equal_sizes(mixer: str, a: str, b: str, x: int, y: int) -> None:
     if x != y:
         raise ValueError(f"{mixer}: the axes `{a}` and `{b}` must have equal lengths, and have {x} and {y}")

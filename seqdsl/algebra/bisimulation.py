@@ -73,8 +73,7 @@ class Definitions:
         if node.op != "read" or node.attr in self.kept:
             return None
         tensor = self.system.tensors[str(node.attr)]
-        plain = all(self.system.is_own(tensor, k, a) for k, a in enumerate(node.args))
-        if tensor.kind != "derived" or tensor.rhs is None or tensor.edges or not plain:
+        if tensor.kind != "derived" or tensor.rhs is None or tensor.edges or not self.system.is_inside(node):
             return None
         at = dict(zip(tensor.indices, node.args, strict=True))
         return build.substitute(tensor.rhs, at) if build.can_substitute(tensor.rhs, at) else None

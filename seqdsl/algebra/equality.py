@@ -70,11 +70,8 @@ def assuming(system: System, condition: Node | None) -> System:
         return system
 
     def change(node: Node) -> Node | None:
-        if node.op != "read" or node.attr not in values:
-            return None
-        tensor = system.tensors[str(node.attr)]
-        inside = all(system.is_own(tensor, k, a) for k, a in enumerate(node.args))  # elsewhere it reads 0
-        return values[str(node.attr)] if inside else None
+        known = node.op == "read" and node.attr in values and system.is_inside(node)  # elsewhere it reads 0
+        return values[str(node.attr)] if known else None
 
     changed = [replace(t, rhs=rebuild(t.rhs, change)) for t in system.derived() if t.rhs is not None]
     return system.with_tensors(*changed)

@@ -97,7 +97,7 @@ class Bounds:
         if name in {r.attr for r in reads(tensor.rhs)}:
             return ALL
         found = self.of(tensor.rhs, depth - 1)
-        return found if all(self.system.is_own(tensor, k, a) for k, a in enumerate(node.args)) else hull(found, _ZERO)
+        return found if self.system.is_inside(node) else hull(found, _ZERO)
 
     def real_part(self, node: Node, depth: int = _DEPTH) -> Interval:
         """An interval for re(node)."""
@@ -178,10 +178,8 @@ def _same(system: System, a: Node, b: Node) -> bool:
 
 def is_everywhere(system: System, node: Node) -> bool:
     """Is it a read that meets every entry of its tensor, as its indices go on?"""
-    tensor = system.tensors.get(str(node.attr)) if node.op == "read" else None
-    if tensor is None or len({*node.args}) < len(node.args):
-        return False
-    return all(system.is_own(tensor, k, a) for k, a in enumerate(node.args))
+    there = node.op == "read" and str(node.attr) in system.tensors
+    return there and len({*node.args}) == len(node.args) and system.is_inside(node)
 
 
 def _least(a: Bound, b: Bound) -> Bound:

@@ -159,6 +159,11 @@ class System:
         """Is it an index of the axis that the tensor has there? An index of another axis may go on beyond its end."""
         return subscript.op == "index" and self.axis(str(subscript.attr)) == self.axis(tensor.indices[position])
 
+    def is_inside(self, read: Node) -> bool:
+        """Is every subscript of a read an index of the tensor's own axis? What is outside reads 0, or a base case."""
+        tensor = self.tensors[str(read.attr)]
+        return all(self.is_own(tensor, k, a) for k, a in enumerate(read.args))
+
     def inputs(self) -> list[Tensor]:
         """In the header's order."""
         return [t for t in self.tensors.values() if t.kind == "input"]

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .full_backward import full_backward
+from ..runtime_calls import _full_backward
 
 
 class _AffineScan(torch.autograd.Function):
@@ -29,7 +29,7 @@ class _AffineScan(torch.autograd.Function):
         ctx.save_for_backward(a, log_a, start, *output)
 
     @staticmethod
-    @full_backward
+    @_full_backward
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         a, log_a, start, h, totals = ctx.saved_tensors
         if grads[0] is None:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..runtime_calls import _full_backward
 from .chunk_column_attention import chunk_column_attention, chunk_column_attention_adjoint
 from .chunk_states import chunk_states, chunk_states_adjoint
 from .decay_apply import decay_apply
@@ -14,7 +15,6 @@ from .decayed_factors import decayed_factors
 from .decayed_factors_adjoint import decayed_factors_adjoint
 from .from_chunks import from_chunks
 from .from_rows import from_rows
-from .full_backward import full_backward
 from .prefix_products import prefix_products
 from .segment_products import segment_products
 from .segments import is_kept, segments
@@ -70,7 +70,7 @@ class _ChunkLinearAttention(torch.autograd.Function):
         ctx.save_for_backward(*given, *output[2:])
 
     @staticmethod
-    @full_backward
+    @_full_backward
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         q, k, v, decay, start, starts, *kept = ctx.saved_tensors
         d_o = torch.zeros_like(v, dtype=start.dtype) if grads[0] is None else grads[0]

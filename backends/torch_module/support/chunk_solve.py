@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..runtime_calls import _full_backward
 from .decay_gram import decay_gram
 from .from_chunks import from_chunks
-from .full_backward import full_backward
 from .pair_factors import pair_factors
 from .pair_factors_adjoint import pair_factors_adjoint
 from .prefix_products import prefix_products
@@ -37,7 +37,7 @@ class _ChunkSolve(torch.autograd.Function):
         ctx.save_for_backward(*given, *output)
 
     @staticmethod
-    @full_backward
+    @_full_backward
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         w, u, x, decay, start, y, *saved = ctx.saved_tensors
         flags = {"log": ctx.log, "after": ctx.after, "size": ctx.size}

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..runtime_calls import _full_backward
 from .chunk_linear_attention import chunk_linear_attention
 from .chunk_solve import chunk_solve
 from .feedback_factors import feedback_factors, feedback_factors_adjoint
 from .from_chunks import from_chunks
-from .full_backward import full_backward
 from .segments import is_kept, segments
 from .to_chunks import to_chunks
 from .unit_inverse import unit_inverse
@@ -62,7 +62,7 @@ class _ChunkSolveRead(torch.autograd.Function):
         ctx.save_for_backward(*given, *output[3:])
 
     @staticmethod
-    @full_backward
+    @_full_backward
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         w, u, x, q, decay, start, starts, *kept = ctx.saved_tensors
         given = w, u, x, q, decay, start

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .full_backward import full_backward
+from ..runtime_calls import _full_backward
 
 
 class _ComplexExp(torch.autograd.Function):
@@ -24,7 +24,7 @@ class _ComplexExp(torch.autograd.Function):
         ctx.save_for_backward(output)
 
     @staticmethod
-    @full_backward
+    @_full_backward
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
         grad: Tensor = grads[0] * y.conj()

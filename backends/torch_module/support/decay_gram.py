@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..runtime_calls import _full_backward
 from .block_rows import block_rows
 from .decayed_factors import decayed_factors
 from .decayed_factors_adjoint import decayed_factors_adjoint
-from .full_backward import full_backward
 from .prefix_products import prefix_products
 from .segment_products import segment_products
 from .suffix_products import suffix_products
@@ -26,7 +26,7 @@ class _DecayGram(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    @full_backward
+    @_full_backward
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, a, log_totals = ctx.saved_tensors
         if torch.is_grad_enabled():

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .full_backward import full_backward
+from ..runtime_calls import _full_backward
 from .gradient_again import gradient_again
 
 
@@ -29,7 +29,7 @@ class _DotProductAttention(torch.autograd.Function):
         ctx.save_for_backward(*given)
 
     @staticmethod
-    @full_backward
+    @_full_backward
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         wanted = [n for n in range(3) if ctx.needs_input_grad[n]]
         found: Sequence[Tensor | None]

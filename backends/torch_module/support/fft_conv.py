@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .full_backward import full_backward
+from ..runtime_calls import _full_backward
 from .zero_of import zero_of
 
 FFT_NUMBERS = 1 << 19  # in the transforms of a block of channels and rows: the spectra stay in cache
@@ -40,7 +40,7 @@ class _FftConv(torch.autograd.Function):
         ctx.save_for_backward(*inputs[:2], *output[1:])
 
     @staticmethod
-    @full_backward
+    @_full_backward
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         """A correlation is a convolution with the conjugate spectrum: d_x = grad * w, d_w = sum over B of grad * x."""
         x, w, *kept = ctx.saved_tensors

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .full_backward import full_backward
+from ..runtime_calls import _full_backward
 from .zero_of import zero_of
 
 
@@ -27,7 +27,7 @@ class _GridScan(torch.autograd.Function):
         ctx.save_for_backward(a, c, top, left, output)
 
     @staticmethod
-    @full_backward
+    @_full_backward
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
         a, c, top, left, h = ctx.saved_tensors
         d_b = _grid_scan_adjoint(a, c, grads[0])

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .full_backward import full_backward
+from ..runtime_calls import _full_backward
 from .gradient_again import gradient_again
 
 # (what is read of earlier positions at each pair, operands at the positions, at the pairs, and everywhere the same,
@@ -71,7 +71,7 @@ class _Levels(torch.autograd.Function):
         ctx.save_for_backward(*given, *output)
 
     @staticmethod
-    @full_backward
+    @_full_backward
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # asked for once: a checkpoint recomputes them, once
         given, tables = saved[: -len(grads)], saved[-len(grads) :]

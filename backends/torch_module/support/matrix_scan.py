@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .full_backward import full_backward
+from ..runtime_calls import _full_backward
 from .zero_of import zero_of
 
 
@@ -22,7 +22,7 @@ class _MatrixScan(torch.autograd.Function):
         ctx.save_for_backward(a, start, output)
 
     @staticmethod
-    @full_backward
+    @_full_backward
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         a, start, h = ctx.saved_tensors
         before, after, first, last = (slice(1, None), slice(None, -1), -1, 0) if ctx.reverse else (

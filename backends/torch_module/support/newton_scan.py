@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .full_backward import full_backward
+from ..runtime_calls import _full_backward
 from .gradient_again import gradient_again
 from .low_rank_scan import _low_rank_moved, _low_rank_product
 from .newton_adjoint import _newton_is_narrow, _newton_size, newton_adjoint
@@ -44,7 +44,7 @@ class _NewtonScan(torch.autograd.Function):
         ctx.save_for_backward(*given, *output)
 
     @staticmethod
-    @full_backward
+    @_full_backward
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # asked for once: a checkpoint recomputes them, once
         given, states = saved[: -ctx.count], saved[-ctx.count :]

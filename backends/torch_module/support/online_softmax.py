@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .full_backward import full_backward
+from ..runtime_calls import _full_backward
 
 
 class _OnlineSoftmax:
@@ -88,7 +88,7 @@ class _OnlineSoftmaxFunction(torch.autograd.Function):
         ctx.save_for_backward(*inputs[1:], output[0], *output[2:])
 
     @staticmethod
-    @full_backward
+    @_full_backward
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         values, *operands, o, top, total = ctx.saved_tensors
         d_o = torch.zeros_like(o) if grads[0] is None else grads[0]

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .full_backward import full_backward
+from ..runtime_calls import _full_backward
 
 
 class _RepeatedProduct(torch.autograd.Function):
@@ -26,7 +26,7 @@ class _RepeatedProduct(torch.autograd.Function):
         ctx.save_for_backward(inputs[1], output)
 
     @staticmethod
-    @full_backward
+    @_full_backward
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         a, found = ctx.saved_tensors
         *earlier, last = grads[0].chunk(ctx.count, 1)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .full_backward import full_backward
+from ..runtime_calls import _full_backward
 
 
 class _SegmentProducts(torch.autograd.Function):
@@ -36,7 +36,7 @@ class _SegmentProducts(torch.autograd.Function):
         ctx.save_for_backward(decay, output)
 
     @staticmethod
-    @full_backward
+    @_full_backward
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         decay, spans = ctx.saved_tensors
         # D[i, j] = D[i, l] a_l D[l-1, j] for every l in j+1 .. i

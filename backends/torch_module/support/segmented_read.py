@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .full_backward import full_backward
+from ..runtime_calls import _full_backward
 from .zero_of import zero_of
 
 
@@ -43,7 +43,7 @@ class _SegmentedRead(torch.autograd.Function):
         ctx.mark_non_differentiable(output[2])
 
     @staticmethod
-    @full_backward
+    @_full_backward
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, x, y, start, starts = ctx.saved_tensors
         d_out, d_state = grads[0].contiguous(), grads[1]  # products with expanded ones are slow

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .full_backward import full_backward
+from ..runtime_calls import _full_backward
 from .gradient_again import gradient_again
 
 # The operands, and whether to keep what the adjoint reads -> results, then what is kept and is no result.
@@ -28,7 +28,7 @@ class _Stepped(torch.autograd.Function):
         ctx.save_for_backward(*given, *(output[k] for k in kept))
 
     @staticmethod
-    @full_backward
+    @_full_backward
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # asked for once: a checkpoint recomputes them, once
         given, kept = saved[: ctx.given], saved[ctx.given :]
