@@ -15,7 +15,7 @@ from seqdsl.ir.dependence import build_not
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, made, options
 
-from . import axes, blocks, contractions, folds, fused, micro, online, parameters, reads, scans
+from . import axes, blocks, contractions, folds, fused, micro, online, parameters, reads, scans, taps
 from .context import Context
 from .sizes import constant, divisors, number, operands, size_value
 from .table import (
@@ -111,6 +111,8 @@ def _emit(ctx: Context, node: Node) -> Value:
         return axes.over_axes(ctx, node)
     if node.op in MAPS:
         return axes.transform(ctx, node)
+    if node.op == "re" and node.args[0].op == "matrix_taps":
+        return taps.taps(ctx, node)
     if node.op == "fold":
         return folds.fold(ctx, node)
     if node.op == "micro_solve":

@@ -15,7 +15,9 @@ from .values import ATOM, Value, plain, with_ones
 
 
 def taps(ctx: Context, node: Node) -> Value:
-    """Along the one axis that `matrix_taps` makes."""
+    """Along the one axis that `matrix_taps` makes; its real part is computed as such."""
+    dtype = node.dtype
+    node = node.args[0] if node.op == "re" else node
     (made,), (_, _, read) = node.attr[1], operand_axes(node)
     keys = [(name, node.args[0], node.args[1], node.attr) for name in ("rows", "powers")]
     if keys[0] not in ctx.caches[-1]:
@@ -27,8 +29,8 @@ def taps(ctx: Context, node: Node) -> Value:
     if lanes != rows.dims:  # b has lanes alone
         at = "".join(":, " if d in rows.dims else "None, " for d in lanes) + "..."
         texts = [f"{rows.text}[{at}]", f"[tuple(x[{at}] for x in power) for power in {powers.text}]"]
-    texts += [_joined(with_ones(b, (*lanes, *read)), len(read)), ctx.length(made), expressions.KINDS[node.dtype]]
-    return Value(f"{ctx.support('matrix_taps')}({', '.join(texts)})", (*lanes, made), node.dtype)
+    texts += [_joined(with_ones(b, (*lanes, *read)), len(read)), ctx.length(made), expressions.KINDS[dtype]]
+    return Value(f"{ctx.support('matrix_taps')}({', '.join(texts)})", (*lanes, made), dtype)
 
 
 def _add_rows(ctx: Context, node: Node, keys: Sequence[Any]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from seqdsl.algebra.affine import Diagonal, NoMatch, diagonal, split, uses
-from seqdsl.algebra.monomials import monomials, opened
+from seqdsl.algebra.monomials import factors, monomials, opened
 from seqdsl.forms.indices import new_index
 from seqdsl.forms.reads import final_tensor, without_steps
 from seqdsl.forms.scan import start_of
@@ -109,8 +109,8 @@ def _real_part(node: Node, made: list[Tensor]) -> Node | None:
     whole = known[str(kernel.attr)]
     label = f"{whole.name}.re"
     if label not in known:
-        rhs = make("re", build.whole(whole))
-        made.append(Tensor(label, whole.indices, "real", "derived", rhs, comment=label))
+        assert whole.rhs is not None
+        made.append(Tensor(label, whole.indices, "real", "derived", make("re", whole.rhs), comment=label))
     body = build.mul(build.read(label, kernel.args, "real"), signal)
     return make("sum", body, inner.args[1], attr=inner.attr)
 
@@ -181,6 +181,19 @@ def convolve(name: str, kernel: Node, x: Node, time: str, lag: str, made: list[T
         build.read(signal.name, at, signal.dtype),
     )
     return build.reduce("sum", (lag,), body, make("le", index, build.index(time)))
+
+
+def convolved(node: Node) -> tuple[list[Node], Node] | None:
+    """The kernel's factors and the signal's read of a sum over all earlier positions, as `convolve` makes it; else None."""
+    if node.op != "sum" or len(bound(node)) != 1 or node.args[1].op != "le":
+        return None
+    index, time = node.args[1].args
+    parts, past = factors(node.args[0]), build.sub(time, index)
+    signals = [f for f in parts if f.op == "read" and past in f.args]
+    kernel = [f for f in parts if f not in signals]
+    if index is not build.index(bound(node)[0]) or time.op != "index" or len(signals) != 1:
+        return None
+    return None if any(str(time.attr) in f.free for f in kernel) else (kernel, signals[0])
 
 
 def named(name: str, node: Node, first: str, made: list[Tensor]) -> Tensor:

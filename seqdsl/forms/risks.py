@@ -19,6 +19,7 @@ from __future__ import annotations
 from seqdsl.algebra.affine import NoMatch, diagonal
 from seqdsl.algebra.interval import Bounds
 from seqdsl.forms.any_convolution import to_any_convolution
+from seqdsl.forms.dense import matrix_step
 from seqdsl.forms.newton import to_newton
 from seqdsl.forms.newton_rank import low_rank
 from seqdsl.ir import build
@@ -39,9 +40,8 @@ def check_convolution(system: System, loop: Loop) -> None:
     try:
         states = diagonal(system, loop)
     except NoMatch:
-        names = [n for n in loop.tensors() if n not in left]
         claimed = {c.args[0] for c in system.claims if c.kind == "stable"}
-        for name in names:
+        for name in [u.state.name for u in matrix_step(system, loop)[1].updates]:
             if name not in claimed:
                 raise NoMatch(f"`{name}` is not claimed to be stable, and taps that grow have no FFT") from None
         return

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
+from seqdsl.forms.convolution import convolved
 from seqdsl.forms.levels import OVER_PAIRS, join_of
 from seqdsl.forms.newton_rank import couplings
 from seqdsl.ir import build
@@ -89,6 +90,8 @@ def cost(system: System) -> Cost:
                     add(flops, axes, 20)
         elif term is not None:
             each: Poly = {}  # the steps of what a form has made of recurrences, at every step of the loops around them
+            for node, (_, signal) in [(n, found) for n in walk(term) if (found := convolved(n))]:
+                seen |= {node.args[0], *signal.args}  # by transforms, and not at every pair of positions
             for node in [n for n in walk(term) if n not in seen]:
                 seen.add(node)  # equal terms are computed once
                 Count(system, flops, moved, each).term(node)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from seqdsl.forms.convolution import convolved
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, bound, options
 from seqdsl.ir.system import System
@@ -47,6 +48,9 @@ class Count:
 
 
 def _count_reduction(count: Count, node: Node) -> None:
+    if (found := convolved(node)) is not None:
+        _count_convolution(count, node, *found)
+        return
     inside = {*node.args[0].free, *bound(node)}
     add(count.flops, count.axes(inside), 1)
     if node.op == "normalised_read":  # exponentials of one block, and its product with the values
@@ -55,10 +59,18 @@ def _count_reduction(count: Count, node: Node) -> None:
         add(count.moved, count.axes(inside), 8)
 
 
+def _count_convolution(count: Count, node: Node, kernel: list[Node], signal: Node) -> None:
+    """Fourier transforms of the kernel, the signal and the result, at twice the length of some thousand positions."""
+    for free in (frozenset().union(*(f.free for f in kernel)), signal.free - {*bound(node)}, node.free):
+        add(count.flops, count.axes(free), 72)
+    add(count.steps, (), 20)
+
+
 def _count_taps(count: Count, node: Node) -> None:
-    """Each tap is a product of two vectors of components."""
-    components = bound(node)[: len(bound(node)) // 2]
-    add(count.flops, (*count.axes(node.free), *(count.system.axis(i) for i in components)), 2)
+    """Each tap is a product of two vectors of components; before, about eight squares of the matrix."""
+    components = [count.system.axis(i) for i in bound(node)[: len(bound(node)) // 2]]
+    add(count.flops, (*count.axes(node.free), *components), 2)
+    add(count.flops, (*count.axes(node.args[1].free), *components), 16)
 
 
 def _count_product(count: Count, node: Node) -> None:

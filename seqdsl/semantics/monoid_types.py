@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from seqdsl.ir import build
 from seqdsl.ir.node import Node, walk
 from seqdsl.ir.ops import OPS, make, remake
 from seqdsl.ir.system import Monoid, Tensor
@@ -26,8 +27,15 @@ def dtype_of(node: Node, dtypes: Mapping[str, str], folds: Mapping[str, str] | N
         elif not current.args:
             done[current] = current.dtype
         else:
-            done[current] = OPS[current.op].dtype(*(done[a] for a in current.args))
+            found = OPS[current.op].dtype(*(done[a] for a in current.args))
+            done[current] = _join(found, "real") if _is_root(current) else found
     return done[node]
+
+
+def _is_root(node: Node) -> bool:
+    """Is it a power that is real of whole numbers, too, as its exponent is no natural number (rule 31)?"""
+    exponent = build.value_of(node.args[1]) if node.op == "pow" else 0
+    return not isinstance(exponent, int) or exponent < 0
 
 
 def retype(node: Node, dtypes: Mapping[str, str], folds: Mapping[str, str] | None = None) -> dict[Node, Node]:
@@ -41,6 +49,7 @@ def retype(node: Node, dtypes: Mapping[str, str], folds: Mapping[str, str] | Non
             dtype = (folds or {}).get(str(current.attr[0]), current.dtype)
             done[current] = make("fold", *args, attr=current.attr, dtype=dtype)
         else:
+            args = (build.at_least_real(args[0]), *args[1:]) if _is_root(current) else args
             done[current] = current if args == current.args else remake(current, args)
     return done
 

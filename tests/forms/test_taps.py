@@ -14,6 +14,7 @@ from seqdsl.forms import derive
 from seqdsl.ir.interpreter import interpret
 from seqdsl.ir.node import walk
 from seqdsl.ir.system import System
+from seqdsl.plan import cost
 from seqdsl.semantics import load_system
 
 HEADER = "mixer m(x[t,c], A[n,m], K[c,n,m], b[n], w[c,n], g[t,c]) -> y[t,c]:\n    index m over n\n"
@@ -120,6 +121,42 @@ mixer m(x[t,c]; N = 8) -> y[t,c]:
 def test_auto_takes_the_taps_of_a_state_that_is_claimed_to_be_stable() -> None:
     assert seqdsl.load(STABLE + "    claim stable(S)\n").derived("auto").form == "convolution"
     assert seqdsl.load(STABLE).derived("auto").form != "convolution"
+
+
+def test_what_a_step_passes_on_by_a_micro_step_needs_no_claim_of_its_own() -> None:
+    text = STABLE.replace("S[t,c,n] = sum", "Z[t,c,n] = sum")
+    text = text.replace("    y[t,c] ", "    S[t,c,n] = Z + (sum[m] Z[t,c,m]) / 99\n    y[t,c] ")
+    assert "Z[t,c,n] = sum[m] A * S[t-1,c,m] + x" in text
+    assert seqdsl.load(text + "    claim stable(S)\n").derived("auto").form == "convolution"
+    assert seqdsl.load(text).derived("auto").form != "convolution"
+
+
+def test_a_convolution_costs_its_transforms_and_not_its_pairs() -> None:
+    derived = derive(system_of(FOUND["a matrix for each channel"]), "convolution").system
+    flops = cost(derived).flops
+    assert not any(sum(axis in ("t", "S.l") for axis in names) > 1 for names in flops)
+    assert flops["c", "t"] > 100 and flops["S.l", "c"] > 50
+    windows = cost(load_system("mixer m(x[t,c], w[j,c]) -> y[t,c]:\n    y[t,c] = sum[j | j <= t and j < 3] w * x[t-j]\n")).flops
+    assert any({"j", "t"} <= set(names) for names in windows)
+
+
+@pytest.mark.parametrize("part", ["re", "im"])
+def test_real_taps_are_real_parts(part: str) -> None:
+    mixer = seqdsl.load(
+        "mixer m(x[t,c], A[n,m]: complex, b[n]: complex, w[c,n]: complex) -> y[t,c]:\n    index m over n\n"
+        f"    S[t,c,n] = sum[m] A * S[t-1,c,m] + b * x\n    y[t,c] = {part}(sum[n] w * S)\n"
+    )
+    kinds = {"x": torch.float64} | dict.fromkeys("Abw", torch.complex128)
+    shapes = {"x": (1, 21, 2), "A": (1, 3, 3), "b": (1, 3), "w": (1, 2, 3)}
+    given = [(torch.randn(shapes[n], dtype=k) * 0.5).requires_grad_() for n, k in kinds.items()]
+    grads = []
+    for form in ("recurrent", "convolution"):
+        y = mixer.module(form).double()(*given)
+        grads.append((y, *torch.autograd.grad(y.square().sum(), given)))
+    for one, other in zip(*grads, strict=True):
+        assert torch.allclose(one, other, rtol=1e-11, atol=1e-11)
+    written = [line for line in mixer.source("convolution").splitlines() if "matrix_taps(" in line and " = " in line]
+    assert [", dtype)" in line for line in written][:1] == [part == "re"]  # the kernel, before what a state adds
 
 
 def test_a_long_memory_keeps_its_digits_in_float32() -> None:

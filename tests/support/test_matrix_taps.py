@@ -61,6 +61,28 @@ def test_float32_taps_of_a_rotation_and_of_an_ill_conditioned_matrix_keep_their_
         assert found.dtype == torch.float32 and relative(found, expected) < 1e-6
 
 
+@pytest.mark.parametrize("width", [16, 64])
+def test_float32_taps_are_nearer_to_the_truth_than_the_loop(width: int) -> None:
+    """Squares in float64 and products in float32: these are rounded less often than steps are."""
+    n = torch.arange(width, dtype=F64)
+    sign = torch.where(n < n[:, None], (-1.0) ** (n[:, None] - n + 1), -1.0)
+    a = torch.linalg.matrix_exp((2 * n[:, None] + 1) * sign / 1024).float()
+    given = [(torch.randn(width), torch.randn(width)) for _ in range(5)]
+    errors = [
+        [relative(f(c, a, b, 2048), taps_loop(c.double(), a.double(), b.double(), 2048)) for c, b in given]
+        for f in (taps, taps_loop)
+    ]
+    ours, loops = (sum(x) / len(given) for x in errors)
+    assert ours < 0.7 * loops
+
+
+def test_real_parts_of_complex_taps() -> None:
+    c, a, b = drawn(5, torch.complex128)
+    for length in (0, 1, 7, 40):
+        found = matrix_taps(*matrix_rows(c, length, a), b, length, F64)
+        assert found.dtype == F64 and relative(found, taps(c, a, b, length).real) < 1e-13
+
+
 def test_a_state_without_components_has_taps_of_0() -> None:
     assert taps(torch.ones(2, 0), torch.ones(2, 0, 0), torch.ones(2, 0), 5).tolist() == [[0.0] * 5] * 2
 
@@ -107,10 +129,10 @@ def test_each_part_may_have_lanes_that_the_others_lack(own: int, size: int, scal
 def test_powers_of_a_diagonal_and_columns_take_no_matrix_while_they_are_few() -> None:
     c, d, u, v, _ = low_rank(16, 1)
     rows, powers = matrix_rows(c, 1024, d, u.unbind(-2), v.unbind(-2))
-    assert [p[1].shape[-1] if len(p) > 1 else None for p in powers] == [1, 2, 4, 8, None]
+    assert [p[1].shape[-1] if len(p) > 1 else None for p in powers] == [1, 2, 4, None, None]
     assert rows.shape[-2] * 2 ** len(powers) == 1024
     _, full = matrix_rows(c, 1024, torch.diag_embed(d) + u.mT @ v)
-    assert relative(torch.diag_embed(powers[3][0]) + powers[3][1] @ powers[3][2], full[3][0]) < 1e-13
+    assert relative(torch.diag_embed(powers[2][0]) + powers[2][1] @ powers[2][2], full[2][0]) < 1e-13
 
 
 def test_a_diagonal_that_grows_and_is_cancelled_is_not_taken_apart() -> None:

@@ -34,12 +34,15 @@ class _ChunkSolve(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         *given, ctx.log, ctx.after, ctx.size = inputs
         ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(*given, *output)
 
     @staticmethod
     @_full_backward
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         w, u, x, decay, start, y, *saved = ctx.saved_tensors
+        if grads[0] is None:
+            return (None,) * 8
         flags = {"log": ctx.log, "after": ctx.after, "size": ctx.size}
         if torch.is_grad_enabled():
             pull = torch.func.vjp(lambda *given: _chunk_solve_plain(*given, **flags), w, u, x, decay, start)[1]

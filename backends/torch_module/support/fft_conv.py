@@ -37,14 +37,16 @@ class _FftConv(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs[:2], *output[1:])
 
     @staticmethod
     @_full_backward
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
         """A correlation is a convolution with the conjugate spectrum: d_x = grad * w, d_w = sum over B of grad * x."""
         x, w, *kept = ctx.saved_tensors
-        grad = grads[0]
+        if (grad := grads[0]) is None:
+            return None, None, None
         wants_x, wants_w, _ = ctx.needs_input_grad
         if torch.is_grad_enabled():
             d_x = _fft_conv_plain(grad, w, x.shape[1], conj=True).sum_to_size(x.shape) if wants_x else None
@@ -70,7 +72,7 @@ class _FftConv(torch.autograd.Function):
                         total = product if total is None else total.add_(product)
                 if wants_x:
                     weights = _spectrum(w[row, :, lane], size, dtype) if shared is None else shared
-                    given = given.mul_(weights.conj())
+                    given.conj_physical_().mul_(weights).conj_physical_()  # a `weights.conj()` would be copied
                     if x.shape[2] == 1:
                         signals = given.new_zeros(len(x), 1, given.shape[2]) if signals is None else signals
                         signals[row].add_(given.sum(1, keepdim=True))
@@ -122,6 +124,7 @@ def _times(spectrum: Tensor, other: Tensor) -> Tensor:
 
 def _spectrum(x: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     """The transform over time, with zeros behind: [B, T, C] -> [B, C, size] complex, or its half where x is real."""
+    x = x if x.stride(1) == 1 else x.contiguous()
     spectrum: Tensor = (torch.fft.fft if dtype.is_complex else torch.fft.rfft)(x.mT.to(dtype), size)
     return spectrum
 

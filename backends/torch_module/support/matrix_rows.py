@@ -15,24 +15,28 @@ def matrix_rows(
 ) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
     """The rows c A^(j L) for all j with j L < length, and the powers A, A^2, A^4, .., A^(L/2).
 
-    Powers are squares of squares, so an error grows with l; they are float64. `a` is a matrix, or with `lefts` and `rights`
-    a diagonal, to which these columns times rows are added: its powers are the same with twice as many columns each time.
+    Powers are squares of squares, so an error grows with l: they are taken in float64. Products with them are rounded once
+    each, far less often than steps would be, and are of the dtype given. `a` is a matrix, or with `lefts` and `rights` a
+    diagonal, to which these columns times rows are added: its powers are the same with twice as many columns each time.
     The last squares are not taken where as many products of a row cost less than one of them.
     Shapes:  c [.., N], a [.., N, N] or [.., N], lefts and rights [.., N] each -> [.., J, N]
     """
     given, size = [c, a, *lefts, *rights], c.shape[-1]
-    wide = torch.complex128 if any(x.is_complex() for x in given) else torch.float64
-    a, rows = a.to(wide), c.to(wide).unsqueeze(-2)
+    own = c.dtype
+    for x in given:
+        own = torch.promote_types(own, x.dtype)
+    wide = torch.complex128 if own.is_complex else torch.float64
+    a, rows = a.to(wide), c.to(own).unsqueeze(-2)
     power: tuple[Tensor, ...] = (a,)
     if lefts:
         power = _with_lanes(a.expand(*a.shape[:-1], size), _beside(lefts, size, wide), _beside(rights, size, wide).mT)
     least = (max(length, 1).bit_length() - 1) // 2  # squares of a matrix: rows are at least as many as columns
-    if lefts and (2 * len(lefts) > size or not _is_tame(a, size // len(lefts))):
+    if lefts and (2 * len(lefts) >= size or not _is_tame(a, size // len(lefts))):
         power = (_whole(power),)
     rows = rows.expand(*torch.broadcast_shapes(rows.shape[:-2], power[-1].shape[:-2]), *rows.shape[-2:])
     powers: list[tuple[Tensor, ...]] = []
     while 1 << len(powers) < length and (len(powers) < least or len(power) > 1):
-        powers.append(power)
+        powers.append(tuple(x.to(own) for x in power))
         power = _squared(power)
     count = -(-length // (1 << len(powers)))
     if count < 2:
@@ -42,8 +46,8 @@ def matrix_rows(
     alone = rows.numel() * size <= a.numel()
     worth = 2 * size / (3 + (1 << 17) / max(1, a.numel())) if alone else 0.0
     while rows.shape[-2] < count and count > worth * rows.shape[-2]:
-        rows, a = torch.cat([rows, rows @ a], -2), a @ a
-    return repeated_product(rows, a, -(-count // rows.shape[-2])), powers
+        rows, a = torch.cat([rows, rows @ a.to(own)], -2), a @ a
+    return repeated_product(rows, a.to(own), -(-count // rows.shape[-2])), powers
 
 
 def _beside(columns: Sequence[Tensor], size: int, dtype: torch.dtype) -> Tensor:
@@ -79,12 +83,5 @@ def _squared(power: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (power[0] @ power[0],)
     d, u, v = power
     left, right = torch.addcmul(u @ (v @ u), d.unsqueeze(-1), u), v * d.unsqueeze(-2)
-    if 2 * u.shape[-1] < u.shape[-2]:
-        return d * d, torch.cat([left, u], -1), torch.cat([v, right], -2)
-    found = torch.baddbmm(_flat(left @ v), _flat(u), _flat(right)).view(*left.shape[:-1], -1)
-    found.diagonal(dim1=-2, dim2=-1).add_(d * d)
-    return (found,)
-
-
-def _flat(x: Tensor) -> Tensor:
-    return x.reshape(-1, *x.shape[-2:])
+    square = d * d, torch.cat([left, u], -1), torch.cat([v, right], -2)
+    return square if 4 * u.shape[-1] < u.shape[-2] else (_whole(square),)

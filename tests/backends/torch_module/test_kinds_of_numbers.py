@@ -37,6 +37,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "mixer f(x[t,n], b[t,n]: bool) -> o[t,n]:\n    o = abs(b) * x + floor(b) + ceil(b)\n".replace("o =", "o[t,n] ="),
         {"x": X, "b": X > 0},
     ),
+    "powers of whole numbers, real unless the exponent is a natural number": (
+        "mixer f(k[t]: int, b[t]: bool, x[t]) -> o[t], p[t], q[t]:\n"
+        "    o[t] = k ^ -2 * x + b ^ -1\n    p[t] = k ^ k\n    q[t] = k ^ 3\n",
+        {"k": np.array([1, 2, -2, 3]), "b": np.array([True] * 4), "x": X[:4, 0]},
+    ),
     "quotients": ("mixer f(x[t,n], y[t,n]) -> o[t,n]:\n    o[t,n] = x // 0.7 + y * (x % 0.6) + x % y\n", {"x": X, "y": Y}),
     "powers of 0": (
         "mixer f(x[t,n], k[t,n]: int, y[t,n]) -> o[t,n]:\n    o[t,n] = relu(x)^k + relu(x)^(1 + relu(y))\n",
@@ -127,3 +132,10 @@ def test_jacobians_forwards() -> None:
 def test_claims_about_scalars_are_tried() -> None:
     found = seqdsl.load("mixer f(x[t,n], z) -> o[t,n]:\n    o[t,n] = z * rank[n](x)\n    claim permutation(n)\n").check()
     assert [type(v).__name__ for _, v in found.claims] == ["Refuted"]
+
+
+def test_a_power_is_whole_only_where_its_exponent_is_a_natural_number() -> None:
+    text, inputs = CASES["powers of whole numbers, real unless the exponent is a natural number"]
+    assert [load_system(text).tensors[n].dtype for n in "opq"] == ["real", "real", "int"]
+    found = seqdsl.load(text).interpret(inputs)["outputs"]
+    assert np.allclose(found["p"], [1, 4, 0.25, 27]) and list(found["q"]) == [1, 8, -8, 27]
