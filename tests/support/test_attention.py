@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from backends.torch_module.support.chunk_linear_attention import chunk_linear_attention
+from backends.torch_module.support.chunk_states import chunk_states, chunk_states_adjoint
 from backends.torch_module.support.decay_apply import decay_apply
 from backends.torch_module.support.decay_gram import decay_gram
 
@@ -245,3 +246,18 @@ def test_a_wrong_gate_is_noticed() -> None:
             lambda q, k, v, g: attention_loop(q, k, v, g.exp(), None),
             (q, k, v, g),
         )
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 24, 39])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 1), (1, 2)])
+def test_states_between_chunks_in_groups_and_in_turn(count: int, shape: tuple[int, int]) -> None:
+    totals = torch.rand(count, 2, *shape, dtype=F64) * (torch.rand(count, 2, *shape) > 0.2)  # some forget all
+    writes = torch.randn(count + 1, 2, 3, 2, dtype=F64)
+    there, back = writes.clone(), writes.clone()
+    for n in range(count):
+        there[n + 1] += totals[n] * there[n]
+        back[count - n - 1] += totals[count - n - 1] * back[count - n]
+    found, again = writes.clone(), writes.clone()
+    chunk_states(found, totals, totals.log() if count == 1 else None)
+    chunk_states_adjoint(again, totals)
+    assert relative(found, there) < 1e-15 and relative(again, back) < 1e-15
