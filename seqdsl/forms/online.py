@@ -52,6 +52,7 @@ class _Search:
     refused: dict[str, str] = field(default_factory=dict)
     reader: str = ""
     plain: set[Node] = field(default_factory=set)  # sums that are known to hold no weights
+    resolved: dict[Node, Node] = field(default_factory=dict)  # what reads stand for
 
 
 def to_online(system: System) -> Normalisers:
@@ -156,8 +157,12 @@ def _quotient(search: _Search, node: Node) -> Node | None:
 
 def _resolved(search: _Search, node: Node) -> Node:
     """The definition that a read stands for, else the node itself."""
-    found = _definition(search, node) if node.op == "read" else None
-    return node if found is None else found
+    if node.op != "read":
+        return node
+    if node not in search.resolved:
+        found = _definition(search, node)
+        search.resolved[node] = node if found is None else found
+    return search.resolved[node]
 
 
 def _factors(node: Node) -> tuple[int, list[Node], list[Node]]:
