@@ -247,7 +247,8 @@ def _operand_dtype(node: Node, value: Value) -> str:
     if node.op == "abs" and value.dtype == "bool":
         return "int"
     if node.op == "abs" or node.dtype == "complex":
-        return "real" if OPS[node.op].domain == "complex" and value.dtype == "int" and node.op != "abs" else value.dtype
+        whole = value.dtype in ("bool", "int") and node.op != "abs"
+        return "real" if whole and (OPS[node.op].domain == "complex" or node.op == "pow") else value.dtype
     return node.dtype
 
 

@@ -17,7 +17,7 @@ from seqdsl.ir.system import Edge, Tensor
 from . import edges, expressions, ranks, reads
 from .context import Context, Source, Stored
 from .sizes import size_value
-from .values import ATOM, BATCH, CHOICE, SUM, Value
+from .values import ATOM, BATCH, CHOICE, PRODUCT, SUM, Value
 
 
 def is_new(ctx: Context, source: Source, own: str) -> bool:
@@ -331,7 +331,7 @@ def origin(ctx: Context, source: Source, k: int, subscript: Node, value: Value) 
     value = join(ctx, source, k, value, entry)
     if entry.tail is None:
         return value, "", subscript
-    count = count_text(ctx, entry)
+    count = size_value(ctx, entry.tail).at(PRODUCT)
     boundary = ctx.records.get(f"{source.name}@boundary")
     if boundary is not None and boundary.boundary is subscript and ctx.past:
         value = _behind_boundary(ctx, source, k, value, boundary)

@@ -292,7 +292,8 @@ def _empty(ctx: Context, tensor: Tensor) -> str:
     """An input without any position of the stream."""
     shape = ["batch"]
     for index in tensor.indices:
-        axis, size = ctx.axis(index), ctx.system.index(index).size
+        axis = ctx.axis(index)
+        size = ctx.system.index(axis).size  # of a second index, that of the first
         shape.append(ctx.sizes[axis] if axis in ctx.sizes or size is None else size_value(ctx, size).text)
     kinds = {"real": "dtype", "int": "torch.long", "bool": "torch.bool"}
     kind = kinds.get(tensor.dtype, "_complex_dtype(dtype or torch.get_default_dtype())")

@@ -18,7 +18,7 @@ from seqdsl.ir.system import Edge, Tensor
 from . import expressions, history
 from .context import Context, Layered, Looped, Source, Stored
 from .names import tuple_text
-from .values import ATOM, BATCH, CHOICE, Value, merge, plain, spread
+from .values import ATOM, BATCH, CHOICE, SUM, Value, merge, plain, spread
 
 
 def read(ctx: Context, node: Node) -> Value:
@@ -301,7 +301,7 @@ def _gathered(ctx: Context, source: Source, pending: list[tuple[int, Node, str]]
     for k, subscript, shift in pending:
         place = expressions.emit(ctx, subscript)
         if shift:
-            place = Value(f"{place.at(11)} - {shift}", place.dims, "int", 10, place.static)
+            place = Value(f"{place.at(SUM)} - {shift}", place.dims, "int", SUM, place.static)
         places[value.dims.index(f"@{k}")] = expressions.tensor(ctx, place, "int")
         safe &= within(ctx, source.own[k], subscript, everywhere=True) and not shift
     dims = ctx.ordered(tuple(d for p in places.values() for d in p.dims))

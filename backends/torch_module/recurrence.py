@@ -23,7 +23,7 @@ from .context import Block, Context, Looped, LoopScope, Source, Stored, Unsuppor
 from .loops import hoist, is_apart, keys_of
 from .names import tuple_text
 from .readers import Readers
-from .values import BATCH, CHOICE, Value
+from .values import BATCH, CHOICE, PRODUCT, Value
 
 MOST_STARTS = 10_000  # each is a line of the module
 
@@ -238,7 +238,7 @@ def _restore(ctx: Context, tensor: Tensor, place: Looped, key: int, entry: State
     depth = 1
     single = entry.tail is build.ONE or bool(last)
     if not single:
-        count = "past" if entry.tail is None else size_value(ctx, entry.tail).at(CHOICE + 9)
+        count = "past" if entry.tail is None else size_value(ctx, entry.tail).at(PRODUCT)
         names[key] = ctx.names.passing("n")
         ctx.block.add("    " * depth + f"for {names[key]} in range({count}):")
         depth += 1

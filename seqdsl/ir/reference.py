@@ -76,10 +76,10 @@ def mod(a: A, b: A) -> A:
 
 
 def power(a: A, b: A) -> A:
-    """Of integers an integer: a negative exponent gives the exact value cut towards zero."""
+    """Of integers an integer, unless an exponent is negative."""
     a, b = _number(a), _number(b)
-    if np.issubdtype(a.dtype, np.integer) and np.issubdtype(b.dtype, np.integer):
-        return np.where((b >= 0) | (np.abs(a) == 1), a ** np.abs(b), 0)
+    if np.issubdtype(a.dtype, np.integer) and np.issubdtype(b.dtype, np.integer) and (b < 0).any():
+        a = a.astype(np.float64)
     return np.asarray(np.power(a, b))
 
 

@@ -123,6 +123,17 @@ def test_auto_takes_the_taps_of_a_state_that_is_claimed_to_be_stable() -> None:
     assert seqdsl.load(STABLE).derived("auto").form != "convolution"
 
 
+@pytest.mark.parametrize("form", ["recurrent", "scan", "convolution"])
+def test_a_second_index_of_an_axis_of_fixed_length(form: str) -> None:
+    mixer = seqdsl.load("mixer m(x[t,n: 8], A[n,m]) -> y[t,n]:\n    index m over n\n    y[t,n] = 0.2 * (sum[m] A * y[t-1,m]) + x\n")
+    x, a = torch.randn(1, 5, 8, dtype=torch.float64), torch.randn(1, 8, 8, dtype=torch.float64)
+    wanted = mixer.interpret({"x": x[0].numpy(), "A": a[0].numpy()})["outputs"]["y"]
+    module = mixer.module(form).double()
+    assert np.allclose(module(x, a)[0].numpy(), wanted, rtol=1e-12, atol=1e-12)
+    state = module.init_state(1, dtype=torch.float64)
+    assert np.allclose(module(x, a, state=state)[0].numpy(), wanted, rtol=1e-12, atol=1e-12)
+
+
 def test_what_a_step_passes_on_by_a_micro_step_needs_no_claim_of_its_own() -> None:
     text = STABLE.replace("S[t,c,n] = sum", "Z[t,c,n] = sum")
     text = text.replace("    y[t,c] ", "    S[t,c,n] = Z + (sum[m] Z[t,c,m]) / 99\n    y[t,c] ")

@@ -83,6 +83,16 @@ def test_real_parts_of_complex_taps() -> None:
         assert found.dtype == F64 and relative(found, taps(c, a, b, length).real) < 1e-13
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_real_matrices_and_a_complex_column(rank: int) -> None:
+    c, d, u, v, _ = low_rank(8, 1)
+    b = torch.randn(2, 8, dtype=torch.complex128)
+    a = torch.diag_embed(d) + u.mT @ v
+    for length in (1, 7, 130):
+        found = low_rank_taps(c, d, u, v, b, length) if rank else taps(c, a, b, length)
+        assert relative(found, taps_loop(c.to(b.dtype), a.to(b.dtype), b, length)) < 1e-11
+
+
 def test_a_state_without_components_has_taps_of_0() -> None:
     assert taps(torch.ones(2, 0), torch.ones(2, 0, 0), torch.ones(2, 0), 5).tolist() == [[0.0] * 5] * 2
 

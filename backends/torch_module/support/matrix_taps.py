@@ -11,8 +11,9 @@ def matrix_taps(
 
     Shapes:  rows [.., J, N] and powers from `matrix_rows`, b [.., N] -> k [.., length]
     """
-    columns = b.to(torch.promote_types(rows.dtype, b.dtype)).unsqueeze(-2)  # [.., L, N]
-    for power in powers:
+    kind = torch.promote_types(rows.dtype, b.dtype)
+    rows, columns = rows.to(kind), b.to(kind).unsqueeze(-2)  # [.., L, N]
+    for power in [tuple(x.to(kind) for x in power) for power in powers]:
         if len(power) == 1:
             more = columns @ power[0].mT
         else:

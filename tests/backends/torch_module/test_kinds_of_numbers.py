@@ -42,6 +42,15 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "    p[t] = k ^ k\n    q[t] = k ^ 3\n    o[t] = k ^ -2 * x + b ^ -1 + p * q\n",
         {"k": np.array([1, 2, -2, 3]), "b": np.array([True] * 4), "x": X[:4, 0]},
     ),
+    "a power inside a monoid": (
+        "monoid M(a):\n    combine(x, y):\n        a = x.a + y.a^-1\n"
+        "mixer f(k[t]: int, x[t]) -> o[t]:\n    index s over t\n    n = M[s](k[s])\n    o[t] = n * x\n",
+        {"k": np.array([2, 2, 3]), "x": X[:3, 0]},
+    ),
+    "a complex number to a condition": (
+        "mixer f(z[t]: complex, b[t]: bool, k[t]: int) -> o[t]:\n    o[t] = abs(z^b) + re(z^k)\n",
+        {"z": X[:, 0] + 1j * Y[:, 0], "b": X[:, 1] > 0, "k": RNG.integers(0, 3, len(X))},
+    ),
     "quotients": ("mixer f(x[t,n], y[t,n]) -> o[t,n]:\n    o[t,n] = x // 0.7 + y * (x % 0.6) + x % y\n", {"x": X, "y": Y}),
     "powers of 0": (
         "mixer f(x[t,n], k[t,n]: int, y[t,n]) -> o[t,n]:\n    o[t,n] = relu(x)^k + relu(x)^(1 + relu(y))\n",
@@ -84,7 +93,8 @@ def test_modules_give_what_the_equations_say(name: str) -> None:
     for form in forms_of(text):
         for dtype in (torch.float64, torch.float32):
             given = [torch.tensor(np.asarray(x))[None] for x in inputs.values()]
-            given = [x.to(dtype).requires_grad_() if x.is_floating_point() else x for x in given]
+            kinds = {torch.float64: dtype, torch.complex128: dtype.to_complex()}
+            given = [x.to(kinds[x.dtype]).requires_grad_() if x.dtype in kinds else x for x in given]
             found = program.module(form).to(dtype)(*given)
             tolerance = 1e-12 if dtype == torch.float64 else 1e-5
             np.testing.assert_allclose(found[0].detach().numpy(), wanted, tolerance, tolerance, err_msg=form)

@@ -28,6 +28,15 @@ TEXTS = {
     b[t] = u[t // 3 * 3 - 1]
     y[t,c] = x + b + where(t % 3 == 0, b[t-2], w)
 """,
+    "a sum over two lags of unknown lengths": """
+    index j over c, i over c
+    y[t,c] = x + sum[j, i | j + i <= t] w[j] * w[i] * u[t-j-i]
+""",
+    "a recurrence over a window of unknown length": """
+    index j over c
+    h[t,c] = x + 0.3 * sum[j | j <= t and j > 0] w[j] * h[t-j]
+    y[t,c] = h * u + max[j | j <= t](x[t-j] + w[j])
+""",
     "more depths than there are": """
     z[-1,t,c]   = x
     z[l: 3,t,c] = tanh(z[l-1] + z[l,t-1] * w)
