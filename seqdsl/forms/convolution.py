@@ -23,6 +23,7 @@ from seqdsl.ir import build
 from seqdsl.ir.dependence import Loop
 from seqdsl.ir.node import Node, rebuild, walk
 from seqdsl.ir.ops import bound, make
+from seqdsl.ir.state import reads_length
 from seqdsl.ir.system import System, Tensor
 
 
@@ -183,17 +184,25 @@ def convolve(name: str, kernel: Node, x: Node, time: str, lag: str, made: list[T
     return build.reduce("sum", (lag,), body, make("le", index, build.index(time)))
 
 
-def convolved(node: Node) -> tuple[list[Node], Node] | None:
+def convolved(system: System, node: Node) -> tuple[list[Node], Node] | None:
     """The kernel's factors and the signal's read of a sum over all earlier positions, as `convolve` makes it; else None."""
     if node.op != "sum" or len(bound(node)) != 1 or node.args[1].op != "le":
         return None
     index, time = node.args[1].args
+    if time.op != "index" or index is not build.index(bound(node)[0]) or not _as_long(system, str(index.attr), str(time.attr)):
+        return None
     parts, past = factors(node.args[0]), build.sub(time, index)
     signals = [f for f in parts if f.op == "read" and past in f.args]
     kernel = [f for f in parts if f not in signals]
-    if index is not build.index(bound(node)[0]) or time.op != "index" or len(signals) != 1:
+    if len(signals) != 1 or any(str(time.attr) in f.free for f in kernel):
         return None
-    return None if any(str(time.attr) in f.free for f in kernel) else (kernel, signals[0])
+    return kernel, signals[0]
+
+
+def _as_long(system: System, lag: str, time: str) -> bool:
+    """Does an index run as far as time does, or nearly so?"""
+    size, axis = system.index(lag).size, system.axis(time)
+    return system.axis(lag) == axis or size is not None and reads_length(system, size, axis)
 
 
 def named(name: str, node: Node, first: str, made: list[Tensor]) -> Tensor:

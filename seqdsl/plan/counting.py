@@ -90,7 +90,7 @@ def cost(system: System) -> Cost:
                     add(flops, axes, 20)
         elif term is not None:
             each: Poly = {}  # the steps of what a form has made of recurrences, at every step of the loops around them
-            for node, (_, signal) in [(n, found) for n in walk(term) if (found := convolved(n))]:
+            for node, (_, signal) in [(n, found) for n in walk(term) if (found := convolved(system, n))]:
                 seen |= {node.args[0], *signal.args}  # by transforms, and not at every pair of positions
             for node in [n for n in walk(term) if n not in seen]:
                 seen.add(node)  # equal terms are computed once

@@ -48,7 +48,7 @@ class Count:
 
 
 def _count_reduction(count: Count, node: Node) -> None:
-    if (found := convolved(node)) is not None:
+    if (found := convolved(count.system, node)) is not None:
         _count_convolution(count, node, *found)
         return
     inside = {*node.args[0].free, *bound(node)}

@@ -28,12 +28,12 @@ def dtype_of(node: Node, dtypes: Mapping[str, str], folds: Mapping[str, str] | N
             done[current] = current.dtype
         else:
             found = OPS[current.op].dtype(*(done[a] for a in current.args))
-            done[current] = _join(found, "real") if _is_root(current) else found
+            done[current] = _join(found, "real") if _is_real_power(current) else found
     return done[node]
 
 
-def _is_root(node: Node) -> bool:
-    """Is it a power that is real of whole numbers, too, as its exponent is no natural number (rule 31)?"""
+def _is_real_power(node: Node) -> bool:
+    """Is it a power that is real even of whole numbers, as its exponent is not written as a natural number (rule 31)?"""
     exponent = build.value_of(node.args[1]) if node.op == "pow" else 0
     return not isinstance(exponent, int) or exponent < 0
 
@@ -49,7 +49,7 @@ def retype(node: Node, dtypes: Mapping[str, str], folds: Mapping[str, str] | Non
             dtype = (folds or {}).get(str(current.attr[0]), current.dtype)
             done[current] = make("fold", *args, attr=current.attr, dtype=dtype)
         else:
-            args = (build.at_least_real(args[0]), *args[1:]) if _is_root(current) else args
+            args = (build.at_least_real(args[0]), *args[1:]) if _is_real_power(current) else args
             done[current] = current if args == current.args else remake(current, args)
     return done
 

@@ -124,7 +124,7 @@ def _times(spectrum: Tensor, other: Tensor) -> Tensor:
 
 def _spectrum(x: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     """The transform over time, with zeros behind: [B, T, C] -> [B, C, size] complex, or its half where x is real."""
-    x = x if x.stride(1) == 1 else x.contiguous()
+    x = x if x.stride(1) == 1 else x.contiguous()  # some channels of many change places with time in half the time from a copy
     spectrum: Tensor = (torch.fft.fft if dtype.is_complex else torch.fft.rfft)(x.mT.to(dtype), size)
     return spectrum
 
