@@ -42,7 +42,6 @@ FALSE = {
     "with a quotient by what is below 0": "mixer c(x[t], n[t]: int) -> y[t]:\n    y[t] = x[t // n * n]\n    claim causal\n",
     "where a clamp's bounds change places": _state("clamp(x, 0, b) * S[t-1] + x", "b <= 1"),
     "with an epsilon below 0": _state("l2_norm[d](x; eps = -1) * S[t-1] + b", "b <= 1", "x[t,d], b[t]", "t,d"),
-    "where integers have negative powers": _pair("y[t] = x * n^-2", "x / n^2", "x[t], n[t]: int", when="n >= 1"),
     "where a shift reads what it shifts": "mixer c(x[i], w[i]) -> y[i]:\n    y[i] = x[(i + floor(w[0])) % |i|]\n"
                                           "    claim shift(i)\n",
     "below a cost of less than nothing": "mixer c(x[t,d], w[t,e]) -> o[t]:\n    o[t] = sum[d] x * (sum[e] x * w)\n"
@@ -102,3 +101,12 @@ def test_large_numbers_are_not_written_out(step: str, when: str) -> None:
 def test_long_draws_numbers_at_the_edge_of_a_condition_and_none_refute(source: str) -> None:
     (_, verdict), *_ = seqdsl.load(source).check().claims
     assert isinstance(verdict, Refuted), verdict
+
+
+def test_negative_powers_of_whole_numbers_are_real() -> None:
+    text = _pair("y[t] = x * n^-2", "x / n^2", "x[t], n[t]: int", when="n >= 1")
+    (_, verdict), *_ = seqdsl.load(text).check().claims
+    assert isinstance(verdict, Proved)
+    wrong = _pair("y[t] = x * n^-2", "where(n > 1, 0, x)", "x[t], n[t]: int", when="n >= 1")  # as if they were cut to whole ones
+    (_, verdict), *_ = seqdsl.load(wrong).check().claims
+    assert isinstance(verdict, Refuted)

@@ -116,11 +116,12 @@ def test_division_floors(a: int, b: int, quotient: int, rest: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "expected"), [(2, 10, 1024), (2, -1, 0), (1, -3, 1), (-1, -3, -1), (5, 0, 1), (0, -1, 0)]
+    ("a", "b", "expected"), [(2, 10, 1024), (2, -1, 0.5), (-1, -3, -1.0), (5, 0, 1), (0, 0, 1), (0, -1, math.inf)]
 )
-def test_integer_powers_are_integers(a: int, b: int, expected: int) -> None:
-    found = call(OPS["pow"], a, b)
-    assert found == expected and found.dtype == np.int64
+def test_integer_powers_are_integers_unless_they_are_negative(a: int, b: int, expected: float) -> None:
+    with np.errstate(divide="ignore"):
+        found = call(OPS["pow"], a, b)
+    assert found == expected and found.dtype == (np.int64 if b >= 0 else np.float64)
 
 
 def test_inexact_division_of_sizes_is_refused() -> None:

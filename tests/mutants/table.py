@@ -264,7 +264,7 @@ IN_TEXTS = [
         "chunks carry an undecayed state",
         "gated",
         "chunkwise",
-        text=text(("following.addcmul_(entering, left)\n", "following.add_(entering)\n")),
+        text=text(("entering = state.addcmul_(entering, left)\n", "entering = state.add_(entering)\n")),
     ),
     Mutant(
         "the last state's gradient is dropped",
